@@ -1,0 +1,30 @@
+"""Car Racing learned in dreams, small: random drives, V, M, C evolved inside M's dream, scored on the actual track.
+
+wm-jax run experiments/quickstart.py
+"""
+
+from wm_jax.controller import EvolveConfig, PolicyConfig
+from wm_jax.dream import DreamConfig
+from wm_jax.experiment import Experiment
+from wm_jax.memory import MemoryConfig
+from wm_jax.optimizers import OptimizerConfig
+from wm_jax.rollouts import CollectConfig, EvaluateConfig
+from wm_jax.vision import VisionConfig
+
+CONFIG = Experiment(
+    name="quickstart",
+    task="car_racing",
+    collect=CollectConfig(episodes=150, policy="smooth_walk", max_steps=600),
+    vision=VisionConfig(
+        batch_size=32, steps=2500, optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine"),
+    ),
+    memory=MemoryConfig(
+        predict_reward=True, batch_size=32, sequence_length=100, steps=2000,
+        optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", clip=1.0),
+    ),
+    dream=DreamConfig(temperature=1.0, horizon=300, start="anywhere", burn_in=20, reward="predicted"),
+    controller=PolicyConfig(features="zh"),
+    evolve=EvolveConfig(population=32, rollouts=16, generations=60, evaluate_every=10, evaluation_rollouts=256,
+                        select="actual", actual_episodes=8),
+    evaluate=EvaluateConfig(episodes=20, environments=10),
+)

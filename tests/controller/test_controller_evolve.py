@@ -1,0 +1,209 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from evosax.algorithms import CMA_ES
+from evosax.core.fitness_shaping import weights_fitness_shaping_fn
+from jax.tree_util import Partial
+
+from wm_jax.controller import Evolution, EvolveConfig
+from wm_jax.controller.evolve import strict_rank_weights
+from wm_jax.errors import UserError
+
+KEY = jax.random.key(5)
+CAP = 2100.0
+
+
+def distance(target, population, key):
+    return -jnp.sum((population - target) ** 2, axis=1)
+
+
+def evosax_params(population=64, size=20):
+    return CMA_ES(population, jnp.zeros(size)).default_params
+
+
+def give_each_weight_once(shaping, fitness):
+    params = evosax_params(len(fitness))
+    weights = np.asarray(shaping(None, jnp.asarray(fitness), None, params))
+    np.testing.assert_array_equal(np.sort(weights), np.sort(np.asarray(params.weights)))
+    return weights
+
+
+def test_each_rank_is_given_away_once_where_candidates_tie_at_the_cap():
+    fitness = np.random.default_rng(0).uniform(-CAP, 0, 64)
+    fitness[10:50] = -CAP
+    weights = give_each_weight_once(strict_rank_weights, fitness)
+    assert weights[10:50].min() > np.delete(weights, slice(10, 50)).max()
+    with pytest.raises(AssertionError):
+        give_each_weight_once(weights_fitness_shaping_fn, fitness)
+
+
+def test_without_ties_the_weights_are_evosaxs():
+    fitness = jnp.asarray(np.random.default_rng(1).normal(size=64))
+    ours, theirs = (f(None, fitness, None, evosax_params()) for f in (strict_rank_weights, weights_fitness_shaping_fn))
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_whatever_is_not_finite_ranks_worst():
+    fitness = np.arange(8.0)
+    fitness[[0, 3, 5]] = np.nan, -np.inf, np.inf
+    weights = give_each_weight_once(strict_rank_weights, fitness)
+    assert weights[[0, 3, 5]].max() < np.delete(weights, [0, 3, 5]).min()
+
+
+def sigma_after(strategy, returns, generations):
+    """sigma after generations that all had these returns, from 0.1."""
+    params = strategy.default_params
+    state = strategy.init(KEY, jnp.zeros(strategy.num_dims), params).replace(std=jnp.float32(0.1))
+
+    @jax.jit
+    def generation(state, key):
+        population, state = strategy.ask(key, state, params)
+        return strategy.tell(key, population, -returns, state, params)[0], None
+
+    return float(jax.lax.scan(generation, state, jax.random.split(KEY, generations))[0].std)
+
+
+def test_sigma_does_not_collapse_where_all_reach_the_cap():
+    returns = jnp.full(64, CAP)
+    strict = CMA_ES(64, jnp.zeros(20), fitness_shaping_fn=strict_rank_weights)
+    assert 0.05 < sigma_after(strict, returns, 60) < 0.2
+    assert sigma_after(CMA_ES(64, jnp.zeros(20)), returns, 60) < 0.02
+
+
+def hansens_generation(population, returns, mean, sigma, covariance, path_sigma, path_c, number):
+    """One update of CMA-ES in float64, after Hansen's tutorial (arXiv 1604.00772), figure 6 and table 1."""
+    lam, n = population.shape
+    raw = np.log((lam + 1) / 2) - np.log(np.arange(1, lam + 1))
+    mu = lam // 2
+    mu_eff = raw[:mu].sum() ** 2 / (raw[:mu] ** 2).sum()
+    mu_eff_minus = raw[mu:].sum() ** 2 / (raw[mu:] ** 2).sum()
+    c_c = (4 + mu_eff / n) / (n + 4 + 2 * mu_eff / n)
+    c_1 = 2 / ((n + 1.3) ** 2 + mu_eff)
+    c_mu = min(1 - c_1, 2 * (mu_eff - 2 + 1 / mu_eff) / ((n + 2) ** 2 + mu_eff))
+    c_sigma = (mu_eff + 2) / (n + mu_eff + 5)
+    damping = 1 + 2 * max(0, np.sqrt((mu_eff - 1) / (n + 1)) - 1) + c_sigma
+    negative = min(1 + c_1 / c_mu, 1 + 2 * mu_eff_minus / (mu_eff + 2), (1 - c_1 - c_mu) / (n * c_mu))
+    weights = np.where(raw >= 0, raw / raw[raw >= 0].sum(), negative * raw / -raw[raw < 0].sum())
+
+    y = (population[np.argsort(-returns, kind="stable")] - mean) / sigma
+    step = weights[:mu] @ y[:mu]
+    values, basis = np.linalg.eigh(covariance)
+    whiten = basis @ np.diag(values**-0.5) @ basis.T
+    path_sigma = (1 - c_sigma) * path_sigma + np.sqrt(c_sigma * (2 - c_sigma) * mu_eff) * whiten @ step
+    expected = np.sqrt(n) * (1 - 1 / (4 * n) + 1 / (21 * n**2))
+    length = np.linalg.norm(path_sigma)
+    moving = length / np.sqrt(1 - (1 - c_sigma) ** (2 * number)) < (1.4 + 2 / (n + 1)) * expected
+    path_c = (1 - c_c) * path_c + moving * np.sqrt(c_c * (2 - c_c) * mu_eff) * step
+    rescaled = np.where(weights >= 0, weights, weights * n / np.maximum(((y @ whiten) ** 2).sum(axis=1), 1e-12))
+    keep = 1 + c_1 * (1 - moving) * c_c * (2 - c_c) - c_1 - c_mu * weights.sum()
+    covariance = keep * covariance + c_1 * np.outer(path_c, path_c) + c_mu * np.einsum("i,ij,ik", rescaled, y, y)
+    mean, sigma = mean + sigma * step, sigma * np.exp(c_sigma / damping * (length / expected - 1))
+    return mean, sigma, covariance, path_sigma, path_c
+
+
+def test_generations_are_those_of_hansens_tutorial():
+    evolution = Evolution(EvolveConfig(population=12, sigma=0.3), 5)
+    state = evolution.init(KEY)
+    expected = np.zeros(5), 0.3, np.eye(5), np.zeros(5), np.zeros(5)
+    target = np.linspace(-1, 2, 5)
+    for number in range(1, 6):
+        population, state = evolution.ask(state, KEY)
+        returns = -((np.asarray(population, np.float64) - target) ** 2) @ (1 + np.arange(5))
+        state, _ = evolution.tell(state, population, jnp.asarray(returns))
+        expected = hansens_generation(np.asarray(population, np.float64), returns, *expected, number)
+        found = state.mean, state.std, state.C, state.p_std, state.p_c
+        for ours, reference in zip(found, expected, strict=True):
+            np.testing.assert_allclose(ours, reference, rtol=2e-3, atol=2e-4)
+
+
+def test_candidates_are_drawn_from_the_searchs_normal_distribution():
+    evolution = Evolution(EvolveConfig(population=4000), 3)
+    covariance = np.array([[2.0, 0.6, 0.0], [0.6, 1.0, -0.3], [0.0, -0.3, 0.5]])
+    mean = np.array([1.0, 0.0, -1.0])
+    state = evolution.init(KEY).replace(C=jnp.asarray(covariance), mean=jnp.asarray(mean))
+    population = np.asarray(evolution.ask(state, KEY)[0])
+    np.testing.assert_allclose(population.mean(axis=0), mean, atol=0.01)
+    np.testing.assert_allclose(np.cov(population.T), 0.01 * covariance, atol=0.0015)
+
+
+def test_the_covariance_is_decomposed_every_third_generation_at_the_papers_size():
+    evolution = Evolution(EvolveConfig(), 1088)
+    state = evolution.init(KEY)
+    fresh = []
+    for number in range(4):
+        marked = state.replace(generation_counter=jnp.int32(number), C=4 * state.C)
+        fresh.append(bool(evolution.ask(marked, KEY)[1].D[0] > 1.5))
+    assert fresh == [True, False, False, True]
+
+
+def test_evolution_finds_a_known_best_and_reports_on_the_way():
+    target = jnp.linspace(-1, 1, 10)
+    evolution = Evolution(EvolveConfig(population=16, sigma=0.5), 10)
+    state, metrics = evolution.generations(evolution.init(KEY), Partial(distance, target), KEY, 150)
+    np.testing.assert_allclose(evolution.mean(state), target, atol=0.01)
+    assert all(values.shape == (150,) for values in metrics.values())
+    assert (metrics["best"] >= metrics["mean"]).all() and (metrics["mean"] >= metrics["worst"]).all()
+    assert metrics["best"][-1] > -1e-3 > metrics["worst"][0]
+    assert (metrics["non_finite"] == 0).all()
+    np.testing.assert_allclose(metrics["sigma"][-1], state.std)
+
+
+def test_ask_and_tell_are_a_generation():
+    evolution = Evolution(EvolveConfig(population=8), 4)
+    fitness = Partial(distance, jnp.ones(4))
+    expected, metrics = evolution.generations(evolution.init(KEY), fitness, KEY, 1)
+    ask_key, _ = jax.random.split(KEY)
+    population, state = evolution.ask(evolution.init(KEY), ask_key)
+    returns = fitness(population, KEY)
+    state, found = evolution.tell(state, population, returns)
+    np.testing.assert_allclose(state.mean, expected.mean, rtol=1e-5)
+    np.testing.assert_allclose(found["std"], np.std(returns), rtol=1e-5)
+    np.testing.assert_allclose(metrics["mean"][0], np.mean(returns), rtol=1e-5)
+
+
+def test_going_on_is_the_same_to_the_bit_and_traces_nothing_anew():
+    traces = []
+
+    def noisy(target, population, key):
+        traces.append(None)
+        return distance(target, population, key) + jax.random.normal(key, population.shape[:1])
+
+    evolution = Evolution(EvolveConfig(population=8), 4)
+    target = jnp.ones(4)
+    whole, whole_metrics = evolution.generations(evolution.init(KEY), Partial(noisy, target), KEY, 6)
+    traces.clear()
+    state, first = evolution.generations(evolution.init(KEY), Partial(noisy, target), KEY, 3)
+    once = len(traces)
+    # What a checkpoint keeps of the state: numbers, shapes and dtypes.
+    state = jax.tree.map(lambda array: jnp.asarray(np.asarray(array)), state)
+    state, second = evolution.generations(state, Partial(noisy, target + 0), KEY, 3)
+    assert len(traces) == once
+    jax.tree.map(np.testing.assert_array_equal, state, whole)
+    for name, values in whole_metrics.items():
+        np.testing.assert_array_equal(values, np.concatenate([first[name], second[name]]))
+    assert len(np.unique(whole_metrics["mean"])) == 6
+
+
+def test_returns_that_are_not_finite_are_counted_and_do_not_reach_the_search():
+    def broken(population, key):
+        return distance(jnp.ones(4), population, key).at[:2].set(jnp.array([jnp.nan, jnp.inf]))
+
+    evolution = Evolution(EvolveConfig(population=8), 4)
+    state, metrics = evolution.generations(evolution.init(KEY), Partial(broken), KEY, 3)
+    np.testing.assert_array_equal(metrics["non_finite"], 2)
+    assert all(np.isfinite(array).all() for array in (state.mean, state.std, state.C))
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"population": 3}, {"rollouts": 0}, {"sigma": 0.0}, {"select": "best"}, {"generations": 0}, {"evaluate_every": 0}],
+)
+def test_impossible_settings_are_refused(setting):
+    with pytest.raises(UserError, match=rf"evolve\.{next(iter(setting))}"):
+        EvolveConfig(**setting)
+
+
+def test_selection_in_the_actual_environment_needs_episodes_there():
+    with pytest.raises(UserError, match=r"evolve\.actual_episodes must be at least 1"):
+        EvolveConfig(select="actual")

@@ -1,0 +1,172 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from dream_probe import Line, recordings
+
+from wm_jax.dream import Dream, DreamConfig, sample_mixture
+from wm_jax.errors import UserError
+from wm_jax.memory import Memory, MemoryConfig
+from wm_jax.types import Mixture
+
+KEY = jax.random.key(7)
+WEIGHTS = np.array([[0.2, 0.5, 0.3], [0.7, 0.1, 0.2]])
+MEANS = np.array([[-2.0, 0.0, 3.0], [1.0, -4.0, 2.0]])
+STDS = np.array([[0.5, 1.0, 0.2], [0.3, 2.0, 1.0]])
+MIXTURE = Mixture(jnp.log(WEIGHTS), jnp.asarray(MEANS), jnp.log(STDS))
+
+
+def draws(mixture, temperature, count):
+    sample = jax.jit(jax.vmap(lambda key: sample_mixture(mixture, temperature, key)))
+    return np.asarray(sample(jax.random.split(KEY, count)))
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.5])
+def test_tempered_draws_follow_the_analytic_distribution(temperature):
+    z = draws(MIXTURE, temperature, 20_000)
+    weights = WEIGHTS ** (1 / temperature)
+    weights /= weights.sum(axis=1, keepdims=True)
+    stds = STDS * np.sqrt(temperature)
+    for i in range(2):
+
+        def cdf(x, i=i):
+            return (weights[i] * scipy.stats.norm.cdf(np.asarray(x)[:, None], MEANS[i], stds[i])).sum(axis=1)
+
+        assert scipy.stats.kstest(z[:, i], cdf).pvalue > 0.01
+        mean = (weights[i] * MEANS[i]).sum()
+        variance = (weights[i] * (stds[i] ** 2 + MEANS[i] ** 2)).sum() - mean**2
+        np.testing.assert_allclose(z[:, i].mean(), mean, atol=4 * np.sqrt(variance / len(z)))
+        np.testing.assert_allclose(z[:, i].var(), variance, rtol=0.04)
+    assert abs(np.corrcoef(z.T)[0, 1]) < 4 / np.sqrt(len(z))
+
+
+def test_a_low_temperature_leaves_only_the_most_likely_component():
+    z = draws(MIXTURE, 0.001, 500)
+    np.testing.assert_allclose(z, np.broadcast_to([0.0, 1.0], z.shape), atol=0.2)
+
+
+@pytest.mark.parametrize("only", [0, 1, 2])
+def test_a_component_without_weight_is_never_drawn(only):
+    log_weights = jnp.full((64, 3), -jnp.inf).at[:, only].set(0.0)
+    means = jnp.broadcast_to(jnp.array([10.0, 20.0, 30.0]), (64, 3))
+    z = draws(Mixture(log_weights, means, jnp.full((64, 3), -10.0)), 1.15, 500)
+    np.testing.assert_allclose(z, 10.0 * (only + 1), atol=0.01)
+
+
+def test_a_dream_starts_on_a_recorded_first_frame_with_empty_memory():
+    dream = Dream(Line(), DreamConfig())
+    state = jax.vmap(lambda key: dream.reset({}, recordings((4, 6, 2)), key))(jax.random.split(KEY, 300))
+    frames, counts = np.unique(np.round(np.asarray(state.z[:, 0]) * 16), return_counts=True)
+    np.testing.assert_array_equal(frames, [0, 4, 10])
+    assert scipy.stats.chisquare(counts).pvalue > 0.01
+    assert (state.memory.h == 0).all() and (state.memory.c == 0).all()
+    assert (state.restart == 1).all() and (state.steps == 0).all()
+
+
+def test_the_first_z_is_sampled_from_its_posterior():
+    dream = Dream(Line(latent_size=2), DreamConfig())
+    latents = recordings((1,), latent_size=2, log_var=2 * np.log(0.5))
+    z = np.asarray(jax.vmap(lambda key: dream.reset({}, latents, key).z)(jax.random.split(KEY, 4000)))
+    assert scipy.stats.kstest(z.ravel(), scipy.stats.norm(0, 0.5).cdf).pvalue > 0.01
+
+
+@pytest.mark.parametrize("burn_in", [0, 3])
+def test_every_frame_with_enough_before_it_is_as_likely_a_start(burn_in):
+    dream = Dream(Line(), DreamConfig(start="anywhere", burn_in=burn_in))
+    latents = recordings((4, 2, 6))
+    state = jax.vmap(lambda key: dream.reset({}, latents, key))(jax.random.split(KEY, 2000))
+    frames, counts = np.unique(np.round(np.asarray(state.z[:, 0]) * 16), return_counts=True)
+    np.testing.assert_array_equal(frames, range(12) if burn_in == 0 else [3, 9, 10, 11])
+    assert scipy.stats.chisquare(counts).pvalue > 0.01
+    assert (state.restart == (burn_in == 0)).all()
+
+
+def test_burn_in_feeds_memory_the_recorded_frames_and_actions():
+    memory = Memory(MemoryConfig(hidden_size=5, restart_input=True), latent_size=2, action_size=1)
+    params = memory.init(KEY)
+    dream = Dream(memory, DreamConfig(start="anywhere", burn_in=3))
+    latents = recordings((5,), latent_size=2, log_var=-40.0)
+    dreamt = dream.reset(params, latents, KEY)
+    first = round(float(dreamt.z[0]) * 16) - 3
+    state = memory.initial_state()
+    for n in range(first, first + 3):
+        restart = jnp.float32(n == first)
+        state = memory.advance(params, state, jnp.full(2, n / 16), jnp.full(1, -n / 16), restart)
+    np.testing.assert_allclose(dreamt.memory.h, state.h, atol=1e-6)
+    np.testing.assert_allclose(dreamt.memory.c, state.c, atol=1e-6)
+
+
+def test_a_burn_in_longer_than_all_episodes_is_refused():
+    with pytest.raises(UserError, match=r"dream\.burn_in .* found 6 against 6 frames"):
+        Dream(Line(), DreamConfig(start="anywhere", burn_in=6)).check(recordings((4, 6)))
+    Dream(Line(), DreamConfig(start="anywhere", burn_in=5)).check(recordings((4, 6)))
+
+
+def test_memory_is_fed_the_z_that_the_action_was_chosen_on():
+    dream = Dream(Line(), DreamConfig())
+    before = dream.reset({}, recordings(), KEY)
+    after, *_ = dream.step({}, before, jnp.array([0.25]), KEY)
+    assert after.memory.h == before.z and after.memory.c == 0.25
+    assert after.restart == 0 and after.steps == 1
+    np.testing.assert_allclose(after.z, before.z + 0.125, atol=0.1)
+    assert after.features.z is after.z and after.features.memory is after.memory
+
+
+def test_a_step_is_memorys_step_and_a_draw_from_what_it_predicts():
+    memory = Memory(MemoryConfig(hidden_size=4, predict_done=True, predict_reward=True, restart_input=True), 3, 2)
+    params = memory.init(KEY)
+    dream = Dream(memory, DreamConfig(reward="predicted", temperature=1.3))
+    state = dream.reset(params, recordings((4,), 3, 2), KEY)
+    action = jnp.array([0.3, -0.7])
+    after, reward, terminated, truncated = dream.step(params, state, action, KEY)
+    expected, prediction = memory.step(params, state.memory, state.z, action, jnp.float32(1))
+    assert (after.memory.h == expected.h).all() and (after.memory.c == expected.c).all()
+    assert prediction.done_logit is not None
+    assert reward == prediction.reward and terminated == (prediction.done_logit > 0) and not truncated
+    np.testing.assert_array_equal(after.z, sample_mixture(prediction.next_z, 1.3, KEY))
+
+
+@pytest.mark.parametrize("wall, terminated", [(1.0, False), (0.99, True)])
+def test_done_is_thresholded_at_zero_and_not_drawn(wall, terminated):
+    dream = Dream(Line(wall=wall), DreamConfig(temperature=50.0))
+    state = dream.reset({}, recordings((1,)), KEY).replace(z=jnp.ones(1))
+    ends = jax.vmap(lambda key: dream.step({}, state, jnp.zeros(1), key)[2])(jax.random.split(KEY, 100))
+    assert (ends == terminated).all()
+
+
+def test_the_horizon_truncates_and_an_end_there_stays_an_end():
+    dream = Dream(Line(wall=0.5), DreamConfig(horizon=3))
+    state = dream.reset({}, recordings((1,)), KEY)
+    for expected in (False, False, True):
+        before = state
+        state, reward, terminated, truncated = dream.step({}, state, jnp.zeros(1), KEY)
+        assert (bool(terminated), bool(truncated), float(reward)) == (False, expected, 1.0)
+    _, _, terminated, truncated = dream.step({}, before.replace(z=jnp.ones(1)), jnp.zeros(1), KEY)
+    assert terminated and not truncated
+
+
+def test_a_memory_without_heads_never_ends_and_cannot_predict_rewards():
+    state = Dream(Line(), DreamConfig()).reset({}, recordings(), KEY)
+    _, reward, terminated, _ = Dream(Line(predicts=False), DreamConfig()).step({}, state, jnp.zeros(1), KEY)
+    assert reward == 1 and not terminated
+    with pytest.raises(UserError, match=r"memory\.predict_reward"):
+        Dream(Line(predicts=False), DreamConfig(reward="predicted")).step({}, state, jnp.zeros(1), KEY)
+
+
+def test_a_temperature_given_to_step_stands_in_for_the_setting():
+    state = Dream(Line(), DreamConfig()).reset({}, recordings(), KEY)
+    cold, hot = (Dream(Line(), DreamConfig(temperature=t)) for t in (0.5, 2.0))
+    expected = hot.step({}, state, jnp.ones(1), KEY)[0].z
+    step = jax.vmap(lambda t: cold.step({}, state, jnp.ones(1), KEY, t)[0].z)
+    z = step(jnp.array([0.5, 2.0]))
+    np.testing.assert_allclose(z[1], expected, rtol=1e-6)
+    np.testing.assert_allclose(z[0], cold.step({}, state, jnp.ones(1), KEY)[0].z, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"temperature": 0.0}, {"horizon": 0}, {"start": "last"}, {"burn_in": 5}, {"reward": "none"}]
+)
+def test_impossible_settings_are_refused(setting):
+    with pytest.raises(UserError, match=rf"dream\.{next(iter(setting))}"):
+        DreamConfig(**setting)

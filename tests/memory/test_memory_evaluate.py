@@ -1,0 +1,107 @@
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from memory_data import random_latents
+from scipy import stats
+
+from wm_jax.memory import Memory, MemoryConfig, evaluate
+
+HEADS = MemoryConfig(hidden_size=6, mixtures=2, restart_input=True, predict_done=True, predict_reward=True)
+MEMORY = Memory(HEADS, latent_size=3, action_size=2, reward_range=(-1.0, 1.0))
+LENGTHS = [300, 30, 120, 251, *[22] * 70]
+
+
+def sharp(latents):
+    """V is certain, so that what M is fed does not depend on a key."""
+    return latents.replace(stats=latents.stats.replace(log_var=jnp.full_like(latents.stats.log_var, -40)))
+
+
+LATENTS = sharp(random_latents(LENGTHS, np.arange(len(LENGTHS)) % 2 == 0))
+
+
+def followed(params):
+    """Each frame's prediction by a plain loop over the steps of each episode: nll, reward, done logit."""
+    advance, predict = jax.jit(MEMORY.advance), jax.jit(MEMORY.predict)
+    z, rows = np.asarray(LATENTS.stats.mean, np.float32), []
+    for first, frames in zip(np.asarray(LATENTS.start), np.asarray(LATENTS.length), strict=True):
+        state = MEMORY.initial_state()
+        for t in range(first, first + frames):
+            state = advance(params, state, z[t], LATENTS.action[t], jnp.asarray(t == first))
+            prediction, nll = predict(params, state.h), np.nan
+            if t < first + frames - 1:
+                mixture = prediction.next_z
+                density = stats.norm.pdf(z[t + 1][:, None], mixture.means, np.exp(mixture.log_stds))
+                nll = -np.log((np.exp(mixture.log_weights) * density).sum(axis=-1)).mean()
+            rows.append((nll, float(prediction.reward), float(prediction.done_logit)))
+    return np.array(rows).T
+
+
+def test_report_agrees_with_a_plain_loop_over_each_episode():
+    params = MEMORY.init(jax.random.key(5))
+    params["head"]["bias"] = params["head"]["bias"].at[-1].set(-0.2)
+    report = evaluate(MEMORY, params, LATENTS, jax.random.key(0))
+    nll, reward, logit = followed(params)
+    np.testing.assert_allclose(report["nll"], np.nanmean(nll), rtol=1e-5)
+
+    start, length = np.asarray(LATENTS.start), np.asarray(LATENTS.length)
+    last, terminated = start + length - 1, np.asarray(LATENTS.terminated)
+    done = np.zeros(len(reward), bool)
+    done[last[terminated]] = True
+    known = np.ones(len(reward), bool)
+    known[last[~terminated]] = False
+    said = logit > 0
+    assert 0 < said.sum() < said.size
+    np.testing.assert_allclose(report["done_precision"], (said & done).sum() / (said & known).sum(), rtol=1e-6)
+    np.testing.assert_allclose(report["done_recall"], (said & done).sum() / done.sum(), rtol=1e-6)
+
+    actual = np.clip(np.asarray(LATENTS.reward, np.float64), -1, 1)
+    np.testing.assert_allclose(report["reward_correlation"], np.corrcoef(reward, actual)[0, 1], atol=1e-5)
+    begins = [0, 100, 200, 330, 450, 550]
+    sums = np.array([(reward[b : b + 100].sum(), actual[b : b + 100].sum()) for b in begins])
+    np.testing.assert_allclose(report["reward_correlation_100"], np.corrcoef(sums.T)[0, 1], atol=1e-4)
+    np.testing.assert_allclose(report["reward_sum_100_predicted"], sums[:, 0].mean(), rtol=1e-4)
+    np.testing.assert_allclose(report["reward_sum_100_actual"], sums[:, 1].mean(), rtol=1e-5)
+
+
+def test_open_loop_baselines_are_what_they_say():
+    report = evaluate(MEMORY, MEMORY.init(jax.random.key(5)), LATENTS, jax.random.key(0))
+    mean = np.asarray(LATENTS.stats.mean, np.float64)
+    begins = np.array([0, 70, 140, 210, 330, 450, 520, 590])
+    target = mean[begins + 19 + 50]
+    np.testing.assert_allclose(
+        report["open_loop_50_repeat_last"], ((mean[begins + 19] - target) ** 2).mean(), rtol=1e-5
+    )
+    np.testing.assert_allclose(report["open_loop_50_data_mean"], ((mean.mean(axis=0) - target) ** 2).mean(), rtol=1e-5)
+
+
+def test_an_untrained_memory_without_weights_forecasts_its_bias():
+    params = jax.tree.map(jnp.zeros_like, MEMORY.init(jax.random.key(0)))
+    means = slice(2 * 3, 4 * 3)
+    stds = slice(4 * 3, 6 * 3)
+    params["head"]["bias"] = params["head"]["bias"].at[means].set(0.5).at[stds].set(-20)
+    report = evaluate(MEMORY, params, LATENTS, jax.random.key(0))
+    mean = np.asarray(LATENTS.stats.mean, np.float64)
+    begins = np.array([0, 70, 140, 210, 330, 450, 520, 590])
+    np.testing.assert_allclose(report["open_loop_50"], ((0.5 - mean[begins + 19 + 50]) ** 2).mean(), rtol=1e-4)
+
+
+def test_what_short_episodes_cannot_tell_is_none():
+    latents = random_latents([22, 3], [False, False])
+    report = evaluate(MEMORY, MEMORY.init(jax.random.key(5)), latents, jax.random.key(0))
+    assert {name for name, value in report.items() if value is None} >= {
+        "done_recall",
+        "reward_correlation_100",
+        "reward_sum_100_predicted",
+        *(f"open_loop_{k}{suffix}" for k in (5, 20, 50) for suffix in ("", "_repeat_last", "_data_mean")),
+    }
+    assert report["nll"] is not None and report["open_loop_1"] is not None
+    alone = evaluate(MEMORY, MEMORY.init(jax.random.key(5)), random_latents([1], [True]), jax.random.key(0))
+    assert alone["nll"] is None and alone["open_loop_1"] is None
+
+
+def test_absent_heads_are_not_reported():
+    memory = replace(MEMORY, config=replace(HEADS, predict_done=False, predict_reward=False))
+    report = evaluate(memory, memory.init(jax.random.key(0)), random_latents([40], [True]), jax.random.key(0))
+    assert not [name for name in report if name.startswith(("done", "reward"))]

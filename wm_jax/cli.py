@@ -1,0 +1,159 @@
+"""The `wm-jax` commands: parse, call, print."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional, arg
+
+from wm_jax.errors import UserError
+from wm_jax.experiment import Experiment, load
+from wm_jax.pipeline.progress import Screen, Stopped
+
+USAGE = """World Models in JAX: V sees, M dreams, C learns to act inside the dream.
+
+usage: wm-jax COMMAND …   (wm-jax COMMAND --help explains each)
+
+  run EXPERIMENT.py [--section.setting value …]   all stages of an experiment: collect, train, evolve in the dream, score
+  info EXPERIMENT.py                              parameter counts, shapes, disk, memory and work, without running anything
+  evaluate RUN|BUNDLE                             score a finished run or a bundle in the actual environment
+  export RUN FILE.safetensors                     V, M and C of a run as one file
+"""
+STOPPED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+@dataclass
+class Run:
+    """Run an experiment's stages. The same command goes on where it was stopped."""
+
+    experiment: Positional[Path]
+    """Python file that exports CONFIG, for example experiments/quickstart.py."""
+    config: Annotated[Experiment, arg(name="")]
+    stages: tuple[str, ...] = ()
+    """Only these of collect, vision, encode, memory, evolve, evaluate; all of them unless given."""
+    run_dir: Path | None = None
+    """The run's folder; runs/NAME unless given."""
+    redo: bool = False
+    """Do the stages again whose settings changed, or those named by --stages, and all that come after them."""
+
+
+@dataclass
+class Info:
+    """Say what an experiment takes, without running it."""
+
+    experiment: Positional[Path]
+    """Python file that exports CONFIG."""
+    config: Annotated[Experiment, arg(name="")]
+    json: bool = False
+    """Print JSON."""
+
+
+@dataclass
+class Evaluate:
+    """Score the controller of a finished run or a bundle in the actual environment, on fresh episodes."""
+
+    run: Positional[Path]
+    """A run's folder or a bundle (.safetensors)."""
+    episodes: int = 100
+    """How many episodes."""
+    seed: int = 2_000_000
+    """Episode i has the environment seed SEED + i."""
+    json: Path | None = None
+    """Also write the score to this file: mean, sd, se, n, returns, seeds, device, versions."""
+
+
+@dataclass
+class Export:
+    """Write V, M and C of a finished run, with the settings, as one file of at most 32 MB."""
+
+    run: Positional[Path]
+    """The run's folder."""
+    file: Positional[Path]
+    """The bundle to write, ending in .safetensors."""
+
+
+def run(arguments: list[str]) -> None:
+    """`wm-jax run`."""
+    from wm_jax.pipeline import run_experiment
+
+    options = _with_experiment(Run, arguments)
+    path = options.run_dir or Path("runs") / options.config.name
+    run_experiment(options.config, path, options.stages, options.redo, Screen())
+
+
+def info(arguments: list[str]) -> None:
+    """`wm-jax info`."""
+    from wm_jax.pipeline.info import describe, table
+
+    options = _with_experiment(Info, arguments)
+    facts = describe(options.config)
+    print(json.dumps(facts, indent=1) if options.json else table(facts))
+
+
+def evaluate(arguments: list[str]) -> None:
+    """`wm-jax evaluate`."""
+    from wm_jax.pipeline.bundle import load as load_bundle
+    from wm_jax.pipeline.scoring import score_bundle
+    from wm_jax.run import write_json
+
+    options = tyro.cli(Evaluate, prog="wm-jax evaluate", args=arguments)
+    score = score_bundle(load_bundle(options.run), options.episodes, options.seed, Screen())
+    if options.json is not None:
+        write_json(options.json, score)
+    print(f"{options.run}: {score['mean']:.1f} ± {score['sd']:.1f} (standard error {score['se']:.1f}, n = {score['n']})")
+
+
+def export(arguments: list[str]) -> None:
+    """`wm-jax export`."""
+    from wm_jax.pipeline.bundle import load as load_bundle
+
+    options = tyro.cli(Export, prog="wm-jax export", args=arguments)
+    if options.file.suffix != ".safetensors":
+        raise UserError(f"the bundle must be named FILE.safetensors, found {options.file}")
+    load_bundle(options.run).save(options.file)
+    print(f"{options.file}: {options.file.stat().st_size / 2**20:.1f} MiB")
+
+
+COMMANDS = {"run": run, "info": info, "evaluate": evaluate, "export": export}
+
+
+def _with_experiment(kind: type, arguments: list[str]) -> "Run | Info":
+    """Parse a command whose settings' defaults are those of the experiment file among its arguments."""
+    paths = [Path(argument) for argument in arguments if argument.endswith(".py") and not argument.startswith("-")]
+    asks_help = {"-h", "--help"} & set(arguments)
+    if not paths and not asks_help:
+        raise UserError(f"wm-jax {kind.__name__.lower()} needs an experiment: a Python file that exports CONFIG, "
+                        "for example experiments/quickstart.py")  # fmt: skip
+    path = paths[0] if paths else Path("EXPERIMENT.py")
+    config = load(path) if paths else Experiment()
+    return tyro.cli(kind, prog=f"wm-jax {kind.__name__.lower()}", default=kind(experiment=path, config=config),
+                    args=arguments)  # fmt: skip
+
+
+def main() -> None:
+    """Entry point of the `wm-jax` command: exits with 0, 1 for an error a user can mend, 2 for wrong usage."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        sys.exit(0 if arguments else 2)
+    try:
+        if arguments[0] not in COMMANDS:
+            raise UserError(f"there is no command {arguments[0]!r}; wm-jax --help lists them")
+        COMMANDS[arguments[0]](arguments[1:])
+    except Stopped as stopped:
+        print(f"wm-jax: {stopped}", file=sys.stderr)
+        sys.exit(STOPPED)
+    except KeyboardInterrupt:
+        print("wm-jax: stopped at once; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(STOPPED)
+    except UserError as error:
+        print(f"wm-jax: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        print(f"wm-jax: {error.strerror or error}: {error.filename or 'no file named'}; free space there or allow writing, "
+              "then run the same command again", file=sys.stderr)  # fmt: skip
+        sys.exit(1)

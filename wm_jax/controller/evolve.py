@@ -1,0 +1,149 @@
+"""CMA-ES (Hansen's tutorial, arXiv 1604.00772), as the paper evolves C (section 2.4 and appendix A.4), on evosax.
+
+ask -> fitness -> rank -> tell is one generation; many are one compiled call. Evolution does not know what is behind the
+fitness.
+"""
+
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from evosax.algorithms.distribution_based.cma_es import CMA_ES, Params, State, eigen_decomposition
+
+from wm_jax.errors import require_choice, require_range
+from wm_jax.types import Array, Fitness, Key, Population, Returns, Weights
+
+Metrics = dict[str, Array]
+"""Of one generation: best, mean, worst and std of the candidates' returns, sigma, and non_finite, the number of returns
+that were not finite and ranked worst."""
+
+
+@dataclass(frozen=True)
+class EvolveConfig:
+    """How C is evolved. The defaults are the paper's."""
+
+    population: int = 64
+    """P: candidates a generation."""
+    rollouts: int = 16
+    """R: dreams whose mean return is a candidate's fitness."""
+    sigma: float = 0.1
+    """Standard deviation of the first generation's weights; their mean is 0."""
+    generations: int = 2000
+    """Generations in all."""
+    evaluate_every: int = 25
+    """Generations between two evaluations of the distribution's mean."""
+    evaluation_rollouts: int = 1024
+    """Dreams that the mean is evaluated on."""
+    select: Literal["dream", "actual"] = "dream"
+    """Which score of the evaluated means decides what is deployed: the dream's (the paper), or the actual environment's
+    in `actual_episodes`."""
+    actual_episodes: int = 0
+    """Episodes in the actual environment, never those of the final score, that each evaluated mean plays."""
+
+    def __post_init__(self) -> None:
+        require_range("evolve.population", self.population, 4)
+        require_range("evolve.rollouts", self.rollouts, 1)
+        require_range("evolve.sigma", self.sigma, 1e-6, 1e3)
+        require_range("evolve.generations", self.generations, 1)
+        require_range("evolve.evaluate_every", self.evaluate_every, 1)
+        require_range("evolve.evaluation_rollouts", self.evaluation_rollouts, 1)
+        require_choice("evolve.select", self.select, ("dream", "actual"))
+        require_range("evolve.actual_episodes", self.actual_episodes, 1 if self.select == "actual" else 0)
+
+
+def strict_rank_weights(population: Population, fitness: Array, state: State, params: Params) -> Array:
+    """Recombination weights [P] of `fitness` [P], lower is better: each rank is given away once, whatever the ties.
+
+    evosax's own function gives tied candidates one average rank, cut to an integer, so that the weights no longer sum
+    to what the update counts on, as where many candidates reach the horizon. Here ties go to the candidate drawn
+    first, which says nothing about its quality. Anything not finite ranks worst.
+    """
+    ranks = jnp.argsort(jnp.argsort(jnp.where(jnp.isfinite(fitness), fitness, jnp.inf)))
+    return params.weights[ranks]
+
+
+class _LazyCMAES(CMA_ES):
+    """evosax's CMA-ES that decomposes the covariance as seldom as Hansen's tutorial allows (appendix B.2)."""
+
+    def _ask(self, key: Key, state: State, params: Params) -> tuple[Population, State]:
+        gap = jnp.maximum(1, jnp.floor(1 / (10 * self.num_dims * (params.c_1 + params.c_mu)))).astype(jnp.int32)
+
+        def decompose(state: State) -> State:
+            covariance, basis, scales = eigen_decomposition(state.C)
+            return state.replace(C=covariance, B=basis, D=scales)
+
+        state = jax.lax.cond(state.generation_counter % gap == 0, decompose, lambda state: state, state)
+        draws = jax.random.normal(key, (self.population_size, self.num_dims))
+        # Eq. (38)-(40)
+        return state.mean + state.std * (draws * state.D) @ state.B.T, state
+
+
+@cache
+def _strategy(population: int, size: int) -> tuple[CMA_ES, Params]:
+    """evosax's algorithm and its constants, made once and outside of any trace."""
+    with jax.ensure_compile_time_eval():
+        strategy = _LazyCMAES(population, jnp.zeros(size), fitness_shaping_fn=strict_rank_weights)
+        return strategy, strategy.default_params
+
+
+@dataclass(frozen=True)
+class Evolution:
+    """The search for a controller of `size` weights: a hashable recipe; the state is evosax's, all arrays.
+
+    The random numbers of a generation follow from the key and the number of the generation in the state, so a search
+    that goes on from a saved state with the same key ends as if it had never stopped.
+    """
+
+    config: EvolveConfig
+    size: int
+    """D"""
+
+    def init(self, key: Key) -> State:
+        """The state before the first generation: mean 0, covariance sigma^2 times identity."""
+        strategy, params = _strategy(self.config.population, self.size)
+        state = strategy.init(key, jnp.zeros(self.size), params).replace(std=jnp.float32(self.config.sigma))
+        # Without weak types, a state restored from disk compiles nothing anew.
+        return jax.tree.map(lambda array: jnp.asarray(array, array.dtype), state)
+
+    def ask(self, state: State, key: Key) -> tuple[Population, State]:
+        """The candidates [P, D] of the state's generation; the state returned is the one to `tell`."""
+        strategy, params = _strategy(self.config.population, self.size)
+        with jax.default_matmul_precision("highest"):
+            return strategy.ask(jax.random.fold_in(key, state.generation_counter), state, params)
+
+    def tell(self, state: State, population: Population, returns: Returns) -> tuple[State, Metrics]:
+        """The state of the next generation, from this one's candidates [P, D] and their returns [P]."""
+        strategy, params = _strategy(self.config.population, self.size)
+        with jax.default_matmul_precision("highest"):
+            # evosax minimises. Its CMA-ES draws nothing in `tell`; the key is there for others.
+            state, _ = strategy.tell(jax.random.key(0), population, -returns, state, params)
+        return state, {
+            "best": returns.max(),
+            "mean": returns.mean(),
+            "worst": returns.min(),
+            "std": returns.std(),
+            "sigma": state.std,
+            "non_finite": (~jnp.isfinite(returns)).sum(),
+        }
+
+    @partial(jax.jit, static_argnames=("self", "count"))
+    def generations(self, state: State, fitness: Fitness, key: Key, count: int) -> tuple[State, dict[str, Array]]:
+        """Run `count` generations in one compiled call: the new state and the metrics stacked [count].
+
+        `fitness` must be traceable: a `jax.tree_util.Partial` of a hashable function and the arrays that it needs.
+        It gets a key of its own in each generation.
+        """
+
+        def generation(state: State, _: None) -> tuple[State, Metrics]:
+            ask_key, fitness_key = jax.random.split(key)
+            fitness_key = jax.random.fold_in(fitness_key, state.generation_counter)
+            population, state = self.ask(state, ask_key)
+            return self.tell(state, population, fitness(population, fitness_key))
+
+        return jax.lax.scan(generation, state, length=count)
+
+    def mean(self, state: State) -> Weights:
+        """The distribution's mean [D]: what is evaluated and deployed. (A generation's best is best partly by luck.)"""
+        return state.mean

@@ -1,0 +1,1 @@
+"""Recorded episodes, latents and weights on disk."""

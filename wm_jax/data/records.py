@@ -1,0 +1,224 @@
+"""Recorded episodes on disk: one ArrayRecord file an episode, and an index that a person can read.
+
+FOLDER/000123.array_record: record 0 is the header (JSON), record 1 the actions and record 2 the rewards (little-endian
+float32), then one record a frame, each of which can be read alone. FOLDER/index.jsonl: one line an episode, taken from
+the headers. Frames are stored without loss, as the planes green, red - green, blue - green (modulo 256), which zstd
+packs better and faster than interleaved colours.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+
+from wm_jax.errors import UserError
+from wm_jax.tasks import FRAME_SHAPE
+
+FORMAT = 1
+INDEX = "index.jsonl"
+RECORDS_BEFORE_FRAMES = 3
+REMEDY = "delete this file and run the same command again: the episode is recorded anew"
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is known of an episode without reading it."""
+
+    number: int
+    task: str
+    policy: str
+    seed: int
+    """The environment's seed."""
+    attempt: int
+    """How many shorter episodes were thrown away before this one."""
+    length: int
+    """T: steps, and frames."""
+    episode_return: float
+    """Sum of rewards."""
+    terminated: bool
+    """The episode ended by itself; False where it was cut off."""
+    action_size: int
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class Episode:
+    """Frame t is what was seen before action t; reward t came with action t. The last observation is not kept."""
+
+    frames: np.ndarray
+    """uint8 [T, 64, 64, 3]"""
+    actions: np.ndarray
+    """float32 [T, A]"""
+    rewards: np.ndarray
+    """float32 [T]"""
+    terminated: bool
+    seed: int
+    """The environment's."""
+    task: str
+    policy: str = ""
+    attempt: int = 0
+    """How many shorter episodes were thrown away before this one."""
+
+
+def encode_frame(frame: np.ndarray) -> bytes:
+    """uint8 [64, 64, 3] → the bytes of its planes."""
+    red, green, blue = frame[..., 0], frame[..., 1], frame[..., 2]
+    planes = np.empty((3, *FRAME_SHAPE[:2]), np.uint8)
+    planes[0] = green
+    np.subtract(red, green, out=planes[1])
+    np.subtract(blue, green, out=planes[2])
+    return planes.tobytes()
+
+
+def decode_frame(record: bytes) -> np.ndarray:
+    """The inverse of `encode_frame`: uint8 [64, 64, 3]."""
+    green, red, blue = np.frombuffer(record, np.uint8).reshape(3, *FRAME_SHAPE[:2])
+    frame = np.empty(FRAME_SHAPE, np.uint8)
+    frame[..., 1] = green
+    np.add(red, green, out=frame[..., 0])
+    np.add(blue, green, out=frame[..., 2])
+    return frame
+
+
+def episode_path(folder: str | Path, number: int) -> Path:
+    """Where episode `number` lies."""
+    return Path(folder) / f"{number:06d}.array_record"
+
+
+def write_episode(folder: str | Path, number: int, episode: Episode) -> Header:
+    """Write the episode whole or not at all. Raises `UserError` where the disk is full or the folder not writable."""
+    header = Header(
+        number=number,
+        task=episode.task,
+        policy=episode.policy,
+        seed=episode.seed,
+        attempt=episode.attempt,
+        length=len(episode.frames),
+        episode_return=float(episode.rewards.sum(dtype=np.float64)),
+        terminated=episode.terminated,
+        action_size=episode.actions.shape[1],
+    )
+    path = episode_path(folder, number)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        _write_records(unfinished, header, episode)
+        _fsync(unfinished)
+        unfinished.replace(path)
+    except (OSError, RuntimeError, ValueError) as error:
+        unfinished.unlink(missing_ok=True)
+        reason = str(error).splitlines()[0]
+        raise UserError(f"cannot write {path}: {reason}; make room or check permissions, then go on") from error
+    return header
+
+
+def _write_records(path: Path, header: Header, episode: Episode) -> None:
+    path.touch()
+    writer = ArrayRecordWriter(str(path), "group_size:1,zstd:1,max_parallelism:1")
+    try:
+        writer.write(json.dumps(asdict(header)).encode())
+        writer.write(episode.actions.astype("<f4").tobytes())
+        writer.write(episode.rewards.astype("<f4").tobytes())
+        for frame in episode.frames:
+            writer.write(encode_frame(frame))
+    finally:
+        writer.close()
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def damaged(path: Path, expected: str, found: str) -> UserError:
+    return UserError(f"{path} is damaged: expected {expected}, found {found}; {REMEDY}")
+
+
+def open_records(path: Path) -> ArrayRecordReader:
+    if not path.is_file():
+        raise damaged(path, "a recorded episode", "no file")
+    try:
+        return ArrayRecordReader(
+            str(path), "readahead_buffer_size:0,max_parallelism:0", file_reader_buffer_size=2**15
+        )
+    except (RuntimeError, ValueError) as error:
+        raise damaged(path, "a complete ArrayRecord file", str(error).splitlines()[0]) from error
+
+
+def read_records(reader: ArrayRecordReader, path: Path, first: int, count: int) -> list[bytes]:
+    try:
+        records = reader.read(list(range(first, first + count)))
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise damaged(path, f"intact records {first} to {first + count - 1}", str(error).splitlines()[0]) from error
+    return records
+
+
+def _array(path: Path, record: bytes, shape: tuple[int, ...]) -> np.ndarray:
+    if len(record) != 4 * int(np.prod(shape)):
+        raise damaged(path, f"float32 {list(shape)}", f"{len(record)} bytes")
+    values = np.frombuffer(record, "<f4").astype(np.float32).reshape(shape)
+    if not np.isfinite(values).all():
+        raise damaged(path, "finite actions and rewards", "NaN or infinity")
+    return values
+
+
+def checked_frame(path: Path, record: bytes) -> np.ndarray:
+    if len(record) != int(np.prod(FRAME_SHAPE)):
+        raise damaged(path, f"frames of {int(np.prod(FRAME_SHAPE))} bytes", f"one of {len(record)}")
+    return decode_frame(record)
+
+
+def _header(reader: ArrayRecordReader, path: Path) -> Header:
+    try:
+        header = Header(**json.loads(read_records(reader, path, 0, 1)[0]))
+    except (ValueError, TypeError) as error:
+        raise damaged(path, f"a header of format {FORMAT}", str(error)) from error
+    if header.format != FORMAT:
+        raise damaged(path, f"format {FORMAT}", f"format {header.format}")
+    if reader.num_records() != header.length + RECORDS_BEFORE_FRAMES:
+        found = reader.num_records() - RECORDS_BEFORE_FRAMES
+        raise damaged(path, f"{header.length} frames", str(found))
+    return header
+
+
+def read_header(path: str | Path) -> Header:
+    """The header, checked against the number of records. Raises `UserError` where the file is damaged."""
+    return _header(open_records(Path(path)), Path(path))
+
+
+def read_episode(path: str | Path) -> Episode:
+    """The whole episode. Raises `UserError` where the file is damaged."""
+    path = Path(path)
+    reader = open_records(path)
+    header = _header(reader, path)
+    actions, rewards, *frames = read_records(reader, path, 1, header.length + RECORDS_BEFORE_FRAMES - 1)
+    return Episode(
+        frames=np.stack([checked_frame(path, record) for record in frames]),
+        actions=_array(path, actions, (header.length, header.action_size)),
+        rewards=_array(path, rewards, (header.length,)),
+        terminated=header.terminated,
+        seed=header.seed,
+        policy=header.policy,
+        task=header.task,
+        attempt=header.attempt,
+    )
+
+
+def write_index(folder: str | Path, headers: Sequence[Header]) -> Path:
+    """Write FOLDER/index.jsonl, sorted by number, whole or not at all."""
+    folder = Path(folder)
+    lines = []
+    for header in sorted(headers, key=lambda header: header.number):
+        path = episode_path(folder, header.number)
+        entry = asdict(header)
+        lines.append(json.dumps({"file": path.name, **entry, "bytes": path.stat().st_size}) + "\n")
+    unfinished = folder / f".{INDEX}.unfinished"
+    unfinished.write_text("".join(lines))
+    _fsync(unfinished)
+    return unfinished.replace(folder / INDEX)

@@ -1,0 +1,20 @@
+"""The dream: M as an environment with the actual one's interface, a population's rollouts in it, a Gymnasium face."""
+
+from wm_jax.dream.environment import Dream, DreamConfig, DreamState, WorldModel, sample_mixture
+from wm_jax.dream.gymnasium_face import DreamEnv, DreamVectorEnv
+from wm_jax.dream.rollout import DreamFitness, DreamScores, Trajectory, population_returns, trajectory
+
+__all__ = [
+    "Dream",
+    "DreamConfig",
+    "DreamEnv",
+    "DreamFitness",
+    "DreamScores",
+    "DreamState",
+    "DreamVectorEnv",
+    "Trajectory",
+    "WorldModel",
+    "population_returns",
+    "sample_mixture",
+    "trajectory",
+]

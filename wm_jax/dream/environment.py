@@ -1,0 +1,184 @@
+"""The dream, the paper's virtual environment (section 4): M's prediction, sampled, becomes the next observation.
+
+A step draws each latent dimension i on its own from M's mixture at temperature tau,
+
+    k ~ softmax(log_weights_i / tau),   z'_i ~ N(means_ik, stds_ik^2 tau),   terminated = done_logit > 0,
+
+so that a higher tau makes a less certain dream (tau 0 would be M's most likely one). Everything here is pure and for
+one agent; populations, rollouts and temperatures are axes that `jax.vmap` adds.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from wm_jax.errors import UserError, require_choice, require_range
+from wm_jax.types import Action, Array, Features, Key, Latents, LatentStats, MemoryState, Mixture, Params, Prediction
+from wm_jax.vision import sample
+
+
+class WorldModel(Protocol):
+    """What the dream needs of M; `wm_jax.memory.Memory` is one. Must be hashable."""
+
+    @property
+    def latent_size(self) -> int:
+        """Z"""
+        ...
+
+    @property
+    def action_size(self) -> int:
+        """A"""
+        ...
+
+    def initial_state(self, batch_shape: tuple[int, ...] = ()) -> MemoryState:
+        """The state before an episode's first step."""
+        ...
+
+    def advance(self, params: Params, state: MemoryState, z: Array, action: Action, restart: Array) -> MemoryState:
+        """The state after a step."""
+        ...
+
+    def step(
+        self, params: Params, state: MemoryState, z: Array, action: Action, restart: Array
+    ) -> tuple[MemoryState, Prediction]:
+        """The state after a step, and what comes next."""
+        ...
+
+
+@dataclass(frozen=True)
+class DreamConfig:
+    """How M's dream is played. The defaults are the paper's Take Cover."""
+
+    temperature: float = 1.15
+    """tau: how uncertain the dream is; 1 is M as trained."""
+    horizon: int = 2100
+    """Steps after which a dream is cut off."""
+    start: Literal["first", "anywhere"] = "first"
+    """first: on the first frame of a recorded episode; anywhere: on any recorded frame after `burn_in` others."""
+    burn_in: int = 0
+    """Recorded steps that M is fed before a dream that starts anywhere."""
+    reward: Literal["survival", "predicted"] = "survival"
+    """survival: 1 per step, the last included; predicted: what M predicts."""
+
+    def __post_init__(self) -> None:
+        require_range("dream.temperature", self.temperature, 1e-3, 100.0)
+        require_range("dream.horizon", self.horizon, 1)
+        require_choice("dream.start", self.start, ("first", "anywhere"))
+        require_range("dream.burn_in", self.burn_in, 0, 0 if self.start == "first" else float("inf"))
+        require_choice("dream.reward", self.reward, ("survival", "predicted"))
+
+
+@struct.dataclass
+class DreamState:
+    """Where one dream stands."""
+
+    z: Array
+    """[Z]: what the agent sees."""
+    memory: MemoryState
+    """[H]"""
+    restart: Array
+    """[] float32: 1 as long as M has not been fed anything."""
+    steps: Array
+    """[] int32: steps dreamt so far."""
+
+    @property
+    def features(self) -> Features:
+        """What C may know before it acts."""
+        return Features(z=self.z, memory=self.memory)
+
+
+@dataclass(frozen=True)
+class Dream:
+    """M as an environment: a hashable recipe; M's weights and the recordings to start from come in as arguments."""
+
+    memory: WorldModel
+    config: DreamConfig
+
+    def check(self, latents: Latents) -> None:
+        """Raise `UserError` where no recorded episode is long enough to start from; call it once, outside of `jit`."""
+        longest = int(np.max(np.asarray(latents.length), initial=0))
+        if longest <= self.config.burn_in:
+            raise UserError(
+                f"dream.burn_in must be less than the longest recorded episode, found {self.config.burn_in} against "
+                f"{longest} frames; collect episodes or lower dream.burn_in"
+            )
+
+    def reset(self, params: Params, latents: Latents, key: Key) -> DreamState:
+        """A dream before its first step: z sampled from the posterior of a random recorded frame, M's state zero or,
+        after a burn-in, what the frames and actions before that one left in it."""
+        position_key, z_key = jax.random.split(key)
+        start = self._position(latents, position_key)
+        frames = start - self.config.burn_in + jnp.arange(self.config.burn_in + 1)
+        stats = LatentStats(latents.stats.mean[frames], latents.stats.log_var[frames])
+        z = sample(stats, z_key)
+        # In its training M never met a zero state but with restart = 1.
+        restarts = (jnp.arange(self.config.burn_in + 1) == 0).astype(jnp.float32)
+
+        def feed(state: MemoryState, recorded: tuple[Array, Action, Array]) -> tuple[MemoryState, None]:
+            return self.memory.advance(params, state, *recorded), None
+
+        recorded = (z[:-1], latents.action[frames[:-1]], restarts[:-1])
+        memory, _ = jax.lax.scan(feed, self.memory.initial_state(), recorded)
+        return DreamState(z=z[-1], memory=memory, restart=restarts[-1], steps=jnp.int32(0))
+
+    def _position(self, latents: Latents, key: Key) -> Array:
+        """[] int32: a recorded frame to start on; all that the settings allow are equally likely."""
+        if self.config.start == "first":
+            return jax.random.choice(key, latents.start)
+        allowed = jnp.maximum(latents.length - self.config.burn_in, 0)
+        ends = jnp.cumsum(allowed)
+        number = jax.random.randint(key, (), 0, ends[-1])
+        episode = jnp.searchsorted(ends, number, side="right")
+        return latents.start[episode] + self.config.burn_in + number - (ends - allowed)[episode]
+
+    def step(
+        self, params: Params, state: DreamState, action: Action, key: Key, temperature: Array | float | None = None
+    ) -> tuple[DreamState, Array, Array, Array]:
+        """What follows on `action` [A], chosen from `state.features`: (state, reward [], terminated [], truncated []).
+
+        `temperature` [] may be traced and stands in for the setting. Raises `UserError` while tracing where the reward
+        is to be predicted by an M that predicts none.
+        """
+        memory, prediction = self.memory.step(params, state.memory, state.z, action, state.restart)
+        z = sample_mixture(prediction.next_z, self.config.temperature if temperature is None else temperature, key)
+        done_logit = prediction.done_logit
+        terminated = jnp.zeros((), bool) if done_logit is None else done_logit > 0
+        steps = state.steps + 1
+        truncated = ~terminated & (steps >= self.config.horizon)
+        state = DreamState(z=z, memory=memory, restart=jnp.zeros_like(state.restart), steps=steps)
+        return state, self._reward(prediction), terminated, truncated
+
+    def _reward(self, prediction: Prediction) -> Array:
+        if self.config.reward == "survival":
+            return jnp.ones(())
+        if prediction.reward is None:
+            raise UserError(
+                "dream.reward is 'predicted' but M predicts none; set memory.predict_reward and train M, "
+                "or set dream.reward to 'survival'"
+            )
+        return prediction.reward
+
+
+def sample_mixture(mixture: Mixture, temperature: Array | float, key: Key) -> Array:
+    """A draw [..., Z] from `mixture` [..., Z, K] at `temperature` []: log-weights / tau, deviations * sqrt(tau).
+
+    The component is found by the inverse of the cumulative distribution, which takes one uniform number per dimension.
+    """
+    uniform_key, normal_key = jax.random.split(key)
+    shape = mixture.means.shape[:-1]
+    scaled = mixture.log_weights / temperature
+    weights = jnp.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    threshold = jax.random.uniform(uniform_key, shape) * weights.sum(axis=-1)
+    # K is small and Z is long: a walk over K keeps the work elementwise along Z, where a gather would be slow on CPU.
+    mean, log_std = mixture.means[..., 0], mixture.log_stds[..., 0]
+    cumulative = jnp.zeros(shape)
+    for k in range(1, mixture.means.shape[-1]):
+        cumulative += weights[..., k - 1]
+        beyond = cumulative <= threshold
+        mean = jnp.where(beyond, mixture.means[..., k], mean)
+        log_std = jnp.where(beyond, mixture.log_stds[..., k], log_std)
+    return mean + jnp.exp(log_std) * jnp.sqrt(temperature) * jax.random.normal(normal_key, shape)

@@ -1,0 +1,24 @@
+"""The errors a user can cause or mend: one clear sentence, printed without a traceback."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+
+class UserError(Exception):
+    """Says what is wrong, where, what was expected and found, and what to do; ends the command with exit code 1."""
+
+
+def require_range(name: str, value: float, low: float, high: float = float("inf")) -> None:
+    """Raise `UserError` unless `low <= value <= high`; `name` is the setting as the user writes it."""
+    if not low <= value <= high:
+        allowed = f"at least {low}" if high == float("inf") else f"between {low} and {high}"
+        raise UserError(f"{name} must be {allowed}, found {value}")
+
+
+def require_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
+    """Raise `UserError` unless `value` is one of `choices`; names the nearest choice."""
+    if value not in choices:
+        nearest = get_close_matches(str(value), [str(choice) for choice in choices], n=1, cutoff=0.4)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        raise UserError(f"{name} must be one of {', '.join(map(str, choices))}, found {value!r}{hint}")

@@ -1,0 +1,106 @@
+"""Experiment: one frozen tree of settings, all that a run depends on."""
+
+import dataclasses
+import runpy
+import typing
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from wm_jax.controller import EvolveConfig, PolicyConfig
+from wm_jax.dream import DreamConfig
+from wm_jax.errors import UserError, require_range
+from wm_jax.memory import MemoryConfig
+from wm_jax.rollouts import CollectConfig, EvaluateConfig, RoundsConfig
+from wm_jax.vision import VisionConfig
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All settings of a run. The paper's order: collect, train V, train M, evolve C in the dream, score in the actual
+    environment."""
+
+    name: str = "experiment"
+    """The run lives in runs/NAME unless --run-dir says otherwise."""
+    task: str = "car_racing"
+    """car_racing, take_cover, or the path of a Python file that defines TASK."""
+    seed: int = 0
+    """Every random number of the run follows from it."""
+    held_out: float = 0.05
+    """Share of the recorded episodes that V and M never train on, only report on."""
+    collect: CollectConfig = field(default_factory=CollectConfig)
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
+    dream: DreamConfig = field(default_factory=DreamConfig)
+    controller: PolicyConfig = field(default_factory=PolicyConfig)
+    evolve: EvolveConfig = field(default_factory=EvolveConfig)
+    rounds: RoundsConfig = field(default_factory=RoundsConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    checkpoint_seconds: float = 60.0
+    """How much work a kill may cost at most, in seconds; does not change any result."""
+    tensorboard: bool = False
+    """Also write TensorBoard events (needs the extra `tensorboard`)."""
+
+    def __post_init__(self) -> None:
+        require_range("seed", self.seed, 0, 2**31 - 1)
+        require_range("held_out", self.held_out, 0.0, 0.5)
+        require_range("checkpoint_seconds", self.checkpoint_seconds, 0.0)
+
+
+def load(path: Path) -> Experiment:
+    """The `CONFIG` that an experiment's Python file exports."""
+    if not path.is_file():
+        raise UserError(f"experiment {path} does not exist; give a Python file that exports CONFIG")
+    try:
+        config = runpy.run_path(str(path)).get("CONFIG")
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"experiment {path} cannot be read: {type(error).__name__}: {error}") from error
+    if not isinstance(config, Experiment):
+        raise UserError(f"{path} must export CONFIG, an Experiment; found {type(config).__name__}")
+    if config.task.endswith(".py") and not Path(config.task).is_absolute():
+        config = dataclasses.replace(config, task=str((path.parent / config.task).resolve()))
+    return config
+
+
+def to_dict(config: Experiment) -> dict[str, Any]:
+    """The settings as JSON holds them."""
+    return dataclasses.asdict(config)
+
+
+def flatten(config: Experiment) -> dict[str, Any]:
+    """The settings by full name, as the command line spells them: {"vision.latent_size": 32, …}."""
+
+    def walk(prefix: str, value: Any) -> typing.Iterator[tuple[str, Any]]:
+        for name, inner in value.items():
+            if isinstance(inner, dict):
+                yield from walk(f"{prefix}{name}.", inner)
+            else:
+                yield f"{prefix}{name}", list(inner) if isinstance(inner, tuple) else inner
+
+    return dict(walk("", to_dict(config)))
+
+
+def from_dict(values: dict[str, Any], source: str) -> Experiment:
+    """The experiment whose `to_dict` was stored in `source`. Raises `UserError` that names a wrong setting."""
+    return _build(Experiment, values, source, "")
+
+
+def _build(kind: Any, values: Any, source: str, prefix: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    if not isinstance(values, dict):
+        raise UserError(f"{source}: {prefix or 'the settings'} must be a group of settings, found {values!r}")
+    built = {}
+    for name, value in values.items():
+        if name not in hints:
+            nearest = get_close_matches(name, hints, n=1)
+            hint = f"; the nearest is {prefix}{nearest[0]}" if nearest else ""
+            raise UserError(f"{source}: there is no setting {prefix}{name}{hint}")
+        hint = hints[name]
+        inner = [option for option in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(option)]
+        if inner and value is not None:
+            value = _build(inner[0], value, source, f"{prefix}{name}.")
+        built[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**built)

@@ -1,0 +1,32 @@
+"""M: what happens next. The LSTM with a mixture density head, its loss, its training and how good it is."""
+
+from wm_jax.memory.evaluate import evaluate
+from wm_jax.memory.loss import loss
+from wm_jax.memory.model import Memory, MemoryConfig
+from wm_jax.memory.train import (
+    Chunk,
+    TrainState,
+    chunks_from,
+    chunks_per_epoch,
+    continue_from,
+    epoch_positions,
+    init,
+    locate,
+    train_step,
+)
+
+__all__ = [
+    "Chunk",
+    "Memory",
+    "MemoryConfig",
+    "TrainState",
+    "chunks_from",
+    "chunks_per_epoch",
+    "continue_from",
+    "epoch_positions",
+    "evaluate",
+    "init",
+    "locate",
+    "loss",
+    "train_step",
+]

@@ -1,0 +1,178 @@
+"""How good M is, on episodes it was not trained on."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wm_jax.memory.loss import gather, step_losses
+from wm_jax.memory.model import Memory
+from wm_jax.types import Array, Key, Latents, MemoryState, Mixture, Params
+
+LANES = 64
+"""Episodes scored side by side."""
+CHUNK = 250
+"""Steps scored in one call; bounds the memory."""
+BURN_IN = 20
+"""Recorded steps that M sees before it runs open-loop."""
+HORIZONS = (1, 5, 20, 50)
+"""Open-loop steps after which the error is taken."""
+WINDOWS = 128
+"""Open-loop runs begin at no more places than this, evenly spread over the episodes."""
+DREAMS = 8
+"""Open-loop runs from each place; their mean is M's forecast."""
+REWARD_STEPS = 100
+"""Steps over which rewards are summed."""
+
+Report = dict[str, float | None]
+
+
+def evaluate(memory: Memory, params: Params, latents: Latents, key: Key) -> Report:
+    """Held-out quality of M on whole episodes; None where the episodes are too few or too short to tell.
+
+    - `nll`: negative log likelihood of the next z per latent dimension (nats), M following the recorded episodes.
+    - `done_loss` (unweighted), `done_precision`, `done_recall` (logit > 0): with a done head.
+    - `reward_correlation`, `reward_correlation_100`: predicted against actual (clipped) rewards, of each step and of
+      sums over 100 steps; `reward_sum_100_predicted`, `reward_sum_100_actual`: the sums' means. With a reward head.
+    - `open_loop_k`, k = 1, 5, 20, 50: after 20 recorded steps M runs k steps on its own samples with the recorded
+      actions; squared error per latent dimension of the mean of 8 such runs against V's mean of the actual frame.
+      Beside it `open_loop_k_repeat_last` and `open_loop_k_data_mean`: two forecasts that know nothing of the dynamics.
+    """
+    frames_key, dream_key = jax.random.split(key)
+    scores = _score_frames(memory, params, latents, frames_key)
+    report: Report = {"nll": _mean(scores["nll"][scores["has_next"]])}
+    if memory.config.predict_done:
+        known = scores["done_known"]
+        report |= _done_report(scores["done_logit"][known], scores["done"][known])
+    if memory.config.predict_reward:
+        actual = np.clip(np.asarray(latents.reward), *memory.reward_range)
+        report |= _reward_report(scores["reward"], actual, np.asarray(latents.start), np.asarray(latents.length))
+    return report | _open_loop_report(memory, params, latents, dream_key)
+
+
+def _score_frames(memory: Memory, params: Params, latents: Latents, key: Key) -> dict[str, np.ndarray]:
+    """What M says of every frame [N], on the host.
+
+    M follows the episodes, `LANES` of similar length at a time, `CHUNK` steps a call; shorter ones are padded.
+    """
+    start, length = np.asarray(latents.start), np.asarray(latents.length)
+    frames = int(length.sum())
+    table: dict[str, np.ndarray] = {}
+    order = np.argsort(length, kind="stable")
+    for group in range(0, len(order), LANES):
+        lanes = order[group : group + LANES]
+        lane_start, lane_length = (np.pad(array[lanes], (0, LANES - len(lanes))) for array in (start, length))
+        state = memory.initial_state((LANES,))
+        for begin in range(0, int(lane_length.max()), CHUNK):
+            offset = np.broadcast_to(np.arange(begin, begin + CHUNK, dtype=np.int32), (LANES, CHUNK))
+            valid = offset < lane_length[:, None]
+            positions = np.where(valid, lane_start[:, None] + offset, 0)
+            call_key = jax.random.fold_in(jax.random.fold_in(key, group), begin)
+            state, scored = _score_chunk(memory, params, latents, state, jnp.asarray(positions), call_key)
+            for name, values in scored.items():
+                values = np.asarray(values)
+                table.setdefault(name, np.zeros(frames, values.dtype))[positions[valid]] = values.T[valid]
+    return table
+
+
+@partial(jax.jit, static_argnames="memory")
+def _score_chunk(
+    memory: Memory, params: Params, latents: Latents, state: MemoryState, positions: Array, key: Key
+) -> tuple[MemoryState, dict[str, Array]]:
+    sequences = gather(latents, positions, key)
+    state, h = memory.unroll(params, state, sequences.z, sequences.action, sequences.restart)
+    prediction = memory.predict(params, h)
+    nll, has_next = step_losses(memory, prediction, sequences)["nll"]
+    scores = {"nll": nll, "has_next": has_next, "done": sequences.done, "done_known": sequences.done_known}
+    heads = {"reward": prediction.reward, "done_logit": prediction.done_logit}
+    return state, scores | {name: head for name, head in heads.items() if head is not None}
+
+
+def _done_report(logit: np.ndarray, done: np.ndarray) -> Report:
+    said = logit > 0
+    return {
+        "done_loss": _mean(np.logaddexp(0, logit) - done * logit),
+        "done_precision": _mean(done[said]),
+        "done_recall": _mean(said[done]),
+    }
+
+
+def _reward_report(predicted: np.ndarray, actual: np.ndarray, start: np.ndarray, length: np.ndarray) -> Report:
+    begins = [
+        first + np.arange(0, frames - REWARD_STEPS + 1, REWARD_STEPS)
+        for first, frames in zip(start, length, strict=True)
+    ]
+    windows = np.concatenate(begins)[:, None] + np.arange(REWARD_STEPS)
+    predicted_sums, actual_sums = predicted[windows].sum(axis=1), actual[windows].sum(axis=1)
+    return {
+        "reward_correlation": _correlation(predicted, actual),
+        f"reward_correlation_{REWARD_STEPS}": _correlation(predicted_sums, actual_sums),
+        f"reward_sum_{REWARD_STEPS}_predicted": _mean(predicted_sums),
+        f"reward_sum_{REWARD_STEPS}_actual": _mean(actual_sums),
+    }
+
+
+def _open_loop_report(memory: Memory, params: Params, latents: Latents, key: Key) -> Report:
+    """One error and two baselines for each horizon, over the places from which the whole horizon is recorded."""
+    begins, room = _windows(np.asarray(latents.start), np.asarray(latents.length))
+    means = np.asarray(latents.stats.mean, np.float32)
+    forecasts = np.asarray(_forecasts(memory, params, latents, jnp.asarray(begins), key)) if len(begins) else None
+    report: Report = {}
+    for horizon in HORIZONS:
+        enough = room >= BURN_IN + horizon
+        last = begins[enough] + BURN_IN - 1
+        guesses = {"": forecasts[horizon - 1, enough] if forecasts is not None else means[last]}
+        guesses |= {"_repeat_last": means[last], "_data_mean": means.mean(axis=0)}
+        for suffix, guess in guesses.items():
+            report[f"open_loop_{horizon}{suffix}"] = _mean(np.square(guess - means[last + horizon]))
+    return report
+
+
+def _windows(start: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where open-loop runs begin (positions [W] int32), and how many frames their episodes hold from there on [W]."""
+    offsets = [np.arange(0, max(frames - BURN_IN, 0), BURN_IN + max(HORIZONS)) for frames in length]
+    begins = np.concatenate([first + offset for first, offset in zip(start, offsets, strict=True)]).astype(np.int32)
+    room = np.concatenate([frames - offset for frames, offset in zip(length, offsets, strict=True)])
+    chosen = np.unique(np.linspace(0, len(begins) - 1, min(WINDOWS, len(begins))).astype(int))
+    return begins[chosen], room[chosen]
+
+
+@partial(jax.jit, static_argnames="memory")
+def _forecasts(memory: Memory, params: Params, latents: Latents, begins: Array, key: Key) -> Array:
+    """The mean z [max(HORIZONS), W, Z] of `DREAMS` runs from each of `begins` [W], after the frames of the burn-in."""
+    seen_key, first_key, key = jax.random.split(key, 3)
+    begins = jnp.repeat(begins, DREAMS)
+    seen = gather(latents, begins[:, None] + jnp.arange(BURN_IN), seen_key)
+    state, _ = memory.unroll(params, memory.initial_state(begins.shape), seen.z, seen.action, seen.restart)
+    first = _draw(memory.predict(params, state.h).next_z, first_key)
+
+    def step(carry: tuple[MemoryState, Array], ahead: Array) -> tuple[tuple[MemoryState, Array], Array]:
+        state, z = carry
+        frame = jnp.minimum(begins + BURN_IN + ahead, latents.action.shape[0] - 1)
+        state, prediction = memory.step(params, state, z, latents.action[frame], jnp.zeros(begins.shape))
+        z = _draw(prediction.next_z, jax.random.fold_in(key, ahead))
+        return (state, z), z
+
+    _, rest = jax.lax.scan(step, (state, first), jnp.arange(max(HORIZONS) - 1))
+    runs = jnp.concatenate([first[None], rest])
+    return runs.reshape(max(HORIZONS), -1, DREAMS, memory.latent_size).mean(axis=2)
+
+
+def _draw(mixture: Mixture, key: Key) -> Array:
+    """One z [..., Z] from the mixture."""
+    component_key, noise_key = jax.random.split(key)
+    chosen = jax.random.categorical(component_key, mixture.log_weights)[..., None]
+    mean, log_std = (jnp.take_along_axis(a, chosen, axis=-1)[..., 0] for a in (mixture.means, mixture.log_stds))
+    return mean + jnp.exp(log_std) * jax.random.normal(noise_key, mean.shape)
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(np.mean(values, dtype=np.float64)) if values.size else None
+
+
+def _correlation(predicted: np.ndarray, actual: np.ndarray) -> float | None:
+    """Pearson's; None where it is not defined: fewer than two values, or values that are all the same."""
+    if predicted.size < 2 or np.ptp(predicted) == 0 or np.ptp(actual) == 0:
+        return None
+    return float(np.corrcoef(predicted, actual)[0, 1])

@@ -1,0 +1,100 @@
+"""What M is trained on: the likelihood of the next z, and where asked for the reward and the episode's end.
+
+For step t of an episode of L steps M is fed (z_t, action_t, restart_t = [t is 0]) and is to tell z_{t+1}, reward_t and
+whether the episode terminated with the step. The last step has no next frame, so its z is masked; and where an episode
+was cut off by the time limit nobody knows whether it would have terminated, so the done of its last step is masked.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from wm_jax.memory.model import Memory
+from wm_jax.types import Array, Key, Latents, MemoryState, Mixture, Params, Prediction
+from wm_jax.vision import sample
+
+
+@struct.dataclass
+class Sequences:
+    """T steps of B sequences, inputs and targets, time first."""
+
+    z: Array
+    """[T, B, Z]: sampled from V's posterior."""
+    action: Array
+    """[T, B, A]"""
+    restart: Array
+    """[T, B] bool: the step is its episode's first."""
+    next_z: Array
+    """[T, B, Z]; meaningless on an episode's last step."""
+    has_next: Array
+    """[T, B] bool: False on an episode's last step."""
+    reward: Array
+    """[T, B]"""
+    done: Array
+    """[T, B] bool: the episode terminated with this step."""
+    done_known: Array
+    """[T, B] bool: False on the last step of an episode that was cut off."""
+
+
+def gather(latents: Latents, positions: Array, key: Key) -> Sequences:
+    """The steps at `positions` [B, T] among the N frames, with z drawn afresh.
+
+    Along T the positions go up by one within an episode, and jump only from an episode's last frame to a first one.
+    """
+    positions = positions.T
+    episode = jnp.searchsorted(latents.start, positions, side="right") - 1
+    offset = positions - latents.start[episode]
+    last = offset == latents.length[episode] - 1
+    terminated = latents.terminated[episode]
+    after = jnp.minimum(positions[-1:] + 1, latents.action.shape[0] - 1)
+    frames = jnp.concatenate([positions, after])
+    z = sample(jax.tree.map(lambda array: array[frames], latents.stats), key)
+    return Sequences(
+        z=z[:-1],
+        action=latents.action[positions],
+        restart=offset == 0,
+        next_z=z[1:],
+        has_next=~last,
+        reward=latents.reward[positions],
+        done=last & terminated,
+        done_known=~last | terminated,
+    )
+
+
+def log_likelihood(mixture: Mixture, z: Array) -> Array:
+    """log p(z) [..., Z] of each latent dimension under its mixture [..., Z, K]."""
+    deviation = (z[..., None] - mixture.means) * jnp.exp(-mixture.log_stds)
+    log_density = -0.5 * (deviation**2 + jnp.log(2 * jnp.pi)) - mixture.log_stds
+    return jax.nn.logsumexp(mixture.log_weights + log_density, axis=-1)
+
+
+def step_losses(memory: Memory, prediction: Prediction, sequences: Sequences) -> dict[str, tuple[Array, Array]]:
+    """What each step adds to each part of the loss, and whether it counts: two [T, B] for each predicted part.
+
+    nll: -log p(next z), averaged over the latent dimensions; reward: squared error against the clipped reward;
+    done: sigmoid cross-entropy, `done_weight` times where the episode ended.
+    """
+    parts = {"nll": (-log_likelihood(prediction.next_z, sequences.next_z).mean(axis=-1), sequences.has_next)}
+    if prediction.reward is not None:
+        error = prediction.reward - jnp.clip(sequences.reward, *memory.reward_range)
+        parts["reward"] = (error**2, jnp.ones_like(sequences.has_next))
+    if prediction.done_logit is not None:
+        entropy = optax.sigmoid_binary_cross_entropy(prediction.done_logit, sequences.done)
+        parts["done"] = (entropy * jnp.where(sequences.done, memory.config.done_weight, 1.0), sequences.done_known)
+    return parts
+
+
+def loss(
+    memory: Memory, params: Params, state: MemoryState, sequences: Sequences
+) -> tuple[Array, tuple[MemoryState, dict[str, Array]]]:
+    """The training loss nll + reward_weight * reward + done, the state [B, H] after the sequences, and the parts.
+
+    Each part is averaged over the steps that count.
+    """
+    state, h = memory.unroll(params, state, sequences.z, sequences.action, sequences.restart)
+    parts = step_losses(memory, memory.predict(params, h), sequences)
+    means = {name: jnp.sum(part, where=counts) / jnp.maximum(counts.sum(), 1) for name, (part, counts) in parts.items()}
+    weights = {"nll": 1.0, "reward": memory.config.reward_weight, "done": 1.0}
+    total = sum((weights[name] * mean for name, mean in means.items()), jnp.zeros(()))
+    return total, (state, {"loss": total, **means})

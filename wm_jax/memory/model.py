@@ -1,0 +1,164 @@
+"""M, the paper's memory (section 2.2): an LSTM with a mixture density head that predicts the next z.
+
+With x = [z, action, (restart), h], h being the output of the step before, the cell is
+
+    i, f, g, o = split(x W + b),   c' = sigmoid(f) c + sigmoid(i) tanh(g),   h' = sigmoid(o) tanh(c')
+
+and one dense layer on h' gives, for each latent dimension independently, a mixture of K Gaussians over the next z,
+and where the experiment asks for them the step's reward and the logit of the episode's end.
+"""
+
+from dataclasses import dataclass, field
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from wm_jax.errors import require_range
+from wm_jax.memory.recurrence import cell, forget, unroll
+from wm_jax.optimizers import OptimizerConfig
+from wm_jax.types import Action, Array, Key, MemoryState, Mixture, Params, Prediction
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """M's network, loss and training. The defaults are the paper's Car Racing."""
+
+    hidden_size: int = 256
+    """H: units of the LSTM."""
+    mixtures: int = 5
+    """K: Gaussians per latent dimension."""
+    predict_reward: bool = False
+    """Whether M predicts the reward of each step."""
+    predict_done: bool = False
+    """Whether M predicts the end of the episode."""
+    restart_input: bool = False
+    """Whether M is told of an episode's first frame by an input of 1."""
+    reward_weight: float = 1.0
+    """Weight of the reward's squared error in the loss."""
+    done_weight: float = 10.0
+    """Weight of an episode's last step against the others in the done loss."""
+    batch_size: int = 100
+    """B: sequences per training step."""
+    sequence_length: int = 500
+    """T: frames of a sequence; the LSTM's state is carried on to the next sequence."""
+    steps: int = 4000
+    """Training steps."""
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=1e-3, clip=1.0))
+    """Adam and its schedule."""
+
+    def __post_init__(self) -> None:
+        require_range("memory.hidden_size", self.hidden_size, 1, 65536)
+        require_range("memory.mixtures", self.mixtures, 1, 1024)
+        require_range("memory.reward_weight", self.reward_weight, 0.0, 1e6)
+        require_range("memory.done_weight", self.done_weight, 0.0, 1e6)
+        require_range("memory.batch_size", self.batch_size, 1)
+        require_range("memory.sequence_length", self.sequence_length, 1)
+        require_range("memory.steps", self.steps, 0)
+
+
+class Network(nnx.Module):
+    """M's weights: 4H(inputs + H) + 4H in the LSTM and one dense head."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, rngs: nnx.Rngs) -> None:
+        glorot = nnx.initializers.glorot_uniform()
+        self.gates = nnx.Linear(inputs + hidden, 4 * hidden, kernel_init=glorot, bias_init=_forget_bias, rngs=rngs)
+        self.head = nnx.Linear(hidden, outputs, kernel_init=glorot, rngs=rngs)
+
+
+def _forget_bias(key: Key, shape: tuple[int, ...], dtype: jax.typing.DTypeLike = jnp.float32) -> Array:
+    """Gate biases [4H]: 1 for the forget gate, so that a new M remembers; 0 for the others."""
+    return jnp.zeros(shape, dtype).reshape(4, -1).at[1].set(1).reshape(shape)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """M for one task: a hashable recipe; the weights come in as `params`. Every method is pure."""
+
+    config: MemoryConfig
+    latent_size: int
+    """Z"""
+    action_size: int
+    """A"""
+    reward_range: tuple[float, float] = (float("-inf"), float("inf"))
+    """The task's: M learns rewards clipped to this range."""
+
+    @property
+    def input_size(self) -> int:
+        """Numbers that M is fed each step, its own h aside."""
+        return self.latent_size + self.action_size + self.config.restart_input
+
+    @property
+    def output_size(self) -> int:
+        """Numbers that the head puts out."""
+        heads = self.config.predict_reward + self.config.predict_done
+        return 3 * self.config.mixtures * self.latent_size + heads
+
+    def init(self, key: Key) -> Params:
+        """Fresh weights: Glorot-uniform, biases 0 but for the forget gate's 1."""
+        network = Network(self.input_size, self.config.hidden_size, self.output_size, nnx.Rngs(key))
+        return nnx.to_pure_dict(nnx.state(network))
+
+    def initial_state(self, batch_shape: tuple[int, ...] = ()) -> MemoryState:
+        """The state before an episode's first step: zeros [*batch_shape, H]."""
+        zeros = partial(jnp.zeros, (*batch_shape, self.config.hidden_size))
+        return MemoryState(h=zeros(), c=zeros())
+
+    def inputs(self, z: Array, action: Action, restart: Array) -> Array:
+        """What M is fed: z [..., Z], action [..., A] and restart [...] as one array [..., inputs]."""
+        parts = [z, action]
+        if self.config.restart_input:
+            parts.append(restart[..., None].astype(z.dtype))
+        return jnp.concatenate(parts, axis=-1)
+
+    def advance(self, params: Params, state: MemoryState, z: Array, action: Action, restart: Array) -> MemoryState:
+        """The state [..., H] after the step: M saw z [..., Z] and action [..., A] was taken.
+
+        `restart` [...] is 1 (or True) on an episode's first frame: the state of the episode before is forgotten.
+        """
+        state = forget(state, restart)
+        network = _merge(self, params)
+        return cell(network.gates(jnp.concatenate([self.inputs(z, action, restart), state.h], axis=-1)), state.c)
+
+    def unroll(
+        self, params: Params, state: MemoryState, z: Array, action: Action, restart: Array
+    ) -> tuple[MemoryState, Array]:
+        """`advance` over sequences: z [T, B, Z], action [T, B, A], restart [T, B] → last state, each h [T, B, H].
+
+        The share of the inputs in the gates is one product for all steps; only that of h has to wait for its turn.
+        """
+        weights, recurrent = jnp.split(params["gates"]["kernel"], [self.input_size])
+        gates = self.inputs(z, action, restart) @ weights + params["gates"]["bias"]
+        return unroll(recurrent, state, gates, restart)
+
+    def predict(self, params: Params, h: Array) -> Prediction:
+        """What M expects of the next step, from the h [..., H] that `advance` gave. The reward is the raw output."""
+        outputs = _merge(self, params).head(h)
+        mixture, heads = jnp.split(outputs, [3 * self.config.mixtures * self.latent_size], axis=-1)
+        # [3, K, Z] and not [Z, 3, K]: elementwise work then runs along Z, which is long, and not along K, which is 5.
+        mixture = mixture.reshape(*h.shape[:-1], 3, self.config.mixtures, self.latent_size)
+        log_weights, means, log_stds = jnp.moveaxis(jnp.swapaxes(mixture, -1, -2), -3, 0)
+        return Prediction(
+            next_z=Mixture(jax.nn.log_softmax(log_weights), means, log_stds),
+            reward=heads[..., 0] if self.config.predict_reward else None,
+            done_logit=heads[..., -1] if self.config.predict_done else None,
+        )
+
+    def step(
+        self, params: Params, state: MemoryState, z: Array, action: Action, restart: Array
+    ) -> tuple[MemoryState, Prediction]:
+        """`advance`, then `predict`."""
+        state = self.advance(params, state, z, action, restart)
+        return state, self.predict(params, state.h)
+
+
+@cache
+def _graphdef(memory: Memory) -> nnx.GraphDef[Network]:
+    """The network's structure, made once for each recipe."""
+    make = partial(Network, memory.input_size, memory.config.hidden_size, memory.output_size)
+    return nnx.graphdef(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
+
+
+def _merge(memory: Memory, params: Params) -> Network:
+    return nnx.merge(_graphdef(memory), params)

@@ -1,0 +1,56 @@
+"""The LSTM cell, and the cell along a sequence with a derivative that is fast."""
+
+import jax
+import jax.numpy as jnp
+
+from wm_jax.types import Array, MemoryState
+
+
+def cell(gates: Array, c: Array) -> MemoryState:
+    """The LSTM's state from the gates' pre-activations [..., 4H] (i, f, g, o) and the last cell [..., H]."""
+    i, f, g, o = jnp.split(gates, 4, axis=-1)
+    c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return MemoryState(h=jax.nn.sigmoid(o) * jnp.tanh(c), c=c)
+
+
+def forget(state: MemoryState, restart: Array) -> MemoryState:
+    """The state [..., H], zero where `restart` [...] is not."""
+    keep = (restart == 0)[..., None]
+    return jax.tree.map(lambda array: jnp.where(keep, array, 0), state)
+
+
+def _scan(kernel: Array, state: MemoryState, gates: Array, restart: Array) -> tuple[MemoryState, Array]:
+    def step(state: MemoryState, inputs: tuple[Array, Array]) -> tuple[MemoryState, Array]:
+        gates, restart = inputs
+        state = forget(state, restart)
+        state = cell(gates + state.h @ kernel, state.c)
+        return state, state.h
+
+    return jax.lax.scan(step, state, (gates, restart))
+
+
+@jax.custom_vjp
+def unroll(kernel: Array, state: MemoryState, gates: Array, restart: Array) -> tuple[MemoryState, Array]:
+    """The state after T steps, and the h [T, B, H] after each.
+
+    Takes the recurrent weights [H, 4H], the state [B, H] before, the inputs' share of the gates [T, B, 4H] and
+    restart [T, B], where the state is zeroed before the step. Restart has no derivative.
+    """
+    return _scan(kernel, state, gates, restart)
+
+
+def _forward(kernel, state, gates, restart):
+    output, pullback = jax.vjp(lambda state, gates: _scan(kernel, state, gates, restart), state, gates)
+    before = jnp.concatenate([state.h[None], output[1][:-1]])
+    return output, (pullback, jnp.where((restart == 0)[..., None], before, 0))
+
+
+def _backward(residuals, cotangents):
+    # The scan's own derivative would add up the kernel's gradient step by step: T small products, T passes over
+    # [H, 4H]. As gates = inputs + h @ kernel, the gradient by the gates gives it in one product at the end.
+    pullback, before = residuals
+    state, gates = pullback(cotangents)
+    return jnp.einsum("tbh,tbg->hg", before, gates), state, gates, None
+
+
+unroll.defvjp(_forward, _backward)

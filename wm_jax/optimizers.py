@@ -1,0 +1,45 @@
+"""How V and M are optimised: Adam with a learning-rate schedule and, for M, element-wise clipped gradients."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import optax
+
+from wm_jax.errors import require_range
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam's settings."""
+
+    learning_rate: float = 1e-3
+    """Learning rate of the first step."""
+    schedule: Literal["constant", "exponential", "cosine"] = "constant"
+    """constant; exponential: falls by `decay` a step towards `final_learning_rate`; cosine: falls to it over all steps."""
+    final_learning_rate: float = 1e-5
+    """Where exponential and cosine end."""
+    decay: float = 0.99999
+    """Factor per step of the exponential schedule."""
+    clip: float | None = None
+    """Each element of the gradient is clipped to [-clip, clip]; None leaves it as it is."""
+
+    def __post_init__(self) -> None:
+        require_range("learning_rate", self.learning_rate, 1e-9, 10.0)
+        require_range("final_learning_rate", self.final_learning_rate, 0.0, self.learning_rate)
+        require_range("decay", self.decay, 0.0, 1.0)
+        if self.clip is not None:
+            require_range("clip", self.clip, 1e-9)
+
+
+def make(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+    """The optimiser for a training of `steps` steps (the cosine's length)."""
+    rise = config.learning_rate - config.final_learning_rate
+    schedules = {
+        "constant": lambda: optax.constant_schedule(config.learning_rate),
+        "exponential": lambda: lambda step: rise * config.decay**step + config.final_learning_rate,
+        "cosine": lambda: optax.cosine_decay_schedule(
+            config.learning_rate, max(steps, 1), alpha=config.final_learning_rate / config.learning_rate
+        ),
+    }
+    adam = optax.adam(schedules[config.schedule]())
+    return adam if config.clip is None else optax.chain(optax.clip(config.clip), adam)

@@ -1,0 +1,145 @@
+"""A finished agent as one thing: V, M and C with their settings and the places its dreams start from.
+
+Read from a run's folder, or from one safetensors file that travels alone. No pickle, no code in the file.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from wm_jax.data.latents import build
+from wm_jax.data.weights import check_like, load_weights, save_weights
+from wm_jax.errors import UserError
+from wm_jax.experiment import Experiment, from_dict, to_dict
+from wm_jax.pipeline import machine
+from wm_jax.pipeline.context import Context, Models
+from wm_jax.pipeline.evolving import load_agent, load_controller
+from wm_jax.pipeline.progress import Screen
+from wm_jax.pipeline.training import load_round_latents
+from wm_jax.rollouts.agent import Agent, AgentParams
+from wm_jax.run import RunDir, read_json
+from wm_jax.types import Latents, LatentStats
+
+FORMAT = "wm-jax bundle 1"
+STARTS = 128
+"""Recorded places a bundle's dreams can start from."""
+LARGEST = 32 * 2**20
+"""Bytes a bundle may have."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """V, M and C, ready to act, to be scored, or to be dreamt in."""
+
+    experiment: Experiment
+    params: AgentParams
+    weights: np.ndarray
+    """[D]: C's."""
+    starts: Latents
+    """Short pieces of recorded episodes, `dream.burn_in` + 1 frames each: where dreams start."""
+    about: dict[str, Any]
+    """How C was chosen, and what it was made with."""
+
+    @property
+    def models(self) -> Models:
+        """The models without their weights."""
+        return Models(self.experiment)
+
+    @property
+    def agent(self) -> Agent:
+        """V, M and C without their weights."""
+        models = self.models
+        return Agent(models.vision, models.memory, models.controller)
+
+    def save(self, path: Path) -> None:
+        """Write the bundle. Raises `UserError` where it would be larger than 32 MB."""
+        tree = {
+            "vision": self.params.vision,
+            "memory": self.params.memory,
+            "controller": {"weights": self.weights},
+            "starts": _starts_as_arrays(self.starts),
+        }
+        size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(tree))
+        if size > LARGEST:
+            raise UserError(f"{path} would have {size / 2**20:.1f} MiB, more than a bundle's {LARGEST / 2**20:.0f}: "
+                            "models this large have to be kept as a run's folder")  # fmt: skip
+        save_weights(path, tree, {"format": FORMAT, "config": to_dict(self.experiment), **self.about})
+
+
+def load(path: Path) -> Bundle:
+    """The bundle in a run's folder or in a file. Raises `UserError` that says what is missing or damaged."""
+    if path.is_dir():
+        return _from_run(RunDir.open(path))
+    tree, about = load_weights(path)
+    if about.get("format") != FORMAT:
+        raise UserError(f"{path} is no bundle: expected the format {FORMAT!r}, found {about.get('format')!r}; "
+                        "make one by `wm-jax export RUN FILE.safetensors`")  # fmt: skip
+    experiment = from_dict(about.pop("config"), f"settings in {path}")
+    models = Models(experiment)
+    like = jax.eval_shape(
+        lambda key: {
+            "vision": models.vision.init(key),
+            "memory": models.memory.init(key),
+            "controller": {"weights": jax.numpy.zeros(models.controller.size)},
+        },
+        jax.random.key(0),
+    )
+    starts = _starts_from_arrays(tree.pop("starts", {}), path)
+    check_like(path, tree, like)
+    params = AgentParams(vision=jax.device_put(tree["vision"]), memory=jax.device_put(tree["memory"]))
+    return Bundle(experiment, params, tree["controller"]["weights"], starts, about)
+
+
+def _from_run(run: RunDir) -> Bundle:
+    path = run.path / "config.json"
+    experiment = from_dict(read_json(path), str(path))
+    context = Context(experiment, Models(experiment), run, Screen())
+    last = experiment.rounds.count - 1
+    if not context.stage("controller", last).finished:
+        raise UserError(f"{run.path} has no finished controller; run the same experiment again to finish its stages")
+    _, params = load_agent(context, last)
+    weights, chosen = load_controller(context, last)
+    starts = choose_starts(load_round_latents(context, last), experiment.dream.burn_in, context.seed("starts", last))
+    about = {"controller": chosen, "device": machine.device(), "versions": machine.versions()}
+    return Bundle(experiment, params, weights, starts, about)
+
+
+def choose_starts(latents: Latents, burn_in: int, seed: int) -> Latents:
+    """At most `STARTS` pieces of `burn_in` + 1 frames: episodes' beginnings where there is no burn-in, else anywhere."""
+    start, length = np.asarray(latents.start), np.asarray(latents.length)
+    generator = np.random.default_rng(seed)
+    long = np.flatnonzero(length > burn_in)
+    episodes = generator.choice(long, STARTS) if burn_in else generator.choice(long, min(STARTS, len(long)), replace=False)
+    offsets = generator.integers(0, length[episodes] - burn_in) if burn_in else np.zeros(len(episodes), int)
+    return pieces(latents, start[episodes] + offsets, burn_in + 1)
+
+
+def pieces(latents: Latents, positions: np.ndarray, frames: int) -> Latents:
+    """Pieces of `frames` frames that begin at `positions`, each as an episode of its own."""
+    chosen = (positions[:, None] + np.arange(frames)).reshape(-1)
+    take = partial(np.take, indices=chosen, axis=0)
+    return build(
+        mean=take(np.asarray(latents.stats.mean)),
+        log_var=take(np.asarray(latents.stats.log_var)),
+        action=take(np.asarray(latents.action)),
+        reward=take(np.asarray(latents.reward)),
+        length=np.full(len(positions), frames),
+        terminated=np.zeros(len(positions), bool),
+    )
+
+
+def _starts_as_arrays(starts: Latents) -> dict[str, Any]:
+    return {"mean": starts.stats.mean, "log_var": starts.stats.log_var, "action": starts.action, "length": starts.length}
+
+
+def _starts_from_arrays(arrays: dict[str, Any], path: Path) -> Latents:
+    if arrays.keys() != {"mean", "log_var", "action", "length"}:
+        raise UserError(f"{path} is damaged: expected starts with mean, log_var, action and length, found "
+                        f"{', '.join(arrays) or 'none'}; export it again")  # fmt: skip
+    stats = LatentStats(arrays["mean"], arrays["log_var"])
+    return build(stats.mean, stats.log_var, arrays["action"], np.zeros(len(arrays["action"]), np.float32),
+                 arrays["length"], np.zeros(len(arrays["length"]), bool))  # fmt: skip

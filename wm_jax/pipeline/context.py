@@ -1,0 +1,109 @@
+"""What every stage is given: the experiment, its models, its folder, and where to speak."""
+
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import jax
+import numpy as np
+
+from wm_jax.controller import Controller
+from wm_jax.data.episodes import EpisodeStore, split
+from wm_jax.dream import Dream
+from wm_jax.errors import UserError
+from wm_jax.experiment import Experiment
+from wm_jax.memory import Memory
+from wm_jax.pipeline.progress import Screen
+from wm_jax.run import RunDir, StageDir
+from wm_jax.tasks import Task, load_task
+from wm_jax.types import Key
+from wm_jax.vision import Vision
+
+
+@dataclass(frozen=True)
+class Models:
+    """An experiment's models, without weights."""
+
+    experiment: Experiment
+
+    @cached_property
+    def task(self) -> Task:
+        """The environment."""
+        return load_task(self.experiment.task)
+
+    @cached_property
+    def vision(self) -> Vision:
+        """V."""
+        return Vision(self.experiment.vision)
+
+    @cached_property
+    def memory(self) -> Memory:
+        """M. Raises `UserError` where the dream needs a reward that M does not predict."""
+        config = self.experiment.memory
+        if self.experiment.dream.reward == "predicted" and not config.predict_reward:
+            raise UserError("dream.reward is 'predicted' but memory.predict_reward is False; set it to True, or set "
+                            "dream.reward to 'survival'")  # fmt: skip
+        return Memory(config, self.vision.config.latent_size, self.task.action_size, self.task.reward_range)
+
+    @cached_property
+    def controller(self) -> Controller:
+        """C."""
+        memory = self.memory
+        return Controller(self.experiment.controller, memory.latent_size, memory.config.hidden_size, memory.action_size)
+
+    @cached_property
+    def dream(self) -> Dream:
+        """The dream."""
+        return Dream(self.memory, self.experiment.dream)
+
+
+@dataclass(frozen=True)
+class Context:
+    """One run of an experiment."""
+
+    experiment: Experiment
+    models: Models
+    run: RunDir
+    screen: Screen
+
+    def stage(self, wing: str, round_number: int) -> StageDir:
+        """The folder of a wing's stage."""
+        return self.run.stage(wing, round_number)
+
+    def key(self, purpose: str, round_number: int) -> Key:
+        """The random key of a purpose ("vision", "memory", …) in a round."""
+        return jax.random.key(self.seed(purpose, round_number))
+
+    def seed(self, purpose: str, round_number: int) -> int:
+        """The seed of a purpose in a round: a 32-bit number that follows from the experiment's seed."""
+        return zlib.crc32(f"{self.experiment.seed}/{purpose}/{round_number}".encode())
+
+    def store(self, round_number: int) -> EpisodeStore:
+        """The recorded episodes of all rounds up to this one."""
+        return EpisodeStore([self.stage("rollouts", r).path / "episodes" for r in range(round_number + 1)])
+
+    def held_out_episodes(self, round_number: int) -> np.ndarray:
+        """Numbers (in `store(round_number)`) of the episodes of all rounds so far that nothing trains on."""
+        return np.concatenate([self._split(r)[1] for r in range(round_number + 1)])
+
+    def training_episodes(self, round_number: int) -> np.ndarray:
+        """Numbers of the episodes a round trains on: all of the first round; later the new ones, and as many of the old
+        ones, drawn at random, as `rounds.new_share` leaves room for."""
+        new = self._split(round_number)[0]
+        if round_number == 0:
+            return new
+        old = np.concatenate([self._split(r)[0] for r in range(round_number)])
+        share = self.experiment.rounds.new_share
+        room = min(len(old), round(len(new) * (1 - share) / share))
+        chosen = np.random.default_rng(self.seed("mixture", round_number)).choice(old, room, replace=False)
+        return np.concatenate([np.sort(chosen), new])
+
+    def _split(self, round_number: int) -> tuple[np.ndarray, np.ndarray]:
+        """(training, held-out) episodes of one round, as numbers in the store of all rounds."""
+        counts = [self.episodes_in(r) for r in range(round_number + 1)]
+        training, held_out = split(counts[-1], self.experiment.held_out, self.seed("held out", round_number))
+        return training + sum(counts[:-1]), held_out + sum(counts[:-1])
+
+    def episodes_in(self, round_number: int) -> int:
+        """How many episodes a round records."""
+        return self.experiment.collect.episodes if round_number == 0 else self.experiment.rounds.episodes

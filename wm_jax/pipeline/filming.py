@@ -1,0 +1,78 @@
+"""The film of a run: C in the actual environment, what V sees of it, and C in the dream that begins at the same moment."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wm_jax.data.latents import build
+from wm_jax.dream import Dream, trajectory
+from wm_jax.pipeline.context import Context
+from wm_jax.pipeline.evolving import load_agent, load_controller
+from wm_jax.pipeline.training import encode_frames, reconstruct
+from wm_jax.report import figures
+from wm_jax.rollouts.acting import Lanes, Played
+from wm_jax.rollouts.agent import Agent, AgentDriver, AgentParams
+from wm_jax.run import read_json
+
+FRAMES = 300
+"""Length of the film at most."""
+FRAMES_PER_SECOND = 50
+
+
+def draw_figures(context: Context, round_number: int) -> None:
+    """Every figure of a finished run."""
+    folder = context.run.figures
+    evaluations = read_json(context.stage("controller", round_number).path / "evaluations.json")
+    scores = read_json(context.run.path / "evaluation.json")
+    figures.learning_curves(folder / "learning_curves.png", list(context.run.metrics()))
+    baseline = scores[context.experiment.evaluate.baseline]
+    figures.dream_beside_actual(folder / "dream_beside_actual.png", evaluations, baseline)
+    figures.returns_histogram(folder / "returns.png", scores)
+    panels = make_film(context, round_number)
+    figures.strip(folder / "film_strip.png", panels)
+    figures.film(folder / "film.gif", panels, FRAMES_PER_SECOND)
+
+
+def make_film(context: Context, round_number: int) -> dict[str, np.ndarray]:
+    """{"actual", "seen by V", "dream"}: films [T, 64, 64, 3] uint8 that share their first moment."""
+    agent, params = load_agent(context, round_number)
+    weights, _ = load_controller(context, round_number)
+    driver = AgentDriver(agent, params, weights[None])
+    with Lanes(context.experiment.task, 1, context.screen.warn, max_steps=FRAMES) as lanes:
+        played = lanes.play(driver, [(context.experiment.evaluate.seed, 0)], record=True)[0]
+    frames = np.stack(played.frames)
+    begin = min(context.experiment.dream.burn_in, len(frames) - 1)
+    dream = _dream_from(agent, params, weights, played, begin, context)
+    length = min(len(frames) - begin, len(dream))
+    films = {"actual": frames[begin:], "seen by V": _pixels(reconstruct(agent.vision, params.vision, frames[begin:]))}
+    return {name: film[:length] for name, film in {**films, "dream": dream}.items()}
+
+
+def _dream_from(
+    agent: Agent, params: AgentParams, weights: np.ndarray, played: Played, begin: int, context: Context
+) -> np.ndarray:
+    """What C dreams from frame `begin` of a played episode on, M having followed the frames before it."""
+    stats = jax.device_get(encode_frames(agent.vision, params.vision, np.stack(played.frames[: begin + 1])))
+    one = build(
+        mean=stats.mean,
+        log_var=stats.log_var,
+        action=np.stack(played.actions[: begin + 1]),
+        reward=np.asarray(played.rewards[: begin + 1], np.float32),
+        length=np.array([begin + 1]),
+        terminated=np.array([False]),
+    )
+    config = dataclasses.replace(context.experiment.dream, start="anywhere", burn_in=begin)
+    dream = Dream(agent.memory, config)
+    path = trajectory(
+        dream, agent.controller, params.memory, one, jnp.asarray(weights), context.key("film", 0), steps=FRAMES
+    )
+    ended = np.flatnonzero(np.asarray(path.terminated))
+    length = int(ended[0]) + 1 if len(ended) else FRAMES
+    return _pixels(jax.jit(agent.vision.decode)(params.vision, path.z))[:length]
+
+
+def _pixels(decoded: Any) -> np.ndarray:
+    return np.round(np.asarray(decoded) * 255).astype(np.uint8)

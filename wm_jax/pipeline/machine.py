@@ -1,0 +1,33 @@
+"""What a result was made on: the device in words, and the versions of what computed it."""
+
+import os
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "evosax", "gymnasium", "vizdoom", "numpy")
+
+
+def device() -> str:
+    """For example "2 cores of AMD EPYC" or "1 × NVIDIA H200"."""
+    devices = jax.devices()
+    if devices[0].platform != "cpu":
+        return f"{len(devices)} × {devices[0].device_kind}"
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores of " + (
+        names[0] if names else platform.machine()
+    )
+
+
+def versions() -> dict[str, str]:
+    """{"wm-jax", "python", and each package that computes: its version}."""
+    return {
+        "wm-jax": version("wm-jax"),
+        "python": sys.version.split()[0],
+        **{package: version(package) for package in PACKAGES},
+    }

@@ -1,0 +1,120 @@
+"""What the user sees while a run goes on: bars with rate and time left on a terminal, lines in a log file."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from wm_jax.errors import UserError
+
+SECONDS_BETWEEN_LINES = 15.0
+"""Without a terminal a line of progress is printed this often."""
+
+
+class Stopped(UserError):
+    """The user asked to stop (Ctrl-C or SIGTERM); what is done is saved."""
+
+
+class Interrupt:
+    """Turns the first Ctrl-C or SIGTERM into a request that is met at the next safe point; a second one ends at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def __enter__(self) -> "Interrupt":
+        self.before = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+class Bar:
+    """Progress of one stage."""
+
+    def __init__(self, console: Console, title: str, unit: str, total: int, done: int):
+        self.console, self.title, self.unit, self.total = console, title, unit, total
+        self.done = self.begun_at = done
+        self.start = self.last_line = time.monotonic()
+        self.progress: Progress | None = None
+        if console.is_terminal:
+            columns = (
+                TextColumn("{task.description:<22}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                TextColumn("{task.fields[note]}"),
+            )  # fmt: skip
+            self.progress = Progress(*columns, console=console)
+            self.task = self.progress.add_task(title, total=total, completed=done, note="")
+            self.progress.start()
+
+    def begin(self, done: int, total: int) -> None:
+        """Correct the expected total; the first call also says what an earlier run had done."""
+        if self.total == 0:
+            self.begun_at = done
+        self.total = total
+        if self.progress is not None:
+            self.progress.update(self.task, total=total)
+
+    def update(self, done: int, note: str = "") -> None:
+        """`done` units are finished; `note` is the latest number worth seeing."""
+        self.done = done
+        now = time.monotonic()
+        rate = (done - self.begun_at) / max(now - self.start, 1e-9)
+        left = _duration((self.total - done) / rate) if rate > 0 else "?"
+        text = f"{rate:,.4g} {self.unit}/s, {left} left{'  ' + note if note else ''}"
+        if self.progress is not None:
+            self.progress.update(self.task, completed=done, note=text)
+        elif now - self.last_line > SECONDS_BETWEEN_LINES:
+            self.last_line = now
+            self.console.print(f"  {self.title}: {done:,}/{self.total:,} {self.unit}, {text}", soft_wrap=True)
+
+    def close(self) -> None:
+        """Leave the finished bar, or the last line, on the screen."""
+        seconds = time.monotonic() - self.start
+        if self.progress is not None:
+            self.progress.stop()
+        else:
+            rate = (self.done - self.begun_at) / max(seconds, 1e-9)
+            self.console.print(
+                f"  {self.title}: {self.done:,}/{self.total:,} {self.unit} in {_duration(seconds)} "
+                f"({rate:,.4g} {self.unit}/s)", soft_wrap=True
+            )  # fmt: skip
+
+
+class Screen:
+    """Where a run speaks to its user."""
+
+    def __init__(self, console: Console | None = None):
+        self.console = console or Console(highlight=False)
+
+    def say(self, message: str) -> None:
+        """A line."""
+        self.console.print(message, soft_wrap=True, markup=False)
+
+    def warn(self, message: str) -> None:
+        """A line that should be seen."""
+        self.console.print(f"warning: {message}", style="yellow", soft_wrap=True, markup=False)
+
+    @contextmanager
+    def bar(self, title: str, unit: str, total: int, done: int = 0) -> Iterator[Bar]:
+        """Progress of `total` units, of which `done` were finished by an earlier run."""
+        bar = Bar(self.console, title, unit, total, done)
+        try:
+            yield bar
+        finally:
+            bar.close()
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,1 @@
+"""Figures, films and tables from a finished run."""

@@ -1,0 +1,137 @@
+"""The figures of a run, as PNG and GIF files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from PIL import Image, ImageDraw
+
+COLOURS = {"actual": "#1f77b4", "dream": "#d62728", "baseline": "#7f7f7f"}
+
+
+def reconstructions(path: Path, frames: np.ndarray, decoded: Any) -> None:
+    """Frames [n, 64, 64, 3] uint8 above what V makes of them (float, in [0, 1])."""
+    pixels = np.round(np.asarray(decoded) * 255).astype(np.uint8)
+    rows = [np.concatenate(list(row), axis=1) for row in (frames, pixels)]
+    _enlarged(np.concatenate(rows), 3).save(path)
+
+
+def strip(path: Path, rows: dict[str, np.ndarray], columns: int = 12) -> None:
+    """A film strip: for each named film [T, 64, 64, 3] uint8 a row of frames, evenly spread in time."""
+    length = min(len(film) for film in rows.values())
+    chosen = np.linspace(0, length - 1, min(columns, length)).astype(int)
+    images = [_labelled(_enlarged(np.concatenate(list(film[chosen]), axis=1), 2), name) for name, film in rows.items()]
+    _stacked(images).save(path)
+
+
+def film(path: Path, panels: dict[str, np.ndarray], frames_per_second: int, every: int = 2) -> None:
+    """A GIF of films [T, 64, 64, 3] uint8 side by side, each under its name; every `every`-th frame is kept."""
+    length = min(len(film) for film in panels.values())
+    images = [
+        _beside([_labelled(_enlarged(film[t], 3), name) for name, film in panels.items()]) for t in range(0, length, every)
+    ]
+    palette = [image.quantize(96) for image in images]
+    duration = round(1000 * every / frames_per_second)
+    palette[0].save(path, save_all=True, append_images=palette[1:], duration=duration, loop=0, optimize=True)
+
+
+def learning_curves(path: Path, metrics: Sequence[dict[str, Any]]) -> None:
+    """Loss of V and M, with the held-out values, and the population's returns in the dream, over all rounds."""
+    figure, axes = plt.subplots(1, 3, figsize=(15, 4))
+    _curve(axes[0], metrics, "vision/", ("reconstruction", "kl"), "V: loss over steps")
+    _curve(axes[1], metrics, "memory/", ("nll",), "M: negative log likelihood per dimension")
+    _curve(axes[2], metrics, "controller/", ("best", "mean", "worst"), "C: population's return in the dream")
+    _save(figure, path)
+
+
+def dream_beside_actual(path: Path, evaluations: Sequence[dict[str, Any]], baseline: dict[str, Any] | None) -> None:
+    """The evaluated means' score in the dream beside that in the actual environment, over generations (± one standard
+    error). Where the first rises and the second falls, C has learned to cheat its dream."""
+    figure, axis = plt.subplots(figsize=(7, 4))
+    generations = [evaluation["generation"] for evaluation in evaluations]
+    for place in ("dream", "actual"):
+        values = [evaluation[place] for evaluation in evaluations]
+        if all(value is not None for value in values):
+            means = [value["mean"] for value in values]
+            errors = [value["se"] for value in values]
+            label = f"{place} (n = {values[0]['n']})"
+            axis.errorbar(generations, means, errors, marker="o", capsize=3, color=COLOURS[place], label=label)
+    if baseline is not None:
+        label = f"{baseline['policy']} policy, actual (n = {baseline['n']})"
+        axis.axhline(baseline["mean"], linestyle="--", color=COLOURS["baseline"], label=label)
+    axis.set(xlabel="generation", ylabel="return", title="The mean's score in its dream and in the actual environment")
+    axis.legend()
+    _save(figure, path)
+
+
+def returns_histogram(path: Path, scores: dict[str, dict[str, Any]]) -> None:
+    """How the returns of each scored policy are spread."""
+    figure, axis = plt.subplots(figsize=(7, 4))
+    everything = [value for score in scores.values() for value in score["returns"]]
+    bins = np.linspace(min(everything), max(everything) + 1e-6, 25)
+    for name, score in scores.items():
+        label = f"{name}: {score['mean']:.1f} ± {score['sd']:.1f} (n = {score['n']})"
+        axis.hist(score["returns"], bins=bins, alpha=0.6, label=label)
+    axis.set(xlabel="return in the actual environment", ylabel="episodes", title="Returns on fresh episodes")
+    axis.legend()
+    _save(figure, path)
+
+
+def _curve(axis: Axes, metrics: Sequence[dict[str, Any]], stage: str, names: Sequence[str], title: str) -> None:
+    offset = 0
+    stages = list(dict.fromkeys(line["stage"] for line in metrics if line["stage"].startswith(stage)))
+    colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
+    for number, current in enumerate(stages):
+        lines = [line for line in metrics if line["stage"] == current]
+        for name, colour in zip(names, colours, strict=False):
+            for key, style in ((name, "-"), (f"held_out_{name}", "o")):
+                points = [(offset + line["step"], line[key]) for line in lines if line.get(key) is not None]
+                if points:
+                    label = (name if key == name else f"{name}, held out") if number == 0 else None
+                    axis.plot(*zip(*points, strict=True), style, color=colour, label=label)
+        offset += max((line["step"] for line in lines), default=0)
+    axis.set(title=title, xlabel="step")
+    if axis.get_lines():
+        axis.legend()
+
+
+def _save(figure: Any, path: Path) -> None:
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _enlarged(pixels: np.ndarray, times: int) -> Image.Image:
+    image = Image.fromarray(pixels)
+    return image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
+
+
+def _labelled(image: Image.Image, text: str) -> Image.Image:
+    canvas = Image.new("RGB", (image.width, image.height + 16), "white")
+    canvas.paste(image, (0, 16))
+    ImageDraw.Draw(canvas).text((4, 2), text, fill="black")
+    return canvas
+
+
+def _beside(images: Sequence[Image.Image]) -> Image.Image:
+    canvas = Image.new("RGB", (sum(image.width + 4 for image in images) - 4, images[0].height), "white")
+    left = 0
+    for image in images:
+        canvas.paste(image, (left, 0))
+        left += image.width + 4
+    return canvas
+
+
+def _stacked(images: Sequence[Image.Image]) -> Image.Image:
+    canvas = Image.new("RGB", (max(image.width for image in images), sum(image.height for image in images)), "white")
+    top = 0
+    for image in images:
+        canvas.paste(image, (0, top))
+        top += image.height
+    return canvas

@@ -1,0 +1,9 @@
+"""Agents in actual environments: collecting with scripted policies or with C, and scoring.
+
+Worker processes import this package, so what it exports comes without JAX.
+"""
+
+from wm_jax.rollouts.collect import CollectConfig
+from wm_jax.rollouts.config import EvaluateConfig, RoundsConfig
+
+__all__ = ["CollectConfig", "EvaluateConfig", "RoundsConfig"]

@@ -1,0 +1,148 @@
+"""Episodes in the actual environment, many lanes in lockstep, driven by anything that maps frames to actions."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv
+
+from wm_jax.errors import UserError
+from wm_jax.rollouts.lanes import open_lanes
+from wm_jax.tasks import Task
+from wm_jax.tasks.task import Act
+
+ATTEMPTS = 3
+"""Times a block of episodes is begun again after a worker died, before giving up."""
+
+
+class Driver(Protocol):
+    """What acts: `rollouts.agent.AgentDriver`, or `ScriptedDriver` without eyes."""
+
+    def open(self, lanes: int) -> None:
+        """Make room for `lanes` lanes."""
+        ...
+
+    def begin(self, episodes: dict[int, tuple[int, int]]) -> None:
+        """Begin lane → (environment seed, row of the controller)."""
+        ...
+
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        """Actions [B, A] for frames [B, 64, 64, 3]."""
+        ...
+
+
+class ScriptedDriver:
+    """A task's scripted policy, drawn anew for every episode from the episode's seed."""
+
+    def __init__(self, task: Task, policy: str):
+        self.policy = task.policy(policy)
+
+    def open(self, lanes: int) -> None:
+        """Make room for `lanes` lanes."""
+        self.acts: list[Act] = [
+            self.policy(np.random.default_rng(0)) for _ in range(lanes)
+        ]
+        self.steps = [0] * lanes
+
+    def begin(self, episodes: dict[int, tuple[int, int]]) -> None:
+        """Begin lane → (environment seed, row, which is ignored)."""
+        for lane, (seed, _) in episodes.items():
+            self.acts[lane], self.steps[lane] = self.policy(np.random.default_rng(seed)), 0
+
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        """Actions [B, A] for frames [B, 64, 64, 3]."""
+        actions = [act(step, frame) for act, step, frame in zip(self.acts, self.steps, frames, strict=True)]
+        self.steps = [step + 1 for step in self.steps]
+        return np.stack(actions).astype(np.float32)
+
+
+@dataclass
+class Played:
+    """One episode as it was played; frames and actions only where they were asked for."""
+
+    seed: int
+    row: int
+    rewards: list[float] = field(default_factory=list)
+    frames: list[np.ndarray] = field(default_factory=list)
+    actions: list[np.ndarray] = field(default_factory=list)
+    terminated: bool = False
+
+
+class Lanes:
+    """Lanes that stay open over many blocks of episodes; a worker that dies is named and all lanes are replaced."""
+
+    def __init__(self, task_name: str, count: int, warn: Callable[[str], None], max_steps: int | None = None):
+        self.task_name, self.count, self.warn, self.max_steps = task_name, count, warn, max_steps
+        self.environments: AsyncVectorEnv | None = None
+
+    def __enter__(self) -> "Lanes":
+        self.environments = open_lanes(self.task_name, self.count, max_steps=self.max_steps)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self.environments is not None:
+            self.environments.close(terminate=True)
+            self.environments = None
+
+    def play(
+        self, driver: Driver, episodes: Sequence[tuple[int, int]], record: bool = False
+    ) -> list[Played]:
+        """Play episodes (environment seed, row of the controller), in order. The result depends on nothing but the driver,
+        the episodes and the number of lanes. Raises `UserError` where workers keep dying."""
+        for _ in range(ATTEMPTS):
+            assert self.environments is not None, "play() is called inside the with-block"
+            try:
+                return _lockstep(self.environments, driver, episodes, record)
+            except (EOFError, ConnectionError, BrokenPipeError):
+                self.warn(f"{self._dead()} while playing {self.task_name}; replaced, its episodes begin again")
+                self._close()
+                self.environments = open_lanes(self.task_name, self.count, max_steps=self.max_steps)
+        raise UserError(f"workers of {self.task_name} died {ATTEMPTS} times in the same episodes (seeds "
+                        f"{episodes[0][0]} to {episodes[-1][0]}); check memory and the environment's installation")
+
+    def _dead(self) -> str:
+        assert self.environments is not None
+        for lane, process in enumerate(self.environments.processes):
+            process.join(timeout=1.0 if lane == 0 else 0.0)
+            if not process.is_alive():
+                return f"worker {lane} (pid {process.pid}) died with exit code {process.exitcode}"
+        return "a worker broke its connection"
+
+
+def _lockstep(
+    environments: AsyncVectorEnv, driver: Driver, episodes: Sequence[tuple[int, int]], record: bool
+) -> list[Played]:
+    """All episodes: every lane takes the next one in line when its own is over."""
+    lanes = environments.num_envs
+    driver.open(lanes)
+    played = [Played(seed, row) for seed, row in episodes]
+    waiting = iter(played)
+    current: list[Played | None] = [None] * lanes
+    over = np.ones(lanes, bool)
+    frames = np.zeros(environments.observation_space.shape or (), np.uint8)
+    while True:
+        begun = {lane: nxt for lane in np.flatnonzero(over) if (nxt := next(waiting, None)) is not None}
+        for lane in np.flatnonzero(over):
+            current[lane] = begun.get(lane)
+        if begun:
+            mask = np.isin(np.arange(lanes), list(begun))
+            seeds = [begun[lane].seed if lane in begun else None for lane in range(lanes)]
+            frames = environments.reset(seed=seeds, options={"reset_mask": mask})[0]
+            driver.begin({lane: (episode.seed, episode.row) for lane, episode in begun.items()})
+        if not any(current):
+            return played
+        actions = driver(frames)
+        following, rewards, terminated, truncated, _ = environments.step(actions)
+        for lane, episode in enumerate(current):
+            if episode is not None:
+                episode.rewards.append(float(rewards[lane]))
+                episode.terminated = bool(terminated[lane])
+                if record:
+                    episode.frames.append(frames[lane].copy())
+                    episode.actions.append(actions[lane].copy())
+        over = np.logical_or(terminated, truncated)
+        frames = following

@@ -1,0 +1,71 @@
+"""Settings of what an agent does in actual environments: later rounds of collection, and scoring."""
+
+from dataclasses import dataclass
+
+from wm_jax.errors import UserError, require_range
+
+VALIDATION_SEED = 500_000
+"""Seeds of the validation episodes stand from here on; no score is ever measured on them."""
+VALIDATION_SEEDS = 100_000
+"""How many seeds are set aside for validation."""
+
+
+@dataclass(frozen=True)
+class RoundsConfig:
+    """Going round: collect with the current C, go on training V and M on old and new data, evolve again."""
+
+    count: int = 1
+    """Rounds in all; one is the paper."""
+    episodes: int = 100
+    """Episodes that C collects in each round after the first."""
+    action_noise: float = 0.0
+    """Standard deviation of the Gaussian noise on C's actions while it collects."""
+    random_stretches: float = 0.0
+    """Chance at each step that a stretch of one random action, held U{1..stretch_length} steps, takes over from C."""
+    stretch_length: int = 20
+    """Longest random stretch, in steps."""
+    new_share: float = 0.5
+    """Share of a round's training episodes that are new; of the old ones as many are drawn as that leaves room for."""
+    vision_steps: int = 0
+    """Steps V goes on training in each later round; 0 leaves V, and the latents of old data, as they are."""
+    memory_steps: int = 1000
+    """Steps M goes on training in each later round."""
+
+    def __post_init__(self) -> None:
+        require_range("rounds.count", self.count, 1)
+        require_range("rounds.episodes", self.episodes, 1)
+        require_range("rounds.action_noise", self.action_noise, 0.0)
+        require_range("rounds.random_stretches", self.random_stretches, 0.0, 1.0)
+        require_range("rounds.stretch_length", self.stretch_length, 1)
+        require_range("rounds.new_share", self.new_share, 0.01, 1.0)
+        require_range("rounds.vision_steps", self.vision_steps, 0)
+        require_range("rounds.memory_steps", self.memory_steps, 0)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Scoring in the actual environment, on its reference backend."""
+
+    episodes: int = 100
+    """n: fresh episodes for every policy that is scored."""
+    seed: int = 1_000_000
+    """Episode i is played with environment seed `seed + i`."""
+    environments: int = 16
+    """Environments stepped side by side, each in a process of its own; V, M and C run batched over them."""
+    baseline: str = "random"
+    """The task's policy without eyes that is scored beside C."""
+
+    def __post_init__(self) -> None:
+        require_range("evaluate.episodes", self.episodes, 2)
+        require_range("evaluate.seed", self.seed, 0, 2**31 - 1)
+        require_range("evaluate.environments", self.environments, 1, 1024)
+        require_fresh("evaluate.seed", self.seed, self.episodes)
+
+
+def require_fresh(name: str, seed: int, episodes: int) -> None:
+    """Raise `UserError` where the seeds `seed … seed + episodes` touch those set aside for validation."""
+    if seed < VALIDATION_SEED + VALIDATION_SEEDS and seed + episodes > VALIDATION_SEED:
+        raise UserError(
+            f"{name} {seed} with {episodes} episodes touches the seeds that controllers are selected on "
+            f"({VALIDATION_SEED} to {VALIDATION_SEED + VALIDATION_SEEDS - 1}); scores need fresh ones: choose another seed"
+        )

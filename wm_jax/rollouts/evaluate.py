@@ -1,0 +1,47 @@
+"""Scores: returns in the actual environment on fresh seeds, with n, mean, standard deviation and standard error."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from wm_jax.rollouts.acting import Driver, Lanes
+
+BLOCK = 4
+"""A block holds this many episodes for each lane: what is finished survives a kill block by block."""
+
+
+def summary(returns: Sequence[float]) -> dict[str, float | int]:
+    """{"mean", "sd", "se", "n"}: sd is the sample standard deviation, se = sd/√n (0 for a single episode)."""
+    values = np.asarray(returns, np.float64)
+    sd = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    return {"mean": float(values.mean()), "sd": sd, "se": sd / math.sqrt(len(values)), "n": len(values)}
+
+
+def blocks(episodes: Sequence[tuple[int, int]], lanes: int) -> list[Sequence[tuple[int, int]]]:
+    """The episodes cut into blocks: fixed, so that going on after a stop plays the very same ones."""
+    size = lanes * BLOCK
+    return [episodes[i : i + size] for i in range(0, len(episodes), size)]
+
+
+def returns(
+    lanes: Lanes,
+    driver: Driver,
+    episodes: Sequence[tuple[int, int]],
+    done: list[list[float]],
+    save: Callable[[list[list[float]]], None],
+) -> list[float]:
+    """The return of every episode (environment seed, controller row), in order. `done` holds the blocks finished before;
+    `save` is given all finished blocks after each."""
+    parts = blocks(episodes, lanes.count)
+    finished = list(done)
+    for part in parts[len(finished) :]:
+        finished.append([sum(episode.rewards) for episode in lanes.play(driver, part)])
+        save(finished)
+    return [value for part in finished for value in part]
+
+
+def score(values: Sequence[float], seeds: Sequence[int], **about: Any) -> dict[str, Any]:
+    """A score as results hold it: summary, returns, seeds, and whatever `about` says of how it was made."""
+    return {**summary(values), "returns": list(values), "seeds": list(seeds), **about}

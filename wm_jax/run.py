@@ -1,0 +1,237 @@
+"""RunDir: the one folder a run lives in, and everything that is read from or written to it.
+
+Nothing here is ever half written under its final name: files are written beside it and renamed, checkpoints carry a
+manifest of checksums, and a run that was killed at any moment leaves its last good state behind.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from wm_jax.errors import UserError
+
+CHECKPOINTS_KEPT = 2
+"""The last one, and the one before it in case the last is damaged."""
+
+logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(temporary, path)
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in `path`. Raises `UserError` where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; check the path, or run the stage that writes it") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path} is damaged: expected JSON, found {error}; restore it, or delete it and run the same command again"
+        ) from None
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Checkpoints:
+    """A stage's last states, by step: Orbax trees, each with a manifest of checksums."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def save(self, step: int, state: Any) -> None:
+        """Write `state` as the checkpoint of `step` and drop those older than the last `CHECKPOINTS_KEPT`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.folder / f"writing-{step}"
+        shutil.rmtree(temporary, ignore_errors=True)
+        ocp.save(temporary.absolute(), {"state": state})
+        sums = {str(file.relative_to(temporary)): sha256(file) for file in sorted(temporary.rglob("*")) if file.is_file()}
+        write_json(temporary / "manifest.json", sums)
+        final = self.folder / f"{step:09d}"
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(temporary, final)
+        for old in self.steps()[:-CHECKPOINTS_KEPT]:
+            shutil.rmtree(self.folder / f"{old:09d}")
+
+    def steps(self) -> list[int]:
+        """Steps of the complete checkpoints, oldest first."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdigit())
+
+    def verify(self, step: int) -> None:
+        """Raise `UserError` that names the first file of this checkpoint that is missing or altered."""
+        path = self.folder / f"{step:09d}"
+        for name, expected in read_json(path / "manifest.json").items():
+            file = path / name
+            found = sha256(file) if file.is_file() else "no file"
+            if found != expected:
+                raise UserError(
+                    f"checkpoint file {file} is damaged: expected SHA-256 {expected[:12]}…, found {found[:12]}"
+                )
+
+    def load(self, step: int, like: Any) -> Any:
+        """The checkpoint of `step`, in the structure, shapes and types of `like`. Raises `UserError` where it is damaged
+        or does not fit."""
+        self.verify(step)
+        path = self.folder / f"{step:09d}"
+        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        abstract = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), jax.eval_shape(lambda: like)
+        )
+        try:
+            return ocp.load(path.absolute(), {"state": abstract})["state"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"checkpoint {path} does not fit this experiment's models: {str(error).splitlines()[0]}; "
+                "use the settings it was made with, or begin again with --redo"
+            ) from None
+
+    def load_last(self, like: Any, warn: Any) -> tuple[int, Any] | None:
+        """The newest checkpoint that is whole, or None where there is none; `warn(message)` names every damaged one."""
+        steps = self.steps()
+        for step in reversed(steps):
+            try:
+                return step, self.load(step, like)
+            except UserError as error:
+                if step == steps[0]:
+                    raise UserError(
+                        f"{error}; no older checkpoint is whole: delete {self.folder} to begin this stage again"
+                    ) from None
+                warn(f"{error}; going on from the checkpoint before it")
+        return None
+
+
+class StageDir:
+    """One stage's folder: what it was run with, whether it is finished, its checkpoints and metrics."""
+
+    def __init__(self, run: "RunDir", wing: str, round_number: int):
+        self.run = run
+        self.name = f"{wing}/round-{round_number}"
+        self.path = run.path / wing / f"round-{round_number}"
+        self.checkpoints = Checkpoints(self.path / "checkpoints")
+
+    @property
+    def record(self) -> dict[str, Any] | None:
+        """{"settings", "finished", …} as last written, or None before the stage began."""
+        path = self.path / "stage.json"
+        return read_json(path) if path.exists() else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the stage has its result."""
+        record = self.record
+        return record is not None and record["finished"]
+
+    def begin(self, settings: dict[str, Any]) -> None:
+        """Note the settings a stage is run with, before it does anything."""
+        write_json(self.path / "stage.json", {"settings": settings, "finished": False})
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Mark the stage finished: its results are whole."""
+        record = self.record
+        assert record is not None, "begin() comes before finish()"
+        write_json(self.path / "stage.json", {**record, "finished": True, "summary": summary})
+
+    def clear(self) -> None:
+        """Delete the stage's results and its metrics, so that it runs again from the beginning."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self.run.drop_metrics(self.name, after=-1)
+
+    def log(self, step: int, metrics: dict[str, Any]) -> None:
+        """Append one line to the run's metrics."""
+        self.run.log(self.name, step, metrics)
+
+
+class RunDir:
+    """runs/NAME: config.json, one folder a wing, metrics.jsonl, evaluation.json, figures/."""
+
+    def __init__(self, path: Path, tensorboard: bool = False):
+        self.path = path
+        self.figures = path / "figures"
+        self.writer = _tensorboard_writer(path) if tensorboard else None
+
+    @classmethod
+    def open(cls, path: Path) -> "RunDir":
+        """An existing run. Raises `UserError` where `path` is not one."""
+        if not (path / "config.json").is_file():
+            raise UserError(f"{path} is not a run folder: expected {path / 'config.json'}, found no such file")
+        return cls(path)
+
+    def prepare(self, config: dict[str, Any], versions: dict[str, Any]) -> None:
+        """Make the folder and note the experiment's settings, the device and the libraries' versions."""
+        if self.path.exists() and any(self.path.iterdir()) and not (self.path / "config.json").exists():
+            raise UserError(f"{self.path} holds other files and is no run folder; give another one by --run-dir")
+        self.figures.mkdir(parents=True, exist_ok=True)
+        write_json(self.path / "config.json", config)
+        write_json(self.path / "versions.json", versions)
+
+    def stage(self, wing: str, round_number: int) -> StageDir:
+        """The folder of a wing's stage in a round."""
+        return StageDir(self, wing, round_number)
+
+    @property
+    def metrics_path(self) -> Path:
+        """Where every logged number stands, a JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    def metrics(self) -> Iterator[dict[str, Any]]:
+        """The logged lines, oldest first; a line torn by a kill is passed over."""
+        if not self.metrics_path.exists():
+            return
+        for line in self.metrics_path.read_text().splitlines():
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                continue
+
+    def log(self, stage: str, step: int, metrics: dict[str, Any]) -> None:
+        """Append {"stage", "step", "time", **metrics} to metrics.jsonl, and to TensorBoard if asked for."""
+        values = {name: _plain(value) for name, value in metrics.items()}
+        with self.metrics_path.open("a") as file:
+            file.write(json.dumps({"stage": stage, "step": step, "time": round(time.time(), 1), **values}) + "\n")
+        if self.writer is not None:
+            for name, value in values.items():
+                if isinstance(value, int | float):
+                    self.writer.add_scalar(f"{stage}/{name}", value, step)
+
+    def drop_metrics(self, stage: str, after: int) -> None:
+        """Drop a stage's lines after step `after`: they are logged again when the stage goes on from there."""
+        kept = [line for line in self.metrics() if line["stage"] != stage or line["step"] <= after]
+        if self.metrics_path.exists():
+            temporary = self.metrics_path.with_name("metrics.jsonl.tmp")
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            os.replace(temporary, self.metrics_path)
+
+
+def _plain(value: Any) -> Any:
+    """A metric as JSON holds it."""
+    return np.asarray(value).tolist() if isinstance(value, jax.Array | np.ndarray | np.generic) else value
+
+
+def _tensorboard_writer(path: Path) -> Any:
+    """A writer of TensorBoard events; the package is an extra because nothing else needs it."""
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise UserError('tensorboard needs the package tensorboardX: pip install "wm-jax[tensorboard]"') from None
+    return SummaryWriter(str(path / "tensorboard"))

@@ -1,0 +1,99 @@
+"""The one description of an environment that every other wing reads.
+
+A new environment is one new file that defines `TASK`: beside the built-in ones, or anywhere, named by its path.
+"""
+
+import runpy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
+
+import gymnasium
+import numpy as np
+from PIL import Image
+
+from wm_jax.errors import UserError, require_choice, require_range
+
+FRAME_SHAPE = (64, 64, 3)
+"""Height, width and colours of the uint8 frames that V sees."""
+
+Act = Callable[[int, np.ndarray], np.ndarray]
+"""(step number, uint8 frame of `FRAME_SHAPE`) → action [A] float32 in [-1, 1]."""
+ScriptedPolicy = Callable[[np.random.Generator], Act]
+"""Drawn anew for each episode, from the episode's own generator."""
+
+
+@dataclass(frozen=True)
+class PolicySettings:
+    """What can be set on scripted policies; each reads what concerns it."""
+
+    max_holds: tuple[int, ...] = (10,)
+    """`held` keeps an action for 1 to n steps; n is drawn from these once an episode."""
+    sweep_steps: int = 100
+    """`sweep` goes right and left in turn for this many steps each."""
+
+    def __post_init__(self) -> None:
+        if not self.max_holds:
+            raise UserError("collect.max_holds must name at least one number of steps, found none")
+        for steps in self.max_holds:
+            require_range("collect.max_holds", steps, 1)
+        require_range("collect.sweep_steps", self.sweep_steps, 1)
+
+
+@dataclass(frozen=True)
+class Task:
+    """An environment as V, M and C meet it."""
+
+    name: str
+    action_size: int
+    """A: how many numbers in [-1, 1] C puts out and M is fed."""
+    max_steps: int
+    """Steps after which an episode is cut off (truncated)."""
+    backends: Mapping[str, Callable[[], gymnasium.Env]]
+    """Makers of the bare environment, by name; the first is the reference, on which scores are measured. A maker raises
+    `UserError` where its package is not installed."""
+    frame: Callable[[Any], np.ndarray]
+    """Observation → uint8 frame of `FRAME_SHAPE`: crop, then area-averaged resize."""
+    environment_action: Callable[[np.ndarray], Any]
+    """Action [A] → what the environment's `step` takes."""
+    policies: Mapping[str, Callable[[np.random.Generator, PolicySettings], Act]]
+    """Policies that are not learned, by name, for the first collection and for baselines; one is called `random`."""
+    reward_range: tuple[float, float] = (float("-inf"), float("inf"))
+    """M learns rewards clipped to this range; rare huge ones (a lap's penalty) would drown the rest."""
+
+    def make(self, backend: str | None = None) -> gymnasium.Env:
+        """The bare environment, of the reference backend unless another is named."""
+        backend = backend or next(iter(self.backends))
+        require_choice("backend", backend, list(self.backends))
+        return self.backends[backend]()
+
+    def policy(self, name: str, settings: PolicySettings = PolicySettings()) -> ScriptedPolicy:
+        """The policy of that name; raises `UserError` where the task has none."""
+        require_choice(f"policy of {self.name}", name, list(self.policies))
+        return partial(self.policies[name], settings=settings)
+
+
+def resize(image: np.ndarray) -> np.ndarray:
+    """Area-averaged resize of a uint8 [height, width, 3] image to `FRAME_SHAPE`."""
+    height, width, _ = FRAME_SHAPE
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
+
+
+def load_task(name: str) -> Task:
+    """The task of that name, or the `TASK` of the Python file at that path."""
+    if name.endswith(".py"):
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"task file {name} does not exist; give a path to a Python file that defines TASK")
+        task = runpy.run_path(str(path)).get("TASK")
+    else:
+        names = [module.name for module in iter_modules([str(Path(__file__).parent)]) if module.name != "task"]
+        require_choice("task", name, sorted(names))
+        task = getattr(import_module(f"wm_jax.tasks.{name}"), "TASK", None)
+    if not isinstance(task, Task):
+        raise UserError(f"{name} must define TASK, a wm_jax.tasks.Task; found {type(task).__name__}")
+    return task

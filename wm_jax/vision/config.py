@@ -1,0 +1,31 @@
+"""The settings of V."""
+
+from dataclasses import dataclass
+
+from wm_jax.errors import require_range
+from wm_jax.optimizers import OptimizerConfig
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """V's size, its loss and its training; the defaults are the paper's Car Racing (Take Cover: `latent_size` 64)."""
+
+    latent_size: int = 32
+    """Z: size of the latent vector z."""
+    width: int = 32
+    """Channels of the first layer of the encoder; all others are multiples of it."""
+    kl_floor: float = 0.5
+    """Free bits in nats per latent dimension: below kl_floor * Z, a frame's KL divergence costs nothing more."""
+    batch_size: int = 100
+    """Frames per training batch."""
+    steps: int = 100_000
+    """Training batches; 100,000 are one epoch of the paper's 10,000 drives."""
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-4)
+    """Adam's settings."""
+
+    def __post_init__(self) -> None:
+        require_range("vision.latent_size", self.latent_size, 1)
+        require_range("vision.width", self.width, 1)
+        require_range("vision.kl_floor", self.kl_floor, 0.0)
+        require_range("vision.batch_size", self.batch_size, 1)
+        require_range("vision.steps", self.steps, 1)

@@ -1,0 +1,80 @@
+"""V's loss and its training step, as pure functions.
+
+Paper, appendix "Variational Autoencoder" (arXiv:1803.10122): squared reconstruction error plus the KL divergence of
+q(z | frame) from N(0, 1), which costs nothing below a floor ("free bits", in the released code).
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from wm_jax import optimizers
+from wm_jax.types import Array, Key, Params
+from wm_jax.vision.model import Vision, sample
+
+
+@struct.dataclass
+class TrainState:
+    """All that V's training needs to go on exactly where it stopped."""
+
+    params: Params
+    opt_state: optax.OptState
+    step: Array
+    """[] int32: batches trained on so far."""
+
+
+def loss(model: Vision, params: Params, frames: Array, key: Key) -> tuple[Array, dict[str, Array]]:
+    """The loss of `frames` [B, 64, 64, 3] uint8 and its parts, all scalars, averaged over the batch:
+
+    - reconstruction: squared error of pixels in [0, 1], summed over a frame's pixels and colours;
+    - kl: KL(q(z | frame) || N(0, 1)) in nats, summed over z;
+    - kl_floored: each frame's KL, raised to `kl_floor` * Z where below, as it enters
+    - loss: reconstruction + kl_floored.
+    """
+    stats = model.encode(params, frames)
+    decoded = model.decode(params, sample(stats, key))
+    reconstruction = jnp.sum((frames.astype(jnp.float32) / 255 - decoded) ** 2, axis=(-3, -2, -1))
+    kl = 0.5 * jnp.sum(stats.mean**2 + jnp.exp(stats.log_var) - 1 - stats.log_var, axis=-1)
+    floored = jnp.maximum(kl, model.config.kl_floor * model.config.latent_size)
+    parts = {"reconstruction": reconstruction, "kl": kl, "kl_floored": floored, "loss": reconstruction + floored}
+    metrics = {name: jnp.mean(part) for name, part in parts.items()}
+    return metrics["loss"], metrics
+
+
+def init(model: Vision, key: Key) -> TrainState:
+    """The state before the first step, with fresh weights."""
+    return continue_from(model, model.init(key))
+
+
+def continue_from(model: Vision, params: Params) -> TrainState:
+    """The state before the first step of a further training of `params`: a fresh optimiser, its schedule from the start.
+
+    The weights are copied, so that the first step, which is given the state to reuse, leaves `params` alone.
+    """
+    params = jax.tree.map(jnp.copy, params)
+    return TrainState(params, _optimizer(model).init(params), jnp.zeros((), jnp.int32))
+
+
+@partial(jax.jit, static_argnames="model", donate_argnames="state")
+def train_step(model: Vision, state: TrainState, frames: Array, key: Key) -> tuple[TrainState, dict[str, Array]]:
+    """One step of Adam on `frames` [B, 64, 64, 3] uint8: the next state and the loss's parts before the step.
+
+    `key` is the whole training's: the step's own is folded from it and `state.step`. `state` is donated.
+    """
+    step_key = jax.random.fold_in(key, state.step)
+    gradient, metrics = jax.grad(loss, argnums=1, has_aux=True)(model, state.params, frames, step_key)
+    updates, opt_state = _optimizer(model).update(gradient, state.opt_state, state.params)
+    return TrainState(optax.apply_updates(state.params, updates), opt_state, state.step + 1), metrics
+
+
+@partial(jax.jit, static_argnames="model")
+def evaluate(model: Vision, params: Params, frames: Array, key: Key) -> dict[str, Array]:
+    """The loss's parts for `frames` [B, 64, 64, 3] uint8 that V is not trained on."""
+    return loss(model, params, frames, key)[1]
+
+
+def _optimizer(model: Vision) -> optax.GradientTransformation:
+    return optimizers.make(model.config.optimizer, model.config.steps)
