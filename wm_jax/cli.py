@@ -104,7 +104,9 @@ def evaluate(arguments: list[str]) -> None:
     score = score_bundle(load_bundle(options.run), options.episodes, options.seed, Screen())
     if options.json is not None:
         write_json(options.json, score)
-    print(f"{options.run}: {score['mean']:.1f} ± {score['sd']:.1f} (standard error {score['se']:.1f}, n = {score['n']})")
+    print(
+        f"{options.run}: {score['mean']:.1f} ± {score['sd']:.1f} (standard error {score['se']:.1f}, n = {score['n']})"
+    )
 
 
 def export(arguments: list[str]) -> None:
@@ -157,3 +159,7 @@ def main() -> None:
         print(f"wm-jax: {error.strerror or error}: {error.filename or 'no file named'}; free space there or allow writing, "
               "then run the same command again", file=sys.stderr)  # fmt: skip
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,10 @@ class Checkpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.folder / f"writing-{step}"
         shutil.rmtree(temporary, ignore_errors=True)
-        ocp.save(temporary.absolute(), {"state": state})
-        sums = {str(file.relative_to(temporary)): sha256(file) for file in sorted(temporary.rglob("*")) if file.is_file()}
+        ocp.save(str(temporary.absolute()), {"state": state})
+        sums = {
+            str(file.relative_to(temporary)): sha256(file) for file in sorted(temporary.rglob("*")) if file.is_file()
+        }
         write_json(temporary / "manifest.json", sums)
         final = self.folder / f"{step:09d}"
         shutil.rmtree(final, ignore_errors=True)
@@ -99,7 +102,7 @@ class Checkpoints:
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), jax.eval_shape(lambda: like)
         )
         try:
-            return ocp.load(path.absolute(), {"state": abstract})["state"]
+            return ocp.load(str(path.absolute()), {"state": abstract})["state"]
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"checkpoint {path} does not fit this experiment's models: {str(error).splitlines()[0]}; "
@@ -231,7 +234,7 @@ def _plain(value: Any) -> Any:
 def _tensorboard_writer(path: Path) -> Any:
     """A writer of TensorBoard events; the package is an extra because nothing else needs it."""
     try:
-        from tensorboardX import SummaryWriter
+        writer = import_module("tensorboardX").SummaryWriter
     except ImportError:
         raise UserError('tensorboard needs the package tensorboardX: pip install "wm-jax[tensorboard]"') from None
-    return SummaryWriter(str(path / "tensorboard"))
+    return writer(str(path / "tensorboard"))

@@ -1,8 +1,8 @@
 """The shared vocabulary: what flows between V, M, C and the dream. No logic.
 
 Shapes are written with these letters: B batch, T time, P population, R rollouts a candidate, Z latent size, H hidden
-size, K mixtures, A action size, D number of a controller's weights, N recorded frames, E recorded episodes. `...` stands
-for any leading axes, none included.
+size, K mixtures, A action size, D number of a controller's weights, N recorded frames, E recorded episodes. `...`
+stands for any leading axes, none included.
 """
 
 from collections.abc import Callable

@@ -77,7 +77,7 @@ def test_missing_cut_short_and_altered_files_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("mean", lambda a: a.astype(np.float32), r"mean as float16 \[11, 3\], found float32"),
+        ("mean", lambda a: a.astype(np.float32), r"mean as float16 \[N, Z\], found float32 \[11, 3\]"),
         ("log_var", lambda a: a[:, :2], r"log_var as float16 \[11, 3\], found float16 \[11, 2\]"),
         ("reward", lambda a: a[:-1], r"reward as float32 \[11\], found float32 \[10\]"),
         ("action", lambda a: a[:, 0], r"action as float32 \[11, A\], found float32 \[11\]"),

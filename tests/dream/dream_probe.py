@@ -38,7 +38,7 @@ class Line:
 
 
 def recordings(lengths=(4, 6), latent_size=1, action_size=1, log_var=-20.0):
-    """Episodes whose frame n has a posterior mean of n / 16 (exact in float16) in every dimension, and action -n / 16."""
+    """Episodes whose frame n has a posterior mean of n / 16 (exact in float16) everywhere, and the action -n / 16."""
     frames = sum(lengths)
     number = np.arange(frames, dtype=np.float32)[:, None] / 16
     mean = np.repeat(number, latent_size, axis=1).astype(np.float16)

@@ -1,3 +1,6 @@
+from dataclasses import replace
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +18,19 @@ WEIGHTS = np.array([[0.2, 0.5, 0.3], [0.7, 0.1, 0.2]])
 MEANS = np.array([[-2.0, 0.0, 3.0], [1.0, -4.0, 2.0]])
 STDS = np.array([[0.5, 1.0, 0.2], [0.3, 2.0, 1.0]])
 MIXTURE = Mixture(jnp.log(WEIGHTS), jnp.asarray(MEANS), jnp.log(STDS))
+
+
+def reset(dream, params, latents, key=KEY):
+    return jax.jit(dream.reset)(params, latents, key)
+
+
+def resets(dream, latents, count):
+    """That many dreams of a stand-in for M, begun."""
+    return jax.jit(jax.vmap(lambda key: dream.reset({}, latents, key)))(jax.random.split(KEY, count))
+
+
+def step(dream, params, state, action):
+    return jax.jit(dream.step)(params, state, jnp.asarray(action), KEY)
 
 
 def draws(mixture, temperature, count):
@@ -56,7 +72,7 @@ def test_a_component_without_weight_is_never_drawn(only):
 
 def test_a_dream_starts_on_a_recorded_first_frame_with_empty_memory():
     dream = Dream(Line(), DreamConfig())
-    state = jax.vmap(lambda key: dream.reset({}, recordings((4, 6, 2)), key))(jax.random.split(KEY, 300))
+    state = resets(dream, recordings((4, 6, 2)), 300)
     frames, counts = np.unique(np.round(np.asarray(state.z[:, 0]) * 16), return_counts=True)
     np.testing.assert_array_equal(frames, [0, 4, 10])
     assert scipy.stats.chisquare(counts).pvalue > 0.01
@@ -67,7 +83,7 @@ def test_a_dream_starts_on_a_recorded_first_frame_with_empty_memory():
 def test_the_first_z_is_sampled_from_its_posterior():
     dream = Dream(Line(latent_size=2), DreamConfig())
     latents = recordings((1,), latent_size=2, log_var=2 * np.log(0.5))
-    z = np.asarray(jax.vmap(lambda key: dream.reset({}, latents, key).z)(jax.random.split(KEY, 4000)))
+    z = np.asarray(resets(dream, latents, 4000).z)
     assert scipy.stats.kstest(z.ravel(), scipy.stats.norm(0, 0.5).cdf).pvalue > 0.01
 
 
@@ -75,7 +91,7 @@ def test_the_first_z_is_sampled_from_its_posterior():
 def test_every_frame_with_enough_before_it_is_as_likely_a_start(burn_in):
     dream = Dream(Line(), DreamConfig(start="anywhere", burn_in=burn_in))
     latents = recordings((4, 2, 6))
-    state = jax.vmap(lambda key: dream.reset({}, latents, key))(jax.random.split(KEY, 2000))
+    state = resets(dream, latents, 2000)
     frames, counts = np.unique(np.round(np.asarray(state.z[:, 0]) * 16), return_counts=True)
     np.testing.assert_array_equal(frames, range(12) if burn_in == 0 else [3, 9, 10, 11])
     assert scipy.stats.chisquare(counts).pvalue > 0.01
@@ -87,12 +103,12 @@ def test_burn_in_feeds_memory_the_recorded_frames_and_actions():
     params = memory.init(KEY)
     dream = Dream(memory, DreamConfig(start="anywhere", burn_in=3))
     latents = recordings((5,), latent_size=2, log_var=-40.0)
-    dreamt = dream.reset(params, latents, KEY)
+    dreamt = reset(dream, params, latents)
     first = round(float(dreamt.z[0]) * 16) - 3
-    state = memory.initial_state()
+    state, advance = memory.initial_state(), jax.jit(memory.advance)
     for n in range(first, first + 3):
         restart = jnp.float32(n == first)
-        state = memory.advance(params, state, jnp.full(2, n / 16), jnp.full(1, -n / 16), restart)
+        state = advance(params, state, jnp.full(2, n / 16), jnp.full(1, -n / 16), restart)
     np.testing.assert_allclose(dreamt.memory.h, state.h, atol=1e-6)
     np.testing.assert_allclose(dreamt.memory.c, state.c, atol=1e-6)
 
@@ -105,8 +121,8 @@ def test_a_burn_in_longer_than_all_episodes_is_refused():
 
 def test_memory_is_fed_the_z_that_the_action_was_chosen_on():
     dream = Dream(Line(), DreamConfig())
-    before = dream.reset({}, recordings(), KEY)
-    after, *_ = dream.step({}, before, jnp.array([0.25]), KEY)
+    before = reset(dream, {}, recordings())
+    after, *_ = step(dream, {}, before, [0.25])
     assert after.memory.h == before.z and after.memory.c == 0.25
     assert after.restart == 0 and after.steps == 1
     np.testing.assert_allclose(after.z, before.z + 0.125, atol=0.1)
@@ -117,51 +133,51 @@ def test_a_step_is_memorys_step_and_a_draw_from_what_it_predicts():
     memory = Memory(MemoryConfig(hidden_size=4, predict_done=True, predict_reward=True, restart_input=True), 3, 2)
     params = memory.init(KEY)
     dream = Dream(memory, DreamConfig(reward="predicted", temperature=1.3))
-    state = dream.reset(params, recordings((4,), 3, 2), KEY)
+    state = reset(dream, params, recordings((4,), 3, 2))
     action = jnp.array([0.3, -0.7])
-    after, reward, terminated, truncated = dream.step(params, state, action, KEY)
-    expected, prediction = memory.step(params, state.memory, state.z, action, jnp.float32(1))
-    assert (after.memory.h == expected.h).all() and (after.memory.c == expected.c).all()
+    after, reward, terminated, truncated = step(dream, params, state, action)
+    expected, prediction = jax.jit(memory.step)(params, state.memory, state.z, action, jnp.float32(1))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), after.memory, expected)
     assert prediction.done_logit is not None
-    assert reward == prediction.reward and terminated == (prediction.done_logit > 0) and not truncated
-    np.testing.assert_array_equal(after.z, sample_mixture(prediction.next_z, 1.3, KEY))
+    np.testing.assert_allclose(reward, prediction.reward, rtol=1e-5)
+    assert terminated == (prediction.done_logit > 0) and not truncated
+    np.testing.assert_allclose(after.z, jax.jit(sample_mixture)(prediction.next_z, 1.3, KEY), rtol=1e-5)
 
 
 @pytest.mark.parametrize("wall, terminated", [(1.0, False), (0.99, True)])
 def test_done_is_thresholded_at_zero_and_not_drawn(wall, terminated):
     dream = Dream(Line(wall=wall), DreamConfig(temperature=50.0))
-    state = dream.reset({}, recordings((1,)), KEY).replace(z=jnp.ones(1))
-    ends = jax.vmap(lambda key: dream.step({}, state, jnp.zeros(1), key)[2])(jax.random.split(KEY, 100))
+    state = replace(reset(dream, {}, recordings((1,))), z=jnp.ones(1))
+    ends = jax.jit(jax.vmap(lambda key: dream.step({}, state, jnp.zeros(1), key)[2]))(jax.random.split(KEY, 100))
     assert (ends == terminated).all()
 
 
 def test_the_horizon_truncates_and_an_end_there_stays_an_end():
     dream = Dream(Line(wall=0.5), DreamConfig(horizon=3))
-    state = dream.reset({}, recordings((1,)), KEY)
+    state = reset(dream, {}, recordings((1,)))
     for expected in (False, False, True):
         before = state
-        state, reward, terminated, truncated = dream.step({}, state, jnp.zeros(1), KEY)
+        state, reward, terminated, truncated = step(dream, {}, state, [0.0])
         assert (bool(terminated), bool(truncated), float(reward)) == (False, expected, 1.0)
-    _, _, terminated, truncated = dream.step({}, before.replace(z=jnp.ones(1)), jnp.zeros(1), KEY)
+    _, _, terminated, truncated = step(dream, {}, replace(before, z=jnp.ones(1)), [0.0])
     assert terminated and not truncated
 
 
 def test_a_memory_without_heads_never_ends_and_cannot_predict_rewards():
-    state = Dream(Line(), DreamConfig()).reset({}, recordings(), KEY)
-    _, reward, terminated, _ = Dream(Line(predicts=False), DreamConfig()).step({}, state, jnp.zeros(1), KEY)
+    state = reset(Dream(Line(), DreamConfig()), {}, recordings())
+    _, reward, terminated, _ = step(Dream(Line(predicts=False), DreamConfig()), {}, state, [0.0])
     assert reward == 1 and not terminated
     with pytest.raises(UserError, match=r"memory\.predict_reward"):
-        Dream(Line(predicts=False), DreamConfig(reward="predicted")).step({}, state, jnp.zeros(1), KEY)
+        step(Dream(Line(predicts=False), DreamConfig(reward="predicted")), {}, state, [0.0])
 
 
 def test_a_temperature_given_to_step_stands_in_for_the_setting():
-    state = Dream(Line(), DreamConfig()).reset({}, recordings(), KEY)
+    state = reset(Dream(Line(), DreamConfig()), {}, recordings())
     cold, hot = (Dream(Line(), DreamConfig(temperature=t)) for t in (0.5, 2.0))
-    expected = hot.step({}, state, jnp.ones(1), KEY)[0].z
-    step = jax.vmap(lambda t: cold.step({}, state, jnp.ones(1), KEY, t)[0].z)
-    z = step(jnp.array([0.5, 2.0]))
-    np.testing.assert_allclose(z[1], expected, rtol=1e-6)
-    np.testing.assert_allclose(z[0], cold.step({}, state, jnp.ones(1), KEY)[0].z, rtol=1e-6)
+    z = jax.jit(jax.vmap(lambda t: cold.step({}, state, jnp.ones(1), KEY, t)[0].z))(jnp.array([0.5, 2.0]))
+    np.testing.assert_allclose(z[0], step(cold, {}, state, [1.0])[0].z, rtol=1e-6)
+    np.testing.assert_allclose(z[1], step(hot, {}, state, [1.0])[0].z, rtol=1e-6)
+    assert z[0] != z[1]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from wm_jax.dream import Dream, DreamConfig, DreamFitness, population_returns
 
 
 def test_evolution_in_the_dream_learns_to_come_home():
-    """The reward is 1 - |z| and an action moves z by up to 0.5: the best there is goes to 0 at full speed and stays there."""
+    """Reward 1 - |z|, and an action moves z by up to 0.5: the best there is goes to 0 at full speed and stays there."""
     dream = Dream(Line(noise=0.02), DreamConfig(horizon=20, reward="predicted", temperature=1.0))
     policy = Controller(PolicyConfig("z"), latent_size=1, hidden_size=1, action_size=1)
     evolution = Evolution(EvolveConfig(population=16, rollouts=4, sigma=0.5), policy.size)

@@ -2,6 +2,7 @@ import warnings
 
 import gymnasium
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from dream_probe import Line, recordings
@@ -14,12 +15,14 @@ from wm_jax.vision import Vision, VisionConfig
 VISION = Vision(VisionConfig(latent_size=1, width=4))
 VISION_PARAMS = VISION.init(jax.random.key(0))
 DREAM = Dream(Line(noise=0.3, wall=1.0), DreamConfig(horizon=9, reward="predicted"))
-PARTS = {"dream": DREAM, "params": {}, "latents": recordings()}
-SIGHT = {"vision": VISION, "vision_params": VISION_PARAMS}
 
 
-def make(render_mode=None):
-    return DreamEnv(**PARTS, **SIGHT, render_mode=render_mode)
+def make(dream=DREAM, **settings):
+    return DreamEnv(dream, {}, recordings(), VISION, VISION_PARAMS, **settings)
+
+
+def make_many(count, dream=DREAM, **settings):
+    return DreamVectorEnv(count, dream, {}, recordings(), VISION, VISION_PARAMS, **settings)
 
 
 def test_gymnasiums_own_checker_finds_nothing():
@@ -58,8 +61,8 @@ def test_a_step_is_the_dreams():
 
 
 def test_many_dreams_are_the_single_ones_and_begin_anew_the_step_after_their_end():
-    many = DreamVectorEnv(3, **PARTS)
-    singles = [DreamEnv(**PARTS) for _ in range(3)]
+    many = make_many(3)
+    singles = [make() for _ in range(3)]
     observations, _ = many.reset(seed=11)
     for i, single in enumerate(singles):
         np.testing.assert_allclose(observations[i], single.reset(seed=11 + i)[0], rtol=1e-6)
@@ -84,14 +87,14 @@ def test_many_dreams_are_the_single_ones_and_begin_anew_the_step_after_their_end
 
 
 def test_a_dream_begun_anew_is_another_one():
-    env = DreamVectorEnv(1, **PARTS | {"dream": Dream(Line(noise=0.3), DreamConfig(horizon=3))})
+    env = make_many(1, Dream(Line(noise=0.3), DreamConfig(horizon=3)))
     env.reset(seed=0)
     episodes = [[env.step(np.zeros((1, 1), np.float32))[0][0, 0] for _ in range(4)] for _ in range(2)]
     assert not np.isclose(np.diff(episodes[0][:3]), np.diff(episodes[1][:3])).any()
 
 
 def test_vector_seeds_are_one_by_one():
-    env = DreamVectorEnv(2, **PARTS)
+    env = make_many(2)
     first = env.reset(seed=3)[0]
     np.testing.assert_array_equal(env.reset(seed=[3, 4])[0], first)
     changed = env.reset(seed=[3, None])[0]
@@ -99,13 +102,13 @@ def test_vector_seeds_are_one_by_one():
 
 
 def test_frames_are_what_the_decoder_makes_of_z():
-    env = make("rgb_array")
+    env = make(render_mode="rgb_array")
     observation, _ = env.reset(seed=0)
     frame = env.render()
-    expected = np.asarray(VISION.decode(VISION_PARAMS, observation[:1]) * 255)
+    expected = np.asarray(VISION.decode(VISION_PARAMS, jnp.asarray(observation[:1])) * 255)
     assert frame is not None and frame.shape == (64, 64, 3) and frame.dtype == np.uint8
     np.testing.assert_allclose(frame, expected, atol=0.51)
-    many = DreamVectorEnv(2, **PARTS, **SIGHT, render_mode="rgb_array")
+    many = make_many(2, render_mode="rgb_array")
     many.reset(seed=0)
     frames = many.render()
     assert frames is not None and len(frames) == 2
@@ -115,6 +118,6 @@ def test_frames_are_what_the_decoder_makes_of_z():
 
 def test_what_cannot_be_dreamt_or_drawn_is_refused():
     with pytest.raises(UserError, match="render_mode 'rgb_array' needs V"):
-        DreamEnv(**PARTS, render_mode="rgb_array")
+        DreamEnv(DREAM, {}, recordings(), render_mode="rgb_array")
     with pytest.raises(UserError, match=r"dream\.burn_in"):
-        DreamEnv(**PARTS | {"dream": Dream(Line(), DreamConfig(start="anywhere", burn_in=50))})
+        make(Dream(Line(), DreamConfig(start="anywhere", burn_in=50)))

@@ -6,9 +6,10 @@ import numpy as np
 from memory_data import random_latents
 from scipy import special, stats
 
-from wm_jax.memory import Memory, MemoryConfig, loss
+from wm_jax.memory import Memory, MemoryConfig
 from wm_jax.memory.loss import gather, log_likelihood, step_losses
-from wm_jax.types import Mixture, Prediction
+from wm_jax.memory.loss import loss as eager_loss
+from wm_jax.types import LatentStats, Mixture, Prediction
 
 HEADS = MemoryConfig(
     hidden_size=7, mixtures=3, restart_input=True, predict_done=True, predict_reward=True, done_weight=10.0
@@ -16,6 +17,8 @@ HEADS = MemoryConfig(
 MEMORY = Memory(HEADS, latent_size=3, action_size=2, reward_range=(-1.0, 0.5))
 LATENTS = random_latents([5, 4, 6], [True, False, True])
 ALL = jnp.arange(15)[None]
+
+loss = jax.jit(eager_loss, static_argnums=0)
 
 
 def test_log_likelihood_agrees_with_scipy():
@@ -107,7 +110,7 @@ def test_an_episodes_last_step_does_not_look_at_the_next_episode():
     shown = jnp.arange(5)[None]
 
     def first_episode(mean):
-        latents = LATENTS.replace(stats=LATENTS.stats.replace(mean=mean, log_var=spread))
+        latents = replace(LATENTS, stats=LatentStats(mean=mean, log_var=spread))
         params = MEMORY.init(jax.random.key(2))
         return loss(MEMORY, params, MEMORY.initial_state((1,)), gather(latents, shown, jax.random.key(0)))[0]
 
@@ -118,7 +121,7 @@ def test_an_episodes_last_step_does_not_look_at_the_next_episode():
 def test_whether_a_cut_off_episode_would_have_ended_is_not_asked():
     params = MEMORY.init(jax.random.key(2))
     sequences = gather(LATENTS, ALL, jax.random.key(0))
-    flipped = sequences.replace(done=sequences.done.at[8].set(True))
+    flipped = replace(sequences, done=sequences.done.at[8].set(True))
     state = MEMORY.initial_state((1,))
     assert loss(MEMORY, params, state, sequences)[0] == loss(MEMORY, params, state, flipped)[0]
 
@@ -126,6 +129,10 @@ def test_whether_a_cut_off_episode_would_have_ended_is_not_asked():
 def random_direction(params, seed):
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda array: jnp.asarray(rng.normal(size=array.shape)), params)
+
+
+def moved(params, direction, size):
+    return jax.tree.map(lambda array, way: array + size * way, params, direction)
 
 
 def test_gradient_agrees_with_finite_differences():
@@ -139,10 +146,9 @@ def test_gradient_agrees_with_finite_differences():
         def value(params):
             return loss(MEMORY, params, state, sequences)[0]
 
-        gradient = jax.grad(value)(params)
+        gradient = jax.jit(jax.grad(value))(params)
         for seed in range(5):
             direction = random_direction(params, seed)
-            up = value(jax.tree.map(lambda a, d: a + 1e-6 * d, params, direction))
-            down = value(jax.tree.map(lambda a, d: a - 1e-6 * d, params, direction))
+            up, down = (value(moved(params, direction, size)) for size in (1e-6, -1e-6))
             slope = sum(jnp.vdot(g, d) for g, d in zip(*map(jax.tree.leaves, (gradient, direction)), strict=True))
             np.testing.assert_allclose((up - down) / 2e-6, slope, rtol=1e-5)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -135,8 +137,8 @@ def test_unrolls_derivative_is_that_of_the_steps():
             total += jnp.sum(state.h * mix[t])
         return total + jnp.sum(state.c**2) + jnp.sum(state.h)
 
-    fast = jax.grad(unrolled, argnums=(0, 1, 2))(params, state, z)
-    plain = jax.grad(stepped, argnums=(0, 1, 2))(params, state, z)
+    fast = jax.jit(jax.grad(unrolled, argnums=(0, 1, 2)))(params, state, z)
+    plain = jax.jit(jax.grad(stepped, argnums=(0, 1, 2)))(params, state, z)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), fast, plain)
     assert np.abs(fast[0]["gates"]["kernel"]).max() > 0.1
 
@@ -144,4 +146,4 @@ def test_unrolls_derivative_is_that_of_the_steps():
 @pytest.mark.parametrize("setting", ["hidden_size", "mixtures", "batch_size", "sequence_length"])
 def test_impossible_settings_are_refused_by_name(setting):
     with pytest.raises(UserError, match=f"memory.{setting} must be"):
-        MemoryConfig(**{setting: 0})
+        replace(MemoryConfig(), **{setting: 0})

@@ -64,8 +64,12 @@ def strict_rank_weights(population: Population, fitness: Array, state: State, pa
     return params.weights[ranks]
 
 
-class _LazyCMAES(CMA_ES):
-    """evosax's CMA-ES that decomposes the covariance as seldom as Hansen's tutorial allows (appendix B.2)."""
+class _TutorialCMAES(CMA_ES):
+    """evosax's CMA-ES, brought to Hansen's tutorial in two points.
+
+    The covariance is decomposed only every max(1, floor(1 / (10 n (c_1 + c_mu)))) generations (appendix B.2), and the
+    test for a stalled step size counts generations as the tutorial does (evosax is one ahead, which shows in the first).
+    """
 
     def _ask(self, key: Key, state: State, params: Params) -> tuple[Population, State]:
         gap = jnp.maximum(1, jnp.floor(1 / (10 * self.num_dims * (params.c_1 + params.c_mu)))).astype(jnp.int32)
@@ -79,12 +83,15 @@ class _LazyCMAES(CMA_ES):
         # Eq. (38)-(40)
         return state.mean + state.std * (draws * state.D) @ state.B.T, state
 
+    def h_std(self, norm_p_std: Array, generation_counter: int, params: Params) -> Array:
+        return super().h_std(norm_p_std, generation_counter - 1, params)
+
 
 @cache
 def _strategy(population: int, size: int) -> tuple[CMA_ES, Params]:
     """evosax's algorithm and its constants, made once and outside of any trace."""
     with jax.ensure_compile_time_eval():
-        strategy = _LazyCMAES(population, jnp.zeros(size), fitness_shaping_fn=strict_rank_weights)
+        strategy = _TutorialCMAES(population, jnp.zeros(size), fitness_shaping_fn=strict_rank_weights)
         return strategy, strategy.default_params
 
 

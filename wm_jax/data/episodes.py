@@ -43,6 +43,7 @@ class EpisodeStore:
                 raise damaged(path, f"{size} bytes", "no file" if found is None else f"{found} bytes")
         self.lengths = np.array([header.length for header in self.headers], np.int64)
         self.starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]]).astype(np.int64)
+        self.number_of_frames = int(self.lengths.sum())
         self._readers: OrderedDict[int, ArrayRecordReader] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -50,17 +51,14 @@ class EpisodeStore:
         """E: number of episodes."""
         return len(self.paths)
 
-    @property
-    def number_of_frames(self) -> int:
-        """N: frames of all episodes."""
-        return int(self.lengths.sum())
-
     def episode(self, number: int) -> Episode:
         """Episode `number`, counted through all folders, read whole."""
         return read_episode(self.paths[number])
 
     def frame(self, index: int) -> np.ndarray:
         """Frame `index` of all N: uint8 [64, 64, 3]."""
+        if not 0 <= index < self.number_of_frames:
+            raise IndexError(f"frame {index} of {self.number_of_frames}")
         number = int(np.searchsorted(self.starts, index, side="right")) - 1
         path = self.paths[number]
         record = RECORDS_BEFORE_FRAMES + int(index) - int(self.starts[number])

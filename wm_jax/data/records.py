@@ -2,8 +2,8 @@
 
 FOLDER/000123.array_record: record 0 is the header (JSON), record 1 the actions and record 2 the rewards (little-endian
 float32), then one record a frame, each of which can be read alone. FOLDER/index.jsonl: one line an episode, taken from
-the headers. Frames are stored without loss, as the planes green, red - green, blue - green (modulo 256), which zstd
-packs better and faster than interleaved colours.
+the headers. Frames are stored without loss as three planes modulo 256, which zstd packs better and faster than
+interleaved colours: green less its left neighbour, red less green, blue less green.
 """
 
 import json
@@ -68,7 +68,8 @@ def encode_frame(frame: np.ndarray) -> bytes:
     """uint8 [64, 64, 3] → the bytes of its planes."""
     red, green, blue = frame[..., 0], frame[..., 1], frame[..., 2]
     planes = np.empty((3, *FRAME_SHAPE[:2]), np.uint8)
-    planes[0] = green
+    planes[0, :, 0] = green[:, 0]
+    np.subtract(green[:, 1:], green[:, :-1], out=planes[0, :, 1:])
     np.subtract(red, green, out=planes[1])
     np.subtract(blue, green, out=planes[2])
     return planes.tobytes()
@@ -76,11 +77,12 @@ def encode_frame(frame: np.ndarray) -> bytes:
 
 def decode_frame(record: bytes) -> np.ndarray:
     """The inverse of `encode_frame`: uint8 [64, 64, 3]."""
-    green, red, blue = np.frombuffer(record, np.uint8).reshape(3, *FRAME_SHAPE[:2])
+    planes = np.frombuffer(record, np.uint8).reshape(3, *FRAME_SHAPE[:2])
+    green = np.add.accumulate(planes[0], axis=1, dtype=np.uint8)
     frame = np.empty(FRAME_SHAPE, np.uint8)
     frame[..., 1] = green
-    np.add(red, green, out=frame[..., 0])
-    np.add(blue, green, out=frame[..., 2])
+    np.add(planes[1], green, out=frame[..., 0])
+    np.add(planes[2], green, out=frame[..., 2])
     return frame
 
 
@@ -137,21 +139,22 @@ def _fsync(path: Path) -> None:
 
 
 def damaged(path: Path, expected: str, found: str) -> UserError:
+    """The error that names a damaged file and says what to do."""
     return UserError(f"{path} is damaged: expected {expected}, found {found}; {REMEDY}")
 
 
 def open_records(path: Path) -> ArrayRecordReader:
+    """A reader for single records. Raises `UserError` where the file is missing or its end is."""
     if not path.is_file():
         raise damaged(path, "a recorded episode", "no file")
     try:
-        return ArrayRecordReader(
-            str(path), "readahead_buffer_size:0,max_parallelism:0", file_reader_buffer_size=2**15
-        )
+        return ArrayRecordReader(str(path), "readahead_buffer_size:0,max_parallelism:0", file_reader_buffer_size=2**15)
     except (RuntimeError, ValueError) as error:
         raise damaged(path, "a complete ArrayRecord file", str(error).splitlines()[0]) from error
 
 
 def read_records(reader: ArrayRecordReader, path: Path, first: int, count: int) -> list[bytes]:
+    """Records `first` to `first + count - 1`. Raises `UserError` where they are damaged."""
     try:
         records = reader.read(list(range(first, first + count)))
     except (RuntimeError, ValueError, IndexError) as error:
@@ -169,6 +172,7 @@ def _array(path: Path, record: bytes, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def checked_frame(path: Path, record: bytes) -> np.ndarray:
+    """The decoded frame. Raises `UserError` where the record is none."""
     if len(record) != int(np.prod(FRAME_SHAPE)):
         raise damaged(path, f"frames of {int(np.prod(FRAME_SHAPE))} bytes", f"one of {len(record)}")
     return decode_frame(record)

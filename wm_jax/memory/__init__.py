@@ -1,7 +1,6 @@
 """M: what happens next. The LSTM with a mixture density head, its loss, its training and how good it is."""
 
-from wm_jax.memory.evaluate import evaluate
-from wm_jax.memory.loss import loss
+from wm_jax.memory.evaluation import evaluate
 from wm_jax.memory.model import Memory, MemoryConfig
 from wm_jax.memory.train import (
     Chunk,
@@ -27,6 +26,5 @@ __all__ = [
     "evaluate",
     "init",
     "locate",
-    "loss",
     "train_step",
 ]

@@ -22,9 +22,7 @@ RUNS: dict[str, Callable[[Context, int, StageDir], dict[str, Any]]] = {
 }
 
 
-def run_experiment(
-    experiment: Experiment, path: Path, stages: tuple[str, ...], redo: bool, screen: Screen
-) -> None:
+def run_experiment(experiment: Experiment, path: Path, stages: tuple[str, ...], redo: bool, screen: Screen) -> None:
     """Run the stages of an experiment that are not finished yet, in the folder `path`.
 
     Raises `UserError` where a setting, a file or a number is wrong, and `Stopped` when the user asks to stop.

@@ -22,7 +22,7 @@ from wm_jax.pipeline.progress import Screen
 from wm_jax.pipeline.training import load_round_latents
 from wm_jax.rollouts.agent import Agent, AgentParams
 from wm_jax.run import RunDir, read_json
-from wm_jax.types import Latents, LatentStats
+from wm_jax.types import Latents
 
 FORMAT = "wm-jax bundle 1"
 STARTS = 128
@@ -113,7 +113,9 @@ def choose_starts(latents: Latents, burn_in: int, seed: int) -> Latents:
     start, length = np.asarray(latents.start), np.asarray(latents.length)
     generator = np.random.default_rng(seed)
     long = np.flatnonzero(length > burn_in)
-    episodes = generator.choice(long, STARTS) if burn_in else generator.choice(long, min(STARTS, len(long)), replace=False)
+    episodes = (
+        generator.choice(long, STARTS) if burn_in else generator.choice(long, min(STARTS, len(long)), replace=False)
+    )
     offsets = generator.integers(0, length[episodes] - burn_in) if burn_in else np.zeros(len(episodes), int)
     return pieces(latents, start[episodes] + offsets, burn_in + 1)
 
@@ -133,13 +135,17 @@ def pieces(latents: Latents, positions: np.ndarray, frames: int) -> Latents:
 
 
 def _starts_as_arrays(starts: Latents) -> dict[str, Any]:
-    return {"mean": starts.stats.mean, "log_var": starts.stats.log_var, "action": starts.action, "length": starts.length}
+    return {
+        "mean": starts.stats.mean,
+        "log_var": starts.stats.log_var,
+        "action": starts.action,
+        "length": starts.length,
+    }
 
 
 def _starts_from_arrays(arrays: dict[str, Any], path: Path) -> Latents:
     if arrays.keys() != {"mean", "log_var", "action", "length"}:
         raise UserError(f"{path} is damaged: expected starts with mean, log_var, action and length, found "
                         f"{', '.join(arrays) or 'none'}; export it again")  # fmt: skip
-    stats = LatentStats(arrays["mean"], arrays["log_var"])
-    return build(stats.mean, stats.log_var, arrays["action"], np.zeros(len(arrays["action"]), np.float32),
+    return build(arrays["mean"], arrays["log_var"], arrays["action"], np.zeros(len(arrays["action"]), np.float32),
                  arrays["length"], np.zeros(len(arrays["length"]), bool))  # fmt: skip

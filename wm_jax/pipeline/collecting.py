@@ -90,5 +90,3 @@ def _record_block(
 def _summary(lengths: list[int], returns: list[float]) -> dict[str, Any]:
     return {"episodes": len(lengths), "frames": sum(lengths), "mean_return": float(np.mean(returns)),
             "best_return": max(returns)}  # fmt: skip
-
-

@@ -69,7 +69,9 @@ def run_loop(stage: StageDir, work: Work, state: Any, screen: Screen, checkpoint
                 stage.checkpoints.save(done, state)
                 saved, saved_at = done, time.monotonic()
             if interrupt.requested and done < work.steps:
-                raise Stopped(f"stopped in {stage.name} at step {done} of {work.steps}; the same command goes on from there")
+                raise Stopped(
+                    f"stopped in {stage.name} at step {done} of {work.steps}; the same command goes on from there"
+                )
     return state
 
 

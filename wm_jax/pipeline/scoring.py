@@ -57,8 +57,8 @@ def play(
             count = sum(len(block) for block in blocks)
             bar.update(count, f"mean {np.mean([value for block in blocks for value in block]):.1f}")
             if interrupt.requested and count < len(seeds):
-                raise Stopped(f"stopped after {count} of {len(seeds)} episodes of {name}; "
-                              + ("the same command goes on from there" if path else "nothing is kept of a single score"))  # fmt: skip
+                rest = "the same command goes on from there" if path else "a score alone cannot be gone on with"
+                raise Stopped(f"stopped after {count} of {len(seeds)} episodes of {name}; {rest}")
 
         returns = scores.returns(lanes, driver, [(seed, 0) for seed in seeds], done, save)
     return scores.score(returns, seeds, policy=name, device=machine.device(), versions=machine.versions())
@@ -70,11 +70,7 @@ def score_bundle(bundle: Bundle, episodes: int, seed: int, screen: Screen) -> di
     if episodes < 1:
         raise UserError(f"--episodes must be at least 1, found {episodes}")
     require_fresh("--seed", seed, episodes)
-    config = EvaluateConfig(
-        episodes=max(episodes, 2), seed=seed, environments=bundle.experiment.evaluate.environments
-    )
+    config = EvaluateConfig(episodes=max(episodes, 2), seed=seed, environments=bundle.experiment.evaluate.environments)
     driver = AgentDriver(bundle.agent, bundle.params, np.asarray(bundle.weights)[None])
     with Lanes(bundle.experiment.task, lanes_for(config), screen.warn) as lanes:
         return play(lanes, driver, config, screen, "controller", None)
-
-

@@ -1,19 +1,17 @@
 """The stages that train V, encode every frame with it, and train M."""
 
 import shutil
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from wm_jax import memory as memory_wing
 from wm_jax import vision as vision_wing
-from wm_jax.data.frames import frame_batches
 from wm_jax.data import latents as latents_file
 from wm_jax.data.episodes import EpisodeStore
+from wm_jax.data.frames import frame_batches
 from wm_jax.data.weights import check_like, load_weights, save_weights
 from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.loop import Metrics, Work, run_loop
@@ -28,7 +26,7 @@ LATENTS = "latents.safetensors"
 EPISODES_IN_PART = 16
 """Episodes encoded between two moments at which a kill loses nothing."""
 FRAMES_IN_BATCH = 256
-HELD_OUT_FRAMES = 1024
+HELD_OUT_FRAMES = 512
 """Frames that V's held-out score is measured on."""
 PICTURES = 8
 """Frames shown beside their reconstructions."""
@@ -207,8 +205,7 @@ def frame_count(store: EpisodeStore, episodes: np.ndarray) -> int:
 
 def _frame_numbers(store: EpisodeStore, episodes: np.ndarray) -> np.ndarray:
     """The store's numbers of all frames of some episodes."""
-    starts = np.cumsum(store.lengths) - store.lengths
-    ranges: Iterator[np.ndarray] = (starts[e] + np.arange(store.lengths[e]) for e in episodes)
+    ranges = [store.starts[episode] + np.arange(int(store.lengths[episode])) for episode in episodes]
     return np.concatenate([np.zeros(0, int), *ranges])
 
 

@@ -34,7 +34,8 @@ def film(path: Path, panels: dict[str, np.ndarray], frames_per_second: int, ever
     """A GIF of films [T, 64, 64, 3] uint8 side by side, each under its name; every `every`-th frame is kept."""
     length = min(len(film) for film in panels.values())
     images = [
-        _beside([_labelled(_enlarged(film[t], 3), name) for name, film in panels.items()]) for t in range(0, length, every)
+        _beside([_labelled(_enlarged(film[t], 3), name) for name, film in panels.items()])
+        for t in range(0, length, every)
     ]
     palette = [image.quantize(96) for image in images]
     duration = round(1000 * every / frames_per_second)

@@ -40,9 +40,7 @@ class ScriptedDriver:
 
     def open(self, lanes: int) -> None:
         """Make room for `lanes` lanes."""
-        self.acts: list[Act] = [
-            self.policy(np.random.default_rng(0)) for _ in range(lanes)
-        ]
+        self.acts: list[Act] = [self.policy(np.random.default_rng(0)) for _ in range(lanes)]
         self.steps = [0] * lanes
 
     def begin(self, episodes: dict[int, tuple[int, int]]) -> None:
@@ -88,9 +86,7 @@ class Lanes:
             self.environments.close(terminate=True)
             self.environments = None
 
-    def play(
-        self, driver: Driver, episodes: Sequence[tuple[int, int]], record: bool = False
-    ) -> list[Played]:
+    def play(self, driver: Driver, episodes: Sequence[tuple[int, int]], record: bool = False) -> list[Played]:
         """Play episodes (environment seed, row of the controller), in order. The result depends on nothing but the driver,
         the episodes and the number of lanes. Raises `UserError` where workers keep dying."""
         for _ in range(ATTEMPTS):
@@ -101,8 +97,10 @@ class Lanes:
                 self.warn(f"{self._dead()} while playing {self.task_name}; replaced, its episodes begin again")
                 self._close()
                 self.environments = open_lanes(self.task_name, self.count, max_steps=self.max_steps)
-        raise UserError(f"workers of {self.task_name} died {ATTEMPTS} times in the same episodes (seeds "
-                        f"{episodes[0][0]} to {episodes[-1][0]}); check memory and the environment's installation")
+        raise UserError(
+            f"workers of {self.task_name} died {ATTEMPTS} times in the same episodes (seeds "
+            f"{episodes[0][0]} to {episodes[-1][0]}); check memory and the environment's installation"
+        )
 
     def _dead(self) -> str:
         assert self.environments is not None
@@ -125,8 +123,9 @@ def _lockstep(
     over = np.ones(lanes, bool)
     frames = np.zeros(environments.observation_space.shape or (), np.uint8)
     while True:
-        begun = {lane: nxt for lane in np.flatnonzero(over) if (nxt := next(waiting, None)) is not None}
-        for lane in np.flatnonzero(over):
+        free = np.flatnonzero(over).tolist()
+        begun = dict(zip(free, waiting, strict=False))
+        for lane in free:
             current[lane] = begun.get(lane)
         if begun:
             mask = np.isin(np.arange(lanes), list(begun))

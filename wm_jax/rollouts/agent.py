@@ -98,7 +98,7 @@ def act(
     action = jnp.where(exploration.replace[:, None], exploration.action, action)
     restart = (state.step == 0).astype(jnp.float32)
     memory = agent.memory.advance(params.memory, state.memory, z, action, restart)
-    return state.replace(memory=memory, step=state.step + 1), action, features
+    return AgentState(state.weights, memory, state.key, state.step + 1), action, features
 
 
 class AgentDriver:

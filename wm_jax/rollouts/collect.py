@@ -16,7 +16,7 @@ import numpy as np
 from wm_jax.data.records import Episode, Header, episode_path, read_header, write_episode, write_index
 from wm_jax.errors import UserError, require_range
 from wm_jax.rollouts.workers import run_jobs, serve
-from wm_jax.tasks import PolicySettings, ScriptedPolicy, Task, load_task
+from wm_jax.tasks import FRAME_SHAPE, PolicySettings, ScriptedPolicy, Task, load_task
 
 ATTEMPTS_ALLOWED = 1000
 """Episodes too short in a row before it is said that the settings cannot be met."""
@@ -58,23 +58,33 @@ class Progress:
     """Of the episodes so far; 0 while there is none."""
 
 
-def play(task: Task, environment: gymnasium.Env, policy: ScriptedPolicy, seed: int, max_steps: int) -> Episode:
+def play(
+    task: Task,
+    environment: gymnasium.Env,
+    policy: ScriptedPolicy,
+    seed: int,
+    max_steps: int,
+    room: np.ndarray | None = None,
+) -> Episode:
     """One episode from environment seed `seed`. The policy draws from its own generator, which follows from `seed`.
 
     Reaching `max_steps`, or the environment's own limit, is truncation. What is seen after the last action is not kept.
+    `room`, uint8 [max_steps, 64, 64, 3], takes the episode's frames where given: valid until it is used again.
     """
     act = policy(np.random.default_rng([seed, 1]))
     observation, _ = environment.reset(seed=seed)
-    frames, actions, rewards = [], [], []
+    frames = np.empty((max_steps, *FRAME_SHAPE), np.uint8) if room is None else room
+    actions, rewards = [], []
     terminated = truncated = False
     while not (terminated or truncated):
-        frames.append(task.frame(observation))
-        actions.append(act(len(actions), frames[-1]))
+        step = len(actions)
+        frames[step] = task.frame(observation)
+        actions.append(act(step, frames[step]))
         observation, reward, terminated, truncated, _ = environment.step(task.environment_action(actions[-1]))
         rewards.append(reward)
-        truncated = truncated or len(frames) >= max_steps
+        truncated = truncated or len(actions) >= max_steps
     return Episode(
-        frames=np.stack(frames),
+        frames=frames[: len(actions)],
         actions=np.stack(actions).astype(np.float32),
         rewards=np.array(rewards, np.float32),
         terminated=bool(terminated and not truncated),
@@ -160,11 +170,13 @@ def _prepare(settings: dict) -> Callable[[int], dict]:
     environment = task.make(config.backend)
     policy = task.policy(config.policy, config)
     max_steps = config.max_steps or task.max_steps
+    # Fresh memory for every episode costs more than half of what a frame's resize does.
+    room = np.empty((max_steps, *FRAME_SHAPE), np.uint8)
 
     def record(number: int) -> dict:
         for attempt in range(ATTEMPTS_ALLOWED):
             seed = episode_seed(settings["seed"], number, attempt)
-            episode = play(task, environment, policy, seed, max_steps)
+            episode = play(task, environment, policy, seed, max_steps, room)
             if len(episode.frames) >= config.min_length:
                 episode = replace(episode, policy=config.policy, attempt=attempt)
                 return asdict(write_episode(settings["folder"], number, episode))

@@ -57,9 +57,7 @@ def _make(task_name: str, backend: str | None, max_steps: int | None) -> TaskEnv
     return TaskEnv(load_task(task_name), backend, max_steps)
 
 
-def open_lanes(
-    task_name: str, count: int, backend: str | None = None, max_steps: int | None = None
-) -> AsyncVectorEnv:
+def open_lanes(task_name: str, count: int, backend: str | None = None, max_steps: int | None = None) -> AsyncVectorEnv:
     """`count` environments of the task, each in its own process; episodes begin only when asked for."""
     make = partial(_make, task_name, backend, max_steps)
     return AsyncVectorEnv([make] * count, context="spawn", autoreset_mode=AutoresetMode.DISABLED)

@@ -17,7 +17,7 @@ import threading
 import time
 from _thread import interrupt_main
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -30,6 +30,8 @@ POLL_SECONDS = 0.25
 """How often the caller is given a chance to stop."""
 GRACE_SECONDS = 3.0
 """How long a worker may take to close its game when it is told to end."""
+LAST_WORDS = 4096
+"""Bytes of a dead worker's standard error that are looked at."""
 
 Answer = tuple[int, Any]
 """Job number, what the worker made of it."""
@@ -81,24 +83,26 @@ class Worker:
 
     def __init__(self, entry: str, settings: dict):
         module, function = entry.split(":")
-        self.stderr = tempfile.TemporaryFile()
+        self.job = -1
+        self._stderr, path = tempfile.mkstemp()
+        os.unlink(path)
         self.process = subprocess.Popen(
             [sys.executable, "-c", f"from {module} import {function}; {function}()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self.stderr,
+            stderr=self._stderr,
             start_new_session=True,
             env=_environment(),
         )
-        self.job: int | None = None
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self._orders, self.answers = self.process.stdin, self.process.stdout
         self._send(settings)
 
     def _send(self, message: Any) -> None:
-        assert self.process.stdin is not None
         # A worker that has died is noticed when its answer is read.
         with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps(message).encode() + b"\n")
-            self.process.stdin.flush()
+            self._orders.write(json.dumps(message).encode() + b"\n")
+            self._orders.flush()
 
     def begin(self, job: int) -> None:
         """Hand it a job."""
@@ -107,21 +111,19 @@ class Worker:
 
     def answer(self) -> dict | None:
         """Its answer, waited for; None where the process has died."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        line = self.answers.readline()
         return json.loads(line) if line.endswith(b"\n") else None
 
     def last_words(self) -> str:
         """The last line it wrote on standard error."""
-        self.stderr.seek(0)
-        lines = self.stderr.read().decode(errors="replace").split("\n")
+        size = os.fstat(self._stderr).st_size
+        lines = os.pread(self._stderr, LAST_WORDS, max(0, size - LAST_WORDS)).decode(errors="replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def tell_to_end(self) -> None:
         """Close its input."""
-        assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
+            self._orders.close()
 
     def end(self) -> int:
         """Wait until it has ended, kill what is left of its session, and return its exit code."""
@@ -130,10 +132,45 @@ class Worker:
             self.process.wait(GRACE_SECONDS)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        self.stderr.close()
+        self.answers.close()
+        os.close(self._stderr)
         return self.process.wait()
+
+
+class Team:
+    """The workers at work; all of them end with the `with` block."""
+
+    def __init__(self, entry: str, settings: dict):
+        self.entry, self.settings = entry, settings
+        self.selector = selectors.DefaultSelector()
+        self.workers: list[Worker] = []
+
+    def __enter__(self) -> "Team":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self.workers:
+            worker.tell_to_end()
+        while self.workers:
+            self.dismiss(self.workers[0])
+        self.selector.close()
+
+    def employ(self, job: int) -> None:
+        """Start a worker on this job."""
+        worker = Worker(self.entry, self.settings)
+        self.workers.append(worker)
+        self.selector.register(worker.answers, selectors.EVENT_READ, worker)
+        worker.begin(job)
+
+    def dismiss(self, worker: Worker) -> int:
+        """End a worker; returns its exit code."""
+        self.workers.remove(worker)
+        self.selector.unregister(worker.answers)
+        return worker.end()
+
+    def ready(self) -> list[Worker]:
+        """Those who have answered or died, waited for no longer than `POLL_SECONDS`."""
+        return [key.data for key, _ in self.selector.select(POLL_SECONDS)]
 
 
 def run_jobs(
@@ -143,60 +180,43 @@ def run_jobs(
     workers: int,
     tick: Callable[[], None],
     warn: Callable[[str], None],
-) -> Iterator[Answer]:
+) -> Generator[Answer, None, None]:
     """Have each job done by one of `workers` processes and yield (job, result) as they come, in any order.
 
     `entry` is "module:function" of a function that calls `serve`; `settings` is what its `prepare` gets. `tick` is
     called several times a second; what it raises stops the work. `warn` is told of every worker that died and is
     replaced. Raises `UserError` where a worker does, or where workers die again and again on the same job.
     """
-    queue = deque(jobs)
-    deaths: Counter[int] = Counter()
-    team: list[Worker] = []
-    with selectors.DefaultSelector() as selector:
-
-        def employ() -> None:
-            worker = Worker(entry, settings)
-            team.append(worker)
-            worker.begin(queue.popleft())
-            selector.register(worker.process.stdout, selectors.EVENT_READ, worker)
-
-        try:
-            for _ in range(min(workers, len(queue))):
-                employ()
-            ticked = 0.0
-            while any(worker.job is not None for worker in team):
-                for key, _ in selector.select(POLL_SECONDS):
-                    worker = key.data
-                    job, worker_answer = worker.job, worker.answer()
-                    if worker_answer is None:
-                        selector.unregister(worker.process.stdout)
-                        team.remove(worker)
-                        deaths[job] += 1
-                        queue.appendleft(job)
-                        _report_death(worker, job, deaths[job], warn)
-                        employ()
-                        continue
-                    if "error" in worker_answer:
-                        raise UserError(worker_answer["error"])
-                    worker.job = None
+    queue, deaths, ticked = deque(jobs), Counter(), 0.0
+    with Team(entry, settings) as team:
+        for _ in range(min(workers, len(queue))):
+            team.employ(queue.popleft())
+        while team.workers:
+            for worker in team.ready():
+                job, message = worker.job, worker.answer()
+                if message is None:
+                    deaths[job] += 1
+                    _report_death(team, worker, deaths[job], warn)
+                    team.employ(job)
+                elif "error" in message:
+                    raise UserError(message["error"])
+                else:
                     if queue:
                         worker.begin(queue.popleft())
-                    yield job, worker_answer["result"]
-                if time.monotonic() - ticked > POLL_SECONDS:
-                    ticked = time.monotonic()
-                    tick()
-        finally:
-            for worker in team:
-                worker.tell_to_end()
-            for worker in team:
-                worker.end()
+                    else:
+                        team.dismiss(worker)
+                    yield job, message["result"]
+            if time.monotonic() - ticked > POLL_SECONDS:
+                ticked = time.monotonic()
+                tick()
 
 
-def _report_death(worker: Worker, job: int, deaths: int, warn: Callable[[str], None]) -> None:
+def _report_death(team: Team, worker: Worker, deaths: int, warn: Callable[[str], None]) -> None:
     words = worker.last_words()
-    message = f"worker (process {worker.process.pid}) died with exit code {worker.end()} in episode {job}"
+    message = f"worker (process {worker.process.pid}) died with exit code {team.dismiss(worker)} in job {worker.job}"
     message += f": {words}" if words else ""
     if deaths >= DEATHS_ALLOWED:
-        raise UserError(f"{message}; episode {job} was tried {deaths} times and is given up; mend the cause and go on")
-    warn(f"{message}; it is replaced and the episode played again")
+        raise UserError(
+            f"{message}; job {worker.job} was tried {deaths} times and is given up; mend the cause, then go on"
+        )
+    warn(f"{message}; it is replaced and job {worker.job} done again")

@@ -4,14 +4,14 @@ The dashboard below row 84 of 96 is cut off, then the view is averaged to 64×64
 environment gets steer = t0, gas = (t1 + 1) / 2, brake = clip(t2, 0, 1), as in the authors' released code.
 """
 
-import os
 import warnings
+from importlib import import_module
 
 import gymnasium
 import numpy as np
 
 from wm_jax.errors import UserError
-from wm_jax.tasks.task import FRAME_SHAPE, Act, PolicySettings, Task, resize
+from wm_jax.tasks.task import Act, PolicySettings, Task, resize
 
 MAX_STEPS = 1000
 VIEW_ROWS = 84
@@ -30,7 +30,6 @@ def environment_action(action: np.ndarray) -> np.ndarray:
 
 def _gymnasium() -> gymnasium.Env:
     """CarRacing-v3 as Gymnasium has it: the reference."""
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return gymnasium.make("CarRacing-v3", disable_env_checker=True)
@@ -47,10 +46,9 @@ class EnvPoolCarRacing(gymnasium.Env):
 
     def __init__(self) -> None:
         try:
-            import envpool
+            self._envpool = import_module("envpool")
         except ImportError as error:
-            raise UserError('backend envpool is not installed: pip install "wm-jax[envpool]"') from error
-        self._envpool = envpool
+            raise UserError(f'backend envpool cannot be imported ({error}): pip install "wm-jax[envpool]"') from error
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
         """Start a track. EnvPool takes a seed only when it is built, so that each episode has a pool of its own."""

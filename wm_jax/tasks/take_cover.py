@@ -8,6 +8,7 @@ import contextlib
 import os
 import tempfile
 import threading
+from typing import Any, SupportsFloat
 
 import gymnasium
 import numpy as np
@@ -16,6 +17,7 @@ from wm_jax.errors import UserError
 from wm_jax.tasks.task import Act, PolicySettings, Task, resize
 
 MAX_STEPS = 2100
+SCREEN_SHAPE = (120, 160, 4)
 VIEW_ROWS = slice(10, 110)
 STAY, RIGHT, LEFT = 0, 1, 2
 """The environment's actions."""
@@ -23,9 +25,9 @@ STAY, RIGHT, LEFT = 0, 1, 2
 _WORKING_DIRECTORY = threading.Lock()
 
 
-def frame(observation: dict[str, np.ndarray]) -> np.ndarray:
-    """uint8 [120, 160, 3] under "screen" → uint8 [64, 64, 3]."""
-    return resize(observation["screen"][VIEW_ROWS])
+def frame(observation: np.ndarray) -> np.ndarray:
+    """uint8 [120, 160, 4] → uint8 [64, 64, 3]."""
+    return resize(observation[VIEW_ROWS])
 
 
 def environment_action(action: np.ndarray) -> int:
@@ -33,23 +35,35 @@ def environment_action(action: np.ndarray) -> int:
     return LEFT if action[0] < -1 / 3 else RIGHT if action[0] > 1 / 3 else STAY
 
 
-class _LeavesNoFiles(gymnasium.Wrapper):
-    """The game makes a folder where it is started: let that be one that is thrown away."""
+class TakeCover(gymnasium.Wrapper):
+    """ViZDoom's environment with its screen, uint8 [120, 160, 4], as the whole observation; leaves no files behind."""
 
-    _started = False
+    def __init__(self, environment: gymnasium.Env, game: Any):
+        super().__init__(environment)
+        self.observation_space = gymnasium.spaces.Box(0, 255, SCREEN_SHAPE, np.uint8)
+        self._game = game
 
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
-        if self._started:
-            return self.env.reset(seed=seed, options=options)
-        with _WORKING_DIRECTORY, tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-            self._started = True
-            return self.env.reset(seed=seed, options=options)
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        """Begin an episode; the first one starts the game, which makes a folder where it is: one that is thrown away."""
+        if self._game.is_running():
+            observation, _ = self.env.reset(seed=seed, options=options)
+        else:
+            with _WORKING_DIRECTORY, tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+                observation, _ = self.env.reset(seed=seed, options=options)
+        return observation["screen"], {}
+
+    def step(self, action: int) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict]:
+        """One tic. At an episode's end the game has no screen: zeros. The timeout is truncation, not termination."""
+        observation, reward, terminated, truncated, _ = self.env.step(action)
+        if terminated:
+            return np.zeros(SCREEN_SHAPE, np.uint8), reward, not truncated, truncated, {}
+        return observation["screen"], reward, terminated, truncated, {}
 
 
-def _vizdoom(timeout: int = MAX_STEPS) -> gymnasium.Env:
-    """ViZDoom's Take Cover at skill 4; at the timeout it reports both terminated and truncated."""
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+def make(timeout: int = MAX_STEPS) -> gymnasium.Env:
+    """Take Cover at skill 4, cut off after `timeout` tics."""
     try:
+        import vizdoom
         import vizdoom.gymnasium_wrapper  # registers the environment
     except ImportError as error:
         raise UserError(f"Take Cover needs ViZDoom, which cannot be imported ({error}): pip install vizdoom") from error
@@ -59,10 +73,12 @@ def _vizdoom(timeout: int = MAX_STEPS) -> gymnasium.Env:
         doom_skill=4,
         episode_timeout=timeout,
         screen_resolution="RES_160X120",
-        screen_format="RGB24",
         doom_config_path=os.devnull,
     )
-    return _LeavesNoFiles(environment)
+    game = environment.get_wrapper_attr("game")
+    # ViZDoom's environment knows three channels only; four are what `resize` is fast on.
+    game.set_screen_format(vizdoom.ScreenFormat.RGBA32)
+    return TakeCover(environment.unwrapped, game)
 
 
 def _constant(value: float) -> Act:
@@ -100,7 +116,7 @@ TASK = Task(
     name="take_cover",
     action_size=1,
     max_steps=MAX_STEPS,
-    backends={"vizdoom": _vizdoom},
+    backends={"vizdoom": make},
     frame=frame,
     environment_action=environment_action,
     policies={

@@ -3,10 +3,10 @@
 A new environment is one new file that defines `TASK`: beside the built-in ones, or anywhere, named by its path.
 """
 
+import os
 import runpy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -14,9 +14,11 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from PIL import Image
 
 from wm_jax.errors import UserError, require_choice, require_range
+
+os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+import pygame
 
 FRAME_SHAPE = (64, 64, 3)
 """Height, width and colours of the uint8 frames that V sees."""
@@ -74,13 +76,21 @@ class Task:
     def policy(self, name: str, settings: PolicySettings = PolicySettings()) -> ScriptedPolicy:
         """The policy of that name; raises `UserError` where the task has none."""
         require_choice(f"policy of {self.name}", name, list(self.policies))
-        return partial(self.policies[name], settings=settings)
+        return lambda generator: self.policies[name](generator, settings)
 
 
 def resize(image: np.ndarray) -> np.ndarray:
-    """Area-averaged resize of a uint8 [height, width, 3] image to `FRAME_SHAPE`."""
-    height, width, _ = FRAME_SHAPE
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
+    """Area-averaged resize of uint8 [height, width, 3 or 4] (RGB, RGBA) to `FRAME_SHAPE`; four channels are faster.
+
+    Each value is within 2 of the exact mean over the pixel's area.
+    """
+    height, width, channels = image.shape
+    pixels = np.ascontiguousarray(image).data
+    surface = pygame.image.frombuffer(pixels, (width, height), "RGB" if channels == 3 else "RGBA")
+    small = pygame.transform.smoothscale(surface, (FRAME_SHAPE[1], FRAME_SHAPE[0]))
+    frame = np.frombuffer(pygame.image.tobytes(small, "RGB"), np.uint8).reshape(FRAME_SHAPE)
+    # pygame's fixed-point sums are cut off, not rounded, once for each direction in which it shrinks: 255 becomes 253.
+    return frame + np.uint8((height > FRAME_SHAPE[0]) + (width > FRAME_SHAPE[1]))
 
 
 def load_task(name: str) -> Task:

@@ -1,6 +1,6 @@
 """The settings of V."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from wm_jax.errors import require_range
 from wm_jax.optimizers import OptimizerConfig
@@ -20,7 +20,7 @@ class VisionConfig:
     """Frames per training batch."""
     steps: int = 100_000
     """Training batches; 100,000 are one epoch of the paper's 10,000 drives."""
-    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-4)
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=1e-4))
     """Adam's settings."""
 
     def __post_init__(self) -> None:

@@ -1,8 +1,8 @@
 """The two kinds of convolution that V is made of: stride 2, no padding; each is the adjoint of the other.
 
-XLA's CPU gradients of strided convolutions are many times slower than its matrix products, so on a CPU both kinds become
-products: a convolution multiplies all patches of its input with the kernel; a transposed one multiplies its input with
-the kernel and adds up the overlapping patches. Kernels are stored alike for both forms.
+XLA's CPU gradients of strided convolutions are many times slower than its matrix products, so on a CPU both kinds
+become products: a convolution multiplies all patches of its input with the kernel; a transposed one multiplies its
+input with the kernel and adds up the overlapping patches. Kernels are stored alike for both forms.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from wm_jax.types import Array
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _CHUNK_BYTES = 4 * 2**20
-"""Patches are made of so many images at a time that they fit in this: they stay in the cache, and their memory is reused."""
+"""So many images are worked on at a time that their patches fit in this: in the cache, in memory that is reused."""
 
 
 def convolution(x: Array, kernel: Array) -> Array:
@@ -68,8 +68,7 @@ def _add_patches(x: Array, matrix: Array, size: int) -> Array:
     return _overlap_add(x @ matrix, size)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _patches(x: Array, size: int) -> Array:
+def _gather_patches(x: Array, size: int) -> Array:
     """`x` [B, H, H, C] to its patches [B, n, n, size * size * C] at every other pixel; H and `size` must be even.
 
     Taking pixels in pairs, which are neighbours in memory, makes the stride 1 and the copied pieces long.
@@ -82,9 +81,8 @@ def _patches(x: Array, size: int) -> Array:
     )
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _overlap_add(patches: Array, size: int) -> Array:
-    """The adjoint of `_patches`: [B, n, n, size * size * C] to [B, H, H, C], H = 2 * n + size - 2."""
+def _add_overlapping(patches: Array, size: int) -> Array:
+    """The adjoint of `_gather_patches`: [B, n, n, size * size * C] to [B, H, H, C], H = 2 * n + size - 2."""
     half, n = size // 2, patches.shape[1]
     channels = patches.shape[-1] // size**2
     y = patches.reshape(-1, n, n, half, 2, half, 2 * channels)
@@ -97,5 +95,8 @@ def _overlap_add(patches: Array, size: int) -> Array:
     return jnp.moveaxis(total, 3, 2).reshape(-1, height, height, channels)
 
 
+# Each is the other's gradient; the ones that JAX derives from slices and sums are slower.
+_patches = jax.custom_vjp(_gather_patches, nondiff_argnums=(1,))
+_overlap_add = jax.custom_vjp(_add_overlapping, nondiff_argnums=(1,))
 _patches.defvjp(lambda x, size: (_patches(x, size), None), lambda size, _, g: (_overlap_add(g, size),))
 _overlap_add.defvjp(lambda y, size: (_overlap_add(y, size), None), lambda size, _, g: (_patches(g, size),))

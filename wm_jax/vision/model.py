@@ -1,8 +1,8 @@
 """V: the convolutional variational autoencoder that turns a frame into a small latent vector z.
 
-Paper, section "VAE (V) Model" and appendix "Variational Autoencoder" (arXiv:1803.10122): four stride-2 convolutions and
-two dense layers give the mean and log-variance of q(z | frame) = N(mean, exp(log_var)); one dense layer and four stride-2
-transposed convolutions draw the frame that a z stands for.
+Paper, section "VAE (V) Model" and appendix "Variational Autoencoder" (arXiv:1803.10122): four stride-2 convolutions
+and two dense layers give the mean and log-variance of q(z | frame) = N(mean, exp(log_var)); one dense layer and four
+stride-2 transposed convolutions draw the frame that a z stands for.
 """
 
 from collections.abc import Callable

@@ -50,7 +50,7 @@ def init(model: Vision, key: Key) -> TrainState:
 
 
 def continue_from(model: Vision, params: Params) -> TrainState:
-    """The state before the first step of a further training of `params`: a fresh optimiser, its schedule from the start.
+    """The state before the first step of a further training of `params`: fresh optimiser, schedule from the start.
 
     The weights are copied, so that the first step, which is given the state to reuse, leaves `params` alone.
     """
@@ -67,7 +67,8 @@ def train_step(model: Vision, state: TrainState, frames: Array, key: Key) -> tup
     step_key = jax.random.fold_in(key, state.step)
     gradient, metrics = jax.grad(loss, argnums=1, has_aux=True)(model, state.params, frames, step_key)
     updates, opt_state = _optimizer(model).update(gradient, state.opt_state, state.params)
-    return TrainState(optax.apply_updates(state.params, updates), opt_state, state.step + 1), metrics
+    params = jax.tree.map(jnp.add, state.params, updates)
+    return TrainState(params, opt_state, state.step + 1), metrics
 
 
 @partial(jax.jit, static_argnames="model")

@@ -1,0 +1,110 @@
+"""A run that is killed in every stage ends with the very bits of a run that was not."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TINY = """--collect.episodes 60 --collect.workers 2 --vision.steps 200 --vision.batch-size 8 --memory.steps 200
+--memory.batch-size 4 --memory.sequence-length 20 --evolve.generations 24 --evolve.evaluate-every 2
+--evolve.population 8 --evolve.rollouts 2 --evolve.evaluation-rollouts 8 --evaluate.episodes 24
+--evaluate.environments 2 --checkpoint-seconds 0""".split()
+
+BEGUN = {
+    "rollouts": "episodes/*.array_record",
+    "vision": "checkpoints/0*/manifest.json",
+    "latents": "parts/*.safetensors",
+    "memory": "checkpoints/0*/manifest.json",
+    "controller": "checkpoints/0*/manifest.json",
+    "evaluation": "random.json",
+}
+"""What lies in a stage's folder when it has done a part of its work."""
+
+
+def start(experiment: Path, folder: Path, environment: dict[str, str], *more: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "wm_jax.cli", "run", str(experiment), "--run-dir", str(folder), *TINY, *more]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process: subprocess.Popen) -> str:
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+def results(folder: Path) -> dict[str, str]:
+    """Digests of every file that a run's results consist of."""
+    kinds = ("**/*.safetensors", "**/*.array_record", "**/index.jsonl", "**/evaluations.json")
+    files = sorted(path for kind in kinds for path in folder.glob(kind))
+    digests = {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    scores = json.loads((folder / "evaluation.json").read_text())
+    return digests | {f"returns of {name}": str(score["returns"]) for name, score in scores.items()}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(
+    probe_experiment: Path, compilation_cache: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    finish(start(probe_experiment, folder, compilation_cache))
+    return folder
+
+
+def wait_for(process: subprocess.Popen, folder: Path, pattern: str) -> None:
+    deadline = time.monotonic() + 120
+    while not list(folder.glob(pattern)):
+        assert process.poll() is None, f"ended before {pattern} in {folder}: {process.stdout and process.stdout.read()}"
+        assert time.monotonic() < deadline, f"no {pattern} in {folder}"
+        time.sleep(0.002)
+
+
+def test_killed_in_every_stage_ends_with_the_same_bits(
+    uninterrupted: Path, probe_experiment: Path, compilation_cache: dict[str, str], tmp_path: Path
+) -> None:
+    folder, mid_work = tmp_path / "killed", []
+    for wing, pattern in BEGUN.items():
+        process = start(probe_experiment, folder, compilation_cache)
+        stage = folder / wing / "round-0"
+        wait_for(process, stage, pattern)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        mid_work.append(not json.loads((stage / "stage.json").read_text())["finished"])
+    assert sum(mid_work) >= len(BEGUN) - 1, f"the kills came too late to mean anything: {mid_work}"
+    finish(start(probe_experiment, folder, compilation_cache))
+    assert results(folder) == results(uninterrupted)
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(
+    uninterrupted: Path, probe_experiment: Path, compilation_cache: dict[str, str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "interrupted"
+    process = start(probe_experiment, folder, compilation_cache)
+    wait_for(process, folder / "memory" / "round-0", "checkpoints/0*/manifest.json")
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "the same command goes on" in output
+    assert "Traceback" not in output
+    finish(start(probe_experiment, folder, compilation_cache))
+    assert results(folder) == results(uninterrupted)
+
+
+def test_a_finished_run_does_nothing_and_a_changed_setting_is_named(
+    uninterrupted: Path, probe_experiment: Path, compilation_cache: dict[str, str]
+) -> None:
+    before = results(uninterrupted)
+    process = start(probe_experiment, uninterrupted, compilation_cache, "--memory.hidden-size", "16")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "memory.hidden_size was 32, now 16" in output
+    assert "evolve (round 0): depends on memory (round 0)" in output
+    assert "--redo" in output
+    assert "Traceback" not in output
+    assert results(uninterrupted) == before
+    assert json.loads((uninterrupted / "config.json").read_text())["memory"]["hidden_size"] == 32

@@ -1,0 +1,33 @@
+"""The probe environment's known answer: the other wings' tests lean on it."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from wm_jax.rollouts.collect import play
+from wm_jax.tasks import load_task
+
+PROBE = str(Path(__file__).parents[1] / "probe_task.py")
+
+
+def test_the_best_answer_is_far_from_chance() -> None:
+    task = load_task(PROBE)
+    environment = task.make()
+
+    def episodes(policy: str) -> list:
+        return [play(task, environment, task.policy(policy), seed, 80) for seed in range(40)]
+
+    best, chance = episodes("centre"), episodes("random")
+    assert np.mean([episode.rewards.sum() for episode in best]) > 75
+    assert np.mean([episode.rewards.sum() for episode in chance]) < 35
+    assert not any(episode.terminated for episode in best)
+    assert sum(episode.terminated for episode in chance) > 20
+
+
+def test_the_probe_is_fast() -> None:
+    task = load_task(PROBE)
+    environment = task.make()
+    start = time.process_time()
+    steps = sum(len(play(task, environment, task.policy("held"), seed, 80).frames) for seed in range(40))
+    assert steps / (time.process_time() - start) > 5000

@@ -1,0 +1,152 @@
+"""What an experiment takes, told before it is run: parameters, shapes, disk, memory and work."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wm_jax.experiment import Experiment, flatten
+from wm_jax.pipeline.context import Models
+from wm_jax.tasks import FRAME_SHAPE
+
+FLOAT = 4
+"""Bytes of a float32."""
+
+
+def describe(experiment: Experiment) -> dict[str, Any]:
+    """{"parameters", "shapes", "disk", "memory", "work", "settings"}: bytes and floating point operations (FLOP).
+
+    Episodes are taken to last as long as is typical for the task; a product of matrices counts two FLOP per
+    multiplication, a training step three times its forward pass.
+    """
+    models = Models(experiment)
+    parameters = {
+        "vision": _count(jax.eval_shape(models.vision.init, jax.random.key(0))),
+        "memory": _count(jax.eval_shape(models.memory.init, jax.random.key(0))),
+        "controller": models.controller.size,
+    }
+    frames = recorded_frames(experiment, models)
+    return {
+        "parameters": parameters,
+        "shapes": _shapes(experiment, models),
+        "disk": _disk(experiment, models, frames, parameters),
+        "memory": _memory(experiment, models, frames, parameters),
+        "work": _work(experiment, models, frames, parameters),
+        "settings": flatten(experiment),
+    }
+
+
+def recorded_frames(experiment: Experiment, models: Models) -> int:
+    """Frames that all rounds are expected to record."""
+    longest = experiment.collect.max_steps or models.task.max_steps
+    later = (experiment.rounds.count - 1) * experiment.rounds.episodes
+    length = models.task.typical_length
+    return experiment.collect.episodes * min(length, longest) + later * length
+
+
+def _count(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def _shapes(experiment: Experiment, models: Models) -> dict[str, list[int]]:
+    memory, evolve = models.memory, experiment.evolve
+    return {
+        "frame": list(FRAME_SHAPE),
+        "z": [memory.latent_size],
+        "action": [memory.action_size],
+        "h": [memory.config.hidden_size],
+        "M's inputs": [memory.input_size],
+        "M's outputs": [memory.output_size],
+        "C's inputs": [models.controller.layers[0][0]],
+        "population": [evolve.population, models.controller.size],
+        "dreams of a generation": [evolve.population, evolve.rollouts],
+    }
+
+
+def _disk(experiment: Experiment, models: Models, frames: int, parameters: dict[str, int]) -> dict[str, int]:
+    return {
+        "recorded frames": frames * models.task.typical_frame_bytes,
+        "latents": frames * _latent_bytes(models),
+        "checkpoints": 2 * 3 * FLOAT * max(parameters["vision"], parameters["memory"])
+        + experiment.rounds.count * FLOAT * (parameters["vision"] + parameters["memory"]),
+    }
+
+
+def _latent_bytes(models: Models) -> int:
+    return 2 * 2 * models.memory.latent_size + FLOAT * (models.memory.action_size + 1)
+
+
+def _memory(experiment: Experiment, models: Models, frames: int, parameters: dict[str, int]) -> dict[str, int]:
+    config, evolve = experiment.memory, experiment.evolve
+    per_image = _vision_flop(models)[1]
+    sequence = config.batch_size * config.sequence_length
+    dreams = evolve.population * evolve.rollouts
+    return {
+        "V's training": 4 * FLOAT * parameters["vision"] + 3 * experiment.vision.batch_size * per_image,
+        "latents on the device": frames * _latent_bytes(models),
+        "M's training": 4 * FLOAT * parameters["memory"]
+        + FLOAT * sequence * (10 * config.hidden_size + 4 * models.memory.output_size),
+        "evolution": FLOAT * 6 * parameters["controller"] ** 2
+        + FLOAT * dreams * (6 * config.hidden_size + 4 * models.memory.output_size),
+    }
+
+
+def _vision_flop(models: Models) -> tuple[int, int]:
+    """FLOP of encoding and decoding one frame, and the bytes that go in and out of its layers."""
+    frame = jax.ShapeDtypeStruct((1, *FRAME_SHAPE), jnp.uint8)
+    params = jax.eval_shape(models.vision.init, jax.random.key(0))
+
+    def both(params: Any, frames: Any) -> Any:
+        return models.vision.decode(params, models.vision.encode(params, frames).mean)
+
+    cost = jax.jit(both).lower(params, frame).cost_analysis() or {}
+    weights = FLOAT * _count(params)
+    return int(cost.get("flops", 0)), max(int(cost.get("bytes accessed", 0)) - weights, 0)
+
+
+def _work(experiment: Experiment, models: Models, frames: int, parameters: dict[str, int]) -> dict[str, int]:
+    vision, memory, evolve, rounds = experiment.vision, experiment.memory, experiment.evolve, experiment.rounds
+    image, step = _vision_flop(models)[0], 2 * parameters["memory"]
+    later = rounds.count - 1
+    steps = memory.steps + later * rounds.memory_steps
+    generation = evolve.population * evolve.rollouts * experiment.dream.horizon * step
+    return {
+        "one frame through V": image,
+        "one step of M (a dream step)": step,
+        "V's training": 3 * image * vision.batch_size * (vision.steps + later * rounds.vision_steps),
+        "encoding": frames * image // 2,
+        "M's training": 3 * step * memory.batch_size * memory.sequence_length * steps,
+        "a generation at most": generation,
+        "evolution at most": rounds.count * (
+            generation * evolve.generations
+            + evolve.generations // evolve.evaluate_every
+            * evolve.evaluation_rollouts * experiment.dream.horizon * step
+        ),
+    }  # fmt: skip
+
+
+def table(facts: dict[str, Any]) -> str:
+    """`describe`'s facts for a person."""
+    units = {"parameters": ("", 1000), "disk": ("B", 1024), "memory": ("B", 1024), "work": ("FLOP", 1000)}
+    lines = []
+    for title, values in facts.items():
+        lines.append(title)
+        for name, value in values.items():
+            if title == "parameters":
+                text = f"{value:,}"
+            elif title in units:
+                text = _scaled(value, *units[title])
+            elif title == "shapes":
+                text = " × ".join(map(str, value))
+            else:
+                text = str(value)
+            lines.append(f"  {name:<34}{text}")
+    return "\n".join(lines)
+
+
+def _scaled(value: float, unit: str, base: int) -> str:
+    prefixes = ("", "k", "M", "G", "T", "P", "E")
+    power = min(int(np.log(max(value, 1)) / np.log(base)), len(prefixes) - 1)
+    return f"{value / base**power:.3g} {prefixes[power]}{unit}"
