@@ -215,7 +215,7 @@ def read_episode(path: str | Path) -> Episode:
 
 
 def write_index(folder: str | Path, headers: Sequence[Header]) -> Path:
-    """Write FOLDER/index.jsonl, sorted by number, whole or not at all."""
+    """Write FOLDER/index.jsonl, sorted by number, whole or not at all. Raises `UserError` as `write_episode` does."""
     folder = Path(folder)
     lines = []
     for header in sorted(headers, key=lambda header: header.number):
@@ -223,6 +223,9 @@ def write_index(folder: str | Path, headers: Sequence[Header]) -> Path:
         entry = asdict(header)
         lines.append(json.dumps({"file": path.name, **entry, "bytes": path.stat().st_size}) + "\n")
     unfinished = folder / f".{INDEX}.unfinished"
-    unfinished.write_text("".join(lines))
-    _fsync(unfinished)
-    return unfinished.replace(folder / INDEX)
+    try:
+        unfinished.write_text("".join(lines))
+        _fsync(unfinished)
+        return unfinished.replace(folder / INDEX)
+    except OSError as error:
+        raise UserError(f"cannot write {folder / INDEX}: {error.strerror}; make room, then go on") from error
