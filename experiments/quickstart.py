@@ -8,13 +8,14 @@ from wm_jax.dream import DreamConfig
 from wm_jax.experiment import Experiment
 from wm_jax.memory import MemoryConfig
 from wm_jax.optimizers import OptimizerConfig
-from wm_jax.rollouts import CollectConfig, EvaluateConfig
+from wm_jax.rollouts import CollectConfig, EvaluateConfig, RoundsConfig
 from wm_jax.vision import VisionConfig
 
 CONFIG = Experiment(
     name="quickstart",
     task="car_racing",
-    collect=CollectConfig(episodes=150, policy="smooth_walk", max_steps=600),
+    # Random drives leave the track within 150 steps: many short ones see more of it than few long ones.
+    collect=CollectConfig(episodes=320, policy="smooth_walk", max_steps=200),
     vision=VisionConfig(
         batch_size=32,
         steps=2500,
@@ -24,7 +25,7 @@ CONFIG = Experiment(
         predict_reward=True,
         batch_size=32,
         sequence_length=100,
-        steps=2000,
+        steps=1500,
         optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", clip=1.0),
     ),
     dream=DreamConfig(temperature=1.0, horizon=300, start="anywhere", burn_in=20, reward="predicted"),
@@ -32,11 +33,21 @@ CONFIG = Experiment(
     evolve=EvolveConfig(
         population=32,
         rollouts=16,
-        generations=60,
+        generations=40,
         evaluate_every=10,
         evaluation_rollouts=256,
         select="actual",
-        actual_episodes=8,
+        actual_episodes=6,
+    ),
+    rounds=RoundsConfig(
+        count=2,
+        episodes=40,
+        action_noise=0.1,
+        random_stretches=0.01,
+        stretch_length=20,
+        new_share=0.4,
+        vision_steps=1000,
+        memory_steps=1500,
     ),
     evaluate=EvaluateConfig(episodes=20, environments=10),
 )

@@ -1,5 +1,6 @@
 """The `wm-jax` commands: parse, call, print."""
 
+import errno
 import json
 import sys
 from dataclasses import dataclass
@@ -156,10 +157,8 @@ def main() -> None:
         print(f"wm-jax: {error}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
         print(f"wm-jax: {error.strerror or error}: {error.filename or 'no file named'}; free space there or allow writing, "
               "then run the same command again", file=sys.stderr)  # fmt: skip
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

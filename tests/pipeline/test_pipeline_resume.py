@@ -28,7 +28,7 @@ BEGUN = {
 
 
 def start(experiment: Path, folder: Path, environment: dict[str, str], *more: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "wm_jax.cli", "run", str(experiment), "--run-dir", str(folder), *TINY, *more]
+    command = [sys.executable, "-m", "wm_jax", "run", str(experiment), "--run-dir", str(folder), *TINY, *more]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

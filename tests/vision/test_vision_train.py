@@ -130,7 +130,7 @@ def test_going_on_from_a_saved_state_gives_the_same_bits():
 
 def test_each_step_draws_its_own_noise_from_the_trainings_key():
     for step in (0, 1):
-        state = continue_from(MODEL, PARAMS).replace(step=jnp.asarray(step, jnp.int32))
+        state = replace(continue_from(MODEL, PARAMS), step=jnp.asarray(step, jnp.int32))
         _, metrics = train_step(MODEL, state, FRAMES, KEY)
         expected = evaluate(MODEL, PARAMS, FRAMES, jax.random.fold_in(KEY, step))
         other = evaluate(MODEL, PARAMS, FRAMES, jax.random.fold_in(KEY, 1 - step))

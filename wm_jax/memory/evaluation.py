@@ -36,7 +36,7 @@ def evaluate(memory: Memory, params: Params, latents: Latents, key: Key) -> Repo
     - `reward_correlation`, `reward_correlation_100`: predicted against actual (clipped) rewards, of each step and of
       sums over 100 steps; `reward_sum_100_predicted`, `reward_sum_100_actual`: the sums' means. With a reward head.
     - `open_loop_k`, k = 1, 5, 20, 50: after 20 recorded steps M runs k steps on its own samples with the recorded
-      actions; squared error per latent dimension of the mean of 8 such runs against V's mean of the actual frame.
+      actions; squared error per latent dimension of the forecast, the mean over 8 such runs, against V's mean of the actual frame.
       Beside it `open_loop_k_repeat_last` and `open_loop_k_data_mean`: two forecasts that know nothing of the dynamics.
     """
     frames_key, dream_key = jax.random.split(key)
@@ -140,23 +140,33 @@ def _windows(start: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 @partial(jax.jit, static_argnames="memory")
 def _forecasts(memory: Memory, params: Params, latents: Latents, begins: Array, key: Key) -> Array:
-    """The mean z [max(HORIZONS), W, Z] of `DREAMS` runs from each of `begins` [W], after the frames of the burn-in."""
+    """M's forecast of z [max(HORIZONS), W, Z] after the burn-in from each of `begins` [W].
+
+    `DREAMS` runs draw every z but the one that is forecast: of that, the mixture's mean is taken, since the noise of a few
+    draws would be counted as M's error.
+    """
     seen_key, first_key, key = jax.random.split(key, 3)
     begins = jnp.repeat(begins, DREAMS)
     seen = gather(latents, begins[:, None] + jnp.arange(BURN_IN), seen_key)
     state, _ = memory.unroll(params, memory.initial_state(begins.shape), seen.z, seen.action, seen.restart)
-    first = _draw(memory.predict(params, state.h).next_z, first_key)
+    first = memory.predict(params, state.h).next_z
+    first_z = _draw(first, first_key)
 
     def step(carry: tuple[MemoryState, Array], ahead: Array) -> tuple[tuple[MemoryState, Array], Array]:
         state, z = carry
         frame = jnp.minimum(begins + BURN_IN + ahead, latents.action.shape[0] - 1)
         state, prediction = memory.step(params, state, z, latents.action[frame], jnp.zeros(begins.shape))
         z = _draw(prediction.next_z, jax.random.fold_in(key, ahead))
-        return (state, z), z
+        return (state, z), _expected(prediction.next_z)
 
-    _, rest = jax.lax.scan(step, (state, first), jnp.arange(max(HORIZONS) - 1))
-    runs = jnp.concatenate([first[None], rest])
+    _, rest = jax.lax.scan(step, (state, first_z), jnp.arange(max(HORIZONS) - 1))
+    runs = jnp.concatenate([_expected(first)[None], rest])
     return runs.reshape(max(HORIZONS), -1, DREAMS, memory.latent_size).mean(axis=2)
+
+
+def _expected(mixture: Mixture) -> Array:
+    """The mixture's mean [..., Z]."""
+    return jnp.sum(jnp.exp(mixture.log_weights) * mixture.means, axis=-1)
 
 
 def _draw(mixture: Mixture, key: Key) -> Array:

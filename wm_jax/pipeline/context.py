@@ -88,14 +88,15 @@ class Context:
 
     def training_episodes(self, round_number: int) -> np.ndarray:
         """Numbers of the episodes a round trains on: all of the first round; later the new ones, and as many of the old
-        ones, drawn at random, as `rounds.new_share` leaves room for."""
+        ones, drawn at random, as their frames fit in the share that `rounds.new_share` leaves."""
         new = self._split(round_number)[0]
         if round_number == 0:
             return new
         old = np.concatenate([self._split(r)[0] for r in range(round_number)])
-        share = self.experiment.rounds.new_share
-        room = min(len(old), round(len(new) * (1 - share) / share))
-        chosen = np.random.default_rng(self.seed("mixture", round_number)).choice(old, room, replace=False)
+        share, lengths = self.experiment.rounds.new_share, self.store(round_number).lengths
+        drawn = np.random.default_rng(self.seed("mixture", round_number)).permutation(old)
+        room = lengths[new].sum() * (1 - share) / share
+        chosen = drawn[np.cumsum(lengths[drawn]) <= room]
         return np.concatenate([np.sort(chosen), new])
 
     def _split(self, round_number: int) -> tuple[np.ndarray, np.ndarray]:

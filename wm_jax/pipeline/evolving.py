@@ -57,8 +57,9 @@ def evolve(context: Context, round_number: int, stage: StageDir) -> dict[str, An
         "evolution": evolution.init(context.key("evolution", round_number)),
         "means": jnp.zeros((slots, models.controller.size)),
         "dream": jnp.zeros((slots, config.evaluation_rollouts)),
-        "actual": jnp.zeros((slots, config.actual_episodes)),
     }
+    if config.actual_episodes:
+        state["actual"] = jnp.zeros((slots, config.actual_episodes))
     in_call = math.gcd(config.generations, config.evaluate_every, GENERATIONS_IN_CALL)
     with ExitStack() as stack:
         validate = _validation(context, round_number, stack) if config.actual_episodes else None
@@ -106,13 +107,10 @@ class _Advance:
     def _evaluate(self, state: Any, generation: int, slot: int) -> Any:
         mean = self.evolution.mean(state["evolution"])
         dream = self.dreams(mean[None], jax.random.fold_in(self.evaluation_key, generation)).returns[0]
-        actual = jnp.asarray(self.validate(mean), jnp.float32) if self.validate else state["actual"][slot]
-        return {
-            **state,
-            "means": state["means"].at[slot].set(mean),
-            "dream": state["dream"].at[slot].set(dream),
-            "actual": state["actual"].at[slot].set(actual),
-        }
+        results = {"means": mean, "dream": dream}
+        if self.validate is not None:
+            results["actual"] = jnp.asarray(self.validate(mean), jnp.float32)
+        return {**state, **{name: state[name].at[slot].set(result) for name, result in results.items()}}
 
 
 def _validation(context: Context, round_number: int, stack: ExitStack) -> Validate:

@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv
 
 from wm_jax.errors import UserError
-from wm_jax.rollouts.lanes import open_lanes
+from wm_jax.rollouts.lanes import close_lanes, open_lanes
 from wm_jax.tasks import Task
 from wm_jax.tasks.task import Act
 
@@ -46,7 +46,7 @@ class ScriptedDriver:
     def begin(self, episodes: dict[int, tuple[int, int]]) -> None:
         """Begin lane → (environment seed, row, which is ignored)."""
         for lane, (seed, _) in episodes.items():
-            self.acts[lane], self.steps[lane] = self.policy(np.random.default_rng(seed)), 0
+            self.acts[lane], self.steps[lane] = self.policy(np.random.default_rng([seed, 1])), 0
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         """Actions [B, A] for frames [B, 64, 64, 3]."""
@@ -78,13 +78,9 @@ class Lanes:
         self.environments = open_lanes(self.task_name, self.count, max_steps=self.max_steps)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        if self.environments is not None:
-            self.environments.close(terminate=True)
-            self.environments = None
+    def __exit__(self, kind: object, *_: object) -> None:
+        assert self.environments is not None
+        close_lanes(self.environments, broken=kind is not None)
 
     def play(self, driver: Driver, episodes: Sequence[tuple[int, int]], record: bool = False) -> list[Played]:
         """Play episodes (environment seed, row of the controller), in order. The result depends on nothing but the driver,
@@ -95,7 +91,7 @@ class Lanes:
                 return _lockstep(self.environments, driver, episodes, record)
             except (EOFError, ConnectionError, BrokenPipeError):
                 self.warn(f"{self._dead()} while playing {self.task_name}; replaced, its episodes begin again")
-                self._close()
+                close_lanes(self.environments, broken=True)
                 self.environments = open_lanes(self.task_name, self.count, max_steps=self.max_steps)
         raise UserError(
             f"workers of {self.task_name} died {ATTEMPTS} times in the same episodes (seeds "

@@ -25,7 +25,7 @@ class RoundsConfig:
     stretch_length: int = 20
     """Longest random stretch, in steps."""
     new_share: float = 0.5
-    """Share of a round's training episodes that are new; of the old ones as many are drawn as that leaves room for."""
+    """Share of a round's training frames that are new; old episodes are drawn at random until they fill the rest."""
     vision_steps: int = 0
     """Steps V goes on training in each later round; 0 leaves V, and the latents of old data, as they are."""
     memory_steps: int = 1000

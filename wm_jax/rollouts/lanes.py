@@ -1,5 +1,9 @@
 """Lanes: many actual environments side by side, each in a process of its own, frames out and actions in."""
 
+import contextlib
+import multiprocessing
+import os
+import signal
 from functools import partial
 from typing import Any
 
@@ -54,6 +58,10 @@ class TaskEnv(gymnasium.Env):
 
 
 def _make(task_name: str, backend: str | None, max_steps: int | None) -> TaskEnv:
+    # A session of its own: a Ctrl-C at the terminal is the parent's to handle, and the worker can be killed together
+    # with the game that it may have started.
+    if multiprocessing.parent_process() is not None:
+        os.setsid()
     return TaskEnv(load_task(task_name), backend, max_steps)
 
 
@@ -61,3 +69,14 @@ def open_lanes(task_name: str, count: int, backend: str | None = None, max_steps
     """`count` environments of the task, each in its own process; episodes begin only when asked for."""
     make = partial(_make, task_name, backend, max_steps)
     return AsyncVectorEnv([make] * count, context="spawn", autoreset_mode=AutoresetMode.DISABLED)
+
+
+def close_lanes(environments: AsyncVectorEnv, broken: bool) -> None:
+    """End all workers: let them close their environments, or, where one is `broken`, kill them with what they started."""
+    if not broken:
+        environments.close()
+    for process in environments.processes:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    if broken:
+        environments.close(terminate=True)

@@ -127,4 +127,6 @@ TASK = Task(
         "right": lambda generator, settings: _constant(1.0),
         "sweep": sweep,
     },
+    typical_length=308,
+    typical_frame_bytes=4510,
 )

@@ -66,6 +66,10 @@ class Task:
     """Policies that are not learned, by name, for the first collection and for baselines; one is called `random`."""
     reward_range: tuple[float, float] = (float("-inf"), float("inf"))
     """M learns rewards clipped to this range; rare huge ones (a lap's penalty) would drown the rest."""
+    typical_length: int = 1000
+    """Steps that an episode of the first collection lasts on average: only for telling in advance what a run takes."""
+    typical_frame_bytes: int = 5000
+    """Bytes that a recorded frame takes on disk on average: likewise."""
 
     def make(self, backend: str | None = None) -> gymnasium.Env:
         """The bare environment, of the reference backend unless another is named."""
