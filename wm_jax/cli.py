@@ -5,7 +5,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import tyro
 from tyro.conf import Positional, arg
@@ -51,6 +51,9 @@ class Info:
     config: Annotated[Experiment, arg(name="")]
     json: bool = False
     """Print JSON."""
+
+
+Command = TypeVar("Command", Run, Info)
 
 
 @dataclass
@@ -124,7 +127,7 @@ def export(arguments: list[str]) -> None:
 COMMANDS = {"run": run, "info": info, "evaluate": evaluate, "export": export}
 
 
-def _with_experiment(kind: type, arguments: list[str]) -> "Run | Info":
+def _with_experiment(kind: type[Command], arguments: list[str]) -> Command:
     """Parse a command whose settings' defaults are those of the experiment file among its arguments."""
     paths = [Path(argument) for argument in arguments if argument.endswith(".py") and not argument.startswith("-")]
     asks_help = {"-h", "--help"} & set(arguments)

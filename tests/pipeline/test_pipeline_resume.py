@@ -11,10 +11,38 @@ from pathlib import Path
 
 import pytest
 
-TINY = """--collect.episodes 60 --collect.workers 2 --vision.steps 200 --vision.batch-size 8 --memory.steps 200
---memory.batch-size 4 --memory.sequence-length 20 --evolve.generations 24 --evolve.evaluate-every 2
---evolve.population 8 --evolve.rollouts 2 --evolve.evaluation-rollouts 8 --evaluate.episodes 24
---evaluate.environments 2 --checkpoint-seconds 0""".split()
+TINY = [
+    "--collect.episodes",
+    "60",
+    "--collect.workers",
+    "2",
+    "--vision.steps",
+    "200",
+    "--vision.batch-size",
+    "8",
+    "--memory.steps",
+    "200",
+    "--memory.batch-size",
+    "4",
+    "--memory.sequence-length",
+    "20",
+    "--evolve.generations",
+    "24",
+    "--evolve.evaluate-every",
+    "2",
+    "--evolve.population",
+    "8",
+    "--evolve.rollouts",
+    "2",
+    "--evolve.evaluation-rollouts",
+    "8",
+    "--evaluate.episodes",
+    "24",
+    "--evaluate.environments",
+    "2",
+    "--checkpoint-seconds",
+    "0",
+]
 
 BEGUN = {
     "rollouts": "episodes/*.array_record",

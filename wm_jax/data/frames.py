@@ -15,7 +15,7 @@ PREFETCHED = 256
 class FrameSource:
     """The frames of some episodes as Grain's random-access source; index → uint8 [64, 64, 3]."""
 
-    def __init__(self, store: EpisodeStore, episodes: Sequence[int]):
+    def __init__(self, store: EpisodeStore, episodes: Sequence[int] | np.ndarray):
         self.store = store
         self.episodes = np.asarray(episodes, np.int64)
         self.ends = np.cumsum(store.lengths[self.episodes])
@@ -30,7 +30,7 @@ class FrameSource:
 
 
 def frame_batches(
-    store: EpisodeStore, episodes: Sequence[int], batch_size: int, seed: int, start: int, stop: int
+    store: EpisodeStore, episodes: Sequence[int] | np.ndarray, batch_size: int, seed: int, start: int, stop: int
 ) -> Iterator[np.ndarray]:
     """Batches `start` to `stop` - 1 of an endless shuffled sequence: uint8 [B, 64, 64, 3].
 

@@ -75,8 +75,8 @@ def close_lanes(environments: AsyncVectorEnv, broken: bool) -> None:
     """End all workers: let them close their environments, or, where one is `broken`, kill them with what they started."""
     if not broken:
         environments.close()
-    for process in environments.processes:
+    for pid in [process.pid for process in environments.processes if process.pid is not None]:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(pid, signal.SIGKILL)
     if broken:
         environments.close(terminate=True)
