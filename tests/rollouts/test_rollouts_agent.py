@@ -121,13 +121,14 @@ def test_finished_blocks_are_not_played_again() -> None:
             played.extend(seed for seed, _ in episodes.values())
             super().begin(episodes)
 
-    driver, saved = Counting(load_task(PROBE), "centre"), []
+    driver, saved, ticks = Counting(load_task(PROBE), "centre"), [], []
     with Lanes(PROBE, 1, print) as lanes:
-        whole = returns(lanes, driver, SEEDS, [], lambda blocks: saved.append(list(blocks)))
+        whole = returns(lanes, driver, SEEDS, [], lambda blocks: saved.append(list(blocks)), ticks.append)
         played.clear()
-        rest = returns(lanes, driver, SEEDS, saved[0], lambda blocks: None)
+        rest = returns(lanes, driver, SEEDS, saved[0], lambda blocks: None, ticks.append)
     assert rest == whole
     assert played == [seed for seed, _ in SEEDS[4:]]
+    assert sorted(set(ticks)) == list(range(len(SEEDS) + 1))
 
 
 def test_a_dead_worker_is_named_and_replaced() -> None:

@@ -10,6 +10,7 @@ from wm_jax.types import LatentStats
 from wm_jax.vision import Vision, VisionConfig, sample
 
 SMALL = Vision(VisionConfig(latent_size=5, width=4))
+PARAMS = jax.jit(SMALL.init)(jax.random.key(0))
 
 
 def count(params):
@@ -43,44 +44,46 @@ def test_all_widths_scale_together():
 
 @pytest.mark.parametrize("leading", [(), (3,), (2, 3)])
 def test_shapes_and_ranges(leading):
-    params = SMALL.init(jax.random.key(0))
-    stats = SMALL.encode(params, frames(*leading))
+    stats = jax.jit(SMALL.encode)(PARAMS, frames(*leading))
     assert stats.mean.shape == stats.log_var.shape == (*leading, 5)
-    decoded = SMALL.decode(params, stats.mean)
+    decoded = jax.jit(SMALL.decode)(PARAMS, stats.mean)
     assert decoded.shape == (*leading, 64, 64, 3)
     assert decoded.dtype == jnp.float32
     assert 0 <= decoded.min() <= decoded.max() <= 1
 
 
 def test_a_frame_is_seen_alike_alone_and_in_a_batch():
-    params = SMALL.init(jax.random.key(0))
-    together = SMALL.encode(params, frames(2, 3))
-    alone = SMALL.encode(params, frames(2, 3)[1, 2])
+    together = jax.jit(SMALL.encode)(PARAMS, frames(2, 3))
+    alone = jax.jit(SMALL.encode)(PARAMS, frames(2, 3)[1, 2])
     np.testing.assert_allclose(together.mean[1, 2], alone.mean, atol=1e-6)
     np.testing.assert_allclose(together.log_var[1, 2], alone.log_var, atol=1e-6)
 
 
 def test_cpu_and_accelerator_forms_are_the_same_function(monkeypatch):
-    params, pixels = SMALL.init(jax.random.key(0)), frames(4)
-    stats = SMALL.encode(params, pixels)
-    decoded = SMALL.decode(params, stats.mean)
+    pixels = frames(4)
+
+    def there_and_back(pixels):
+        stats = SMALL.encode(PARAMS, pixels)
+        return stats.mean, SMALL.decode(PARAMS, stats.mean)
+
+    on_cpu = jax.jit(there_and_back)(pixels)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    np.testing.assert_allclose(SMALL.encode(params, pixels).mean, stats.mean, atol=1e-5)
-    np.testing.assert_allclose(SMALL.decode(params, stats.mean), decoded, atol=1e-5)
+    for found, expected in zip(on_cpu, jax.jit(lambda pixels: there_and_back(pixels))(pixels), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_the_decoder_ends_in_a_sigmoid_and_its_dense_layer_is_linear():
-    params = SMALL.init(jax.random.key(0))
+    params = jax.tree.map(jnp.copy, PARAMS)
     for name in ("deconv1", "deconv2", "deconv3", "deconv4"):
         params["decoder"][name]["kernel"] = jnp.zeros_like(params["decoder"][name]["kernel"])
     params["decoder"]["deconv4"]["bias"] = jnp.array([0.0, 1.0, -2.0])
-    decoded = SMALL.decode(params, jnp.ones(5))
+    decoded = jax.jit(SMALL.decode)(params, jnp.ones(5))
     expected = np.broadcast_to(1 / (1 + np.exp([0.0, -1.0, 2.0])), (64, 64, 3))
     np.testing.assert_allclose(decoded, expected, rtol=1e-5)
 
 
 def test_kernels_start_glorot_uniform_and_biases_zero():
-    params = Vision(VisionConfig()).init(jax.random.key(3))
+    params = jax.jit(Vision(VisionConfig()).init)(jax.random.key(3))
     fans = {
         ("encoder", "conv3"): 16 * (64 + 128),
         ("encoder", "mean"): 1024 + 32,
@@ -96,19 +99,18 @@ def test_kernels_start_glorot_uniform_and_biases_zero():
 
 
 def test_init_depends_on_the_key_alone():
-    first, again, other = (SMALL.init(jax.random.key(seed)) for seed in (0, 0, 1))
+    first, again, other = (jax.jit(SMALL.init)(jax.random.key(seed)) for seed in (0, 0, 1))
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, first, again)))
     assert not np.array_equal(first["encoder"]["conv1"]["kernel"], other["encoder"]["conv1"]["kernel"])
 
 
 def test_wrong_frames_and_latents_are_refused():
-    params = SMALL.init(jax.random.key(0))
     with pytest.raises(ValueError, match=r"64, 64, 3\] uint8, found \(2, 32, 32, 3\)"):
-        SMALL.encode(params, jnp.zeros((2, 32, 32, 3), jnp.uint8))
+        SMALL.encode(PARAMS, jnp.zeros((2, 32, 32, 3), jnp.uint8))
     with pytest.raises(ValueError, match=r"uint8, found .* float32"):
-        SMALL.encode(params, jnp.zeros((64, 64, 3)))
+        SMALL.encode(PARAMS, jnp.zeros((64, 64, 3)))
     with pytest.raises(ValueError, match=r"z must be \[..., 5\], found \(2, 4\)"):
-        SMALL.decode(params, jnp.zeros((2, 4)))
+        SMALL.decode(PARAMS, jnp.zeros((2, 4)))
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float16])

@@ -58,11 +58,11 @@ def same(tree, other):
 
 def test_loss_is_squared_error_plus_kl_with_a_floor_on_each_frames_total():
     params = spread_out(PARAMS)
-    stats = MODEL.encode(params, FRAMES)
+    stats = jax.jit(MODEL.encode)(params, FRAMES)
     kl = np.vectorize(kl_by_quadrature)(np.asarray(stats.mean, float), np.asarray(stats.log_var, float)).sum(-1)
     floor = float(np.sort(kl)[1:3].mean())
     model = Vision(replace(CONFIG, kl_floor=floor / 4))
-    decoded = np.asarray(model.decode(params, sample(stats, KEY)), float)
+    decoded = np.asarray(jax.jit(model.decode)(params, sample(stats, KEY)), float)
     reconstruction = ((np.asarray(FRAMES) / 255.0 - decoded) ** 2).sum((1, 2, 3)).mean()
     floored = np.maximum(kl, floor).mean()
     assert floored > max(kl.mean(), floor) * 1.001
@@ -79,7 +79,7 @@ def test_loss_is_squared_error_plus_kl_with_a_floor_on_each_frames_total():
 def test_below_the_floor_the_kl_has_no_gradient():
     """Without a floor the means' biases get, beside the reconstruction's gradient, d KL / d mean = mean."""
     with_floor, without = (gradient(floor, PARAMS)["encoder"]["mean"]["bias"] for floor in (50.0, 0.0))
-    means = MODEL.encode(PARAMS, FRAMES).mean
+    means = jax.jit(MODEL.encode)(PARAMS, FRAMES).mean
     tolerance = 1e-3 * float(jnp.abs(without).max())
     np.testing.assert_allclose(without - with_floor, means.mean(0), atol=tolerance)
 

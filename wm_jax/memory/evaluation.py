@@ -37,7 +37,8 @@ def evaluate(memory: Memory, params: Params, latents: Latents, key: Key) -> Repo
       sums over 100 steps; `reward_sum_100_predicted`, `reward_sum_100_actual`: the sums' means. With a reward head.
     - `open_loop_k`, k = 1, 5, 20, 50: after 20 recorded steps M runs k steps on its own samples with the recorded
       actions; squared error per latent dimension of the forecast, the mean over 8 such runs, against V's mean of the
-      actual frame. Beside it `open_loop_k_repeat_last` and `open_loop_k_data_mean`: two forecasts that know nothing of the dynamics.
+      actual frame. Beside it `open_loop_k_repeat_last` and `open_loop_k_data_mean`: two forecasts that know nothing of
+      the dynamics.
     """
     frames_key, dream_key = jax.random.split(key)
     scores = _score_frames(memory, params, latents, frames_key)

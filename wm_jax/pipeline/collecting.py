@@ -1,5 +1,6 @@
 """The stage that records episodes: with a scripted policy first, with the current C in later rounds."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from wm_jax.data.records import Episode, episode_path, read_header, write_episod
 from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.evolving import load_agent, load_controller
 from wm_jax.pipeline.progress import Interrupt, Stopped
-from wm_jax.rollouts.acting import Lanes
+from wm_jax.rollouts.acting import Lanes, Tick
 from wm_jax.rollouts.agent import AgentDriver
 from wm_jax.rollouts.collect import Progress, collect, episode_seed
 from wm_jax.run import StageDir
@@ -54,23 +55,27 @@ def _with_controller(context: Context, round_number: int, stage: StageDir) -> di
     ):
         for first in range(0, rounds.episodes, count):
             numbers = range(first, min(first + count, rounds.episodes))
+
+            def tick(finished: int, first: int = first) -> None:
+                bar.update(first + finished)
+                if interrupt.requested:
+                    raise Stopped(f"stopped in {stage.name} after {first} of {rounds.episodes} episodes; "
+                                  "the same command goes on from there")  # fmt: skip
+
             if not all(episode_path(folder, number).is_file() for number in numbers):
-                _record_block(context, round_number, lanes, driver, numbers, folder)
-            bar.update(numbers.stop)
-            if interrupt.requested and numbers.stop < rounds.episodes:
-                raise Stopped(f"stopped in {stage.name} after {numbers.stop} of {rounds.episodes} episodes; "
-                              "the same command goes on from there")  # fmt: skip
+                _record_block(context, round_number, lanes, driver, numbers, folder, tick)
+            tick(len(numbers))
     headers = [read_header(episode_path(folder, number)) for number in range(rounds.episodes)]
     write_index(folder, headers)
     return _summary([header.length for header in headers], [header.episode_return for header in headers])
 
 
 def _record_block(
-    context: Context, round_number: int, lanes: Lanes, driver: AgentDriver, numbers: range, folder: Any
+    context: Context, round_number: int, lanes: Lanes, driver: AgentDriver, numbers: range, folder: Path, tick: Tick
 ) -> None:
     seed = context.seed("collect", round_number)
     seeds = [episode_seed(seed, number, 0) for number in numbers]
-    played = lanes.play(driver, [(seed, 0) for seed in seeds], record=True)
+    played = lanes.play(driver, [(seed, 0) for seed in seeds], record=True, tick=tick)
     for number, episode in zip(numbers, played, strict=True):
         write_episode(
             folder,

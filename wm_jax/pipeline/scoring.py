@@ -13,7 +13,7 @@ from wm_jax.pipeline.progress import Interrupt, Screen, Stopped
 from wm_jax.rollouts import evaluate as scores
 from wm_jax.rollouts.acting import Driver, Lanes, ScriptedDriver
 from wm_jax.rollouts.agent import AgentDriver
-from wm_jax.rollouts.config import EvaluateConfig, require_fresh
+from wm_jax.rollouts.config import require_fresh
 from wm_jax.run import StageDir, read_json, write_json
 
 
@@ -26,26 +26,21 @@ def evaluate(context: Context, round_number: int, stage: StageDir) -> dict[str, 
         config.baseline: ScriptedDriver(task, config.baseline),
         "controller": AgentDriver(agent, params, weights[None]),
     }
+    seeds = range(config.seed, config.seed + config.episodes)
     results = {}
-    with Lanes(context.experiment.task, lanes_for(config), context.screen.warn) as lanes:
+    with Lanes(context.experiment.task, min(config.environments, len(seeds)), context.screen.warn) as lanes:
         for name, driver in drivers.items():
-            results[name] = play(lanes, driver, config, context.screen, name, stage)
+            results[name] = play(lanes, driver, seeds, context.screen, name, stage)
     results["controller"] |= {"selected_by": chosen["selected_by"], "generation": chosen["generation"],
                               "dream": chosen["dream"], "validation": chosen["actual"]}  # fmt: skip
     write_json(context.run.path / "evaluation.json", results)
     return {name: {key: score[key] for key in ("mean", "sd", "se", "n")} for name, score in results.items()}
 
 
-def lanes_for(config: EvaluateConfig) -> int:
-    """Environments to open: no more than there are episodes."""
-    return min(config.environments, config.episodes)
-
-
 def play(
-    lanes: Lanes, driver: Driver, config: EvaluateConfig, screen: Screen, name: str, stage: StageDir | None
+    lanes: Lanes, driver: Driver, seeds: range, screen: Screen, name: str, stage: StageDir | None
 ) -> dict[str, Any]:
-    """One policy's score. With a stage's folder, finished blocks of episodes survive a kill."""
-    seeds = list(range(config.seed, config.seed + config.episodes))
+    """One policy's score on the episodes of `seeds`. With a stage's folder, finished blocks of episodes survive a kill."""
     path = stage.path / f"{name}.json" if stage else None
     done = read_json(path) if path and path.exists() else []
     counted = sum(len(block) for block in done)
@@ -54,13 +49,16 @@ def play(
         def save(blocks: list[list[float]]) -> None:
             if path:
                 write_json(path, blocks)
-            count = sum(len(block) for block in blocks)
-            bar.update(count, f"mean {np.mean([value for block in blocks for value in block]):.1f}")
-            if interrupt.requested and count < len(seeds):
-                rest = "the same command goes on from there" if path else "a score alone cannot be gone on with"
-                raise Stopped(f"stopped after {count} of {len(seeds)} episodes of {name}; {rest}")
 
-        returns = scores.returns(lanes, driver, [(seed, 0) for seed in seeds], done, save)
+        def tick(finished: int) -> None:
+            bar.update(finished)
+            if interrupt.requested:
+                rest = (
+                    "the same command goes on from the last block" if path else "a score alone cannot be gone on with"
+                )
+                raise Stopped(f"stopped after {finished} of {len(seeds)} episodes of {name}; {rest}")
+
+        returns = scores.returns(lanes, driver, [(seed, 0) for seed in seeds], done, save, tick)
     return scores.score(returns, seeds, policy=name, device=machine.device(), versions=machine.versions())
 
 
@@ -70,7 +68,8 @@ def score_bundle(bundle: Bundle, episodes: int, seed: int, screen: Screen) -> di
     if episodes < 1:
         raise UserError(f"--episodes must be at least 1, found {episodes}")
     require_fresh("--seed", seed, episodes)
-    config = EvaluateConfig(episodes=max(episodes, 2), seed=seed, environments=bundle.experiment.evaluate.environments)
+    seeds = range(seed, seed + episodes)
     driver = AgentDriver(bundle.agent, bundle.params, np.asarray(bundle.weights)[None])
-    with Lanes(bundle.experiment.task, lanes_for(config), screen.warn) as lanes:
-        return play(lanes, driver, config, screen, "controller", None)
+    count = min(bundle.experiment.evaluate.environments, episodes)
+    with Lanes(bundle.experiment.task, count, screen.warn) as lanes:
+        return play(lanes, driver, seeds, screen, "controller", None)

@@ -16,6 +16,9 @@ ATTEMPTS = 3
 """Times a block of episodes is begun again after a worker died, before giving up."""
 
 
+Tick = Callable[[int], None]
+
+
 class Driver(Protocol):
     """What acts: `rollouts.agent.AgentDriver`, or `ScriptedDriver` without eyes."""
 
@@ -82,13 +85,20 @@ class Lanes:
         assert self.environments is not None
         close_lanes(self.environments, broken=kind is not None)
 
-    def play(self, driver: Driver, episodes: Sequence[tuple[int, int]], record: bool = False) -> list[Played]:
+    def play(
+        self,
+        driver: Driver,
+        episodes: Sequence[tuple[int, int]],
+        record: bool = False,
+        tick: Tick = lambda finished: None,
+    ) -> list[Played]:
         """Play episodes (environment seed, row of the controller), in order. The result depends on nothing but the driver,
-        the episodes and the number of lanes. Raises `UserError` where workers keep dying."""
+        the episodes and the number of lanes. `tick` is told after every step how many episodes are finished; what it
+        raises ends the play. Raises `UserError` where workers keep dying."""
         for _ in range(ATTEMPTS):
             assert self.environments is not None, "play() is called inside the with-block"
             try:
-                return _lockstep(self.environments, driver, episodes, record)
+                return _lockstep(self.environments, driver, episodes, record, tick)
             except (EOFError, ConnectionError, BrokenPipeError):
                 self.warn(f"{self._dead()} while playing {self.task_name}; replaced, its episodes begin again")
                 close_lanes(self.environments, broken=True)
@@ -108,7 +118,7 @@ class Lanes:
 
 
 def _lockstep(
-    environments: AsyncVectorEnv, driver: Driver, episodes: Sequence[tuple[int, int]], record: bool
+    environments: AsyncVectorEnv, driver: Driver, episodes: Sequence[tuple[int, int]], record: bool, tick: Tick
 ) -> list[Played]:
     """All episodes: every lane takes the next one in line when its own is over."""
     lanes = environments.num_envs
@@ -117,6 +127,7 @@ def _lockstep(
     waiting = iter(played)
     current: list[Played | None] = [None] * lanes
     over = np.ones(lanes, bool)
+    finished = 0
     frames = np.zeros(environments.observation_space.shape or (), np.uint8)
     while True:
         free = np.flatnonzero(over).tolist()
@@ -140,4 +151,6 @@ def _lockstep(
                     episode.frames.append(frames[lane].copy())
                     episode.actions.append(actions[lane].copy())
         over = np.logical_or(terminated, truncated)
+        finished += sum(episode is not None and ended for episode, ended in zip(current, over.tolist(), strict=True))
+        tick(finished)
         frames = following

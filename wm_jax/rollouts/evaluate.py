@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from wm_jax.rollouts.acting import Driver, Lanes
+from wm_jax.rollouts.acting import Driver, Lanes, Tick
 
 BLOCK = 4
 """A block holds this many episodes for each lane: what is finished survives a kill block by block."""
@@ -31,13 +31,16 @@ def returns(
     episodes: Sequence[tuple[int, int]],
     done: list[list[float]],
     save: Callable[[list[list[float]]], None],
+    tick: Tick,
 ) -> list[float]:
     """The return of every episode (environment seed, controller row), in order. `done` holds the blocks finished before;
-    `save` is given all finished blocks after each."""
+    `save` is given all finished blocks after each; `tick` is told after every step how many episodes are finished."""
     parts = blocks(episodes, lanes.count)
     finished = list(done)
     for part in parts[len(finished) :]:
-        finished.append([sum(episode.rewards) for episode in lanes.play(driver, part)])
+        before = sum(len(block) for block in finished)
+        played = lanes.play(driver, part, tick=lambda now, before=before: tick(before + now))
+        finished.append([sum(episode.rewards) for episode in played])
         save(finished)
     return [value for part in finished for value in part]
 
