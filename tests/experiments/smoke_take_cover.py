@@ -18,6 +18,8 @@ CONFIG = Experiment(
     ),
     dream=DreamConfig(temperature=1.15, horizon=100, start="first", reward="survival"),
     controller=PolicyConfig(features="zhc", bias=False),
-    evolve=EvolveConfig(population=8, rollouts=4, generations=4, evaluate_every=2, evaluation_rollouts=16),
+    evolve=EvolveConfig(
+        population=8, rollouts=4, generations=4, evaluate_every=2, evaluation_rollouts=16, actual_episodes=2
+    ),
     evaluate=EvaluateConfig(episodes=4, environments=4),
 )

@@ -10,7 +10,8 @@ from wm_jax.types import LatentStats
 from wm_jax.vision import Vision, VisionConfig, sample
 
 SMALL = Vision(VisionConfig(latent_size=5, width=4))
-PARAMS = jax.jit(SMALL.init)(jax.random.key(0))
+PARAMS = SMALL.init(jax.random.key(0))
+ENCODE, DECODE = jax.jit(SMALL.encode), jax.jit(SMALL.decode)
 
 
 def count(params):
@@ -44,17 +45,17 @@ def test_all_widths_scale_together():
 
 @pytest.mark.parametrize("leading", [(), (3,), (2, 3)])
 def test_shapes_and_ranges(leading):
-    stats = jax.jit(SMALL.encode)(PARAMS, frames(*leading))
+    stats = ENCODE(PARAMS, frames(*leading))
     assert stats.mean.shape == stats.log_var.shape == (*leading, 5)
-    decoded = jax.jit(SMALL.decode)(PARAMS, stats.mean)
+    decoded = DECODE(PARAMS, stats.mean)
     assert decoded.shape == (*leading, 64, 64, 3)
     assert decoded.dtype == jnp.float32
     assert 0 <= decoded.min() <= decoded.max() <= 1
 
 
 def test_a_frame_is_seen_alike_alone_and_in_a_batch():
-    together = jax.jit(SMALL.encode)(PARAMS, frames(2, 3))
-    alone = jax.jit(SMALL.encode)(PARAMS, frames(2, 3)[1, 2])
+    together = ENCODE(PARAMS, frames(2, 3))
+    alone = ENCODE(PARAMS, frames(2, 3)[1, 2])
     np.testing.assert_allclose(together.mean[1, 2], alone.mean, atol=1e-6)
     np.testing.assert_allclose(together.log_var[1, 2], alone.log_var, atol=1e-6)
 
@@ -77,13 +78,13 @@ def test_the_decoder_ends_in_a_sigmoid_and_its_dense_layer_is_linear():
     for name in ("deconv1", "deconv2", "deconv3", "deconv4"):
         params["decoder"][name]["kernel"] = jnp.zeros_like(params["decoder"][name]["kernel"])
     params["decoder"]["deconv4"]["bias"] = jnp.array([0.0, 1.0, -2.0])
-    decoded = jax.jit(SMALL.decode)(params, jnp.ones(5))
+    decoded = DECODE(params, jnp.ones(5))
     expected = np.broadcast_to(1 / (1 + np.exp([0.0, -1.0, 2.0])), (64, 64, 3))
     np.testing.assert_allclose(decoded, expected, rtol=1e-5)
 
 
 def test_kernels_start_glorot_uniform_and_biases_zero():
-    params = jax.jit(Vision(VisionConfig()).init)(jax.random.key(3))
+    params = Vision(VisionConfig()).init(jax.random.key(3))
     fans = {
         ("encoder", "conv3"): 16 * (64 + 128),
         ("encoder", "mean"): 1024 + 32,
@@ -99,7 +100,7 @@ def test_kernels_start_glorot_uniform_and_biases_zero():
 
 
 def test_init_depends_on_the_key_alone():
-    first, again, other = (jax.jit(SMALL.init)(jax.random.key(seed)) for seed in (0, 0, 1))
+    first, again, other = (SMALL.init(jax.random.key(seed)) for seed in (0, 0, 1))
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, first, again)))
     assert not np.array_equal(first["encoder"]["conv1"]["kernel"], other["encoder"]["conv1"]["kernel"])
 

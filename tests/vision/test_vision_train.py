@@ -8,11 +8,11 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from wm_jax.optimizers import OptimizerConfig
-from wm_jax.vision import Vision, VisionConfig, continue_from, evaluate, loss, sample, train_step
+from wm_jax.vision import Vision, VisionConfig, continue_from, evaluate, init, loss, sample, train_step
 
 CONFIG = VisionConfig(latent_size=4, width=4, steps=100, optimizer=OptimizerConfig(learning_rate=3e-3))
 MODEL = Vision(CONFIG)
-PARAMS = jax.jit(MODEL.init)(jax.random.key(0))
+PARAMS = init(MODEL, jax.random.key(0)).params
 KEY = jax.random.key(5)
 
 

@@ -39,8 +39,9 @@ class EvolveConfig:
     select: Literal["dream", "actual"] = "dream"
     """Which score of the evaluated means decides what is deployed: the dream's (the paper), or the actual environment's
     in `actual_episodes`."""
-    actual_episodes: int = 0
-    """Episodes in the actual environment, never those of the final score, that each evaluated mean plays."""
+    actual_episodes: int = 8
+    """Episodes in the actual environment, never those of the final score, that each evaluated mean plays: they show when
+    C begins to cheat its dream. 0 plays none."""
 
     def __post_init__(self) -> None:
         require_range("evolve.population", self.population, 4)

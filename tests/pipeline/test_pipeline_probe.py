@@ -1,0 +1,107 @@
+"""The whole loop, for real and small: on an environment whose best controller is known it must be found, in dreams only."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from PIL import Image
+
+from wm_jax.errors import UserError
+from wm_jax.pipeline.bundle import load
+
+
+@pytest.fixture(scope="module")
+def run(probe_experiment: Path, compilation_cache: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("probe") / "run"
+    wm_jax_command(compilation_cache, "run", str(probe_experiment), "--run-dir", str(folder))
+    return folder
+
+
+def wm_jax_command(environment: dict[str, str], *arguments: str) -> str:
+    command = [sys.executable, "-m", "wm_jax", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_best_controller_is_found_in_dreams_only(run: Path) -> None:
+    """The best scores above 75 of 80 (tests/probe_task.py), the random policy about 11."""
+    scores = json.loads((run / "evaluation.json").read_text())
+    assert scores["random"]["mean"] < 30
+    assert scores["controller"]["mean"] > 70
+    assert scores["controller"]["selected_by"] == "dream"
+    assert scores["controller"]["n"] == 16
+    assert abs(scores["controller"]["dream"]["mean"] - scores["controller"]["mean"]) < 10
+
+
+def test_M_knows_what_comes_next(run: Path) -> None:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    report = [line for line in lines if "held_out_nll" in line][-1]
+    assert report["held_out_done_recall"] > 0.5
+    assert report["held_out_reward_correlation"] > 0.9
+    assert report["held_out_open_loop_5"] < min(
+        report["held_out_open_loop_5_repeat_last"], report["held_out_open_loop_5_data_mean"]
+    )
+
+
+def test_figures_are_drawn(run: Path) -> None:
+    names = {path.name for path in (run / "figures").iterdir()}
+    wanted = {"learning_curves.png", "dream_beside_actual.png", "returns.png", "film_strip.png", "film.gif"}
+    assert wanted <= names
+    assert any(name.startswith("reconstructions-round0") for name in names)
+    for name in names:
+        with Image.open(run / "figures" / name) as image:
+            assert np.asarray(image.convert("RGB")).std() > 1, f"{name} is blank"
+
+
+def test_a_bundle_acts_as_the_run_does(run: Path, compilation_cache: dict[str, str], tmp_path: Path) -> None:
+    bundle, scores = tmp_path / "probe.safetensors", [tmp_path / "a.json", tmp_path / "b.json"]
+    wm_jax_command(compilation_cache, "export", str(run), str(bundle))
+    assert bundle.stat().st_size < 32 * 2**20
+    for source, path in zip((run, bundle), scores, strict=True):
+        options = ("--episodes", "3", "--seed", "7", "--json", str(path))
+        wm_jax_command(compilation_cache, "evaluate", str(source), *options)
+    first, second = (json.loads(path.read_text()) for path in scores)
+    assert first == second
+    assert set(first) >= {"mean", "sd", "se", "n", "returns", "seeds", "device", "versions"}
+    assert first["seeds"] == [7, 8, 9]
+    whole = bundle.read_bytes()
+    bundle.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"probe\.safetensors is damaged"):
+        load(bundle)
+
+
+def test_the_dream_is_a_gymnasium_environment(run: Path) -> None:
+    single = gymnasium.make("wm_jax/Dream-v0", run=str(run), render_mode="rgb_array")
+    check_env(single.unwrapped)
+    observation, _ = single.reset(seed=3)
+    several = gymnasium.make_vec("wm_jax/Dream-v0", num_envs=5, run=str(run))
+    observations, _ = several.reset(seed=3)
+    assert observations.shape == (5, *observation.shape)
+    np.testing.assert_allclose(observations[0], observation, atol=1e-5)
+    returns = np.zeros(5)
+    for _ in range(20):
+        observations, rewards, _, _, _ = several.step(np.zeros((5, 1), np.float32))
+        returns += rewards
+    assert np.isfinite(observations).all()
+    assert 0 < returns.mean() <= 21, "a reward of 1 - |x| a step"
+
+
+def test_info_says_what_it_takes(probe_experiment: Path, compilation_cache: dict[str, str]) -> None:
+    facts = json.loads(wm_jax_command(compilation_cache, "info", str(probe_experiment), "--json"))
+    hidden, inputs, outputs = 32, 4 + 1 + 1, 4 * 3 * 2 + 2
+    assert facts["parameters"]["memory"] == 4 * hidden * (inputs + hidden + 1) + (hidden + 1) * outputs
+    assert facts["parameters"]["controller"] == 4 + hidden + 1
+    assert facts["work"]["one step of M (a dream step)"] == 2 * facts["parameters"]["memory"]
+    for paper, expected in (
+        ("take_cover", (4_446_915, 1_678_785, 1088)),
+        ("car_racing_dream", (4_348_547, 422_625, 867)),
+    ):
+        path = Path(__file__).parents[2] / "experiments" / f"{paper}.py"
+        found = json.loads(wm_jax_command(compilation_cache, "info", str(path), "--json"))["parameters"]
+        assert tuple(found.values()) == expected
