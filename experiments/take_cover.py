@@ -35,5 +35,5 @@ CONFIG = Experiment(
     dream=DreamConfig(temperature=1.15, horizon=2100, start="first", reward="survival"),
     controller=PolicyConfig(features="zhc", bias=False),
     evolve=EvolveConfig(population=64, rollouts=16, generations=2000, evaluate_every=25, evaluation_rollouts=1024),
-    evaluate=EvaluateConfig(episodes=1000, environments=32),
+    evaluate=EvaluateConfig(episodes=1000, environments=32, baselines=("random", "sweep")),
 )

@@ -1,6 +1,6 @@
 """The `wm-jax` commands: parse, call, print."""
 
-import errno
+import dataclasses
 import json
 import sys
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from wm_jax.errors import UserError
-from wm_jax.experiment import Experiment, load
+from wm_jax.experiment import Experiment, load, with_task_from
 from wm_jax.pipeline.progress import Screen, Stopped
 
 USAGE = """World Models in JAX: V sees, M dreams, C learns to act inside the dream.
@@ -129,15 +129,17 @@ COMMANDS = {"run": run, "info": info, "evaluate": evaluate, "export": export}
 
 def _with_experiment(kind: type[Command], arguments: list[str]) -> Command:
     """Parse a command whose settings' defaults are those of the experiment file among its arguments."""
-    paths = [Path(argument) for argument in arguments if argument.endswith(".py") and not argument.startswith("-")]
+    positions = [i for i, argument in enumerate(arguments) if argument.endswith(".py") and not argument.startswith("-")]
+    paths = [Path(arguments[i]) for i in positions if i == 0 or arguments[i - 1] != "--task"]
     asks_help = {"-h", "--help"} & set(arguments)
     if not paths and not asks_help:
         raise UserError(f"wm-jax {kind.__name__.lower()} needs an experiment: a Python file that exports CONFIG, "
                         "for example experiments/quickstart.py")  # fmt: skip
     path = paths[0] if paths else Path("EXPERIMENT.py")
     config = load(path) if paths else Experiment()
-    return tyro.cli(kind, prog=f"wm-jax {kind.__name__.lower()}", default=kind(experiment=path, config=config),
-                    args=arguments)  # fmt: skip
+    default = kind(experiment=path, config=config)
+    options = tyro.cli(kind, prog=f"wm-jax {kind.__name__.lower()}", default=default, args=arguments)
+    return dataclasses.replace(options, config=with_task_from(options.config, Path.cwd()))
 
 
 def main() -> None:
@@ -160,8 +162,7 @@ def main() -> None:
         print(f"wm-jax: {error}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
-        print(f"wm-jax: {error.strerror or error}: {error.filename or 'no file named'}; free space there or allow writing, "
-              "then run the same command again", file=sys.stderr)  # fmt: skip
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"wm-jax: {error.strerror or error}{where}; see to the disk, its space and its permissions, then run the "
+              "same command again: what was saved is used", file=sys.stderr)  # fmt: skip
         sys.exit(1)

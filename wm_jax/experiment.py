@@ -1,12 +1,15 @@
 """Experiment: one frozen tree of settings, all that a run depends on."""
 
 import dataclasses
+import re
 import runpy
 import typing
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+
+from typeguard import TypeCheckError, check_type
 
 from wm_jax.controller import EvolveConfig, PolicyConfig
 from wm_jax.dream import DreamConfig
@@ -57,12 +60,20 @@ def load(path: Path) -> Experiment:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"experiment {path} cannot be read: {type(error).__name__}: {error}") from error
+        wrong = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        hint = _nearest(wrong[1]) if wrong else ""
+        raise UserError(f"experiment {path} cannot be read: {type(error).__name__}: {error}{hint}") from error
     if not isinstance(config, Experiment):
         raise UserError(f"{path} must export CONFIG, an Experiment; found {type(config).__name__}")
-    if config.task.endswith(".py") and not Path(config.task).is_absolute():
-        config = dataclasses.replace(config, task=str((path.parent / config.task).resolve()))
-    return config
+    return with_task_from(config, path.parent)
+
+
+def with_task_from(config: Experiment, folder: Path) -> Experiment:
+    """The same settings, with the path of a task file, if it is relative, taken from `folder`: a run outlives the folder
+    that it was started in."""
+    if not config.task.endswith(".py"):
+        return config
+    return dataclasses.replace(config, task=str((folder / config.task).resolve()))
 
 
 def to_dict(config: Experiment) -> dict[str, Any]:
@@ -89,18 +100,33 @@ def from_dict(values: dict[str, Any], source: str) -> Experiment:
 
 
 def _build(kind: Any, values: Any, source: str, prefix: str) -> Any:
-    hints = typing.get_type_hints(kind)
+    """The dataclass `kind` from a JSON object."""
     if not isinstance(values, dict):
         raise UserError(f"{source}: {prefix or 'the settings'} must be a group of settings, found {values!r}")
-    built = {}
-    for name, value in values.items():
+    hints = typing.get_type_hints(kind)
+    for name in values:
         if name not in hints:
-            nearest = get_close_matches(name, hints, n=1)
-            hint = f"; the nearest is {prefix}{nearest[0]}" if nearest else ""
-            raise UserError(f"{source}: there is no setting {prefix}{name}{hint}")
-        hint = hints[name]
-        inner = [option for option in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(option)]
-        if inner and value is not None:
-            value = _build(inner[0], value, source, f"{prefix}{name}.")
-        built[name] = tuple(value) if isinstance(value, list) else value
-    return kind(**built)
+            raise UserError(f"{source}: there is no setting {prefix}{name}{_nearest(name)}")
+    built = {name: _value(hints[name], value, source, f"{prefix}{name}") for name, value in values.items()}
+    try:
+        return kind(**built)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+
+
+def _value(hint: Any, value: Any, source: str, name: str) -> Any:
+    """A setting of type `hint` from JSON."""
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, source, f"{name}.")
+    value = tuple(value) if isinstance(value, list) else value
+    try:
+        return check_type(value, hint)
+    except TypeCheckError as error:
+        raise UserError(f"{source}: {name} is {value!r}, which {error}") from None
+
+
+def _nearest(name: str) -> str:
+    """A hint at the setting that may have been meant."""
+    known = {full.rsplit(".", 1)[-1]: full for full in flatten(Experiment())}
+    near = get_close_matches(name, known, n=1)
+    return f"; did you mean {known[near[0]]}?" if near else ""

@@ -5,7 +5,7 @@ from typing import Literal
 
 import optax
 
-from wm_jax.errors import require_range
+from wm_jax.errors import require_choice, require_range
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,14 @@ class OptimizerConfig:
     clip: float | None = None
     """Each element of the gradient is clipped to [-clip, clip]; None leaves it as it is."""
 
-    def __post_init__(self) -> None:
-        require_range("learning_rate", self.learning_rate, 1e-9, 10.0)
-        require_range("final_learning_rate", self.final_learning_rate, 0.0, self.learning_rate)
-        require_range("decay", self.decay, 0.0, 1.0)
+    def check(self, name: str) -> None:
+        """Raise `UserError` where a value is impossible; `name` is the setting these belong to: "vision.optimizer"."""
+        require_range(f"{name}.learning_rate", self.learning_rate, 1e-9, 10.0)
+        require_choice(f"{name}.schedule", self.schedule, ("constant", "exponential", "cosine"))
+        require_range(f"{name}.final_learning_rate", self.final_learning_rate, 0.0, self.learning_rate)
+        require_range(f"{name}.decay", self.decay, 0.0, 1.0)
         if self.clip is not None:
-            require_range("clip", self.clip, 1e-9)
+            require_range(f"{name}.clip", self.clip, 1e-9)
 
 
 def make(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:

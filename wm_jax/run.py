@@ -4,6 +4,7 @@ Nothing here is ever half written under its final name: files are written beside
 manifest of checksums, and a run that was killed at any moment leaves its last good state behind.
 """
 
+import fcntl
 import hashlib
 import json
 import logging
@@ -11,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,20 +21,21 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from wm_jax.data.files import write_atomically
 from wm_jax.errors import UserError
+
+LOCK = ".lock"
 
 CHECKPOINTS_KEPT = 2
 """The last one, and the one before it in case the last is damaged."""
 
-logging.getLogger("absl").setLevel(logging.ERROR)
+# Orbax logs what it also raises; the raised error is what the user is told.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(temporary, path)
+    """Write `value` as indented JSON, whole or not at all. Raises `UserError` where the disk does not take it."""
+    write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
@@ -64,7 +67,13 @@ class Checkpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.folder / f"writing-{step}"
         shutil.rmtree(temporary, ignore_errors=True)
-        ocp.save(str(temporary.absolute()), {"state": state})
+        try:
+            ocp.save(str(temporary.absolute()), {"state": state})
+        except (ValueError, OSError) as error:
+            raise UserError(
+                f"cannot write the checkpoint {temporary}: {str(error).splitlines()[0]}; free space or allow writing, "
+                "then run the same command again: it goes on from the checkpoint before"
+            ) from error
         sums = {
             str(file.relative_to(temporary)): sha256(file) for file in sorted(temporary.rglob("*")) if file.is_file()
         }
@@ -131,13 +140,22 @@ class StageDir:
         self.run = run
         self.name = f"{wing}/round-{round_number}"
         self.path = run.path / wing / f"round-{round_number}"
-        self.checkpoints = Checkpoints(self.path / "checkpoints")
+        self.work = self.path / "work"
+        self.checkpoints = Checkpoints(self.work / "checkpoints")
 
     @property
     def record(self) -> dict[str, Any] | None:
         """{"settings", "finished", …} as last written, or None before the stage began."""
         path = self.path / "stage.json"
-        return read_json(path) if path.exists() else None
+        if not path.exists():
+            return None
+        record = read_json(path)
+        if not isinstance(record, dict) or not isinstance(record.get("settings"), dict) or "finished" not in record:
+            raise UserError(
+                f"{path} is damaged: expected `settings` and `finished`, found {str(record)[:60]}; restore it, or delete "
+                f"the folder {self.path} to do this stage again"
+            )
+        return record
 
     @property
     def finished(self) -> bool:
@@ -145,19 +163,27 @@ class StageDir:
         record = self.record
         return record is not None and record["finished"]
 
-    def begin(self, settings: dict[str, Any]) -> None:
-        """Note the settings a stage is run with, before it does anything."""
-        write_json(self.path / "stage.json", {"settings": settings, "finished": False})
+    def begin(self, settings: dict[str, Any], made_with: dict[str, Any]) -> None:
+        """Note the settings a stage is run with, the device and the versions, before it does anything."""
+        write_json(self.path / "stage.json", {"settings": settings, "finished": False, **made_with})
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Mark the stage finished: its results are whole."""
+        """Mark the stage finished: its results are whole, and what it needed on the way can go."""
         record = self.record
         assert record is not None, "begin() comes before finish()"
         write_json(self.path / "stage.json", {**record, "finished": True, "summary": summary})
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Delete what a stage needs only while it is at work."""
+        if self.work.exists():
+            shutil.rmtree(self.work)
 
     def clear(self) -> None:
         """Delete the stage's results and its metrics, so that it runs again from the beginning."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        (self.path / "stage.json").unlink(missing_ok=True)
+        if self.path.exists():
+            shutil.rmtree(self.path)
         self.run.drop_metrics(self.name, after=-1)
 
     def log(self, step: int, metrics: dict[str, Any]) -> None:
@@ -168,10 +194,10 @@ class StageDir:
 class RunDir:
     """runs/NAME: config.json, one folder a wing, metrics.jsonl, evaluation.json, figures/."""
 
-    def __init__(self, path: Path, tensorboard: bool = False):
+    def __init__(self, path: Path):
         self.path = path
         self.figures = path / "figures"
-        self.writer = _tensorboard_writer(path) if tensorboard else None
+        self.writer: Any = None
 
     @classmethod
     def open(cls, path: Path) -> "RunDir":
@@ -180,13 +206,31 @@ class RunDir:
             raise UserError(f"{path} is not a run folder: expected {path / 'config.json'}, found no such file")
         return cls(path)
 
-    def prepare(self, config: dict[str, Any], versions: dict[str, Any]) -> None:
-        """Make the folder and note the experiment's settings, the device and the libraries' versions."""
-        if self.path.exists() and any(self.path.iterdir()) and not (self.path / "config.json").exists():
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folder, unless it is there, and keep other processes out of it.
+
+        Raises `UserError` where it holds something else than a run, or where another process is at work in it.
+        """
+        if self.path.is_file():
+            raise UserError(f"{self.path} is a file; give a folder by --run-dir")
+        lock = self.path / LOCK
+        if self.path.exists() and any(self.path.iterdir()) and not lock.exists():
             raise UserError(f"{self.path} holds other files and is no run folder; give another one by --run-dir")
         self.figures.mkdir(parents=True, exist_ok=True)
+        with lock.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"another process is at work in {self.path}; wait for it or stop it, or give another --run-dir"
+                ) from None
+            yield
+
+    def prepare(self, config: dict[str, Any], tensorboard: bool) -> None:
+        """Note the experiment's settings, and open what metrics are written to."""
         write_json(self.path / "config.json", config)
-        write_json(self.path / "versions.json", versions)
+        self.writer = _tensorboard_writer(self.path) if tensorboard else None
 
     def stage(self, wing: str, round_number: int) -> StageDir:
         """The folder of a wing's stage in a round."""
@@ -221,9 +265,7 @@ class RunDir:
         """Drop a stage's lines after step `after`: they are logged again when the stage goes on from there."""
         kept = [line for line in self.metrics() if line["stage"] != stage or line["step"] <= after]
         if self.metrics_path.exists():
-            temporary = self.metrics_path.with_name("metrics.jsonl.tmp")
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-            os.replace(temporary, self.metrics_path)
+            write_atomically(self.metrics_path, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
 
 def _plain(value: Any) -> Any:

@@ -129,13 +129,14 @@ def test_a_damaged_file_is_named(folder: Path, how: str) -> None:
 
 def test_a_missing_file_or_index_is_named(folder: Path) -> None:
     episode_path(folder, 2).unlink()
-    with pytest.raises(UserError, match=r"000002.array_record .* found no file"):
+    with pytest.raises(UserError, match=r"000002.array_record does not exist; run the same command again"):
         EpisodeStore([folder])
-    (folder / "index.jsonl").write_text('{"number": 0}\n')
-    with pytest.raises(UserError, match=r"index.jsonl is damaged"):
-        EpisodeStore([folder])
+    for damaged in ('{"number": 0}\n', "3\n", "{\n"):
+        (folder / "index.jsonl").write_text(damaged)
+        with pytest.raises(UserError, match=r"index.jsonl is damaged: .*; delete this file and run the same command"):
+            EpisodeStore([folder])
     (folder / "index.jsonl").unlink()
-    with pytest.raises(UserError, match=r"index.jsonl does not exist"):
+    with pytest.raises(UserError, match=r"index.jsonl does not exist; run the same command again"):
         EpisodeStore([folder])
 
 
@@ -151,7 +152,7 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
     try:
-        with pytest.raises(UserError, match=r"cannot write .*000001.array_record: .*; make room"):
+        with pytest.raises(UserError, match=r"cannot write .*000001.array_record: .*; free space there"):
             write_episode(tmp_path, 1, made_up(300))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

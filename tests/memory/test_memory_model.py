@@ -7,6 +7,7 @@ import pytest
 
 from wm_jax.errors import UserError
 from wm_jax.memory import Memory, MemoryConfig
+from wm_jax.optimizers import OptimizerConfig
 from wm_jax.types import MemoryState
 
 CAR_RACING = Memory(MemoryConfig(), latent_size=32, action_size=3)
@@ -147,3 +148,12 @@ def test_unrolls_derivative_is_that_of_the_steps():
 def test_impossible_settings_are_refused_by_name(setting):
     with pytest.raises(UserError, match=f"memory.{setting} must be"):
         replace(MemoryConfig(), **{setting: 0})
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("learning_rate", 0.0), ("schedule", "linear"), ("final_learning_rate", 1.0), ("decay", 1.1), ("clip", 0.0)],
+)
+def test_impossible_settings_of_the_optimizer_are_refused_by_full_name(setting, value):
+    with pytest.raises(UserError, match=rf"memory\.optimizer\.{setting} must be"):
+        MemoryConfig(optimizer=replace(OptimizerConfig(), **{setting: value}))

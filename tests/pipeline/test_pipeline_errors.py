@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from wm_jax import cli
 from wm_jax.data.weights import check_like, load_weights, save_weights
@@ -14,7 +17,7 @@ from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment, flatten, from_dict, load, to_dict
 from wm_jax.memory import MemoryConfig
 from wm_jax.pipeline.loop import Work, run_loop
-from wm_jax.pipeline.progress import Screen
+from wm_jax.pipeline.progress import Interrupt, Screen
 from wm_jax.pipeline.stages import choose, plan, stale
 from wm_jax.rollouts import EvaluateConfig
 from wm_jax.run import Checkpoints, RunDir
@@ -91,11 +94,26 @@ def test_altered_settings_name_the_nearest(probe_experiment: Path) -> None:
 def finished_run(tmp_path: Path, probe_experiment: Path) -> tuple[Experiment, RunDir]:
     """A run whose stages are all marked finished."""
     experiment, run = load(probe_experiment), RunDir(tmp_path / "run")
-    run.prepare(to_dict(experiment), {})
+    with run.locked():
+        run.prepare(to_dict(experiment), tensorboard=False)
     for step in plan(experiment):
-        step.folder(run).begin(step.settings(experiment))
+        step.folder(run).begin(step.settings(experiment), {})
         step.folder(run).finish({})
     return experiment, run
+
+
+def test_settings_of_the_wrong_type_are_named(probe_experiment: Path) -> None:
+    values = to_dict(load(probe_experiment))
+    values["vision"]["steps"] = "many"
+    with pytest.raises(UserError, match=r"config\.json: vision\.steps is 'many'"):
+        from_dict(values, "config.json")
+
+
+def test_a_wrong_keyword_in_an_experiment_names_the_nearest(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("from wm_jax.vision import VisionConfig\nCONFIG = VisionConfig(latentsize=3)\n")
+    with pytest.raises(UserError, match=r"mine\.py cannot be read.*did you mean vision\.latent_size"):
+        load(path)
 
 
 def test_every_setting_belongs_to_a_stage(probe_experiment: Path) -> None:
@@ -124,11 +142,47 @@ def test_a_stage_needs_those_before_it(tmp_path: Path, probe_experiment: Path) -
         choose(load(probe_experiment), RunDir(tmp_path), ("memory",), redo=False)
 
 
+def test_later_rounds_wait_for_their_turn(tmp_path: Path, probe_experiment: Path) -> None:
+    """--stages collect vision on a fresh run of two rounds is the first round's; the second cannot be done yet."""
+    experiment = load(probe_experiment)
+    experiment = dataclasses.replace(experiment, rounds=dataclasses.replace(experiment.rounds, count=2))
+    chosen = choose(experiment, RunDir(tmp_path), ("collect", "vision"), redo=False)
+    assert [str(step) for step in chosen] == ["collect (round 0)", "vision (round 0)"]
+
+
+def test_redo_refuses_before_it_deletes(finished_run: tuple[Experiment, RunDir]) -> None:
+    experiment, run = finished_run
+    with pytest.raises(UserError, match=r"memory \(round 0\) needs the result of encode"):
+        choose(experiment, run, ("vision", "memory"), redo=True)
+    assert all(step.folder(run).finished for step in plan(experiment))
+    chosen = choose(experiment, run, ("vision",), redo=True)
+    assert [str(step) for step in chosen] == ["vision (round 0)"]
+    assert [step.stage for step in plan(experiment) if step.folder(run).finished] == ["collect"]
+
+
+def test_a_result_whose_origin_is_gone_is_stale(finished_run: tuple[Experiment, RunDir]) -> None:
+    """As after a kill in the middle of --redo, or when a folder was deleted."""
+    experiment, run = finished_run
+    run.stage("vision", 0).clear()
+    found = stale(experiment, run)
+    assert [step.stage for step, _ in found] == ["encode", "memory", "evolve", "evaluate"]
+    assert "vision (round 0), whose result is not there" in found[0][1]
+
+
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("precious")
-    with pytest.raises(UserError, match="no run folder"):
-        RunDir(tmp_path).prepare({}, {})
+    with pytest.raises(UserError, match="no run folder"), RunDir(tmp_path).locked():
+        pass
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_two_processes_do_not_share_a_run(tmp_path: Path) -> None:
+    with (
+        RunDir(tmp_path / "run").locked(),
+        pytest.raises(UserError, match="another process is at work"),
+        RunDir(tmp_path / "run").locked(),
+    ):
+        pass
 
 
 def test_damaged_json_is_named(finished_run: tuple[Experiment, RunDir]) -> None:
@@ -153,11 +207,39 @@ def test_weights_come_back_and_damage_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"weights\.safetensors is damaged"):
         load_weights(path)
     path.write_bytes(whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:])
+    with pytest.raises(UserError, match=r"weights\.safetensors was altered.*--redo"):
+        load_weights(path)
+    path.write_bytes(whole.replace(b"probe", b"prose"))
     with pytest.raises(UserError, match=r"weights\.safetensors was altered"):
         load_weights(path)
+    header = int.from_bytes(whole[:8], "little")
+    for place in range(8 + header):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(UserError, match=r"weights\.safetensors (is damaged|was altered)"):
+            load_weights(path)
     save_weights(path, {"a": np.array([1.0, np.nan])}, {})
     with pytest.raises(UserError, match="not finite"):
         load_weights(path)
+
+
+@pytest.mark.parametrize("header", ["{", "[]", "{}", '{"about": 3, "sha256": ""}', '{"about": {}}', None])
+def test_weights_of_something_else_are_named(header: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file({"b": TREE["b"]}, path, None if header is None else {"wm_jax": header})
+    with pytest.raises(UserError, match=r"weights\.safetensors .* was not written by wm-jax: expected a header"):
+        load_weights(path)
+
+
+def test_the_same_weights_give_the_same_bytes(tmp_path: Path) -> None:
+    """In other processes too: a hash seed must not decide on the order of what is written."""
+    program = (
+        "import sys, pathlib, numpy; from wm_jax.data.weights import save_weights;"
+        "[save_weights(pathlib.Path(sys.argv[1]) / f'{sys.argv[2]}{i}', {'b': numpy.ones(3), 'a': numpy.ones(2)},"
+        " {'x': 1, 'y': 2}) for i in range(4)]"
+    )
+    for process in "ab":
+        subprocess.run([sys.executable, "-c", program, str(tmp_path), process], check=True)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
 
 
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
@@ -196,8 +278,9 @@ def counting(diverges_at: int | None = None, steps: int = 20) -> Work:
         return {"count": count}, {"loss": jnp.where(count == diverges_at, jnp.nan, count * 1.0)}
 
     return Work(
-        title="count", unit="steps", units=1, steps=steps, advance_from=lambda start: advance, watch="loss", log_every=4,
-        evaluate_every=10, evaluate=lambda state, done: {"held_out": done}, remedy="count slower",
+        title="count", unit="steps", units=1, steps=steps, stride=1, advance_from=lambda start: advance, watch="loss",
+        average=4, evaluate_every=10, evaluate=lambda state, done: {"held_out": done}, result=lambda state: state,
+        remedy="count slower",
     )  # fmt: skip
 
 
@@ -205,12 +288,46 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(tmp_path:
     run = RunDir(tmp_path)
     stage = run.stage("vision", 0)
     with pytest.raises(UserError, match=r"loss is not finite at step 14 .*state of step 12 is kept.*count slower"):
-        run_loop(stage, counting(diverges_at=14), {"count": jnp.int32(0)}, Screen(), checkpoint_seconds=0)
+        run_loop(stage, counting(diverges_at=14), {"count": jnp.int32(0)}, Screen(), Interrupt(), 0)
     assert stage.checkpoints.steps()[-1] == 12
-    state = run_loop(stage, counting(), {"count": jnp.int32(0)}, Screen(), checkpoint_seconds=0)
+    state = run_loop(stage, counting(), {"count": jnp.int32(0)}, Screen(), Interrupt(), 0)
     assert int(state["count"]) == 20
     steps = [line["step"] for line in run.metrics() if "loss" in line]
     assert steps == [4, 8, 10, 12, 16, 20]
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+    """A finite loss can have a gradient that is not."""
+
+    def advance(state: dict) -> tuple[dict, dict]:
+        count = state["count"] + 1
+        return {"count": jnp.where(count >= 7, jnp.nan, count)}, {"loss": 1.0}
+
+    work = dataclasses.replace(counting(), advance_from=lambda start: advance)
+    stage = RunDir(tmp_path).stage("vision", 0)
+    with pytest.raises(UserError, match="weights are not finite at step 8; the state of step 4 is kept"):
+        run_loop(stage, work, {"count": jnp.float32(0)}, Screen(), Interrupt(), 0)
+    assert stage.checkpoints.steps() == [4]
+
+
+def test_rows_of_a_stacked_call_are_logged_one_by_one(tmp_path: Path) -> None:
+    def advance(state: dict) -> tuple[dict, dict]:
+        return {"count": state["count"] + 5}, {"loss": state["count"] + jnp.arange(1.0, 6.0)}
+
+    work = dataclasses.replace(counting(), advance_from=lambda start: advance, stride=5, average=1)
+    run = RunDir(tmp_path)
+    run_loop(run.stage("controller", 0), work, {"count": jnp.float32(0)}, Screen(), Interrupt(), 0)
+    logged = [(line["step"], line["loss"]) for line in run.metrics() if "loss" in line]
+    assert logged == [(n, float(n)) for n in range(1, 21)]
+
+
+def test_tensorboard_events_are_written(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    with run.locked():
+        run.prepare({}, tensorboard=True)
+        run.log("vision/round-0", 1, {"loss": 2.0})
+        run.writer.close()
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
 
 
 def test_torn_metrics_are_passed_over(tmp_path: Path) -> None:
@@ -221,12 +338,29 @@ def test_torn_metrics_are_passed_over(tmp_path: Path) -> None:
     assert [line["loss"] for line in run.metrics()] == [2.0]
 
 
-def test_a_dream_with_rewards_needs_an_m_that_predicts_them(
-    probe_experiment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--memory.no-predict-reward"], "memory.predict_reward"),
+        (["--dream.reward", "survival", "--memory.no-predict-done"], "memory.predict_done"),
+        (["--evaluate.baselines", "randm"], "did you mean 'random'"),
+        (["--collect.policy", "rand"], "did you mean 'random'"),
+        (["--dream.burn-in", "80"], "dream.burn_in must be between 0 and 79"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused_at_once(
+    arguments: list[str],
+    says: str,
+    probe_experiment: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    code, printed = command(monkeypatch, capsys, "info", str(probe_experiment), "--memory.no-predict-reward")
+    folder = tmp_path / "run"
+    code, printed = command(monkeypatch, capsys, "run", str(probe_experiment), "--run-dir", str(folder), *arguments)
     assert code == 1
-    assert "memory.predict_reward" in printed
+    assert says in printed
+    assert not folder.exists()
 
 
 def test_other_types_of_settings_are_refused() -> None:

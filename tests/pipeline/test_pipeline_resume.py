@@ -16,16 +16,21 @@ TINY = [
     *("--memory.steps", "200", "--memory.batch-size", "4", "--memory.sequence-length", "20"),
     *("--evolve.generations", "24", "--evolve.evaluate-every", "2", "--evolve.population", "8"),
     *("--evolve.rollouts", "2", "--evolve.evaluation-rollouts", "8", "--evaluate.episodes", "24"),
-    *("--evaluate.environments", "2", "--checkpoint-seconds", "0"),
+    *("--evolve.actual-episodes", "2", "--evaluate.environments", "2", "--checkpoint-seconds", "0"),
+    *("--rounds.count", "2", "--rounds.episodes", "6", "--rounds.vision-steps", "100", "--rounds.memory-steps", "60"),
+    *("--rounds.action-noise", "0.2", "--rounds.random-stretches", "0.1"),
 ]
 
 BEGUN = {
-    "rollouts": "episodes/*.array_record",
-    "vision": "checkpoints/0*/manifest.json",
-    "latents": "parts/*.safetensors",
-    "memory": "checkpoints/0*/manifest.json",
-    "controller": "checkpoints/0*/manifest.json",
-    "evaluation": "random.json",
+    "rollouts/round-0": "episodes/*.array_record",
+    "vision/round-0": "work/checkpoints/0*/manifest.json",
+    "latents/round-0": "work/parts/*.safetensors",
+    "memory/round-0": "work/checkpoints/0*/manifest.json",
+    "controller/round-0": "work/checkpoints/0*/manifest.json",
+    "rollouts/round-1": "episodes/*.array_record",
+    "vision/round-1": "work/checkpoints/0*/manifest.json",
+    "memory/round-1": "work/checkpoints/0*/manifest.json",
+    "evaluation/round-1": "random.json",
 }
 """What lies in a stage's folder when it has done a part of its work."""
 
@@ -71,16 +76,27 @@ def test_killed_in_every_stage_ends_with_the_same_bits(
     uninterrupted: Path, probe_experiment: Path, compilation_cache: dict[str, str], tmp_path: Path
 ) -> None:
     folder, mid_work = tmp_path / "killed", []
-    for wing, pattern in BEGUN.items():
+    for name, pattern in BEGUN.items():
         process = start(probe_experiment, folder, compilation_cache)
-        stage = folder / wing / "round-0"
-        wait_for(process, stage, pattern)
+        wait_for(process, folder / name, pattern)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
-        mid_work.append(not json.loads((stage / "stage.json").read_text())["finished"])
+        mid_work.append(not json.loads((folder / name / "stage.json").read_text())["finished"])
     assert sum(mid_work) >= len(BEGUN) - 1, f"the kills came too late to mean anything: {mid_work}"
     finish(start(probe_experiment, folder, compilation_cache))
     assert results(folder) == results(uninterrupted)
+
+
+def test_a_deleted_file_is_made_again(
+    uninterrupted: Path, probe_experiment: Path, compilation_cache: dict[str, str]
+) -> None:
+    """What the messages about damaged files tell to do."""
+    before = results(uninterrupted)
+    (uninterrupted / "rollouts" / "round-0" / "episodes" / "000007.array_record").unlink()
+    (uninterrupted / "latents" / "round-1" / "latents.safetensors").unlink()
+    output = finish(start(probe_experiment, uninterrupted, compilation_cache))
+    assert "000007.array_record is missing; it is made again" in output
+    assert results(uninterrupted) == before
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(
@@ -88,7 +104,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
 ) -> None:
     folder = tmp_path / "interrupted"
     process = start(probe_experiment, folder, compilation_cache)
-    wait_for(process, folder / "memory" / "round-0", "checkpoints/0*/manifest.json")
+    wait_for(process, folder / "memory" / "round-0", "work/checkpoints/0*/manifest.json")
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output

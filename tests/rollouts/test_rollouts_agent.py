@@ -3,6 +3,7 @@
 from functools import partial
 from pathlib import Path
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,6 +98,16 @@ def test_exploration_is_what_M_is_fed(agent: tuple[Agent, AgentParams, np.ndarra
     np.testing.assert_allclose(after.memory.h, expected.h, atol=1e-6)
 
 
+def test_exploration_does_not_draw_what_the_environment_draws(agent: tuple[Agent, AgentParams, np.ndarray]) -> None:
+    models, params, weights = agent
+    driver = AgentDriver(models, params, weights, action_noise=1.0)
+    driver.open(1)
+    driver.begin({0: (3, 0)})
+    environment = gymnasium.Env()
+    environment.reset(seed=3)
+    assert float(driver._explore().noise[0, 0]) != pytest.approx(environment.np_random.standard_normal(), rel=1e-5)
+
+
 def test_random_stretches_have_the_length_they_are_given(agent: tuple[Agent, AgentParams, np.ndarray]) -> None:
     models, params, weights = agent
     driver = AgentDriver(models, params, weights, random_stretches=1.0, stretch_length=1)
@@ -109,7 +120,7 @@ def test_random_stretches_have_the_length_they_are_given(agent: tuple[Agent, Age
 
 
 def test_the_best_scripted_policy_scores_what_is_known() -> None:
-    scores = [sum(episode.rewards) for episode in play(ScriptedDriver(load_task(PROBE), "centre"), 2)]
+    scores = [sum(episode.rewards) for episode in play(ScriptedDriver(load_task(PROBE).policy("centre")), 2)]
     assert min(scores) > 75
 
 
@@ -121,7 +132,7 @@ def test_finished_blocks_are_not_played_again() -> None:
             played.extend(seed for seed, _ in episodes.values())
             super().begin(episodes)
 
-    driver, saved, ticks = Counting(load_task(PROBE), "centre"), [], []
+    driver, saved, ticks = Counting(load_task(PROBE).policy("centre")), [], []
     with Lanes(PROBE, 1, print) as lanes:
         whole = returns(lanes, driver, SEEDS, [], lambda blocks: saved.append(list(blocks)), ticks.append)
         played.clear()
@@ -129,19 +140,6 @@ def test_finished_blocks_are_not_played_again() -> None:
     assert rest == whole
     assert played == [seed for seed, _ in SEEDS[4:]]
     assert sorted(set(ticks)) == list(range(len(SEEDS) + 1))
-
-
-def test_a_dead_worker_is_named_and_replaced() -> None:
-    messages: list[str] = []
-    driver = ScriptedDriver(load_task(PROBE), "centre")
-    with Lanes(PROBE, 2, messages.append) as lanes:
-        whole = lanes.play(driver, SEEDS)
-        assert lanes.environments is not None
-        lanes.environments.processes[1].kill()
-        again = lanes.play(driver, SEEDS)
-    assert [episode.rewards for episode in again] == [episode.rewards for episode in whole]
-    assert "worker 1 (pid" in messages[0]
-    assert "exit code -9" in messages[0]
 
 
 def test_summary_against_numpy() -> None:

@@ -14,6 +14,7 @@ from wm_jax.data.episodes import EpisodeStore
 from wm_jax.data.records import episode_path, read_episode
 from wm_jax.errors import UserError
 from wm_jax.rollouts.collect import CollectConfig, Progress, collect, episode_seed
+from wm_jax.rollouts.config import VALIDATION_SEED, VALIDATION_SEEDS
 
 ROOT = Path(__file__).parents[2]
 PROBE = str(ROOT / "tests" / "probe_task.py")
@@ -172,10 +173,11 @@ def test_what_the_progress_callback_raises_stops_the_work(tmp_path: Path) -> Non
         if progress.episodes >= 2:
             raise Enough
 
+    before = children(os.getpid())
     with pytest.raises(Enough):
         collect(slow_task(tmp_path), CollectConfig(episodes=200, workers=2), 3, tmp_path / "data", stop)
     assert 2 <= len(list((tmp_path / "data").glob("*.array_record"))) < 200
-    assert children(os.getpid()) == []
+    assert children(os.getpid()) == before
 
 
 def test_workers_do_not_load_jax(tmp_path: Path) -> None:
@@ -184,6 +186,19 @@ def test_workers_do_not_load_jax(tmp_path: Path) -> None:
     loaded = (tmp_path / "modules").read_text().split()
     assert "wm_jax.rollouts.collect" in loaded
     assert not {"jax", "flax", "grain", "matplotlib"} & set(loaded)
+
+
+def test_workers_are_as_many_as_the_cores_that_may_be_used(tmp_path: Path) -> None:
+    workers: set[int] = set()
+    before = set(children(os.getpid()))
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, [min(allowed)])
+    try:
+        task = slow_task(tmp_path)
+        collect(task, CollectConfig(episodes=2), 0, tmp_path / "data", lambda _: workers.update(children(os.getpid())))
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert len(workers - before) == 1
 
 
 def test_games_end_with_their_worker(tmp_path: Path) -> None:
@@ -251,6 +266,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         collect(PROBE, CollectConfig(episodes=1), 0, tmp_path / "file" / "data")
 
 
-def test_seeds_are_all_different() -> None:
+def test_seeds_are_all_different_and_none_is_scored_or_validated_on() -> None:
     seeds = {episode_seed(seed, number, attempt) for seed in range(3) for number in range(300) for attempt in range(3)}
-    assert len(seeds) == 2700 and min(seeds) >= 0 and max(seeds) < 2**31
+    assert len(seeds) == 2700
+    assert min(seeds) >= 2**30 > VALIDATION_SEED + VALIDATION_SEEDS and max(seeds) < 2**31

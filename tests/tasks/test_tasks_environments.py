@@ -9,6 +9,7 @@ import pytest
 
 from wm_jax.errors import UserError
 from wm_jax.rollouts.collect import play
+from wm_jax.rollouts.lanes import TaskEnv
 from wm_jax.tasks import FRAME_SHAPE, PolicySettings, Task, load_task
 from wm_jax.tasks.take_cover import LEFT, RIGHT, STAY, make
 from wm_jax.tasks.task import resize
@@ -49,9 +50,9 @@ def test_an_episode_follows_from_its_seed_whatever_was_played_before(name: str) 
     task, policy = TASKS[name], TASKS[name].policy("random")
     used, fresh = task.make(), task.make()
     for seed in (5, 6):
-        play(task, used, policy, seed, 40)
-    again, first = (play(task, environment, policy, 7, 60) for environment in (used, fresh))
-    other = play(task, used, policy, 8, 60)
+        play(TaskEnv(task, used, 40), policy, seed)
+    again, first = (play(TaskEnv(task, environment, 60), policy, 7) for environment in (used, fresh))
+    other = play(TaskEnv(task, used, 60), policy, 8)
     used.close()
     fresh.close()
     np.testing.assert_array_equal(again.frames, first.frames)
@@ -77,7 +78,7 @@ def test_every_policy_acts_within_bounds(name: str) -> None:
 def test_the_policy_does_not_draw_what_the_environment_draws() -> None:
     task = TASKS[PROBE]
     environment = task.make()
-    episode = play(task, environment, task.policy("random"), 3, 1)
+    episode = play(TaskEnv(task, environment, 1), task.policy("random"), 3)
     environment.reset(seed=3)
     assert episode.actions[0, 0] != pytest.approx(environment.np_random.uniform(-1, 1))
 
@@ -148,12 +149,12 @@ def test_take_cover_frame_is_what_is_seen_above_the_status_bar() -> None:
 def test_take_cover_timeout_is_truncation_and_its_empty_screen_is_never_kept() -> None:
     task = TASKS["take_cover"]
     environment = make(timeout=30)
-    cut_off = play(task, environment, task.policy("stay"), 0, task.max_steps)
+    cut_off = play(TaskEnv(task, environment), task.policy("stay"), 0)
     environment.close()
     assert len(cut_off.frames) < 31 and not cut_off.terminated
     environment = make()
-    died = play(task, environment, task.policy("stay"), 0, task.max_steps)
-    cut_by_us = play(task, environment, task.policy("stay"), 0, 20)
+    died = play(TaskEnv(task, environment), task.policy("stay"), 0)
+    cut_by_us = play(TaskEnv(task, environment, 20), task.policy("stay"), 0)
     environment.close()
     assert died.terminated and died.rewards.sum() == len(died.frames)
     assert not cut_by_us.terminated and len(cut_by_us.frames) == 20
@@ -190,10 +191,46 @@ def test_tasks_are_found_by_name_or_path(tmp_path: Path) -> None:
         load_task(str(tmp_path / "empty.py"))
 
 
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("TASK = (", "SyntaxError"),
+        ("import no_such_package", "ModuleNotFoundError: No module named 'no_such_package'"),
+        ("TASK = 1 / 0", "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_an_error_in_a_task_file_is_named_with_its_file(tmp_path: Path, text: str, error: str) -> None:
+    path = tmp_path / "wrong.py"
+    path.write_text(text)
+    with pytest.raises(UserError, match=rf"task file .*wrong\.py cannot be read: {error}"):
+        load_task(str(path))
+
+
+def test_what_a_task_file_says_itself_is_passed_on(tmp_path: Path) -> None:
+    path = tmp_path / "wrong.py"
+    path.write_text("from wm_jax.errors import UserError\nraise UserError('pip install the game')")
+    with pytest.raises(UserError, match=r"^pip install the game$"):
+        load_task(str(path))
+
+
+def test_the_limit_is_truncation_and_the_last_frame_is_that_before_the_last_action() -> None:
+    task = TASKS[PROBE]
+    environment, bare = TaskEnv(task, task.make(), 3), task.make()
+    first = environment.reset(5)
+    np.testing.assert_array_equal(first, bare.reset(seed=5)[0])
+    for step in range(3):
+        before = environment.frame
+        frame, reward, terminated, truncated = environment.step(np.zeros(1, np.float32))
+        seen, expected, *_ = bare.step(np.zeros(1, np.float32))
+        assert reward == expected and not terminated and truncated == (step == 2)
+        np.testing.assert_array_equal(frame, before if truncated else seen)
+    assert TaskEnv(task, bare, 1000).max_steps == task.max_steps
+
+
 def survival(episodes: int) -> np.ndarray:
     task = TASKS["take_cover"]
-    environment = task.make()
-    lengths = [len(play(task, environment, task.policy("random"), seed, 2100).frames) for seed in range(episodes)]
+    environment = TaskEnv(task, task.make())
+    lengths = [len(play(environment, task.policy("random"), seed).frames) for seed in range(episodes)]
     environment.close()
     return np.array(lengths)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from wm_jax.rollouts.collect import play
+from wm_jax.rollouts.lanes import TaskEnv
 from wm_jax.tasks import load_task
 
 PROBE = str(Path(__file__).parents[1] / "probe_task.py")
@@ -13,10 +14,10 @@ PROBE = str(Path(__file__).parents[1] / "probe_task.py")
 
 def test_the_best_answer_is_far_from_chance() -> None:
     task = load_task(PROBE)
-    environment = task.make()
+    environment = TaskEnv(task, task.make())
 
     def episodes(policy: str) -> list:
-        return [play(task, environment, task.policy(policy), seed, 80) for seed in range(40)]
+        return [play(environment, task.policy(policy), seed) for seed in range(40)]
 
     best, chance = episodes("centre"), episodes("random")
     assert np.mean([episode.rewards.sum() for episode in best]) > 75
@@ -27,7 +28,7 @@ def test_the_best_answer_is_far_from_chance() -> None:
 
 def test_the_probe_is_fast() -> None:
     task = load_task(PROBE)
-    environment = task.make()
+    environment = TaskEnv(task, task.make())
     start = time.process_time()
-    steps = sum(len(play(task, environment, task.policy("held"), seed, 80).frames) for seed in range(40))
+    steps = sum(len(play(environment, task.policy("held"), seed).frames) for seed in range(40))
     assert steps / (time.process_time() - start) > 5000

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from wm_jax.errors import UserError
+from wm_jax.optimizers import OptimizerConfig
 from wm_jax.types import LatentStats
 from wm_jax.vision import Vision, VisionConfig, sample
 
@@ -132,3 +133,8 @@ def test_impossible_settings_are_refused_by_name(setting):
     wrong: dict[str, Any] = {setting: -1}
     with pytest.raises(UserError, match=f"vision.{setting} must be at least"):
         VisionConfig(**wrong)
+
+
+def test_impossible_settings_of_the_optimizer_are_refused_by_full_name():
+    with pytest.raises(UserError, match=r"vision\.optimizer\.learning_rate must be"):
+        VisionConfig(optimizer=OptimizerConfig(learning_rate=0.0))

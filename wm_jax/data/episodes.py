@@ -16,6 +16,7 @@ from wm_jax.data.records import (
     Header,
     checked_frame,
     damaged,
+    missing,
     open_records,
     read_episode,
     read_records,
@@ -38,9 +39,10 @@ class EpisodeStore:
         sizes = [entry.pop("bytes") for _, entry in entries]
         self.headers = [Header(**entry) for _, entry in entries]
         for path, size in zip(self.paths, sizes, strict=True):
-            found = path.stat().st_size if path.is_file() else None
-            if found != size:
-                raise damaged(path, f"{size} bytes", "no file" if found is None else f"{found} bytes")
+            if not path.is_file():
+                raise missing(path)
+            if path.stat().st_size != size:
+                raise damaged(path, f"{size} bytes", f"{path.stat().st_size} bytes")
         self.lengths = np.array([header.length for header in self.headers], np.int64)
         self.starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]]).astype(np.int64)
         self.number_of_frames = int(self.lengths.sum())
@@ -85,15 +87,18 @@ def split(number_of_episodes: int, fraction: float, seed: int) -> tuple[np.ndarr
 def _read_index(folder: Path) -> list[dict]:
     path = folder / INDEX
     if not path.is_file():
-        raise UserError(f"{path} does not exist: the episodes of {folder} were not collected to the end; collect first")
+        raise UserError(
+            f"{path} does not exist; run the same command again: it is rebuilt from the episodes, and only those that are "
+            "missing are recorded"
+        )
     try:
         entries = [json.loads(line) for line in path.read_text().splitlines()]
         for entry in entries:
             Header(**{key: value for key, value in entry.items() if key not in ("file", "bytes")})
             _ = entry["file"], entry["bytes"]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
-            f"{path} is damaged: expected one episode a line as JSON, found {error}; delete it and collect again: "
-            "it is rebuilt from the episodes, nothing is recorded twice"
+            f"{path} is damaged: expected one episode a line as JSON, found {error}; delete this file and run "
+            "the same command again: it is rebuilt from the episodes, none of which is recorded twice"
         ) from error
     return entries

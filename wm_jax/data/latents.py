@@ -1,7 +1,5 @@
 """Latents on disk: one safetensors file holds every recorded frame as V's float16 posterior."""
 
-import os
-import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +8,12 @@ from typing import NoReturn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
+from wm_jax.data.weights import load_weights, save_weights
 from wm_jax.errors import UserError
 from wm_jax.types import Latents, LatentStats
 
+REMEDY = "delete this file and run the same command again: the episodes are encoded anew"
 _FIELDS = {
     "mean": (np.float16, ("N", "Z")),
     "log_var": (np.float16, ("N", "Z")),
@@ -63,33 +61,14 @@ def save(path: Path, latents: Latents) -> None:
         "length": latents.length,
         "terminated": latents.terminated,
     }
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(arrays, partial, metadata={"crc32": str(_checksum(arrays))})
-        with open(partial, "rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error}; free space there or allow writing, then run again") from error
+    save_weights(path, arrays, {"content": "latents"})
 
 
 def load(path: Path) -> Latents:
     """The latents that `save` wrote; `UserError` where the file is missing, cut short, altered or inconsistent."""
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; encode the recorded episodes first")
-    try:
-        with safe_open(path, framework="np") as file:
-            names = file.keys()
-            arrays = {name: file.get_tensor(name) for name in names}
-            recorded = (file.metadata() or {}).get("crc32")
-    except (OSError, SafetensorError) as error:
-        _refuse(path, "a whole safetensors file", str(error))
+    remedy = REMEDY if path.is_file() else "run the same command again: the recorded episodes are encoded"
+    arrays, _ = load_weights(path, remedy)
     _check(path, arrays)
-    if recorded != str(_checksum(arrays)):
-        _refuse(path, f"contents with CRC-32 {recorded}", str(_checksum(arrays)))
     stats = LatentStats(mean=jnp.asarray(arrays.pop("mean")), log_var=jnp.asarray(arrays.pop("log_var")))
     return Latents(stats=stats, **{name: jnp.asarray(array) for name, array in arrays.items()})
 
@@ -135,7 +114,7 @@ def _half(name: str, values: np.ndarray) -> jax.Array:
 
 
 def _check(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Raise `UserError` unless the arrays are those of `_FIELDS`, finite, and the episodes tile the frames."""
+    """Raise `UserError` unless the arrays are those of `_FIELDS` and the episodes tile the frames."""
     if arrays.keys() != _FIELDS.keys():
         _refuse(path, f"the arrays {', '.join(sorted(_FIELDS))}", ", ".join(sorted(arrays)) or "none")
     sizes: dict[str, int] = {}
@@ -149,8 +128,6 @@ def _check(path: Path, arrays: dict[str, np.ndarray]) -> None:
         if array.dtype != dtype or array.shape != shape:
             expected = f"{np.dtype(dtype)} [{', '.join(map(str, known))}]"
             _refuse(path, f"{name} as {expected}", f"{array.dtype} {list(array.shape)}")
-        if not np.isfinite(array).all():
-            _refuse(path, f"{name} to be finite", f"{int((~np.isfinite(array)).sum())} values that are not")
     length = arrays["length"].astype(np.int64)
     tiled = np.array_equal(arrays["start"], np.cumsum(length) - length) and length.sum() == sizes["N"]
     if not tiled or not length.size or length.min() < 1:
@@ -158,14 +135,5 @@ def _check(path: Path, arrays: dict[str, np.ndarray]) -> None:
         _refuse(path, f"episodes of at least one frame that fill the {sizes['N']} frames one after the other", found)
 
 
-def _checksum(arrays: dict[str, np.ndarray]) -> int:
-    checksum = 0
-    for name in sorted(arrays):
-        checksum = zlib.crc32(arrays[name].data, checksum)
-    return checksum
-
-
 def _refuse(path: Path, expected: str, found: str) -> NoReturn:
-    raise UserError(
-        f"{path} is damaged: expected {expected}, found {found}; delete the file and encode the episodes again"
-    )
+    raise UserError(f"{path} is damaged: expected {expected}, found {found}; {REMEDY}")

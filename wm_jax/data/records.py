@@ -7,14 +7,15 @@ interleaved colours: green less its left neighbour, red less green, blue less gr
 """
 
 import json
-import os
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
+from wm_jax.data.files import replacing, write_atomically
 from wm_jax.errors import UserError
 from wm_jax.tasks import FRAME_SHAPE
 
@@ -104,38 +105,23 @@ def write_episode(folder: str | Path, number: int, episode: Episode) -> Header:
         terminated=episode.terminated,
         action_size=episode.actions.shape[1],
     )
-    path = episode_path(folder, number)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
+    with replacing(episode_path(folder, number)) as unfinished:
         _write_records(unfinished, header, episode)
-        _fsync(unfinished)
-        unfinished.replace(path)
-    except (OSError, RuntimeError, ValueError) as error:
-        unfinished.unlink(missing_ok=True)
-        reason = str(error).splitlines()[0]
-        raise UserError(f"cannot write {path}: {reason}; make room or check permissions, then go on") from error
     return header
 
 
 def _write_records(path: Path, header: Header, episode: Episode) -> None:
     path.touch()
-    writer = ArrayRecordWriter(str(path), "group_size:1,zstd:1,max_parallelism:1")
     try:
-        writer.write(json.dumps(asdict(header)).encode())
-        writer.write(episode.actions.astype("<f4").tobytes())
-        writer.write(episode.rewards.astype("<f4").tobytes())
-        for frame in episode.frames:
-            writer.write(encode_frame(frame))
-    finally:
-        writer.close()
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        with closing(ArrayRecordWriter(str(path), "group_size:1,zstd:1,max_parallelism:1")) as writer:
+            writer.write(json.dumps(asdict(header)).encode())
+            writer.write(episode.actions.astype("<f4").tobytes())
+            writer.write(episode.rewards.astype("<f4").tobytes())
+            for frame in episode.frames:
+                writer.write(encode_frame(frame))
+    except (RuntimeError, ValueError) as error:
+        # A full disk is none of `OSError` to ArrayRecord.
+        raise OSError(str(error).splitlines()[0]) from error
 
 
 def damaged(path: Path, expected: str, found: str) -> UserError:
@@ -143,10 +129,15 @@ def damaged(path: Path, expected: str, found: str) -> UserError:
     return UserError(f"{path} is damaged: expected {expected}, found {found}; {REMEDY}")
 
 
+def missing(path: Path) -> UserError:
+    """The error that names a file that is not there and says what to do."""
+    return UserError(f"{path} does not exist; run the same command again: the episode is recorded anew")
+
+
 def open_records(path: Path) -> ArrayRecordReader:
     """A reader for single records. Raises `UserError` where the file is missing or its end is."""
     if not path.is_file():
-        raise damaged(path, "a recorded episode", "no file")
+        raise missing(path)
     try:
         return ArrayRecordReader(str(path), "readahead_buffer_size:0,max_parallelism:0", file_reader_buffer_size=2**15)
     except (RuntimeError, ValueError) as error:
@@ -222,10 +213,5 @@ def write_index(folder: str | Path, headers: Sequence[Header]) -> Path:
         path = episode_path(folder, header.number)
         entry = asdict(header)
         lines.append(json.dumps({"file": path.name, **entry, "bytes": path.stat().st_size}) + "\n")
-    unfinished = folder / f".{INDEX}.unfinished"
-    try:
-        unfinished.write_text("".join(lines))
-        _fsync(unfinished)
-        return unfinished.replace(folder / INDEX)
-    except OSError as error:
-        raise UserError(f"cannot write {folder / INDEX}: {error.strerror}; make room, then go on") from error
+    write_atomically(folder / INDEX, "".join(lines).encode())
+    return folder / INDEX

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,19 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from wm_jax.data.files import write_atomically
 from wm_jax.errors import UserError
 
 SEPARATOR = "/"
+HEADER = "wm_jax"
+"""The only entry of the file's metadata: safetensors writes several in an order that differs from run to run."""
+REMEDY = "copy it again from where it came, or do the stage that writes it again with --stages NAME --redo"
 
 
-def _flatten(tree: Any) -> dict[str, np.ndarray]:
+def _flatten(tree: Any) -> dict[str, Any]:
+    """The leaves of a nested dict by their path."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {
-        SEPARATOR.join(str(getattr(part, "key", part)) for part in path): np.ascontiguousarray(np.asarray(leaf))
-        for path, leaf in leaves
-    }
+    return {SEPARATOR.join(str(getattr(part, "key", part)) for part in path): leaf for path, leaf in leaves}
 
 
 def _nest(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -35,60 +36,65 @@ def _nest(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     return tree
 
 
-def _checksum(arrays: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
+def _checksum(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> str:
+    """SHA-256 of all that the file says: `about`, and each array's name, type, shape and values."""
+    digest = hashlib.sha256(json.dumps(about).encode())
     for name in sorted(arrays):
         digest.update(f"{name}:{arrays[name].dtype}:{arrays[name].shape}".encode())
-        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+        digest.update(arrays[name].reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
 def save_weights(path: Path, tree: Any, about: dict[str, Any]) -> None:
-    """Write the nested dict `tree` of arrays and the JSON-like `about` to `path`, atomically."""
-    arrays = _flatten(tree)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    header = {"about": json.dumps(about), "sha256": _checksum(arrays)}
-    temporary.write_bytes(save(arrays, metadata=header))
-    os.replace(temporary, path)
+    """Write the nested dict `tree` of arrays and the JSON-like `about` to `path`, whole or not at all.
+
+    The same contents give the same bytes. Raises `UserError` where the disk is full or the folder not writable.
+    """
+    arrays = {name: np.asarray(leaf, order="C") for name, leaf in _flatten(tree).items()}
+    header = json.dumps({"about": about, "sha256": _checksum(arrays, about)})
+    write_atomically(path, save(arrays, metadata={HEADER: header}))
 
 
-def load_weights(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(nested dict of arrays, about) as `save_weights` wrote them. Raises `UserError` where the file is missing, no such
-    file, altered, or holds values that are not finite."""
-    remedy = "copy it again from where it came, or run the stage that writes it again"
+def load_weights(path: Path, remedy: str = REMEDY) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(nested dict of arrays, about) as `save_weights` wrote them.
+
+    Raises `UserError`, which ends with what to do (`remedy`), where the file is missing, no such file, altered, or holds
+    values that are not finite.
+    """
     if not path.is_file():
-        raise UserError(f"weights file {path} does not exist; {remedy}")
+        raise UserError(f"{path} does not exist; {remedy}")
     try:
         with safe_open(path, framework="numpy") as file:
-            header = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata, names = file.metadata() or {}, file.keys()
+            arrays = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
-        raise UserError(f"weights file {path} is damaged: expected safetensors, found {error}; {remedy}") from None
-    if "sha256" not in header or "about" not in header:
-        raise UserError(f"{path} was not written by wm-jax: expected a header with `about` and `sha256`; {remedy}")
-    found = _checksum(arrays)
-    if found != header["sha256"]:
+        raise UserError(f"{path} is damaged: expected safetensors, found {error}; {remedy}") from None
+    try:
+        header = json.loads(metadata[HEADER])
+        about, recorded = dict(header["about"]), str(header["sha256"])
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"weights file {path} was altered: expected SHA-256 {header['sha256'][:12]}…, found {found[:12]}…; {remedy}"
-        )
+            f"{path} is damaged or was not written by wm-jax: expected a header {HEADER} of JSON with `about` and "
+            f"`sha256`, found {type(error).__name__}: {error}; {remedy}"
+        ) from None
+    found = _checksum(arrays, about)
+    if found != recorded:
+        raise UserError(f"{path} was altered: expected SHA-256 {recorded[:12]}…, found {found[:12]}…; {remedy}")
     for name, array in arrays.items():
-        if not np.isfinite(np.asarray(array, np.float32)).all():
-            raise UserError(f"weights file {path}: {name} holds values that are not finite; {remedy}")
-    return _nest(arrays), json.loads(header["about"])
+        if not np.isfinite(array).all():
+            raise UserError(f"{path} is of no use: {name} holds values that are not finite; {remedy}")
+    return _nest(arrays), about
 
 
 def check_like(path: Path, tree: dict[str, Any], like: Any) -> dict[str, Any]:
     """`tree`, if it has the structure, shapes and types of `like` (arrays or `jax.ShapeDtypeStruct`). Raises `UserError`
     that names the first array that differs."""
-    expected = {
-        SEPARATOR.join(str(getattr(part, "key", part)) for part in key): leaf
-        for key, leaf in jax.tree_util.tree_leaves_with_path(like)
-    }
-    found = _flatten(tree)
+    expected, found = _flatten(like), _flatten(tree)
     for name in sorted(expected.keys() | found.keys()):
-        wanted = f"{expected[name].dtype}{list(expected[name].shape)}" if name in expected else "nothing"
-        present = f"{found[name].dtype}{list(found[name].shape)}" if name in found else "nothing"
+        wanted, present = (
+            f"{leaves[name].dtype}{list(leaves[name].shape)}" if name in leaves else "nothing"
+            for leaves in (expected, found)
+        )
         if wanted != present:
             raise UserError(
                 f"weights file {path} does not fit the experiment's settings: {name} expected {wanted}, found {present}; "

@@ -1,6 +1,6 @@
 """The dream: M as an environment with the actual one's interface, a population's rollouts in it, a Gymnasium face."""
 
-from wm_jax.dream.environment import Dream, DreamConfig, DreamState, WorldModel, sample_mixture
+from wm_jax.dream.environment import Dream, DreamConfig, DreamState, WorldModel
 from wm_jax.dream.gymnasium_face import DreamEnv, DreamVectorEnv
 from wm_jax.dream.rollout import DreamFitness, DreamScores, Trajectory, population_returns, trajectory
 
@@ -15,6 +15,5 @@ __all__ = [
     "Trajectory",
     "WorldModel",
     "population_returns",
-    "sample_mixture",
     "trajectory",
 ]

@@ -1,6 +1,7 @@
 """M: what happens next. The LSTM with a mixture density head, its loss, its training and how good it is."""
 
 from wm_jax.memory.evaluation import evaluate
+from wm_jax.memory.mixture import sample_mixture
 from wm_jax.memory.model import Memory, MemoryConfig
 from wm_jax.memory.train import (
     Chunk,
@@ -26,5 +27,6 @@ __all__ = [
     "evaluate",
     "init",
     "locate",
+    "sample_mixture",
     "train_step",
 ]

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wm_jax.memory.loss import gather, step_losses
+from wm_jax.memory.mixture import sample_mixture
 from wm_jax.memory.model import Memory
 from wm_jax.types import Array, Key, Latents, MemoryState, Mixture, Params
 
@@ -151,13 +152,13 @@ def _forecasts(memory: Memory, params: Params, latents: Latents, begins: Array, 
     seen = gather(latents, begins[:, None] + jnp.arange(BURN_IN), seen_key)
     state, _ = memory.unroll(params, memory.initial_state(begins.shape), seen.z, seen.action, seen.restart)
     first = memory.predict(params, state.h).next_z
-    first_z = _draw(first, first_key)
+    first_z = sample_mixture(first, 1.0, first_key)
 
     def step(carry: tuple[MemoryState, Array], ahead: Array) -> tuple[tuple[MemoryState, Array], Array]:
         state, z = carry
         frame = jnp.minimum(begins + BURN_IN + ahead, latents.action.shape[0] - 1)
         state, prediction = memory.step(params, state, z, latents.action[frame], jnp.zeros(begins.shape))
-        z = _draw(prediction.next_z, jax.random.fold_in(key, ahead))
+        z = sample_mixture(prediction.next_z, 1.0, jax.random.fold_in(key, ahead))
         return (state, z), _expected(prediction.next_z)
 
     _, rest = jax.lax.scan(step, (state, first_z), jnp.arange(max(HORIZONS) - 1))
@@ -168,14 +169,6 @@ def _forecasts(memory: Memory, params: Params, latents: Latents, begins: Array, 
 def _expected(mixture: Mixture) -> Array:
     """The mixture's mean [..., Z]."""
     return jnp.sum(jnp.exp(mixture.log_weights) * mixture.means, axis=-1)
-
-
-def _draw(mixture: Mixture, key: Key) -> Array:
-    """One z [..., Z] from the mixture."""
-    component_key, noise_key = jax.random.split(key)
-    chosen = jax.random.categorical(component_key, mixture.log_weights)[..., None]
-    mean, log_std = (jnp.take_along_axis(a, chosen, axis=-1)[..., 0] for a in (mixture.means, mixture.log_stds))
-    return mean + jnp.exp(log_std) * jax.random.normal(noise_key, mean.shape)
 
 
 def _mean(values: np.ndarray) -> float | None:

@@ -56,6 +56,7 @@ class MemoryConfig:
         require_range("memory.batch_size", self.batch_size, 1)
         require_range("memory.sequence_length", self.sequence_length, 1)
         require_range("memory.steps", self.steps, 0)
+        self.optimizer.check("memory.optimizer")
 
 
 class Network(nnx.Module):

@@ -1,9 +1,17 @@
 """The LSTM cell, and the cell along a sequence with a derivative that is fast."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
 from wm_jax.types import Array, MemoryState
+
+Unrolled = tuple[MemoryState, Array]
+"""What `unroll` gives, and in the backward pass the cotangents of it: the last state [B, H], each h [T, B, H]."""
+Residuals = tuple[Callable[[Unrolled], tuple[MemoryState, Array]], Array]
+"""What the forward pass keeps for the backward one: the pullback from `Unrolled` to the state [B, H] and the gates
+[T, B, 4H], and the h [T, B, H] that each step multiplied by the kernel."""
 
 
 def cell(gates: Array, c: Array) -> MemoryState:
@@ -19,7 +27,9 @@ def forget(state: MemoryState, restart: Array) -> MemoryState:
     return jax.tree.map(lambda array: jnp.where(keep, array, 0), state)
 
 
-def _scan(kernel: Array, state: MemoryState, gates: Array, restart: Array) -> tuple[MemoryState, Array]:
+def _scan(kernel: Array, state: MemoryState, gates: Array, restart: Array) -> Unrolled:
+    """`unroll`, with the derivative that JAX finds for it."""
+
     def step(state: MemoryState, inputs: tuple[Array, Array]) -> tuple[MemoryState, Array]:
         gates, restart = inputs
         state = forget(state, restart)
@@ -30,7 +40,7 @@ def _scan(kernel: Array, state: MemoryState, gates: Array, restart: Array) -> tu
 
 
 @jax.custom_vjp
-def unroll(kernel: Array, state: MemoryState, gates: Array, restart: Array) -> tuple[MemoryState, Array]:
+def unroll(kernel: Array, state: MemoryState, gates: Array, restart: Array) -> Unrolled:
     """The state after T steps, and the h [T, B, H] after each.
 
     Takes the recurrent weights [H, 4H], the state [B, H] before, the inputs' share of the gates [T, B, 4H] and
@@ -39,13 +49,15 @@ def unroll(kernel: Array, state: MemoryState, gates: Array, restart: Array) -> t
     return _scan(kernel, state, gates, restart)
 
 
-def _forward(kernel, state, gates, restart):
+def _forward(kernel: Array, state: MemoryState, gates: Array, restart: Array) -> tuple[Unrolled, Residuals]:
+    """`unroll` of the same arguments, and what its derivative needs."""
     output, pullback = jax.vjp(lambda state, gates: _scan(kernel, state, gates, restart), state, gates)
     before = jnp.concatenate([state.h[None], output[1][:-1]])
     return output, (pullback, jnp.where((restart == 0)[..., None], before, 0))
 
 
-def _backward(residuals, cotangents):
+def _backward(residuals: Residuals, cotangents: Unrolled) -> tuple[Array, MemoryState, Array, None]:
+    """The gradients by `unroll`'s arguments: kernel [H, 4H], state [B, H], gates [T, B, 4H], and none by restart."""
     # The scan's own derivative would add up the kernel's gradient step by step: T small products, T passes over
     # [H, 4H]. As gates = inputs + h @ kernel, the gradient by the gates gives it in one product at the end.
     pullback, before = residuals

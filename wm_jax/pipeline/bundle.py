@@ -13,12 +13,13 @@ import numpy as np
 
 from wm_jax.data.latents import build
 from wm_jax.data.weights import check_like, load_weights, save_weights
+from wm_jax.dream import DreamConfig
 from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment, from_dict, to_dict
 from wm_jax.pipeline import machine
 from wm_jax.pipeline.context import Context, Models
 from wm_jax.pipeline.evolving import load_agent, load_controller
-from wm_jax.pipeline.progress import Screen
+from wm_jax.pipeline.progress import Interrupt, Screen
 from wm_jax.pipeline.training import load_round_latents
 from wm_jax.rollouts.agent import Agent, AgentParams
 from wm_jax.run import RunDir, read_json
@@ -40,7 +41,7 @@ class Bundle:
     weights: np.ndarray
     """[D]: C's."""
     starts: Latents
-    """Short pieces of recorded episodes, `dream.burn_in` + 1 frames each: where dreams start."""
+    """Recorded episodes to start dreams from: a run's all, in a file short pieces of `dream.burn_in` + 1 frames."""
     about: dict[str, Any]
     """How C was chosen, and what it was made with."""
 
@@ -61,7 +62,7 @@ class Bundle:
             "vision": self.params.vision,
             "memory": self.params.memory,
             "controller": {"weights": self.weights},
-            "starts": _starts_as_arrays(self.starts),
+            "starts": _starts_as_arrays(choose_starts(self.starts, self.experiment.dream, seed=0)),
         }
         size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(tree))
         if size > LARGEST:
@@ -78,7 +79,7 @@ def load(path: Path) -> Bundle:
     if about.get("format") != FORMAT:
         raise UserError(f"{path} is no bundle: expected the format {FORMAT!r}, found {about.get('format')!r}; "
                         "make one by `wm-jax export RUN FILE.safetensors`")  # fmt: skip
-    experiment = from_dict(about.pop("config"), f"settings in {path}")
+    experiment = from_dict(about.pop("config", None), f"settings in {path}")
     models = Models(experiment)
     like = jax.eval_shape(
         lambda key: {
@@ -97,27 +98,28 @@ def load(path: Path) -> Bundle:
 def _from_run(run: RunDir) -> Bundle:
     path = run.path / "config.json"
     experiment = from_dict(read_json(path), str(path))
-    context = Context(experiment, Models(experiment), run, Screen())
+    context = Context(experiment, Models(experiment), run, Screen(), Interrupt())
     last = experiment.rounds.count - 1
     if not context.stage("controller", last).finished:
         raise UserError(f"{run.path} has no finished controller; run the same experiment again to finish its stages")
     _, params = load_agent(context, last)
     weights, chosen = load_controller(context, last)
-    starts = choose_starts(load_round_latents(context, last), experiment.dream.burn_in, context.seed("starts", last))
+    starts = load_round_latents(context, last)
     about = {"controller": chosen, "device": machine.device(), "versions": machine.versions()}
     return Bundle(experiment, params, weights, starts, about)
 
 
-def choose_starts(latents: Latents, burn_in: int, seed: int) -> Latents:
-    """At most `STARTS` pieces of `burn_in` + 1 frames: episodes' beginnings where there is no burn-in, else anywhere."""
+def choose_starts(latents: Latents, dream: DreamConfig, seed: int) -> Latents:
+    """At most `STARTS` pieces of `burn_in` + 1 frames, drawn as the dream draws where it starts: episodes' first frames, or
+    any frame with `burn_in` others before it."""
     start, length = np.asarray(latents.start), np.asarray(latents.length)
-    generator = np.random.default_rng(seed)
-    long = np.flatnonzero(length > burn_in)
-    episodes = (
-        generator.choice(long, STARTS) if burn_in else generator.choice(long, min(STARTS, len(long)), replace=False)
-    )
-    offsets = generator.integers(0, length[episodes] - burn_in) if burn_in else np.zeros(len(episodes), int)
-    return pieces(latents, start[episodes] + offsets, burn_in + 1)
+    if dream.start == "first":
+        places = start
+    else:
+        allowed = np.maximum(length - dream.burn_in, 0)
+        places = np.repeat(start - (np.cumsum(allowed) - allowed), allowed) + np.arange(allowed.sum())
+    chosen = np.random.default_rng(seed).choice(places, min(STARTS, len(places)), replace=False)
+    return pieces(latents, np.sort(chosen), dream.burn_in + 1)
 
 
 def pieces(latents: Latents, positions: np.ndarray, frames: int) -> Latents:

@@ -8,7 +8,7 @@ import numpy as np
 from wm_jax.data.records import Episode, episode_path, read_header, write_episode, write_index
 from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.evolving import load_agent, load_controller
-from wm_jax.pipeline.progress import Interrupt, Stopped
+from wm_jax.pipeline.progress import Stopped
 from wm_jax.rollouts.acting import Lanes, Tick
 from wm_jax.rollouts.agent import AgentDriver
 from wm_jax.rollouts.collect import Progress, collect, episode_seed
@@ -22,13 +22,13 @@ def record(context: Context, round_number: int, stage: StageDir) -> dict[str, An
 
 def _scripted(context: Context, stage: StageDir) -> dict[str, Any]:
     config, total = context.experiment.collect, context.experiment.collect.episodes
-    with Interrupt() as interrupt, context.screen.bar("collect, round 0", "frames", 0) as bar:
+    with context.screen.bar("collect, round 0", "frames", 0) as bar:
 
         def show(progress: Progress) -> None:
             expected = round(progress.frames / max(progress.episodes, 1) * total)
             bar.begin(progress.frames, expected)
             bar.update(progress.frames, f"episode {progress.episodes}/{total}, return {progress.mean_return:.1f}")
-            if interrupt.requested and progress.episodes < total:
+            if context.interrupt.requested and progress.episodes < total:
                 raise Stopped(f"stopped in {stage.name} after {progress.episodes} of {total} episodes; "
                               "the same command goes on from there")  # fmt: skip
 
@@ -49,7 +49,6 @@ def _with_controller(context: Context, round_number: int, stage: StageDir) -> di
     count = min(context.experiment.evaluate.environments, rounds.episodes)
     title = f"collect, round {round_number}"
     with (
-        Interrupt() as interrupt,
         context.screen.bar(title, "episodes", rounds.episodes) as bar,
         Lanes(context.experiment.task, count, context.screen.warn) as lanes,
     ):
@@ -58,7 +57,7 @@ def _with_controller(context: Context, round_number: int, stage: StageDir) -> di
 
             def tick(finished: int, first: int = first) -> None:
                 bar.update(first + finished)
-                if interrupt.requested:
+                if context.interrupt.requested:
                     raise Stopped(f"stopped in {stage.name} after {first} of {rounds.episodes} episodes; "
                                   "the same command goes on from there")  # fmt: skip
 

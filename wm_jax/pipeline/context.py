@@ -10,10 +10,9 @@ import numpy as np
 from wm_jax.controller import Controller
 from wm_jax.data.episodes import EpisodeStore, split
 from wm_jax.dream import Dream
-from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment
 from wm_jax.memory import Memory
-from wm_jax.pipeline.progress import Screen
+from wm_jax.pipeline.progress import Interrupt, Screen
 from wm_jax.run import RunDir, StageDir
 from wm_jax.tasks import Task, load_task
 from wm_jax.types import Key
@@ -38,11 +37,8 @@ class Models:
 
     @cached_property
     def memory(self) -> Memory:
-        """M. Raises `UserError` where the dream needs a reward that M does not predict."""
+        """M."""
         config = self.experiment.memory
-        if self.experiment.dream.reward == "predicted" and not config.predict_reward:
-            raise UserError("dream.reward is 'predicted' but memory.predict_reward is False; set it to True, or set "
-                            "dream.reward to 'survival'")  # fmt: skip
         return Memory(config, self.vision.config.latent_size, self.task.action_size, self.task.reward_range)
 
     @cached_property
@@ -65,6 +61,7 @@ class Context:
     models: Models
     run: RunDir
     screen: Screen
+    interrupt: Interrupt
 
     def stage(self, wing: str, round_number: int) -> StageDir:
         """The folder of a wing's stage."""

@@ -1,7 +1,6 @@
 """The stage that evolves C in the dream, and chooses which of the evaluated means is deployed."""
 
 import math
-import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -14,6 +13,7 @@ import numpy as np
 from wm_jax.controller import Evolution
 from wm_jax.data.weights import check_like, load_weights, save_weights
 from wm_jax.dream import DreamFitness, population_returns
+from wm_jax.errors import UserError
 from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.loop import Work, run_loop
 from wm_jax.pipeline.training import WEIGHTS, load_memory, load_round_latents, load_vision
@@ -24,6 +24,7 @@ from wm_jax.rollouts.evaluate import summary
 from wm_jax.run import StageDir, write_json
 from wm_jax.types import Latents, Params, Weights
 
+EVALUATIONS = "evaluations.json"
 GENERATIONS_IN_CALL = 5
 """At most this many generations run between two moments at which the loop can log, save or stop."""
 
@@ -63,28 +64,29 @@ def evolve(context: Context, round_number: int, stage: StageDir) -> dict[str, An
     in_call = math.gcd(config.generations, config.evaluate_every, GENERATIONS_IN_CALL)
     with ExitStack() as stack:
         validate = _validation(context, round_number, stack) if config.actual_episodes else None
-        advance = _Advance(context, round_number, stage, evolution, params, latents, in_call, validate)
+        advance = _Advance(context, round_number, evolution, params, latents, in_call, validate)
         work = Work(
-            title=f"C, round {round_number}", unit="generations", units=in_call, steps=config.generations // in_call,
-            advance_from=lambda start: advance, watch="mean", log_every=1,
-            evaluate_every=config.generations // in_call, evaluate=lambda state, done: {},
+            title=f"C, round {round_number}", unit="generations", units=1, steps=config.generations,
+            stride=in_call, advance_from=lambda start: advance, watch="mean", average=1,
+            evaluate_every=config.evaluate_every, evaluate=lambda state, done: advance.report,
+            result=lambda state: (state["means"], state["evolution"].mean, state["evolution"].C),
             remedy="look at M's held-out report: a dream whose rewards are not finite comes from M",
         )  # fmt: skip
-        state = run_loop(stage, work, state, context.screen, context.experiment.checkpoint_seconds)
-    chosen = _deploy(context, stage, jax.device_get(state))
-    shutil.rmtree(stage.checkpoints.folder)
-    return chosen
+        state = run_loop(stage, work, state, context.screen, context.interrupt, context.experiment.checkpoint_seconds)
+    return _deploy(context, stage, jax.device_get(state))
 
 
 class _Advance:
     """Some generations in one compiled call; where due, the mean's evaluation in the dream and the actual environment."""
 
     def __init__(
-        self, context: Context, round_number: int, stage: StageDir, evolution: Evolution, params: Params,
+        self, context: Context, round_number: int, evolution: Evolution, params: Params,
         latents: Latents, in_call: int, validate: Validate | None,
     ):  # fmt: skip
         models, self.config = context.models, context.experiment.evolve
-        self.stage, self.evolution, self.in_call, self.validate = stage, evolution, in_call, validate
+        self.evolution, self.in_call, self.validate = evolution, in_call, validate
+        self.report: dict[str, float] = {}
+        """The last evaluation of the mean."""
         self.key = context.key("generations", round_number)
         self.evaluation_key = context.key("evaluation of means", round_number)
         fitness = DreamFitness(models.dream, models.controller, self.config.rollouts)
@@ -99,10 +101,9 @@ class _Advance:
         evolved, metrics = self.evolution.generations(state["evolution"], self.fitness, self.key, self.in_call)
         done = begun + self.in_call
         state = {**state, "evolution": evolved}
-        metrics = jax.device_get(metrics)
         if done % self.config.evaluate_every == 0 or done == self.config.generations:
             state = self._evaluate(state, done, math.ceil(done / self.config.evaluate_every) - 1)
-        return state, {name: np.mean(values) for name, values in metrics.items()}
+        return state, metrics
 
     def _evaluate(self, state: Any, generation: int, slot: int) -> Any:
         mean = self.evolution.mean(state["evolution"])
@@ -110,6 +111,10 @@ class _Advance:
         results = {"means": mean, "dream": dream}
         if self.validate is not None:
             results["actual"] = jnp.asarray(self.validate(mean), jnp.float32)
+        self.report = {f"mean_{place}": float(results[place].mean()) for place in results if place != "means"}
+        if not all(map(math.isfinite, self.report.values())):
+            raise UserError(f"the mean of generation {generation} has a score that is not finite ({self.report}); "
+                            "look at M's held-out report: it comes from M")  # fmt: skip
         return {**state, **{name: state[name].at[slot].set(result) for name, result in results.items()}}
 
 
@@ -141,7 +146,7 @@ def _deploy(context: Context, stage: StageDir, state: Any) -> dict[str, Any]:
     ]
     best = int(np.argmax(state[config.select].mean(axis=1)))
     chosen = {"selected_by": config.select, "parameters": context.models.controller.size, **evaluations[best]}
-    write_json(stage.path / "evaluations.json", evaluations)
+    write_json(stage.path / EVALUATIONS, evaluations)
     save_weights(stage.path / "means.safetensors", {"means": state["means"]}, {"evaluations": evaluations})
     save_weights(stage.path / WEIGHTS, {"weights": state["means"][best]}, chosen)
     return chosen

@@ -10,7 +10,7 @@ import numpy as np
 from wm_jax.data.latents import build
 from wm_jax.dream import Dream, trajectory
 from wm_jax.pipeline.context import Context
-from wm_jax.pipeline.evolving import load_agent, load_controller
+from wm_jax.pipeline.evolving import EVALUATIONS, load_agent, load_controller
 from wm_jax.pipeline.training import encode_frames, reconstruct
 from wm_jax.report import figures
 from wm_jax.rollouts.acting import Lanes, Played
@@ -19,21 +19,20 @@ from wm_jax.run import read_json
 
 FRAMES = 300
 """Length of the film at most."""
-FRAMES_PER_SECOND = 50
 
 
 def draw_figures(context: Context, round_number: int) -> None:
     """Every figure of a finished run."""
     folder = context.run.figures
-    evaluations = read_json(context.stage("controller", round_number).path / "evaluations.json")
+    evaluations = read_json(context.stage("controller", round_number).path / EVALUATIONS)
     scores = read_json(context.run.path / "evaluation.json")
     figures.learning_curves(folder / "learning_curves.png", list(context.run.metrics()))
-    baseline = scores[context.experiment.evaluate.baseline]
-    figures.dream_beside_actual(folder / "dream_beside_actual.png", evaluations, baseline)
+    baselines = [scores[name] for name in context.experiment.evaluate.baselines]
+    figures.dream_beside_actual(folder / "dream_beside_actual.png", evaluations, baselines)
     figures.returns_histogram(folder / "returns.png", scores)
     panels = make_film(context, round_number)
     figures.strip(folder / "film_strip.png", panels)
-    figures.film(folder / "film.gif", panels, FRAMES_PER_SECOND)
+    figures.film(folder / "film.gif", panels, context.models.task.frames_per_second)
 
 
 def make_film(context: Context, round_number: int) -> dict[str, np.ndarray]:

@@ -1,12 +1,12 @@
 """The one resumable loop that V's training, M's training and C's evolution share."""
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from wm_jax.errors import UserError
@@ -15,7 +15,7 @@ from wm_jax.run import StageDir
 
 Metrics = dict[str, Any]
 Advance = Callable[[Any], tuple[Any, Metrics]]
-"""One step: state → (state, metrics). The old state may be donated."""
+"""Some steps: state → (state, metrics). The old state may be donated."""
 
 
 @dataclass(frozen=True)
@@ -28,44 +28,51 @@ class Work:
     units: int
     """Units in one step."""
     steps: int
+    stride: int
+    """Steps that one call of `Advance` does; where more than 1, its metrics are stacked [stride]."""
     advance_from: Callable[[int], Advance]
     """Given the number of steps already done, what does the next ones."""
     watch: str
     """The metric shown beside the bar."""
-    log_every: int
-    """Steps between two logged lines; metrics are averaged over them, and checked to be finite."""
+    average: int
+    """Metrics are logged, and checked to be finite, as means over so many steps."""
     evaluate_every: int
     evaluate: Callable[[Any, int], Metrics]
-    """(state, steps done) → metrics on held-out data, logged every `evaluate_every` steps and at the end."""
+    """(state, steps done) → metrics on held-out data, logged every `evaluate_every` steps and at the end; may be empty."""
+    result: Callable[[Any], Any]
+    """The part of the state that must be finite to be worth saving."""
     remedy: str
     """What a user can do where the numbers are not finite."""
 
 
-def run_loop(stage: StageDir, work: Work, state: Any, screen: Screen, checkpoint_seconds: float) -> Any:
+def run_loop(
+    stage: StageDir, work: Work, state: Any, screen: Screen, interrupt: Interrupt, checkpoint_seconds: float
+) -> Any:
     """Do `work` from the stage's last checkpoint, or from `state`, and return the final state, which is also saved.
 
-    Raises `Stopped` after Ctrl-C, when the state is saved, and `UserError` where a metric is not finite: the last good
-    checkpoint is kept.
+    Raises `Stopped` after Ctrl-C, when the state is saved, and `UserError` where a metric or the result is not finite: the
+    last good checkpoint is kept.
     """
     done, state = stage.checkpoints.load_last(state, screen.warn) or (0, state)
     stage.run.drop_metrics(stage.name, after=done)
     advance = work.advance_from(done)
     saved, saved_at, pending = done, time.monotonic(), []
-    with Interrupt() as interrupt, screen.bar(work.title, work.unit, work.steps * work.units, done * work.units) as bar:
+    with screen.bar(work.title, work.unit, work.steps * work.units, done * work.units) as bar:
         while done < work.steps:
             state, metrics = advance(state)
             pending.append(metrics)
-            done += 1
+            done += work.stride
             evaluating = done % work.evaluate_every == 0 or done == work.steps
-            if not (done % work.log_every == 0 or evaluating or interrupt.requested):
+            if not (done % work.average == 0 or evaluating or interrupt.requested):
                 continue
-            means = _log(stage, work, pending, done, saved)
+            shown = _log(stage, work, pending, done, saved)
             pending = []
-            if evaluating:
-                stage.log(done, work.evaluate(state, done))
-            bar.update(done * work.units, f"{work.watch} {means[work.watch]:.4g}")
+            if evaluating and (report := work.evaluate(state, done)):
+                stage.log(done, report)
+            bar.update(done * work.units, f"{work.watch} {shown:.4g}")
             late = time.monotonic() - saved_at > checkpoint_seconds
             if late or interrupt.requested or done == work.steps:
+                _check_result(stage, work, state, done, saved)
                 stage.checkpoints.save(done, state)
                 saved, saved_at = done, time.monotonic()
             if interrupt.requested and done < work.steps:
@@ -75,16 +82,30 @@ def run_loop(stage: StageDir, work: Work, state: Any, screen: Screen, checkpoint
     return state
 
 
-def _log(stage: StageDir, work: Work, pending: list[Metrics], done: int, saved: int) -> Metrics:
-    """Log the mean of the pending steps' metrics. Raises `UserError` at the first step that is not finite."""
+def _log(stage: StageDir, work: Work, pending: list[Metrics], done: int, saved: int) -> float:
+    """Log the pending steps' metrics; returns the last logged value of the watched one. Raises `UserError` at the first
+    step that is not finite."""
     fetched = jax.device_get(pending)
-    for step, metrics in enumerate(fetched, start=done - len(fetched) + 1):
-        for name, value in metrics.items():
-            if not np.isfinite(value).all():
-                raise UserError(
-                    f"{stage.name}: {name} is not finite at step {step} (found {value}); the state of step {saved} "
-                    f"is kept in {stage.checkpoints.folder}; {work.remedy}"
-                )
-    means = {name: math.fsum(float(metrics[name]) for metrics in fetched) / len(fetched) for name in fetched[0]}
-    stage.log(done, means)
-    return means
+    rows = {name: np.concatenate([np.atleast_1d(metrics[name]) for metrics in fetched]) for name in fetched[0]}
+    first = done - len(rows[work.watch]) + 1
+    for name, values in rows.items():
+        if not np.isfinite(values).all():
+            at = int(np.flatnonzero(~np.isfinite(values))[0])
+            raise UserError(
+                f"{stage.name}: {name} is not finite at step {first + at} (found {values[at]}); the state of step {saved} "
+                f"is kept in {stage.checkpoints.folder}; {work.remedy}"
+            )
+    if work.average > 1:
+        rows, first = {name: np.mean(values, keepdims=True) for name, values in rows.items()}, done
+    for i in range(len(rows[work.watch])):
+        stage.log(first + i, {name: values[i] for name, values in rows.items()})
+    return float(rows[work.watch][-1])
+
+
+def _check_result(stage: StageDir, work: Work, state: Any, done: int, saved: int) -> None:
+    """Raise `UserError` where the state is not worth saving: a finite loss can have a gradient that is not."""
+    if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(work.result(state))):
+        raise UserError(
+            f"{stage.name}: the weights are not finite at step {done}; the state of step {saved} is kept in "
+            f"{stage.checkpoints.folder}; {work.remedy}"
+        )

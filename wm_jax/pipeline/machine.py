@@ -3,10 +3,12 @@
 import os
 import platform
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import jax
+
+import wm_jax
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "evosax", "gymnasium", "vizdoom", "numpy")
 
@@ -27,7 +29,14 @@ def device() -> str:
 def versions() -> dict[str, str]:
     """{"wm-jax", "python", and each package that computes: its version}."""
     return {
-        "wm-jax": version("wm-jax"),
+        "wm-jax": wm_jax.__version__,
         "python": sys.version.split()[0],
-        **{package: version(package) for package in PACKAGES},
+        **{package: _version(package) for package in PACKAGES},
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from wm_jax.errors import UserError
+from wm_jax.errors import require_range
 from wm_jax.pipeline import machine
 from wm_jax.pipeline.bundle import Bundle
 from wm_jax.pipeline.context import Context
@@ -16,35 +16,37 @@ from wm_jax.rollouts.agent import AgentDriver
 from wm_jax.rollouts.config import require_fresh
 from wm_jax.run import StageDir, read_json, write_json
 
+SCORES = "evaluation.json"
+
 
 def evaluate(context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
-    """Score the deployed controller and the baseline on the same fresh episodes; write evaluation.json."""
+    """Score the deployed controller and the baselines on the same fresh episodes."""
     config, task = context.experiment.evaluate, context.models.task
     agent, params = load_agent(context, round_number)
     weights, chosen = load_controller(context, round_number)
     drivers: dict[str, Driver] = {
-        config.baseline: ScriptedDriver(task, config.baseline),
-        "controller": AgentDriver(agent, params, weights[None]),
+        name: ScriptedDriver(task.policy(name, context.experiment.collect)) for name in config.baselines
     }
+    drivers["controller"] = AgentDriver(agent, params, weights[None])
     seeds = range(config.seed, config.seed + config.episodes)
     results = {}
     with Lanes(context.experiment.task, min(config.environments, len(seeds)), context.screen.warn) as lanes:
         for name, driver in drivers.items():
-            results[name] = play(lanes, driver, seeds, context.screen, name, stage)
+            results[name] = play(lanes, driver, seeds, context.screen, context.interrupt, name, stage)
     results["controller"] |= {"selected_by": chosen["selected_by"], "generation": chosen["generation"],
                               "dream": chosen["dream"], "validation": chosen["actual"]}  # fmt: skip
-    write_json(context.run.path / "evaluation.json", results)
+    write_json(stage.path / SCORES, results)
     return {name: {key: score[key] for key in ("mean", "sd", "se", "n")} for name, score in results.items()}
 
 
 def play(
-    lanes: Lanes, driver: Driver, seeds: range, screen: Screen, name: str, stage: StageDir | None
+    lanes: Lanes, driver: Driver, seeds: range, screen: Screen, interrupt: Interrupt, name: str, stage: StageDir | None
 ) -> dict[str, Any]:
     """One policy's score on the episodes of `seeds`. With a stage's folder, finished blocks of episodes survive a kill."""
     path = stage.path / f"{name}.json" if stage else None
     done = read_json(path) if path and path.exists() else []
     counted = sum(len(block) for block in done)
-    with Interrupt() as interrupt, screen.bar(f"score of {name}", "episodes", len(seeds), counted) as bar:
+    with screen.bar(f"score of {name}", "episodes", len(seeds), counted) as bar:
 
         def save(blocks: list[list[float]]) -> None:
             if path:
@@ -65,11 +67,10 @@ def play(
 def score_bundle(bundle: Bundle, episodes: int, seed: int, screen: Screen) -> dict[str, Any]:
     """The score of a run's or a bundle's controller on the episodes of seeds `seed` … Raises `UserError` for seeds that
     controllers are selected on."""
-    if episodes < 1:
-        raise UserError(f"--episodes must be at least 1, found {episodes}")
+    require_range("--episodes", episodes, 1)
     require_fresh("--seed", seed, episodes)
     seeds = range(seed, seed + episodes)
     driver = AgentDriver(bundle.agent, bundle.params, np.asarray(bundle.weights)[None])
     count = min(bundle.experiment.evaluate.environments, episodes)
-    with Lanes(bundle.experiment.task, count, screen.warn) as lanes:
-        return play(lanes, driver, seeds, screen, "controller", None)
+    with Interrupt() as interrupt, Lanes(bundle.experiment.task, count, screen.warn) as lanes:
+        return play(lanes, driver, seeds, screen, interrupt, "controller", None)

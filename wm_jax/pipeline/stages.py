@@ -19,14 +19,18 @@ FIRST_ROUND = {
     "vision": ("held_out", "vision."),
     "encode": (),
     "memory": ("memory.",),
-    "evolve": ("dream.", "controller.", "evolve."),
+    # How many lanes act side by side changes the last bits of what C does.
+    "evolve": ("dream.", "controller.", "evolve.", "evaluate.environments"),
     "evaluate": ("evaluate.",),
 }
 """Settings, by name or group, that a stage of the first round depends on, beside those of the stages before it."""
 
 LATER_ROUNDS = {
     **FIRST_ROUND,
-    "collect": ("rounds.episodes", "rounds.action_noise", "rounds.random_stretches", "rounds.stretch_length"),
+    "collect": (
+        *("rounds.episodes", "rounds.action_noise", "rounds.random_stretches", "rounds.stretch_length"),
+        "evaluate.environments",
+    ),
     "vision": ("rounds.vision_steps", "rounds.new_share"),
     "memory": ("rounds.memory_steps", "rounds.new_share"),
 }
@@ -67,11 +71,13 @@ def plan(experiment: Experiment) -> list[Step]:
 
 
 def stale(experiment: Experiment, run: RunDir) -> list[tuple[Step, str]]:
-    """The stages whose results do not belong to these settings, each with the reason."""
+    """The stages that were begun with other settings than these, or on results that are gone, each with the reason."""
     found: list[tuple[Step, str]] = []
+    unfinished: Step | None = None
     for step in plan(experiment):
         record = step.folder(run).record
         if record is None:
+            unfinished = unfinished or step
             continue
         before, now = record["settings"], step.settings(experiment)
         changes = [
@@ -83,16 +89,20 @@ def stale(experiment: Experiment, run: RunDir) -> list[tuple[Step, str]]:
             found.append((step, "; ".join(changes)))
         elif found:
             found.append((step, f"depends on {found[0][0]}"))
+        elif unfinished:
+            found.append((step, f"depends on {unfinished}, whose result is not there"))
+        if not record["finished"]:
+            unfinished = unfinished or step
     return found
 
 
 def choose(experiment: Experiment, run: RunDir, names: tuple[str, ...], redo: bool) -> list[Step]:
-    """The steps to run now. Clears what is to be done anew; raises `UserError` where stages are stale and nobody said
-    what to do, or where a chosen stage lacks those before it."""
+    """The steps to run now; with `redo`, clears what is to be done anew, once it is sure that the rest can be done.
+
+    Raises `UserError` where stages are stale and nobody said what to do, or where a named stage lacks those before it.
+    """
     for name in names:
         require_choice("--stages", name, STAGES)
-    steps = plan(experiment)
-    chosen = [step for step in steps if not names or step.stage in names]
     old = stale(experiment, run)
     if old and not redo:
         lines = "\n".join(f"  {step}: {reason}" for step, reason in old)
@@ -100,14 +110,36 @@ def choose(experiment: Experiment, run: RunDir, names: tuple[str, ...], redo: bo
             f"the settings of {run.path} changed under stages that were begun with others:\n{lines}\n"
             "nothing was done; add --redo to do these stages again, give another --run-dir, or set the settings back"
         )
-    if redo:
-        again = {step for step, _ in old} | ({steps[steps.index(chosen[0])]} if names else set())
-        first = min((steps.index(step) for step in again), default=len(steps))
-        for step in steps[first:]:
-            step.folder(run).clear()
-    for step in chosen:
-        missing = [s for s in steps[: steps.index(step)] if s not in chosen and not s.folder(run).finished]
-        if missing:
-            raise UserError(f"{step} needs the result of {missing[0]}, which is not finished in {run.path}; "
-                            f"run that stage first, or leave out --stages")  # fmt: skip
+    again = _again(experiment, run, names, [step for step, _ in old]) if redo else []
+    chosen = _possible(experiment, run, names, again)
+    # The last first: a kill in between leaves no result behind whose origin is gone.
+    for step in reversed(again):
+        step.folder(run).clear()
+    return chosen
+
+
+def _again(experiment: Experiment, run: RunDir, names: tuple[str, ...], old: list[Step]) -> list[Step]:
+    """The first stage that is stale, or named and finished, and all after it."""
+    steps = plan(experiment)
+    first = [step for step in steps if step in old or (step.stage in names and step.folder(run).finished)]
+    return steps[steps.index(first[0]) :] if first else []
+
+
+def _possible(experiment: Experiment, run: RunDir, names: tuple[str, ...], again: list[Step]) -> list[Step]:
+    """The named steps (all, unless any are named) whose predecessors are finished or run before them. A stage of a later
+    round is left out where they are not; in its first round that is an error."""
+    steps, chosen, met = plan(experiment), [], set()
+    for index, step in enumerate(steps):
+        if names and step.stage not in names:
+            continue
+        done = [s in chosen or (s not in again and s.folder(run).finished) for s in steps[:index]]
+        if all(done):
+            chosen.append(step)
+        elif step.stage not in met:
+            missing = steps[done.index(False)]
+            raise UserError(
+                f"{step} needs the result of {missing}, which is not finished in {run.path}; run that stage first, "
+                "or leave out --stages"
+            )
+        met.add(step.stage)
     return chosen

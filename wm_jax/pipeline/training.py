@@ -1,6 +1,5 @@
 """The stages that train V, encode every frame with it, and train M."""
 
-import shutil
 from functools import partial
 from typing import Any
 
@@ -15,7 +14,7 @@ from wm_jax.data.frames import frame_batches
 from wm_jax.data.weights import check_like, load_weights, save_weights
 from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.loop import Metrics, Work, run_loop
-from wm_jax.pipeline.progress import Interrupt, Stopped
+from wm_jax.pipeline.progress import Stopped
 from wm_jax.report import figures
 from wm_jax.run import StageDir
 from wm_jax.types import Latents, LatentStats, Params
@@ -74,25 +73,25 @@ def train_vision(context: Context, round_number: int, stage: StageDir) -> dict[s
     def evaluate(state: Any, done: int) -> Metrics:
         if frames is None:
             return {}
-        metrics = vision_wing.evaluate(model, state.params, frames, key)
+        metrics = vision_wing.evaluate(model, state.params, frames, context.key("vision report", 0))
         pictures = frames[_spread(len(frames), PICTURES)]
         name = f"reconstructions-round{round_number}-step{done:07d}.png"
         figures.reconstructions(context.run.figures / name, pictures, reconstruct(model, state.params, pictures))
         return {f"held_out_{name}": value for name, value in metrics.items()}
 
     work = Work(
-        title=f"V, round {round_number}", unit="images", units=config.batch_size, steps=steps, advance_from=advance_from,
-        watch="reconstruction", log_every=50, evaluate_every=min(epoch, steps), evaluate=evaluate,
+        title=f"V, round {round_number}", unit="images", units=config.batch_size, steps=steps, stride=1,
+        advance_from=advance_from, watch="reconstruction", average=50, evaluate_every=min(epoch, steps),
+        evaluate=evaluate, result=lambda state: state.params,
         remedy="lower vision.optimizer.learning_rate and run it again with --redo",
     )  # fmt: skip
     state = (
-        vision_wing.init(model, key)
+        vision_wing.init(model, context.key("vision init", 0))
         if round_number == 0
         else vision_wing.continue_from(model, load_vision(context, round_number - 1))
     )
-    state = run_loop(stage, work, state, context.screen, context.experiment.checkpoint_seconds)
+    state = run_loop(stage, work, state, context.screen, context.interrupt, context.experiment.checkpoint_seconds)
     save_weights(stage.path / WEIGHTS, state.params, {"model": "vision"})
-    shutil.rmtree(stage.checkpoints.folder)
     return {"steps": steps, **_last(context, stage)}
 
 
@@ -115,16 +114,16 @@ def encode(context: Context, round_number: int, stage: StageDir) -> dict[str, An
     params = load_vision(context, round_number)
     first = 0 if changed else len(store) - context.episodes_in(round_number)
     parts = [range(i, min(i + EPISODES_IN_PART, len(store))) for i in range(first, len(store), EPISODES_IN_PART)]
-    folder = stage.path / "parts"
+    folder = stage.work / "parts"
     folder.mkdir(parents=True, exist_ok=True)
     total = int(store.lengths[first:].sum())
-    with Interrupt() as interrupt, context.screen.bar(f"encode, round {round_number}", "frames", total) as bar:
+    with context.screen.bar(f"encode, round {round_number}", "frames", total) as bar:
         for part in parts:
             path = folder / f"{part.start:06d}.safetensors"
             if not path.exists():
                 latents_file.save(path, encode_episodes(context, params, store, part))
             bar.update(int(store.lengths[first : part.stop].sum()))
-            if interrupt.requested and part.stop < len(store):
+            if context.interrupt.requested and part.stop < len(store):
                 raise Stopped(f"stopped in {stage.name} at episode {part.stop} of {len(store)}; "
                               "the same command goes on from there")  # fmt: skip
     pieces = [latents_file.load(folder / f"{part.start:06d}.safetensors") for part in parts]
@@ -132,7 +131,6 @@ def encode(context: Context, round_number: int, stage: StageDir) -> dict[str, An
         pieces.insert(0, latents_file.load(context.stage("latents", round_number - 1).path / LATENTS))
     latents = latents_file.concatenate(pieces)
     latents_file.save(stage.path / LATENTS, latents)
-    shutil.rmtree(folder)
     return {"frames": int(latents.length.sum()), "episodes": len(latents.length)}
 
 
@@ -172,22 +170,23 @@ def train_memory(context: Context, round_number: int, stage: StageDir) -> dict[s
         return lambda state: memory_wing.train_step(model, state, latents, next(stream), key)
 
     def evaluate(state: Any, done: int) -> Metrics:
-        report = memory_wing.evaluate(model, state.params, held_out, key) if len(held_out.length) else {}
+        report_key = context.key("memory report", 0)
+        report = memory_wing.evaluate(model, state.params, held_out, report_key) if len(held_out.length) else {}
         return {f"held_out_{name}": value for name, value in report.items()}
 
     work = Work(
         title=f"M, round {round_number}", unit="frames", units=config.batch_size * config.sequence_length, steps=steps,
-        advance_from=advance_from, watch="nll", log_every=20, evaluate_every=max(1, min(steps, max(chunks, steps // 5))),
-        evaluate=evaluate, remedy="lower memory.optimizer.learning_rate or set its clip, and run it again with --redo",
+        stride=1, advance_from=advance_from, watch="nll", average=20, evaluate=evaluate,
+        evaluate_every=max(1, min(steps, max(chunks, steps // 5))), result=lambda state: state.params,
+        remedy="lower memory.optimizer.learning_rate or set its clip, and run it again with --redo",
     )  # fmt: skip
     state = (
-        memory_wing.init(model, key)
+        memory_wing.init(model, context.key("memory init", 0))
         if round_number == 0
         else memory_wing.continue_from(model, load_memory(context, round_number - 1))
     )
-    state = run_loop(stage, work, state, context.screen, context.experiment.checkpoint_seconds)
+    state = run_loop(stage, work, state, context.screen, context.interrupt, context.experiment.checkpoint_seconds)
     save_weights(stage.path / WEIGHTS, state.params, {"model": "memory"})
-    shutil.rmtree(stage.checkpoints.folder, ignore_errors=True)
     return {"steps": steps, **_last(context, stage)}
 
 

@@ -1,6 +1,7 @@
 """The figures of a run, as PNG and GIF files."""
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def learning_curves(path: Path, metrics: Sequence[dict[str, Any]]) -> None:
     _save(figure, path)
 
 
-def dream_beside_actual(path: Path, evaluations: Sequence[dict[str, Any]], baseline: dict[str, Any] | None) -> None:
+def dream_beside_actual(path: Path, evaluations: Sequence[dict[str, Any]], baselines: Sequence[dict[str, Any]]) -> None:
     """The evaluated means' score in the dream beside that in the actual environment, over generations (± one standard
     error). Where the first rises and the second falls, C has learned to cheat its dream."""
     figure, axis = plt.subplots(figsize=(7, 4))
@@ -63,9 +64,9 @@ def dream_beside_actual(path: Path, evaluations: Sequence[dict[str, Any]], basel
             errors = [value["se"] for value in values]
             label = f"{place} (n = {values[0]['n']})"
             axis.errorbar(generations, means, errors, marker="o", capsize=3, color=COLOURS[place], label=label)
-    if baseline is not None:
+    for baseline, style in zip(baselines, cycle(["--", ":", "-."]), strict=False):
         label = f"{baseline['policy']} policy, actual (n = {baseline['n']})"
-        axis.axhline(baseline["mean"], linestyle="--", color=COLOURS["baseline"], label=label)
+        axis.axhline(baseline["mean"], linestyle=style, color=COLOURS["baseline"], label=label)
     axis.set(xlabel="generation", ylabel="return", title="The mean's score in its dream and in the actual environment")
     axis.legend()
     _save(figure, path)

@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv
 
 from wm_jax.errors import UserError
-from wm_jax.rollouts.lanes import close_lanes, open_lanes
-from wm_jax.tasks import Task
+from wm_jax.rollouts.lanes import LaneEnvs, WorkerDied
+from wm_jax.tasks import ScriptedPolicy
 from wm_jax.tasks.task import Act
 
 ATTEMPTS = 3
@@ -38,8 +37,8 @@ class Driver(Protocol):
 class ScriptedDriver:
     """A task's scripted policy, drawn anew for every episode from the episode's seed."""
 
-    def __init__(self, task: Task, policy: str):
-        self.policy = task.policy(policy)
+    def __init__(self, policy: ScriptedPolicy):
+        self.policy = policy
 
     def open(self, lanes: int) -> None:
         """Make room for `lanes` lanes."""
@@ -71,19 +70,18 @@ class Played:
 
 
 class Lanes:
-    """Lanes that stay open over many blocks of episodes; a worker that dies is named and all lanes are replaced."""
+    """Lanes that are opened at the first block of episodes and stay open over many; a worker that dies is named and all
+    lanes are replaced."""
 
     def __init__(self, task_name: str, count: int, warn: Callable[[str], None], max_steps: int | None = None):
         self.task_name, self.count, self.warn, self.max_steps = task_name, count, warn, max_steps
-        self.environments: AsyncVectorEnv | None = None
+        self.environments: LaneEnvs | None = None
 
     def __enter__(self) -> "Lanes":
-        self.environments = open_lanes(self.task_name, self.count, max_steps=self.max_steps)
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        assert self.environments is not None
-        close_lanes(self.environments, broken=kind is not None)
+        self._close(broken=kind is not None)
 
     def play(
         self,
@@ -94,31 +92,31 @@ class Lanes:
     ) -> list[Played]:
         """Play episodes (environment seed, row of the controller), in order. The result depends on nothing but the driver,
         the episodes and the number of lanes. `tick` is told after every step how many episodes are finished; what it
-        raises ends the play. Raises `UserError` where workers keep dying."""
-        for _ in range(ATTEMPTS):
-            assert self.environments is not None, "play() is called inside the with-block"
+        raises ends the play. Raises `UserError` where a worker does, or where workers die or fail again and again."""
+        message = ""
+        for attempt in range(1, ATTEMPTS + 1):
             try:
+                if self.environments is None:
+                    self.environments = LaneEnvs(self.task_name, self.count, self.max_steps)
                 return _lockstep(self.environments, driver, episodes, record, tick)
-            except (EOFError, ConnectionError, BrokenPipeError):
-                self.warn(f"{self._dead()} while playing {self.task_name}; replaced, its episodes begin again")
-                close_lanes(self.environments, broken=True)
-                self.environments = open_lanes(self.task_name, self.count, max_steps=self.max_steps)
+            except WorkerDied as death:
+                message = f"{death} while playing {self.task_name}"
+                self._close(broken=True)
+                if attempt < ATTEMPTS:
+                    self.warn(f"{message}; replaced, its episodes begin again")
         raise UserError(
-            f"workers of {self.task_name} died {ATTEMPTS} times in the same episodes (seeds "
-            f"{episodes[0][0]} to {episodes[-1][0]}); check memory and the environment's installation"
+            f"{message}; the same episodes (seeds {episodes[0][0]} to {episodes[-1][0]}) were tried {ATTEMPTS} times and "
+            "are given up; check memory and the environment's installation"
         )
 
-    def _dead(self) -> str:
-        assert self.environments is not None
-        for lane, process in enumerate(self.environments.processes):
-            process.join(timeout=1.0 if lane == 0 else 0.0)
-            if not process.is_alive():
-                return f"worker {lane} (pid {process.pid}) died with exit code {process.exitcode}"
-        return "a worker broke its connection"
+    def _close(self, broken: bool) -> None:
+        if self.environments is not None:
+            self.environments.close(terminate=broken)
+            self.environments = None
 
 
 def _lockstep(
-    environments: AsyncVectorEnv, driver: Driver, episodes: Sequence[tuple[int, int]], record: bool, tick: Tick
+    environments: LaneEnvs, driver: Driver, episodes: Sequence[tuple[int, int]], record: bool, tick: Tick
 ) -> list[Played]:
     """All episodes: every lane takes the next one in line when its own is over."""
     lanes = environments.num_envs

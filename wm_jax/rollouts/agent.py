@@ -131,7 +131,8 @@ class AgentDriver:
         weights = np.zeros((len(lanes), self.table.shape[1]), np.float32)
         for lane, (seed, row) in episodes.items():
             lanes[lane], seeds[lane], weights[lane] = True, seed, self.table[row]
-            self.generators[lane] = np.random.default_rng(seed)
+            # Of its own: with the seed alone it would draw the very numbers that the environment draws.
+            self.generators[lane] = np.random.default_rng([seed, 2])
             self.left[lane] = 0
         self.state = begin(self.state, lanes, weights, seeds)
 

@@ -10,16 +10,18 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import gymnasium
 import numpy as np
 
 from wm_jax.data.records import Episode, Header, episode_path, read_header, write_episode, write_index
 from wm_jax.errors import UserError, require_range
+from wm_jax.rollouts.lanes import TaskEnv
 from wm_jax.rollouts.workers import run_jobs, serve
 from wm_jax.tasks import FRAME_SHAPE, PolicySettings, ScriptedPolicy, Task, load_task
 
 ATTEMPTS_ALLOWED = 1000
 """Episodes too short in a row before it is said that the settings cannot be met."""
+FIRST_SEED = 2**30
+"""Environment seeds of recorded episodes stand from here on; those below are left for validation and scores."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class CollectConfig(PolicySettings):
     backend: str | None = None
     """Which of the task's backends; the reference unless given."""
     workers: int = 0
-    """Processes that play; 0 for one a core. The data do not depend on it."""
+    """Processes that play; 0 for one for each core that may be used. The data do not depend on it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,44 +60,37 @@ class Progress:
     """Of the episodes so far; 0 while there is none."""
 
 
-def play(
-    task: Task,
-    environment: gymnasium.Env,
-    policy: ScriptedPolicy,
-    seed: int,
-    max_steps: int,
-    room: np.ndarray | None = None,
-) -> Episode:
+def play(environment: TaskEnv, policy: ScriptedPolicy, seed: int, room: np.ndarray | None = None) -> Episode:
     """One episode from environment seed `seed`. The policy draws from its own generator, which follows from `seed`.
 
-    Reaching `max_steps`, or the environment's own limit, is truncation. What is seen after the last action is not kept.
     `room`, uint8 [max_steps, 64, 64, 3], takes the episode's frames where given: valid until it is used again.
     """
     act = policy(np.random.default_rng([seed, 1]))
-    observation, _ = environment.reset(seed=seed)
-    frames = np.empty((max_steps, *FRAME_SHAPE), np.uint8) if room is None else room
+    frames = np.empty((environment.max_steps, *FRAME_SHAPE), np.uint8) if room is None else room
     actions, rewards = [], []
+    frame = environment.reset(seed)
     terminated = truncated = False
     while not (terminated or truncated):
-        step = len(actions)
-        frames[step] = task.frame(observation)
-        actions.append(act(step, frames[step]))
-        observation, reward, terminated, truncated, _ = environment.step(task.environment_action(actions[-1]))
+        frames[len(actions)] = frame
+        actions.append(act(len(actions), frame))
+        frame, reward, terminated, truncated = environment.step(actions[-1])
         rewards.append(reward)
-        truncated = truncated or len(actions) >= max_steps
     return Episode(
         frames=frames[: len(actions)],
         actions=np.stack(actions).astype(np.float32),
         rewards=np.array(rewards, np.float32),
-        terminated=bool(terminated and not truncated),
+        terminated=terminated,
         seed=seed,
-        task=task.name,
+        task=environment.task.name,
     )
 
 
 def episode_seed(seed: int, number: int, attempt: int) -> int:
-    """The environment seed of an attempt at an episode: 31 bits, so that every environment takes it."""
-    return int(np.random.SeedSequence([seed, number, attempt]).generate_state(1)[0]) >> 1
+    """The environment seed of an attempt at an episode, in [2³⁰, 2³¹): every environment takes 31 bits.
+
+    Seeds below 2³⁰ are left for validation and for scores, which must never meet an episode that was trained on.
+    """
+    return FIRST_SEED + (int(np.random.SeedSequence([seed, number, attempt]).generate_state(1)[0]) >> 2)
 
 
 def collect(
@@ -128,13 +123,18 @@ def collect(
         frames = sum(header.length for header in headers.values())
         on_progress(Progress(len(headers), frames, statistics.fmean(returns) if returns else 0.0))
 
-    workers = config.workers or os.cpu_count() or 1
+    workers = config.workers or _cores()
     with contextlib.closing(run_jobs("wm_jax.rollouts.collect:work", settings, missing, workers, tick, warn)) as done:
         for number, header in done:
             headers[number] = Header(**header)
     tick()
     write_index(folder, list(headers.values()))
     return [headers[number] for number in range(config.episodes)]
+
+
+def _cores() -> int:
+    """Those this process may run on; all of the machine's where the system does not tell."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check(task: Task, config: CollectConfig) -> None:
@@ -167,16 +167,15 @@ def work() -> None:
 
 def _prepare(settings: dict) -> Callable[[int], dict]:
     task, config = load_task(settings["task"]), CollectConfig(**settings["config"])
-    environment = task.make(config.backend)
+    environment = TaskEnv(task, task.make(config.backend), config.max_steps)
     policy = task.policy(config.policy, config)
-    max_steps = config.max_steps or task.max_steps
     # Fresh memory for every episode costs more than half of what a frame's resize does.
-    room = np.empty((max_steps, *FRAME_SHAPE), np.uint8)
+    room = np.empty((environment.max_steps, *FRAME_SHAPE), np.uint8)
 
     def record(number: int) -> dict:
         for attempt in range(ATTEMPTS_ALLOWED):
             seed = episode_seed(settings["seed"], number, attempt)
-            episode = play(task, environment, policy, seed, max_steps, room)
+            episode = play(environment, policy, seed, room)
             if len(episode.frames) >= config.min_length:
                 episode = replace(episode, policy=config.policy, attempt=attempt)
                 return asdict(write_episode(settings["folder"], number, episode))

@@ -52,18 +52,19 @@ class EvaluateConfig:
     """Episode i is played with environment seed `seed + i`."""
     environments: int = 16
     """Environments stepped side by side, each in a process of its own; V, M and C run batched over them."""
-    baseline: str = "random"
-    """The task's policy without eyes that is scored beside C."""
+    baselines: tuple[str, ...] = ("random",)
+    """The task's scripted policies that are scored beside C; their settings are those of `collect`."""
 
     def __post_init__(self) -> None:
         require_range("evaluate.episodes", self.episodes, 2)
-        require_range("evaluate.seed", self.seed, 0, 2**31 - 1)
         require_range("evaluate.environments", self.environments, 1, 1024)
         require_fresh("evaluate.seed", self.seed, self.episodes)
 
 
 def require_fresh(name: str, seed: int, episodes: int) -> None:
-    """Raise `UserError` where the seeds `seed … seed + episodes` touch those set aside for validation."""
+    """Raise `UserError` where the seeds `seed … seed + episodes` touch those of the validation or of the collection, which
+    are 2³⁰ and above (`rollouts.collect.episode_seed`)."""
+    require_range(name, seed, 0, 2**30 - episodes)
     if seed < VALIDATION_SEED + VALIDATION_SEEDS and seed + episodes > VALIDATION_SEED:
         raise UserError(
             f"{name} {seed} with {episodes} episodes touches the seeds that controllers are selected on "

@@ -66,6 +66,8 @@ class Task:
     """Policies that are not learned, by name, for the first collection and for baselines; one is called `random`."""
     reward_range: tuple[float, float] = (float("-inf"), float("inf"))
     """M learns rewards clipped to this range; rare huge ones (a lap's penalty) would drown the rest."""
+    frames_per_second: int = 50
+    """Steps in a second of the environment's own time: films play at this speed."""
     typical_length: int = 1000
     """Steps that an episode of the first collection lasts on average: only for telling in advance what a run takes."""
     typical_frame_bytes: int = 5000
@@ -103,7 +105,7 @@ def load_task(name: str) -> Task:
         path = Path(name)
         if not path.is_file():
             raise UserError(f"task file {name} does not exist; give a path to a Python file that defines TASK")
-        task = runpy.run_path(str(path)).get("TASK")
+        task = _run(path).get("TASK")
     else:
         names = [module.name for module in iter_modules([str(Path(__file__).parent)]) if module.name != "task"]
         require_choice("task", name, sorted(names))
@@ -111,3 +113,13 @@ def load_task(name: str) -> Task:
     if not isinstance(task, Task):
         raise UserError(f"{name} must define TASK, a wm_jax.tasks.Task; found {type(task).__name__}")
     return task
+
+
+def _run(path: Path) -> dict[str, Any]:
+    """What the user's file defines; whatever is wrong with it is a `UserError` that names it."""
+    try:
+        return runpy.run_path(str(path))
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"task file {path} cannot be read: {type(error).__name__}: {error}") from error

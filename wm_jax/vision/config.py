@@ -29,3 +29,4 @@ class VisionConfig:
         require_range("vision.kl_floor", self.kl_floor, 0.0)
         require_range("vision.batch_size", self.batch_size, 1)
         require_range("vision.steps", self.steps, 1)
+        self.optimizer.check("vision.optimizer")

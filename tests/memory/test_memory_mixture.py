@@ -1,0 +1,51 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from wm_jax.memory import sample_mixture
+from wm_jax.types import Mixture
+
+KEY = jax.random.key(7)
+WEIGHTS = np.array([[0.2, 0.5, 0.3], [0.7, 0.1, 0.2]])
+MEANS = np.array([[-2.0, 0.0, 3.0], [1.0, -4.0, 2.0]])
+STDS = np.array([[0.5, 1.0, 0.2], [0.3, 2.0, 1.0]])
+MIXTURE = Mixture(jnp.log(WEIGHTS), jnp.asarray(MEANS), jnp.log(STDS))
+
+
+def draws(mixture, temperature, count):
+    sample = jax.jit(jax.vmap(lambda key: sample_mixture(mixture, temperature, key)))
+    return np.asarray(sample(jax.random.split(KEY, count)))
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.5])
+def test_tempered_draws_follow_the_analytic_distribution(temperature):
+    z = draws(MIXTURE, temperature, 20_000)
+    weights = WEIGHTS ** (1 / temperature)
+    weights /= weights.sum(axis=1, keepdims=True)
+    stds = STDS * np.sqrt(temperature)
+    for i in range(2):
+
+        def cdf(x, i=i):
+            return (weights[i] * scipy.stats.norm.cdf(np.asarray(x)[:, None], MEANS[i], stds[i])).sum(axis=1)
+
+        assert scipy.stats.kstest(z[:, i], cdf).pvalue > 0.01
+        mean = (weights[i] * MEANS[i]).sum()
+        variance = (weights[i] * (stds[i] ** 2 + MEANS[i] ** 2)).sum() - mean**2
+        np.testing.assert_allclose(z[:, i].mean(), mean, atol=4 * np.sqrt(variance / len(z)))
+        np.testing.assert_allclose(z[:, i].var(), variance, rtol=0.04)
+    assert abs(np.corrcoef(z.T)[0, 1]) < 4 / np.sqrt(len(z))
+
+
+def test_a_low_temperature_leaves_only_the_most_likely_component():
+    z = draws(MIXTURE, 0.001, 500)
+    np.testing.assert_allclose(z, np.broadcast_to([0.0, 1.0], z.shape), atol=0.2)
+
+
+@pytest.mark.parametrize("only", [0, 1, 2])
+def test_a_component_without_weight_is_never_drawn(only):
+    log_weights = jnp.full((64, 3), -jnp.inf).at[:, only].set(0.0)
+    means = jnp.broadcast_to(jnp.array([10.0, 20.0, 30.0]), (64, 3))
+    z = draws(Mixture(log_weights, means, jnp.full((64, 3), -10.0)), 1.15, 500)
+    np.testing.assert_allclose(z, 10.0 * (only + 1), atol=0.01)

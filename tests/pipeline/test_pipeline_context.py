@@ -1,0 +1,77 @@
+"""Which episodes a round trains on, and which random numbers it draws."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from wm_jax.data.records import Episode, write_episode, write_index
+from wm_jax.experiment import load
+from wm_jax.pipeline.context import Context, Models
+from wm_jax.pipeline.progress import Interrupt, Screen
+from wm_jax.run import RunDir
+
+LENGTHS = {0: [10] * 20, 1: [30] * 4}
+"""Frames of the episodes of each round."""
+
+
+@pytest.fixture
+def context(tmp_path: Path, probe_experiment: Path) -> Context:
+    experiment = load(probe_experiment)
+    experiment = dataclasses.replace(
+        experiment,
+        held_out=0.1,
+        collect=dataclasses.replace(experiment.collect, episodes=20),
+        rounds=dataclasses.replace(experiment.rounds, count=2, episodes=4, new_share=0.5),
+    )
+    context = Context(experiment, Models(experiment), RunDir(tmp_path), Screen(), Interrupt())
+    for number, lengths in LENGTHS.items():
+        folder = context.stage("rollouts", number).path / "episodes"
+        folder.mkdir(parents=True)
+        write_index(folder, [write_episode(folder, i, episode(length)) for i, length in enumerate(lengths)])
+    return context
+
+
+def episode(length: int) -> Episode:
+    return Episode(
+        frames=np.zeros((length, 64, 64, 3), np.uint8),
+        actions=np.zeros((length, 1), np.float32),
+        rewards=np.zeros(length, np.float32),
+        terminated=False,
+        seed=0,
+        task="probe",
+    )
+
+
+def test_held_out_episodes_are_never_trained_on(context: Context) -> None:
+    for number, held_out in ((0, 2), (1, 3)):
+        training, kept = context.training_episodes(number), context.held_out_episodes(number)
+        assert len(kept) == held_out
+        assert not set(training) & set(kept)
+    assert set(context.held_out_episodes(0)) < set(context.held_out_episodes(1))
+
+
+def test_new_frames_have_their_share(context: Context) -> None:
+    training = context.training_episodes(1)
+    lengths = context.store(1).lengths
+    new = training >= 20
+    assert new.sum() == 3
+    assert lengths[training[new]].sum() == 90 == lengths[training[~new]].sum()
+    np.testing.assert_array_equal(training, context.training_episodes(1))
+
+
+def test_old_frames_run_out_gracefully(context: Context) -> None:
+    experiment = context.experiment
+    rounds = dataclasses.replace(experiment.rounds, new_share=0.01)
+    context = dataclasses.replace(context, experiment=dataclasses.replace(experiment, rounds=rounds))
+    assert len(context.training_episodes(1)) == 18 + 3
+
+
+def test_every_purpose_and_round_has_random_numbers_of_its_own(context: Context) -> None:
+    purposes = [("vision", 0), ("vision", 1), ("memory", 0), ("vision init", 0)]
+    keys = {tuple(jax.random.key_data(context.key(*purpose)).tolist()) for purpose in purposes}
+    other = dataclasses.replace(context, experiment=dataclasses.replace(context.experiment, seed=1))
+    keys.add(tuple(jax.random.key_data(other.key("vision", 0)).tolist()))
+    assert len(keys) == 5
