@@ -28,7 +28,8 @@ def draw_figures(context: Context, round_number: int) -> None:
     scores = read_json(context.run.path / "evaluation.json")
     figures.learning_curves(folder / "learning_curves.png", list(context.run.metrics()))
     baselines = [scores[name] for name in context.experiment.evaluate.baselines]
-    figures.dream_beside_actual(folder / "dream_beside_actual.png", evaluations, baselines)
+    steps = {"dream": context.experiment.dream.horizon, "actual": context.models.task.max_steps}
+    figures.dream_beside_actual(folder / "dream_beside_actual.png", evaluations, baselines, steps)
     figures.returns_histogram(folder / "returns.png", scores)
     panels = make_film(context, round_number)
     figures.strip(folder / "film_strip.png", panels)

@@ -52,9 +52,12 @@ def learning_curves(path: Path, metrics: Sequence[dict[str, Any]]) -> None:
     _save(figure, path)
 
 
-def dream_beside_actual(path: Path, evaluations: Sequence[dict[str, Any]], baselines: Sequence[dict[str, Any]]) -> None:
+def dream_beside_actual(
+    path: Path, evaluations: Sequence[dict[str, Any]], baselines: Sequence[dict[str, Any]], steps: dict[str, int]
+) -> None:
     """The evaluated means' score in the dream beside that in the actual environment, over generations (± one standard
-    error). Where the first rises and the second falls, C has learned to cheat its dream."""
+    error). Where the first rises and the second falls, C has learned to cheat its dream. `steps`: how long either
+    lasts at most."""
     figure, axis = plt.subplots(figsize=(7, 4))
     generations = [evaluation["generation"] for evaluation in evaluations]
     for place in ("dream", "actual"):
@@ -62,7 +65,7 @@ def dream_beside_actual(path: Path, evaluations: Sequence[dict[str, Any]], basel
         if all(value is not None for value in values):
             means = [value["mean"] for value in values]
             errors = [value["se"] for value in values]
-            label = f"{place} (n = {values[0]['n']})"
+            label = f"{place}, at most {steps[place]} steps (n = {values[0]['n']})"
             axis.errorbar(generations, means, errors, marker="o", capsize=3, color=COLOURS[place], label=label)
     for baseline, style in zip(baselines, cycle(["--", ":", "-."]), strict=False):
         label = f"{baseline['policy']} policy, actual (n = {baseline['n']})"
