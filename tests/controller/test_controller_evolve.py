@@ -209,4 +209,4 @@ def test_impossible_settings_are_refused(setting):
 
 def test_selection_in_the_actual_environment_needs_episodes_there():
     with pytest.raises(UserError, match=r"evolve\.actual_episodes must be at least 1"):
-        EvolveConfig(select="actual")
+        EvolveConfig(select="actual", actual_episodes=0)
