@@ -185,20 +185,20 @@ class LaneEnvs(AsyncVectorEnv):
 
         Gymnasium's own would wait for, and read from, workers that are dead or in the middle of a step.
         """
-        started = [process for process in self.processes if process.pid is not None]
+        started = [(process, process.pid) for process in self.processes if process.pid is not None]
         if not terminate:
             for pipe in self.parent_pipes:
                 with contextlib.suppress(OSError):
                     pipe.send(("close", None))
             end = time.monotonic() + (GRACE_SECONDS if timeout is None else timeout)
-            for process in started:
+            for process, _ in started:
                 wait([process.sentinel], max(0.0, end - time.monotonic()))
-        for process in started:
+        for process, pid in started:
             # A worker that has only just been started has no session of its own yet.
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid or 0, signal.SIGKILL)
+                os.killpg(pid, signal.SIGKILL)
             process.kill()
-        for process in started:
+        for process, _ in started:
             process.join()
         for pipe in self.parent_pipes:
             pipe.close()
