@@ -67,10 +67,11 @@ class Episode:
 
 def encode_frame(frame: np.ndarray) -> bytes:
     """uint8 [64, 64, 3] → the bytes of its planes."""
-    red, green, blue = frame[..., 0], frame[..., 1], frame[..., 2]
-    planes = np.empty((3, *FRAME_SHAPE[:2]), np.uint8)
-    planes[0, :, 0] = green[:, 0]
-    np.subtract(green[:, 1:], green[:, :-1], out=planes[0, :, 1:])
+    # Copied into planes first: arithmetic on every third byte takes twice as long.
+    red, green, blue = np.ascontiguousarray(frame.reshape(-1, 3).T)
+    planes = np.empty((3, green.size), np.uint8)
+    np.subtract(green[1:], green[:-1], out=planes[0, 1:])
+    planes[0, :: frame.shape[1]] = green[:: frame.shape[1]]
     np.subtract(red, green, out=planes[1])
     np.subtract(blue, green, out=planes[2])
     return planes.tobytes()
