@@ -10,7 +10,7 @@ from dream_probe import Line, recordings
 
 from wm_jax.dream import Dream, DreamConfig
 from wm_jax.errors import UserError
-from wm_jax.memory import Memory, MemoryConfig, sample_mixture
+from wm_jax.memory import Memory, MemoryConfig, draw_noise, sample_mixture
 
 KEY = jax.random.key(7)
 
@@ -99,7 +99,9 @@ def test_a_step_is_memorys_step_and_a_draw_from_what_it_predicts():
     assert prediction.done_logit is not None
     np.testing.assert_allclose(reward, prediction.reward, rtol=1e-5)
     assert terminated == (prediction.done_logit > 0) and not truncated
-    np.testing.assert_allclose(after.z, jax.jit(sample_mixture)(prediction.next_z, 1.3, KEY), rtol=1e-5)
+    np.testing.assert_allclose(
+        after.z, jax.jit(sample_mixture)(prediction.next_z, 1.3, draw_noise(KEY, after.z.shape)), rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("wall, terminated", [(1.0, False), (0.99, True)])

@@ -15,9 +15,9 @@ def test_evolution_in_the_dream_learns_to_come_home():
     policy = Controller(PolicyConfig("z"), latent_size=1, hidden_size=1, action_size=1)
     evolution = Evolution(EvolveConfig(population=16, rollouts=4, sigma=0.5), policy.size)
     latents = recordings((33,), log_var=0.0)
-    fitness = Partial(DreamFitness(dream, policy, 4), {}, latents)
+    fitness = Partial(DreamFitness(dream, policy, 4), {}, latents, 1.0)
     key = jax.random.key(0)
-    state, _ = evolution.generations(evolution.init(key), fitness, key, 40)
+    state, _ = evolution.generations(evolution.init(key), 0, fitness, key, 40)
 
     deployed = evolution.mean(state)[None]
     scores = population_returns(dream, policy, {}, latents, deployed, jax.random.key(99), rollouts=200)

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from dream_probe import Line, recordings
+from scipy.stats import rankdata
 
 from wm_jax.controller import Controller, PolicyConfig
-from wm_jax.dream import Dream, DreamConfig, DreamFitness, population_returns, trajectory
+from wm_jax.dream import Dream, DreamConfig, DreamFitness, population_returns, rollout, trajectory
 from wm_jax.memory import Memory, MemoryConfig
 
 KEY = jax.random.key(3)
@@ -57,6 +58,91 @@ def test_scores_are_those_of_a_plain_loop():
     assert scores.lengths.max() > 50, "some dream must outlive a look at who is alive"
 
 
+def test_scores_do_not_depend_on_the_blocks_that_lanes_go_forward_in(monkeypatch):
+    params = mortal_params()
+    together = population_returns(
+        Dream(MEMORY, DreamConfig(horizon=90)), POLICY, params, LATENTS, POPULATION, KEY, rollouts=7
+    )
+    assert len(np.unique(together.lengths)) > 5, "lanes must end at different times"
+    monkeypatch.setattr(rollout, "CPU_BLOCKS", (8, 4, 2))
+    # Another temperature compiles nothing anew; another recipe does, and looks the blocks up again.
+    parted = Dream(MEMORY, DreamConfig(horizon=90, temperature=1.0))
+    parted = population_returns(
+        parted, POLICY, params, LATENTS, POPULATION, KEY, rollouts=7, temperature=jnp.float32(1.15)
+    )
+    np.testing.assert_array_equal(parted.lengths, together.lengths)
+    np.testing.assert_allclose(parted.returns, together.returns)
+
+
+def test_lanes_whose_dream_is_over_are_not_played_on(monkeypatch):
+    monkeypatch.setattr(rollout, "CPU_BLOCKS", (64, 8))
+    played = []
+
+    def counted(weights, features):
+        jax.debug.callback(lambda z: played.append(None), features.z)
+        return weights
+
+    # One stays at home for 320 steps, the others are beyond the wall after 6.
+    population = jnp.ones((64, 1)).at[17].set(0)
+    dream = Dream(Line(push=1.0, wall=4.5), DreamConfig(horizon=320))
+    scores = population_returns(dream, counted, {}, recordings((1,)), population, KEY, rollouts=1)
+    jax.effects_barrier()
+    np.testing.assert_array_equal(scores.lengths[:, 0], np.where(np.arange(64) == 17, 320, 6))
+    assert len(played) == 32 * 64 + (320 - 32) * 8
+
+
+def each_alone(count, play):
+    return jax.tree.map(lambda *scores: np.stack(scores), *[play(number) for number in range(count)])
+
+
+def test_evolutions_side_by_side_score_as_each_alone():
+    dream, params = Dream(MEMORY, DreamConfig(horizon=70, reward="predicted")), mortal_params()
+    populations = jax.random.normal(jax.random.key(1), (3, 5, POLICY.size))
+    keys, temperatures = jax.random.split(KEY, 3), jnp.array([0.5, 1.0, 1.5])
+
+    def play(population, key, temperature):
+        return population_returns(dream, POLICY, params, LATENTS, population, key, rollouts=2, temperature=temperature)
+
+    together = jax.vmap(play)(populations, keys, temperatures)
+    alone = each_alone(3, lambda e: play(populations[e], keys[e], temperatures[e]))
+    np.testing.assert_array_equal(together.lengths, alone.lengths)
+    np.testing.assert_allclose(together.returns, alone.returns, rtol=1e-4, atol=1e-4)
+    hotter = jax.vmap(lambda temperature: play(populations[0], KEY, temperature))(temperatures)
+    assert hotter.returns.shape == (3, 5, 2)
+    np.testing.assert_array_equal(hotter.lengths[1], play(populations[0], KEY, temperatures[1]).lengths)
+    twice = jax.vmap(jax.vmap(play, (None, 0, None)), (0, None, 0))(populations, keys, temperatures)
+    np.testing.assert_array_equal(twice.lengths[2, 1], play(populations[2], keys[1], temperatures[2]).lengths)
+
+
+def test_several_world_models_score_as_each_alone():
+    dream = Dream(MEMORY, DreamConfig(horizon=40))
+    params = [mortal_params(), MEMORY.init(jax.random.key(12))]
+    stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *params)
+
+    def play(params):
+        return population_returns(dream, POLICY, params, LATENTS, POPULATION, KEY, rollouts=2)
+
+    together, alone = jax.vmap(play)(stacked), each_alone(2, lambda number: play(params[number]))
+    np.testing.assert_array_equal(together.lengths, alone.lengths)
+
+
+def test_half_the_bits_hardly_change_the_ranking_of_candidates():
+    memory = Memory(MemoryConfig(hidden_size=64, predict_reward=True), 16, 2)
+    policy = Controller(PolicyConfig("zh"), latent_size=16, hidden_size=64, action_size=2)
+    latents, params = recordings((20, 20), latent_size=16, action_size=2, log_var=0.0), memory.init(jax.random.key(4))
+    population = jax.random.normal(jax.random.key(5), (48, policy.size))
+    means = [
+        population_returns(
+            Dream(memory, DreamConfig(horizon=100, reward="predicted", precision=precision)),
+            policy, params, latents, population, KEY, rollouts=8,
+        ).returns.mean(axis=1)
+        for precision in ("float32", "tensorfloat32", "bfloat16")
+    ]  # fmt: skip
+    assert not np.array_equal(means[0], means[2]), "the precision must reach the products"
+    for found in means[1:]:
+        assert np.corrcoef(rankdata(means[0]), rankdata(found))[0, 1] > 0.98
+
+
 def test_stopping_early_changes_no_score():
     dream, params = Dream(MEMORY, DreamConfig(horizon=120)), mortal_params()
     scores = population_returns(dream, POLICY, params, LATENTS, POPULATION, KEY, rollouts=2)
@@ -99,9 +185,10 @@ def test_all_candidates_meet_the_same_starts_and_noise():
 
 def test_fitness_is_the_mean_over_rollouts():
     dream = Dream(Line(noise=0.3), DreamConfig(horizon=20, reward="predicted"))
-    arguments = ({}, recordings(), jnp.array([[0.1], [-0.2]]), KEY)
-    scores = population_returns(dream, push, *arguments, rollouts=4)
-    np.testing.assert_allclose(DreamFitness(dream, push, 4)(*arguments), scores.returns.mean(axis=1), rtol=1e-6)
+    population = jnp.array([[0.1], [-0.2]])
+    scores = population_returns(dream, push, {}, recordings(), population, KEY, rollouts=4, temperature=1.5)
+    fitness = DreamFitness(dream, push, 4)({}, recordings(), 1.5, population, KEY)
+    np.testing.assert_allclose(fitness, scores.returns.mean(axis=1), rtol=1e-6)
 
 
 def test_nothing_is_traced_again_for_new_numbers():

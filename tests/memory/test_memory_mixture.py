@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from wm_jax.memory import sample_mixture
+from wm_jax.memory import draw_noise, sample_mixture
 from wm_jax.types import Mixture
 
 KEY = jax.random.key(7)
@@ -15,7 +15,8 @@ MIXTURE = Mixture(jnp.log(WEIGHTS), jnp.asarray(MEANS), jnp.log(STDS))
 
 
 def draws(mixture, temperature, count):
-    sample = jax.jit(jax.vmap(lambda key: sample_mixture(mixture, temperature, key)))
+    shape = mixture.means.shape[:-1]
+    sample = jax.jit(jax.vmap(lambda key: sample_mixture(mixture, temperature, draw_noise(key, shape))))
     return np.asarray(sample(jax.random.split(KEY, count)))
 
 

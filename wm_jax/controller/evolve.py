@@ -42,6 +42,10 @@ class EvolveConfig:
     actual_episodes: int = 8
     """Episodes in the actual environment, never those of the final score, that each evaluated mean plays: they show when
     C begins to cheat its dream. 0 plays none."""
+    temperatures: tuple[float, ...] = ()
+    """Temperatures whose evolutions run side by side, as the paper's table has them; none is dream.temperature alone."""
+    seeds: int = 1
+    """Evolutions at each temperature, independent of each other."""
 
     def __post_init__(self) -> None:
         require_range("evolve.population", self.population, 4)
@@ -52,6 +56,9 @@ class EvolveConfig:
         require_range("evolve.evaluation_rollouts", self.evaluation_rollouts, 1)
         require_choice("evolve.select", self.select, ("dream", "actual"))
         require_range("evolve.actual_episodes", self.actual_episodes, 1 if self.select == "actual" else 0)
+        for temperature in self.temperatures:
+            require_range("evolve.temperatures", temperature, 1e-3, 100.0)
+        require_range("evolve.seeds", self.seeds, 1)
 
 
 def strict_rank_weights(population: Population, fitness: Array, state: State, params: Params) -> Array:
@@ -66,26 +73,26 @@ def strict_rank_weights(population: Population, fitness: Array, state: State, pa
 
 
 class _TutorialCMAES(CMA_ES):
-    """evosax's CMA-ES, brought to Hansen's tutorial in two points.
+    """evosax's CMA-ES, brought to Hansen's tutorial in two points, and with candidates that do not hang on rounding.
 
-    The covariance is decomposed only every max(1, floor(1 / (10 n (c_1 + c_mu)))) generations (appendix B.2), and the
-    test for a stalled step size counts generations as the tutorial does (evosax is one ahead, which shows in the first).
+    The covariance is not decomposed on every `ask`, but where `Evolution.ask` finds it due, and the test for a stalled
+    step size counts generations as the tutorial does (evosax is one ahead, which shows in the first).
     """
 
     def _ask(self, key: Key, state: State, params: Params) -> tuple[Population, State]:
-        gap = jnp.maximum(1, jnp.floor(1 / (10 * self.num_dims * (params.c_1 + params.c_mu)))).astype(jnp.int32)
-
-        def decompose(state: State) -> State:
-            covariance, basis, scales = eigen_decomposition(state.C)
-            return state.replace(C=covariance, B=basis, D=scales)
-
-        state = jax.lax.cond(state.generation_counter % gap == 0, decompose, lambda state: state, state)
         draws = jax.random.normal(key, (self.population_size, self.num_dims))
-        # Eq. (38)-(40)
-        return state.mean + state.std * (draws * state.D) @ state.B.T, state
+        # Eq. (38)-(40), with the covariance's symmetric root B D B^T instead of B D: the same distribution, but no longer
+        # at the mercy of which eigenvectors a device finds where eigenvalues are nearly the same, as they are at first.
+        return state.mean + state.std * ((draws @ state.B) * state.D) @ state.B.T, state
 
     def h_std(self, norm_p_std: Array, generation_counter: int, params: Params) -> Array:
         return super().h_std(norm_p_std, generation_counter - 1, params)
+
+
+def _decompose(state: State) -> State:
+    """The state with its covariance's eigenvectors and the roots of its eigenvalues."""
+    covariance, basis, scales = eigen_decomposition(state.C)
+    return state.replace(C=covariance, B=basis, D=scales)
 
 
 @cache
@@ -115,11 +122,18 @@ class Evolution:
         # Without weak types, a state restored from disk compiles nothing anew.
         return jax.tree.map(lambda array: jnp.asarray(array, array.dtype), state)
 
-    def ask(self, state: State, key: Key) -> tuple[Population, State]:
-        """The candidates [P, D] of the state's generation; the state returned is the one to `tell`."""
+    def ask(self, state: State, generation: Array | int, key: Key) -> tuple[Population, State]:
+        """The candidates [P, D] of the state's `generation` [], from 0; the state returned is the one to `tell`.
+
+        The covariance is decomposed every max(1, floor(1 / (10 n (c_1 + c_mu)))) generations (the tutorial's appendix
+        B.2). `generation` is not read from the state, so that evolutions side by side, which are all in the same one,
+        agree on what is due.
+        """
         strategy, params = _strategy(self.config.population, self.size)
+        gap = max(1, int(1 / (10 * self.size * (float(params.c_1) + float(params.c_mu)))))
         with jax.default_matmul_precision("highest"):
-            return strategy.ask(jax.random.fold_in(key, state.generation_counter), state, params)
+            state = jax.lax.cond(generation % gap == 0, _decompose, lambda state: state, state)
+            return strategy.ask(jax.random.fold_in(key, generation), state, params)
 
     def tell(self, state: State, population: Population, returns: Returns) -> tuple[State, Metrics]:
         """The state of the next generation, from this one's candidates [P, D] and their returns [P]."""
@@ -137,20 +151,23 @@ class Evolution:
         }
 
     @partial(jax.jit, static_argnames=("self", "count"))
-    def generations(self, state: State, fitness: Fitness, key: Key, count: int) -> tuple[State, dict[str, Array]]:
-        """Run `count` generations in one compiled call: the new state and the metrics stacked [count].
+    def generations(
+        self, state: State, first: Array | int, fitness: Fitness, key: Key, count: int
+    ) -> tuple[State, dict[str, Array]]:
+        """Run generations `first` [] to `first + count - 1` in one compiled call: the state after them and the metrics
+        stacked [count].
 
         `fitness` must be traceable: a `jax.tree_util.Partial` of a hashable function and the arrays that it needs.
-        It gets a key of its own in each generation.
+        It gets a key of its own in each generation. Independent evolutions run side by side under `jax.vmap` over state,
+        key and whichever of the fitness's arrays they differ by, `first` being the same for all.
         """
 
-        def generation(state: State, _: None) -> tuple[State, Metrics]:
+        def generation(state: State, number: Array) -> tuple[State, Metrics]:
             ask_key, fitness_key = jax.random.split(key)
-            fitness_key = jax.random.fold_in(fitness_key, state.generation_counter)
-            population, state = self.ask(state, ask_key)
-            return self.tell(state, population, fitness(population, fitness_key))
+            population, state = self.ask(state, number, ask_key)
+            return self.tell(state, population, fitness(population, jax.random.fold_in(fitness_key, number)))
 
-        return jax.lax.scan(generation, state, length=count)
+        return jax.lax.scan(generation, state, first + jnp.arange(count))
 
     def mean(self, state: State) -> Weights:
         """The distribution's mean [D]: what is evaluated and deployed. (A generation's best is best partly by luck.)"""

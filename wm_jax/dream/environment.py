@@ -17,7 +17,7 @@ import numpy as np
 from flax import struct
 
 from wm_jax.errors import UserError, require_choice, require_range
-from wm_jax.memory import sample_mixture
+from wm_jax.memory import MixtureNoise, draw_noise, sample_mixture
 from wm_jax.types import Action, Array, Features, Key, Latents, LatentStats, MemoryState, Params, Prediction
 from wm_jax.vision import sample
 
@@ -64,6 +64,9 @@ class DreamConfig:
     """Recorded steps that M is fed before a dream that starts anywhere."""
     reward: Literal["survival", "predicted"] = "survival"
     """survival: 1 per step, the last included; predicted: what M predicts."""
+    precision: Literal["float32", "tensorfloat32", "bfloat16"] = "tensorfloat32"
+    """Of M's matrix products while a population dreams. tensorfloat32: 10 bits of mantissa where the device has that, on
+    CPUs the same as float32; bfloat16: M's weights and what they multiply in 7 bits, sums and state in float32."""
 
     def __post_init__(self) -> None:
         require_range("dream.temperature", self.temperature, 1e-3, 100.0)
@@ -71,6 +74,7 @@ class DreamConfig:
         require_choice("dream.start", self.start, ("first", "anywhere"))
         require_range("dream.burn_in", self.burn_in, 0, 0 if self.start == "first" else float("inf"))
         require_choice("dream.reward", self.reward, ("survival", "predicted"))
+        require_choice("dream.precision", self.precision, ("float32", "tensorfloat32", "bfloat16"))
 
 
 @struct.dataclass
@@ -108,6 +112,12 @@ class Dream:
                 f"{longest} frames; collect episodes or lower dream.burn_in"
             )
 
+    def prepare(self, params: Params) -> Params:
+        """M's weights as the dream's precision has them; once for many steps, as the narrow copy is what is fast."""
+        if self.config.precision != "bfloat16":
+            return params
+        return jax.tree.map(lambda array: array.astype(jnp.bfloat16) if array.ndim > 1 else array, params)
+
     def reset(self, params: Params, latents: Latents, key: Key) -> DreamState:
         """A dream before its first step: z sampled from the posterior of a random recorded frame, M's state zero or,
         after a burn-in, what the frames and actions before that one left in it."""
@@ -144,8 +154,20 @@ class Dream:
         `temperature` [] may be traced and stands in for the setting. Raises `UserError` while tracing where the reward
         is to be predicted by an M that predicts none.
         """
-        memory, prediction = self.memory.step(params, state.memory, state.z, action, state.restart)
-        z = sample_mixture(prediction.next_z, self.config.temperature if temperature is None else temperature, key)
+        return self.step_with(params, state, action, draw_noise(key, state.z.shape), temperature)
+
+    def step_with(
+        self,
+        params: Params,
+        state: DreamState,
+        action: Action,
+        noise: MixtureNoise,
+        temperature: Array | float | None = None,
+    ) -> tuple[DreamState, Array, Array, Array]:
+        """`step` with noise [Z] that was drawn before: one draw then serves every candidate that meets it."""
+        with jax.default_matmul_precision(self.config.precision):
+            memory, prediction = self.memory.step(params, state.memory, state.z, action, state.restart)
+        z = sample_mixture(prediction.next_z, self.config.temperature if temperature is None else temperature, noise)
         done_logit = prediction.done_logit
         terminated = jnp.zeros((), bool) if done_logit is None else done_logit > 0
         steps = state.steps + 1

@@ -2,20 +2,35 @@
 
 The same dreams means common random numbers: the rollout r starts on the same frame and meets the same noise for each
 candidate, so that their returns differ by what they did. It also makes the noise P times cheaper.
+
+One dream of one candidate is a lane. Lanes go forward together, some steps at a time; then those that are over are left
+out, so that the work follows the number of dreams alive and not the longest one.
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.custom_batching import custom_vmap
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from wm_jax.dream.environment import Dream, DreamState
+from wm_jax.memory import MixtureNoise, draw_noise
+from wm_jax.parallel import AXIS
 from wm_jax.types import Action, Array, Key, Latents, Params, Policy, Population, Returns, Weights
 
-STEPS_BETWEEN_LOOKS = 50
-"""Steps dreamt before looking whether any dream is still alive; a look makes an accelerator wait for the host."""
+STEPS_BETWEEN_LOOKS = 32
+"""Steps dreamt before looking which dreams are still alive; a look makes an accelerator wait for the host."""
+CPU_BLOCKS = (1024, 128, 32)
+"""Lanes that go forward together on a CPU: as many large blocks as the living fill, for products to be fast, and smaller
+ones for the rest, to follow the living closely. Each is a multiple of the next."""
+ACCELERATOR_BLOCKS = (8192,)
+"""Likewise on an accelerator, which takes hardly longer for thousands of lanes than for one."""
 
 
 @struct.dataclass
@@ -43,13 +58,33 @@ class Trajectory:
 
 
 @struct.dataclass
-class _Progress:
-    """The carry of the loop: P x R dreams and their scores so far."""
+class _Players:
+    """Who plays in the lanes, P candidates, and where, S starts."""
 
-    state: DreamState
-    scores: DreamScores
+    weights: Population
+    """[P, D]"""
+    temperature: Array
+    """[P]: of the dreams that this candidate plays."""
+    start: DreamState
+    """[S, ...]"""
+    noise_key: Key
+    """[S]: the numbers of step t follow from `fold_in(noise_key, t)`."""
+
+
+@struct.dataclass
+class _Lanes:
+    """L dreams, one candidate on one start each."""
+
+    candidate: Array
+    """[L] int32: which of P"""
+    start: Array
+    """[L] int32: which of S"""
     alive: Array
-    steps: Array
+    """[L] bool"""
+    state: DreamState
+    """[L, ...]"""
+    scores: DreamScores
+    """[L]: so far"""
 
 
 def _begin(dream: Dream, params: Params, latents: Latents, key: Key) -> tuple[DreamState, Key]:
@@ -58,7 +93,7 @@ def _begin(dream: Dream, params: Params, latents: Latents, key: Key) -> tuple[Dr
     return dream.reset(params, latents, reset_key), noise_key
 
 
-@partial(jax.jit, static_argnames=("dream", "policy", "rollouts"))
+@partial(jax.jit, static_argnames=("dream", "policy", "rollouts", "mesh"))
 def population_returns(
     dream: Dream,
     policy: Policy,
@@ -68,43 +103,144 @@ def population_returns(
     key: Key,
     *,
     rollouts: int,
-    temperature: Array | None = None,
+    temperature: Array | float | None = None,
+    mesh: Mesh | None = None,
 ) -> DreamScores:
     """Play `rollouts` dreams with each candidate of `population` [P, D]: scores [P, R].
 
     Ends when all dreams are over, at the horizon at the latest. Rollout r has the key `fold_in(key, r)`. `temperature`
-    [] stands in for the dream's setting without compiling anew.
+    [] stands in for the dream's setting without compiling anew. The lanes are laid over the devices of `mesh`.
+
+    `jax.vmap` over population, key or temperature plays all the evolutions' dreams side by side as the lanes of one
+    loop, and none of them waits for the others; over M's weights, one M after the other.
     """
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rollouts))
     starts, noise_keys = jax.vmap(partial(_begin, dream, params, latents))(keys)
-    shape = (population.shape[0], rollouts)
-    step = jax.vmap(partial(dream.step, temperature=temperature), (None, 0, 0, 0))
-    step = jax.vmap(step, (None, 0, 0, None))
-    act = jax.vmap(jax.vmap(policy, (None, 0)))
+    size = len(population)
+    tau = jnp.full(size, dream.config.temperature if temperature is None else temperature, jnp.float32)
+    players = _Players(population, tau, starts, noise_keys)
+    # Rollout by rollout: cut in equal parts for many devices, each part has all candidates, good ones and bad ones.
+    number = jnp.arange(rollouts * size)
+    play = custom_vmap(partial(_play_on_mesh, dream, policy, mesh))
+    play.def_vmap(partial(_play_side_by_side, play))
+    scores = play(dream.prepare(params), players, number % size, number // size)
+    return jax.tree.map(lambda array: array.reshape(rollouts, size).T, scores)
 
-    def advance(progress: _Progress, _: None) -> tuple[_Progress, None]:
-        keys = jax.vmap(jax.random.fold_in, (0, None))(noise_keys, progress.steps)
-        actions = act(population, progress.state.features)
-        state, reward, terminated, truncated = step(params, progress.state, actions, keys)
-        scores = DreamScores(
-            returns=progress.scores.returns + jnp.where(progress.alive, reward, 0),
-            lengths=progress.scores.lengths + progress.alive,
+
+def _play_side_by_side(
+    play: Callable[..., DreamScores], count: int, batched: Any, *arguments: Any
+) -> tuple[DreamScores, Any]:
+    """The rule of `jax.vmap` for `play`, E times over: one `play` with E times the candidates, starts and lanes."""
+    if any(jax.tree.leaves(batched[0])):
+        scores = jax.lax.map(
+            lambda e: play(*jax.tree.map(lambda array, many: array[e] if many else array, arguments, tuple(batched))),
+            jnp.arange(count),
         )
-        alive = progress.alive & ~terminated & ~truncated
-        return _Progress(state, scores, alive, progress.steps + 1), None
-
-    progress = _Progress(
-        state=jax.tree.map(lambda array: jnp.broadcast_to(array, (shape[0], *array.shape)), starts),
-        scores=DreamScores(jnp.zeros(shape), jnp.zeros(shape, jnp.int32)),
-        alive=jnp.ones(shape, bool),
-        steps=jnp.int32(0),
+        return scores, jax.tree.map(lambda _: True, scores)
+    params, *rest = arguments
+    players, candidate, start = jax.tree.map(
+        lambda array, many: array if many else jnp.broadcast_to(array, (count, *array.shape)), rest, batched[1:]
     )
-    chunk = min(STEPS_BETWEEN_LOOKS, dream.config.horizon)
-    return jax.lax.while_loop(
-        lambda progress: progress.alive.any(),
-        lambda progress: jax.lax.scan(advance, progress, length=chunk)[0],
-        progress,
-    ).scores
+    evolution = jnp.arange(count)[:, None]
+    candidate += evolution * players.temperature.shape[1]
+    start += evolution * players.noise_key.shape[1]
+    flat = jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), (players, candidate, start))
+    scores = jax.tree.map(lambda array: array.reshape(count, -1), play(params, *flat))
+    return scores, jax.tree.map(lambda _: True, scores)
+
+
+def _play_on_mesh(
+    dream: Dream, policy: Policy, mesh: Mesh | None, params: Params, players: _Players, candidate: Array, start: Array
+) -> DreamScores:
+    """The scores [L] of the lanes `candidate` [L] on `start` [L], an equal number of them on each device."""
+    devices = 1 if mesh is None else mesh.size
+    count = len(candidate)
+    each = math.ceil(count / devices)
+    blocks = blocks_of(each)
+    padding = devices * math.ceil(each / blocks[-1]) * blocks[-1] - count
+    lanes = (jnp.pad(candidate, (0, padding)), jnp.pad(start, (0, padding)), jnp.arange(count + padding) < count)
+    play = partial(_play, dream, policy, blocks)
+    if mesh is not None:
+        whole, parts = PartitionSpec(), PartitionSpec(AXIS)
+        # No device waits for another until all its own dreams are over.
+        play = jax.shard_map(play, mesh=mesh, in_specs=(whole, whole, parts, parts, parts), out_specs=parts,
+                             check_vma=False)  # fmt: skip
+    scores = play(params, players, *lanes)
+    if mesh is not None:
+        # The search is the same on every device, and needs the scores of all.
+        scores = jax.lax.with_sharding_constraint(scores, NamedSharding(mesh, PartitionSpec()))
+    return jax.tree.map(lambda array: array[:count], scores)
+
+
+def blocks_of(lanes: int) -> tuple[int, ...]:
+    """The sizes of the blocks that so many lanes of a device go forward in, the largest one cut down to them."""
+    blocks = CPU_BLOCKS if jax.default_backend() == "cpu" else ACCELERATOR_BLOCKS
+    smaller = [size for size in blocks[1:] if size <= lanes]
+    largest = min(blocks[0], lanes)
+    return tuple(dict.fromkeys([largest - largest % (smaller[0] if smaller else 1), *smaller]))
+
+
+def _play(
+    dream: Dream, policy: Policy, blocks: tuple[int, ...], params: Params, players: _Players, candidate: Array,
+    start: Array, alive: Array,
+) -> DreamScores:  # fmt: skip
+    """The scores [L] of one device's lanes, in `blocks` of so many: candidate [L], start [L], alive [L] at first."""
+    steps = min(STEPS_BETWEEN_LOOKS, dream.config.horizon)
+    play_block = partial(_play_block, dream, policy, params, players)
+    count = len(candidate)
+    lanes = _Lanes(
+        candidate, start, alive,
+        state=jax.tree.map(lambda array: array[start], players.start),
+        scores=DreamScores(jnp.zeros(count), jnp.zeros(count, jnp.int32)),
+    )  # fmt: skip
+
+    def look(progress: tuple[Array, _Lanes]) -> tuple[Array, _Lanes]:
+        """The living stand together at the front of `order`; only their blocks go forward."""
+        begun, lanes = progress
+        order = jnp.argsort(~lanes.alive)
+        noise = _noise(players.noise_key, begun, steps, players.start.z.shape[1:])
+
+        def forward(first: Array, size: int, number: Array, lanes: _Lanes) -> _Lanes:
+            chosen = jax.lax.dynamic_slice(order, (first + number * size,), (size,))
+            moved = play_block(jax.tree.map(lambda array: array[chosen], lanes), noise)
+            return jax.tree.map(lambda array, part: array.at[chosen].set(part, unique_indices=True), lanes, moved)
+
+        first, alive = jnp.int32(0), lanes.alive.sum()
+        for size in blocks:
+            left = alive - first
+            count = left // size if size > blocks[-1] else (left + size - 1) // size
+            lanes = jax.lax.fori_loop(0, count, partial(forward, first, size), lanes)
+            first += count * size
+        return begun + steps, lanes
+
+    return jax.lax.while_loop(lambda progress: progress[1].alive.any(), look, (jnp.int32(0), lanes))[1].scores
+
+
+def _noise(keys: Key, begun: Array, steps: int, shape: tuple[int, ...]) -> MixtureNoise:
+    """The numbers [steps, S, Z] that dreams with `keys` [S] meet in the steps after the first `begun`."""
+    numbers = begun + jnp.arange(steps)
+    fold = jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (None, 0))
+    return jax.vmap(jax.vmap(partial(draw_noise, shape=shape)))(fold(keys, numbers))
+
+
+def _play_block(
+    dream: Dream, policy: Policy, params: Params, players: _Players, lanes: _Lanes, noise: MixtureNoise
+) -> _Lanes:
+    """Some steps [steps] of some lanes, with the `noise` [steps, S, Z] of each start."""
+    weights, temperature = players.weights[lanes.candidate], players.temperature[lanes.candidate]
+    act, step = jax.vmap(policy), jax.vmap(dream.step_with, (None, 0, 0, 0, 0))
+
+    def advance(lanes: _Lanes, noise: MixtureNoise) -> tuple[_Lanes, None]:
+        met = jax.tree.map(lambda array: array[lanes.start], noise)
+        action = act(weights, lanes.state.features)
+        state, reward, terminated, truncated = step(params, lanes.state, action, met, temperature)
+        scores = DreamScores(
+            returns=lanes.scores.returns + jnp.where(lanes.alive, reward, 0), lengths=lanes.scores.lengths + lanes.alive
+        )
+        alive = lanes.alive & ~terminated & ~truncated
+        return _Lanes(lanes.candidate, lanes.start, alive, state, scores), None
+
+    return jax.lax.scan(advance, lanes, noise)[0]
 
 
 @partial(jax.jit, static_argnames=("dream", "policy", "steps"))
@@ -121,11 +257,12 @@ def trajectory(
 ) -> Trajectory:
     """One candidate's dream, `steps` long; rollout r of `population_returns` is the one with key `fold_in(key, r)`."""
     start, noise_key = _begin(dream, params, latents, key)
+    prepared = dream.prepare(params)
 
     def advance(state: DreamState, number: Array) -> tuple[DreamState, Trajectory]:
         action = policy(weights, state.features)
         noise = jax.random.fold_in(noise_key, number)
-        following, reward, terminated, _ = dream.step(params, state, action, noise, temperature)
+        following, reward, terminated, _ = dream.step(prepared, state, action, noise, temperature)
         return following, Trajectory(state.z, action, reward, terminated)
 
     return jax.lax.scan(advance, start, jnp.arange(steps))[1]
@@ -133,15 +270,22 @@ def trajectory(
 
 @dataclass(frozen=True)
 class DreamFitness:
-    """The mean return in the dream. `jax.tree_util.Partial(DreamFitness(...), params, latents)` is a `Fitness` that
-    compiled code takes as an argument, so that its arrays do not become constants."""
+    """The mean return in the dream. `jax.tree_util.Partial(DreamFitness(...), params, latents, temperature)` is a `Fitness`
+    that compiled code takes as an argument, so that its arrays do not become constants."""
 
     dream: Dream
     policy: Policy
     rollouts: int
     """R: dreams a candidate."""
+    mesh: Mesh | None = None
+    """The devices that the dreams are laid over; None is the default device."""
 
-    def __call__(self, params: Params, latents: Latents, population: Population, key: Key) -> Returns:
-        """[P]: mean over the rollouts."""
-        scores = population_returns(self.dream, self.policy, params, latents, population, key, rollouts=self.rollouts)
+    def __call__(
+        self, params: Params, latents: Latents, temperature: Array | float, population: Population, key: Key
+    ) -> Returns:
+        """[P]: mean over the rollouts, at `temperature` []."""
+        scores = population_returns(
+            self.dream, self.policy, params, latents, population, key,
+            rollouts=self.rollouts, temperature=temperature, mesh=self.mesh,
+        )  # fmt: skip
         return scores.returns.mean(axis=1)

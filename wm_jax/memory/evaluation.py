@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wm_jax.memory.loss import gather, step_losses
-from wm_jax.memory.mixture import sample_mixture
+from wm_jax.memory.mixture import draw_noise, sample_mixture
 from wm_jax.memory.model import Memory
 from wm_jax.types import Array, Key, Latents, MemoryState, Mixture, Params
 
@@ -152,13 +152,14 @@ def _forecasts(memory: Memory, params: Params, latents: Latents, begins: Array, 
     seen = gather(latents, begins[:, None] + jnp.arange(BURN_IN), seen_key)
     state, _ = memory.unroll(params, memory.initial_state(begins.shape), seen.z, seen.action, seen.restart)
     first = memory.predict(params, state.h).next_z
-    first_z = sample_mixture(first, 1.0, first_key)
+    shape = (len(begins), memory.latent_size)
+    first_z = sample_mixture(first, 1.0, draw_noise(first_key, shape))
 
     def step(carry: tuple[MemoryState, Array], ahead: Array) -> tuple[tuple[MemoryState, Array], Array]:
         state, z = carry
         frame = jnp.minimum(begins + BURN_IN + ahead, latents.action.shape[0] - 1)
         state, prediction = memory.step(params, state, z, latents.action[frame], jnp.zeros(begins.shape))
-        z = sample_mixture(prediction.next_z, 1.0, jax.random.fold_in(key, ahead))
+        z = sample_mixture(prediction.next_z, 1.0, draw_noise(jax.random.fold_in(key, ahead), shape))
         return (state, z), _expected(prediction.next_z)
 
     _, rest = jax.lax.scan(step, (state, first_z), jnp.arange(max(HORIZONS) - 1))

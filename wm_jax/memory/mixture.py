@@ -2,26 +2,41 @@
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from wm_jax.types import Array, Key, Mixture
 
 
-def sample_mixture(mixture: Mixture, temperature: Array | float, key: Key) -> Array:
+@struct.dataclass
+class MixtureNoise:
+    """What a draw from a mixture takes of chance, before anything is known of the mixture."""
+
+    uniform: Array
+    """[..., Z] in [0, 1): decides which component each dimension is drawn from."""
+    normal: Array
+    """[..., Z] standard normal: where in its component."""
+
+
+def draw_noise(key: Key, shape: tuple[int, ...]) -> MixtureNoise:
+    """The noise of `shape` [..., Z] that belongs to `key`."""
+    uniform_key, normal_key = jax.random.split(key)
+    return MixtureNoise(jax.random.uniform(uniform_key, shape), jax.random.normal(normal_key, shape))
+
+
+def sample_mixture(mixture: Mixture, temperature: Array | float, noise: MixtureNoise) -> Array:
     """A draw [..., Z] from `mixture` [..., Z, K] at `temperature` []: log-weights / tau, deviations * sqrt(tau).
 
     The component is found by the inverse of the cumulative distribution, which takes one uniform number per dimension.
     """
-    uniform_key, normal_key = jax.random.split(key)
-    shape = mixture.means.shape[:-1]
     scaled = mixture.log_weights / temperature
     weights = jnp.exp(scaled - scaled.max(axis=-1, keepdims=True))
-    threshold = jax.random.uniform(uniform_key, shape) * weights.sum(axis=-1)
+    threshold = noise.uniform * weights.sum(axis=-1)
     # K is small and Z is long: a walk over K keeps the work elementwise along Z, where a gather would be slow on CPU.
     mean, log_std = mixture.means[..., 0], mixture.log_stds[..., 0]
-    cumulative = jnp.zeros(shape)
+    cumulative = jnp.zeros_like(threshold)
     for k in range(1, mixture.means.shape[-1]):
         cumulative += weights[..., k - 1]
         beyond = cumulative <= threshold
         mean = jnp.where(beyond, mixture.means[..., k], mean)
         log_std = jnp.where(beyond, mixture.log_stds[..., k], log_std)
-    return mean + jnp.exp(log_std) * jnp.sqrt(temperature) * jax.random.normal(normal_key, shape)
+    return mean + jnp.exp(log_std) * jnp.sqrt(temperature) * noise.normal

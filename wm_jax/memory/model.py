@@ -9,7 +9,7 @@ and where the experiment asks for them the step's reward and the logit of the ep
 """
 
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -119,8 +119,9 @@ class Memory:
         `restart` [...] is 1 (or True) on an episode's first frame: the state of the episode before is forgotten.
         """
         state = forget(state, restart)
-        network = _merge(self, params)
-        return cell(network.gates(jnp.concatenate([self.inputs(z, action, restart), state.h], axis=-1)), state.c)
+        return cell(
+            dense(params["gates"], jnp.concatenate([self.inputs(z, action, restart), state.h], axis=-1)), state.c
+        )
 
     def unroll(
         self, params: Params, state: MemoryState, z: Array, action: Action, restart: Array
@@ -135,7 +136,7 @@ class Memory:
 
     def predict(self, params: Params, h: Array) -> Prediction:
         """What M expects of the next step, from the h [..., H] that `advance` gave. The reward is the raw output."""
-        outputs = _merge(self, params).head(h)
+        outputs = dense(params["head"], h)
         mixture, heads = jnp.split(outputs, [3 * self.config.mixtures * self.latent_size], axis=-1)
         # [3, K, Z] and not [Z, 3, K]: elementwise work then runs along Z, which is long, and not along K, which is 5.
         mixture = mixture.reshape(*h.shape[:-1], 3, self.config.mixtures, self.latent_size)
@@ -154,12 +155,8 @@ class Memory:
         return state, self.predict(params, state.h)
 
 
-@cache
-def _graphdef(memory: Memory) -> nnx.GraphDef[Network]:
-    """The network's structure, made once for each recipe."""
-    make = partial(Network, memory.input_size, memory.config.hidden_size, memory.output_size)
-    return nnx.graphdef(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
-
-
-def _merge(memory: Memory, params: Params) -> Network:
-    return nnx.merge(_graphdef(memory), params)
+def dense(layer: Params, inputs: Array) -> Array:
+    """`inputs` [..., I] to [..., O] through {"kernel": [I, O], "bias": [O]}. What is multiplied has the kernel's type, so
+    that a kernel of half the bits takes half the time; the sums have that of the inputs."""
+    kernel = layer["kernel"]
+    return jnp.dot(inputs.astype(kernel.dtype), kernel, preferred_element_type=inputs.dtype) + layer["bias"]
