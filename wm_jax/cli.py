@@ -3,13 +3,15 @@
 import dataclasses
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import tyro
 from tyro.conf import Positional, arg
 
+from wm_jax import parallel
+from wm_jax.bench.config import BenchConfig
 from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment, load, with_task_from
 from wm_jax.pipeline.progress import Screen, Stopped
@@ -22,6 +24,8 @@ usage: wm-jax COMMAND …   (wm-jax COMMAND --help explains each)
   info EXPERIMENT.py                              parameter counts, shapes, disk, memory and work, without running anything
   evaluate RUN|BUNDLE                             score a finished run or a bundle in the actual environment
   export RUN FILE.safetensors                     V, M and C of a run as one file
+  report RUN … [--out DIR]                        one page of tables, curves and pictures: HTML and Markdown
+  bench [NAME …] [--json FILE]                    how fast this machine is, beside the limit that it sets
 """
 STOPPED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -40,6 +44,8 @@ class Run:
     """The run's folder; runs/NAME unless given."""
     redo: bool = False
     """Do the stages again whose settings changed, or those named by --stages, and all that come after them."""
+    hosts: Annotated[parallel.Hosts, arg(name="")] = field(default_factory=parallel.Hosts)
+    """Read before all else (`wm_jax.__main__`); here for --help."""
 
 
 @dataclass
@@ -78,6 +84,27 @@ class Export:
     """The run's folder."""
     file: Positional[Path]
     """The bundle to write, ending in .safetensors."""
+
+
+@dataclass
+class Report:
+    """Write one page about finished runs, as HTML and Markdown: scores beside published ones, curves, pictures."""
+
+    runs: Positional[tuple[Path, ...]]
+    """Runs' folders; several are compared with each other."""
+    out: Path | None = None
+    """Folder to write to; RUN/report unless given. Several runs need one."""
+
+
+@dataclass
+class Bench:
+    """Measure how fast this machine is, beside the limit that it sets."""
+
+    names: Positional[tuple[str, ...]]
+    """Any of dream, evolve, vision, memory, collect, scaling; all of them unless given."""
+    config: Annotated[BenchConfig, arg(name="")]
+    json: Path | None = None
+    """Also write the rows to this file, after each benchmark."""
 
 
 def run(arguments: list[str]) -> None:
@@ -124,7 +151,42 @@ def export(arguments: list[str]) -> None:
     print(f"{options.file}: {options.file.stat().st_size / 2**20:.1f} MiB")
 
 
-COMMANDS = {"run": run, "info": info, "evaluate": evaluate, "export": export}
+def report(arguments: list[str]) -> None:
+    """`wm-jax report`."""
+    from wm_jax.pipeline.reporting import report
+
+    options = tyro.cli(Report, prog="wm-jax report", args=arguments)
+    for path in report(options.runs, options.out):
+        print(path)
+
+
+def bench(arguments: list[str]) -> None:
+    """`wm-jax bench`."""
+    from wm_jax.bench import suite, table
+    from wm_jax.run import write_json
+
+    default = Bench(names=(), config=BenchConfig())
+    options = tyro.cli(Bench, prog="wm-jax bench", default=default, args=arguments)
+    suite.check(options.names)
+    results, about, screen = {}, suite.about(options.config), Screen()
+    suite.warn_if_busy(screen)
+    screen.say(f"{about['device']}, jax {about['jax']}, {about['precision']}")
+    if options.json is not None:
+        # Minutes of work should not end at a file that cannot be written.
+        write_json(options.json, table.as_json(results, about))
+    for name in options.names or suite.BENCHMARKS:
+        try:
+            results[name] = suite.measure(name, options.config, screen)
+        except KeyboardInterrupt as stop:
+            raise Stopped(
+                f"stopped in {name}; what was finished before it is above, and in the file of --json"
+            ) from stop
+        table.show(screen.console, name, results[name])
+        if options.json is not None:
+            write_json(options.json, table.as_json(results, about))
+
+
+COMMANDS = {"run": run, "info": info, "evaluate": evaluate, "export": export, "bench": bench, "report": report}
 
 
 def _with_experiment(kind: type[Command], arguments: list[str]) -> Command:
@@ -152,17 +214,18 @@ def main() -> None:
         if arguments[0] not in COMMANDS:
             raise UserError(f"there is no command {arguments[0]!r}; wm-jax --help lists them")
         COMMANDS[arguments[0]](arguments[1:])
-    except Stopped as stopped:
-        print(f"wm-jax: {stopped}", file=sys.stderr)
-        sys.exit(STOPPED)
+    except (Stopped, parallel.SharedError) as error:
+        if parallel.is_main():
+            print(f"wm-jax: {error}", file=sys.stderr)
+        sys.exit(STOPPED if isinstance(error, Stopped) else 1)
     except KeyboardInterrupt:
         print("wm-jax: stopped at once; the same command goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(STOPPED)
+        parallel.leave(STOPPED)
     except UserError as error:
         print(f"wm-jax: {error}", file=sys.stderr)
-        sys.exit(1)
+        parallel.leave(1)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         print(f"wm-jax: {error.strerror or error}{where}; see to the disk, its space and its permissions, then run the "
               "same command again: what was saved is used", file=sys.stderr)  # fmt: skip
-        sys.exit(1)
+        parallel.leave(1)

@@ -40,6 +40,8 @@ class Experiment:
     evolve: EvolveConfig = field(default_factory=EvolveConfig)
     rounds: RoundsConfig = field(default_factory=RoundsConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    devices: int = 0
+    """Devices to lay the population and the batches over; 0: all. It changes the last bits of results only."""
     checkpoint_seconds: float = 60.0
     """How much work a kill may cost at most, in seconds; does not change any result."""
     tensorboard: bool = False
@@ -48,6 +50,7 @@ class Experiment:
     def __post_init__(self) -> None:
         require_range("seed", self.seed, 0, 2**31 - 1)
         require_range("held_out", self.held_out, 0.0, 0.5)
+        require_range("devices", self.devices, 0)
         require_range("checkpoint_seconds", self.checkpoint_seconds, 0.0)
 
 

@@ -2,6 +2,8 @@
 
 Nothing here is ever half written under its final name: files are written beside it and renamed, checkpoints carry a
 manifest of checksums, and a run that was killed at any moment leaves its last good state behind.
+
+Where several processes are one run, process 0 alone writes; `Checkpoints` and `RunDir.locked` are for all of them to call.
 """
 
 import fcntl
@@ -9,10 +11,11 @@ import hashlib
 import json
 import logging
 import os
+import secrets
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from wm_jax import parallel
 from wm_jax.data.files import write_atomically
 from wm_jax.errors import UserError
 
@@ -28,6 +32,9 @@ LOCK = ".lock"
 
 CHECKPOINTS_KEPT = 2
 """The last one, and the one before it in case the last is damaged."""
+
+SECONDS_TO_SEE = 30.0
+"""How long a file that one host has written may take to be seen by the others."""
 
 # Orbax logs what it also raises; the raised error is what the user is told.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
@@ -63,17 +70,26 @@ class Checkpoints:
         self.folder = folder
 
     def save(self, step: int, state: Any) -> None:
-        """Write `state` as the checkpoint of `step` and drop those older than the last `CHECKPOINTS_KEPT`."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Write `state`, of arrays without keys, as the checkpoint of `step` and drop those older than the last
+        `CHECKPOINTS_KEPT`."""
         temporary = self.folder / f"writing-{step}"
-        shutil.rmtree(temporary, ignore_errors=True)
+        parallel.on_main(lambda: self._make_room(temporary))
+        # On the host every process has the same, and Orbax has process 0 write it.
+        arrays = jax.device_get(parallel.local(state))
         try:
-            ocp.save(str(temporary.absolute()), {"state": state})
+            ocp.save(str(temporary.absolute()), {"state": arrays})
         except (ValueError, OSError) as error:
             raise UserError(
                 f"cannot write the checkpoint {temporary}: {str(error).splitlines()[0]}; free space or allow writing, "
                 "then run the same command again: it goes on from the checkpoint before"
             ) from error
+        parallel.on_main(lambda: self._complete(temporary, step))
+
+    def _make_room(self, temporary: Path) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+    def _complete(self, temporary: Path, step: int) -> None:
         sums = {
             str(file.relative_to(temporary)): sha256(file) for file in sorted(temporary.rglob("*")) if file.is_file()
         }
@@ -102,31 +118,34 @@ class Checkpoints:
                 )
 
     def load(self, step: int, like: Any) -> Any:
-        """The checkpoint of `step`, in the structure, shapes and types of `like`. Raises `UserError` where it is damaged
-        or does not fit."""
-        self.verify(step)
+        """The checkpoint of `step`, in the structure, shapes and types of `like`, on the devices where its arrays are.
+        Raises `UserError` where it is damaged or does not fit."""
+        parallel.on_main(lambda: self.verify(step))
         path = self.folder / f"{step:09d}"
-        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        abstract = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), jax.eval_shape(lambda: like)
-        )
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like)
+        loaded, reason = None, None
         try:
-            return ocp.load(str(path.absolute()), {"state": abstract})["state"]
+            loaded = ocp.load(str(path.absolute()), {"state": abstract})["state"]
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"checkpoint {path} does not fit this experiment's models: {str(error).splitlines()[0]}; "
+            reason = str(error).splitlines()[0]
+        reason = next(filter(None, parallel.gather(reason)), None)
+        if reason:
+            raise parallel.SharedError(
+                f"checkpoint {path} does not fit this experiment's models: {reason}; "
                 "use the settings it was made with, or begin again with --redo"
-            ) from None
+            )
+        return jax.tree.map(lambda leaf, array: parallel.place(array, leaf.sharding), like, loaded)
 
-    def load_last(self, like: Any, warn: Any) -> tuple[int, Any] | None:
+    def load_last(self, like: Any, warn: Callable[[str], None]) -> tuple[int, Any] | None:
         """The newest checkpoint that is whole, or None where there is none; `warn(message)` names every damaged one."""
-        steps = self.steps()
+        steps = parallel.on_main(self.steps)
         for step in reversed(steps):
             try:
                 return step, self.load(step, like)
             except UserError as error:
                 if step == steps[0]:
-                    raise UserError(
+                    raise parallel.SharedError(
                         f"{error}; no older checkpoint is whole: delete {self.folder} to begin this stage again"
                     ) from None
                 warn(f"{error}; going on from the checkpoint before it")
@@ -208,24 +227,48 @@ class RunDir:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Make the folder, unless it is there, and keep other processes out of it.
+        """Make the folder, unless it is there, and keep other runs out of it.
 
-        Raises `UserError` where it holds something else than a run, or where another process is at work in it.
+        Raises `UserError` where it holds something else than a run, where another run is at work in it, or where not all
+        processes of this one see it.
         """
+        with ExitStack() as held:
+            token = parallel.on_main(lambda: self._lock(held))
+            self._require_seen(token)
+            yield
+
+    def _lock(self, held: ExitStack) -> str:
+        """Take the folder until `held` is closed; returns what its lock file then says."""
         if self.path.is_file():
             raise UserError(f"{self.path} is a file; give a folder by --run-dir")
         lock = self.path / LOCK
         if self.path.exists() and any(self.path.iterdir()) and not lock.exists():
             raise UserError(f"{self.path} holds other files and is no run folder; give another one by --run-dir")
         self.figures.mkdir(parents=True, exist_ok=True)
-        with lock.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"another process is at work in {self.path}; wait for it or stop it, or give another --run-dir"
-                ) from None
-            yield
+        file = held.enter_context(lock.open("a"))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"another process is at work in {self.path}; wait for it or stop it, or give another --run-dir"
+            ) from None
+        token = secrets.token_hex(8)
+        file.truncate(0)
+        file.write(token)
+        file.flush()
+        return token
+
+    def _require_seen(self, token: str) -> None:
+        """Raise `UserError` unless every process reads in the lock file what process 0 has written there."""
+        lock, deadline = self.path / LOCK, time.monotonic() + SECONDS_TO_SEE
+        while not (seen := lock.is_file() and lock.read_text() == token) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        blind = [process for process, sees in enumerate(parallel.gather(seen)) if not sees]
+        if blind:
+            raise parallel.SharedError(
+                f"process {blind[0]} does not see what process 0 wrote to {lock.absolute()}; give a --run-dir on a file "
+                "system that all hosts share, under the same path"
+            )
 
     def prepare(self, config: dict[str, Any], tensorboard: bool) -> None:
         """Note the experiment's settings, and open what metrics are written to."""

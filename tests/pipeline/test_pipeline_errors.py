@@ -121,7 +121,7 @@ def test_every_setting_belongs_to_a_stage(probe_experiment: Path) -> None:
     experiment = load(probe_experiment)
     experiment = dataclasses.replace(experiment, rounds=dataclasses.replace(experiment.rounds, count=2))
     known = {name for step in plan(experiment) for name in step.settings(experiment)}
-    without_effect = {"name", "checkpoint_seconds", "tensorboard", "collect.workers", "rounds.count"}
+    without_effect = {"name", "devices", "checkpoint_seconds", "tensorboard", "collect.workers", "rounds.count"}
     assert flatten(experiment).keys() - known == without_effect
 
 

@@ -1,6 +1,7 @@
 """The whole loop, for real and small: on an environment whose best controller is known it must be found, in dreams only."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from PIL import Image
 
+from wm_jax.data.weights import load_weights
 from wm_jax.errors import UserError
 from wm_jax.pipeline.bundle import load
 
@@ -105,3 +107,27 @@ def test_info_says_what_it_takes(probe_experiment: Path, compilation_cache: dict
         path = Path(__file__).parents[2] / "experiments" / f"{paper}.py"
         found = json.loads(wm_jax_command(compilation_cache, "info", str(path), "--json"))["parameters"]
         assert tuple(found.values()) == expected
+
+
+def test_evolutions_run_side_by_side_and_all_are_scored(
+    run: Path, probe_experiment: Path, compilation_cache: dict[str, str], tmp_path: Path
+) -> None:
+    """From the V and M of the run on, with two temperatures and two seeds."""
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    settings = ["--evolve.generations", "10", "--evolve.temperatures", "0.7", "1.0", "--evolve.seeds", "2", "--redo"]
+    printed = wm_jax_command(compilation_cache, "run", str(probe_experiment), "--run-dir", str(folder), *settings)
+    assert "4 evolutions, 4 side by side in about" in printed
+    assert "V, round 0" not in printed
+    scores = json.loads((folder / "evaluation.json").read_text())
+    evolutions = scores["evolutions"]
+    assert [(each["temperature"], each["seed"]) for each in evolutions] == [(0.7, 0), (0.7, 1), (1.0, 0), (1.0, 1)]
+    assert all(each["actual"]["n"] == 16 and each["dream"]["n"] == 64 for each in evolutions)
+    # Deployed is the best of those at the dream's own temperature, 1.
+    best = max(evolutions[2:], key=lambda each: each["dream"]["mean"])
+    assert scores["controller"]["returns"] == best["actual"]["returns"]
+    controllers, _ = load_weights(folder / "controller" / "round-0" / "controllers.safetensors")
+    assert len(np.unique(controllers["weights"], axis=0)) == 4
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    generations = [line for line in lines if line["stage"] == "controller/round-0" and "best" in line]
+    assert [len(line["best"]) for line in generations] == [4] * 10

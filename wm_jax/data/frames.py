@@ -30,13 +30,21 @@ class FrameSource:
 
 
 def frame_batches(
-    store: EpisodeStore, episodes: Sequence[int] | np.ndarray, batch_size: int, seed: int, start: int, stop: int
+    store: EpisodeStore,
+    episodes: Sequence[int] | np.ndarray,
+    batch_size: int,
+    seed: int,
+    start: int,
+    stop: int,
+    part: tuple[int, int] = (0, 1),
 ) -> Iterator[np.ndarray]:
     """Batches `start` to `stop` - 1 of an endless shuffled sequence: uint8 [B, 64, 64, 3].
 
     Every frame comes once before any comes again. Batch i depends on `seed` and i alone, so that a training that goes
-    on at step `start` sees what it would have seen without the stop.
+    on at step `start` sees what it would have seen without the stop. With `part` (p, n) only the p-th of n equal parts of
+    each batch is read: [B / n, 64, 64, 3].
     """
     frames = grain.MapDataset.source(FrameSource(store, episodes)).shuffle(seed=seed).repeat()
-    batches = frames.batch(batch_size)[start:stop]
+    index, count = part
+    batches = frames.batch(batch_size // count)[start * count + index : stop * count : count]
     yield from batches.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=PREFETCHED))

@@ -6,10 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
+from wm_jax import parallel
 from wm_jax.data.records import INDEX, episode_path
 from wm_jax.errors import UserError, require_choice, require_range
 from wm_jax.experiment import Experiment, to_dict
-from wm_jax.pipeline import collecting, evolving, filming, machine, scoring, training
+from wm_jax.pipeline import collecting, evolving, filming, machine, scoring, side_by_side, training
 from wm_jax.pipeline.context import Context, Models
 from wm_jax.pipeline.progress import Interrupt, Screen, Stopped
 from wm_jax.pipeline.stages import Step, choose, plan
@@ -26,26 +29,43 @@ RUNS: dict[str, Callable[[Context, int, StageDir], dict[str, Any]]] = {
 
 
 def run_experiment(experiment: Experiment, path: Path, stages: tuple[str, ...], redo: bool, screen: Screen) -> None:
-    """Run the stages of an experiment that are not finished yet, in the folder `path`.
+    """Run the stages of an experiment that are not finished yet, in the folder `path`; every process of a run calls it.
 
     Raises `UserError` where a setting, a file or a number is wrong, and `Stopped` when the user asks to stop.
     """
     run, models = RunDir(path), Models(experiment)
-    check(experiment, models)
-    with Interrupt() as interrupt, run.locked():
-        chosen = choose(experiment, run, stages, redo)
-        run.prepare(to_dict(experiment), experiment.tensorboard)
-        context = Context(experiment, models, run, screen, interrupt)
-        screen.say(f"{experiment.name}: {models.task.name} in {path}, on {machine.device()}")
-        for step in chosen:
-            _run(context, step)
-            if interrupt.requested:
-                raise Stopped(f"stopped after {step}; the same command goes on from there")
-        if plan(experiment)[-1].folder(run).finished:
-            last = experiment.rounds.count - 1
-            shutil.copyfile(context.stage("evaluation", last).path / scoring.SCORES, path / scoring.SCORES)
-            filming.draw_figures(context, last)
-            report(context)
+    screen = screen if parallel.is_main() else Screen(Console(quiet=True))
+    with parallel.together(), Interrupt() as interrupt:
+        parallel.on_main(lambda: check(experiment, models))
+        with run.locked():
+            context = Context(experiment, models, run, screen, interrupt)
+            # Process 0 reads the folder and decides for all: what another host sees of it may be seconds old.
+            chosen = parallel.on_main(lambda: _begin(context, stages, redo))
+            for stage, round_number in chosen:
+                step = Step(stage, round_number)
+                _run(context, step)
+                if interrupt.agreed():
+                    raise Stopped(f"stopped after {step}; the same command goes on from there")
+            parallel.on_main(lambda: _end(context))
+
+
+def _begin(context: Context, stages: tuple[str, ...], redo: bool) -> list[tuple[str, int]]:
+    """Prepare the folder; which stages of which rounds are to run."""
+    experiment, run = context.experiment, context.run
+    chosen = choose(experiment, run, stages, redo)
+    run.prepare(to_dict(experiment), experiment.tensorboard)
+    context.screen.say(f"{experiment.name}: {context.models.task.name} in {run.path}, on {machine.device()}")
+    return [(step.stage, step.round_number) for step in chosen]
+
+
+def _end(context: Context) -> None:
+    """Scores and figures of a run that has finished its last stage."""
+    experiment, run = context.experiment, context.run
+    if plan(experiment)[-1].folder(run).finished:
+        last = experiment.rounds.count - 1
+        shutil.copyfile(context.stage("evaluation", last).path / scoring.SCORES, run.path / scoring.SCORES)
+        filming.draw_figures(context, last)
+        report(context)
 
 
 def check(experiment: Experiment, models: Models) -> None:
@@ -54,11 +74,21 @@ def check(experiment: Experiment, models: Models) -> None:
     require_choice("collect.policy", experiment.collect.policy, list(task.policies))
     for name in experiment.evaluate.baselines:
         require_choice("evaluate.baselines", name, list(task.policies))
+    devices = parallel.mesh(experiment.devices).size
+    for name, size in {"vision": experiment.vision.batch_size, "memory": memory.batch_size}.items():
+        if size % devices:
+            raise UserError(f"{name}.batch_size is {size}, which {devices} devices cannot share evenly; take a multiple of "
+                            f"{devices}, as {-(-size // devices) * devices}, or other --devices")  # fmt: skip
     longest = experiment.collect.max_steps or task.max_steps
     require_range("dream.burn_in", dream.burn_in, 0, longest - 1)
     if dream.reward == "predicted" and not memory.predict_reward:
         raise UserError("dream.reward is 'predicted' but memory.predict_reward is False: every dream would be without "
                         "reward; set memory.predict_reward to True, or dream.reward to 'survival'")  # fmt: skip
+    if experiment.evolve.select == "dream" and not any(
+        variant.temperature == dream.temperature for variant in side_by_side.variants(experiment)
+    ):
+        raise UserError(f"dream.temperature {dream.temperature} is not among evolve.temperatures, so that no evolution's "
+                        "dream says which controller to deploy; add it, or set evolve.select to 'actual'")  # fmt: skip
     if dream.reward == "survival" and not memory.predict_done:
         raise UserError("dream.reward is 'survival' but memory.predict_done is False: every dream would score the same; "
                         "set memory.predict_done to True, or dream.reward to 'predicted'")  # fmt: skip
@@ -80,26 +110,35 @@ def outputs(context: Context, step: Step) -> list[Path]:
 
 
 def _run(context: Context, step: Step) -> None:
-    """One stage, unless it is finished. Where a file of its result was deleted, it is made again: the same one."""
+    """One stage, unless it is finished."""
     stage = step.folder(context.run)
+    if parallel.on_main(lambda: _is_done(context, step, stage)):
+        return
+    begun = time.monotonic()
+    summary = RUNS[step.stage](context, step.round_number, stage)
+    parallel.on_main(lambda: stage.finish({**summary, "seconds": round(time.monotonic() - begun, 1)}))
+
+
+def _is_done(context: Context, step: Step, stage: StageDir) -> bool:
+    """Whether the stage has its result; if not, it is noted as begun. Where a file of its result was deleted, it is made
+    again: the same one."""
     if stage.finished:
         missing = [path for path in outputs(context, step) if not path.exists()]
         if not missing:
             stage.tidy()
             context.screen.say(f"  {step}: finished before")
-            return
+            return True
         context.screen.warn(f"{step}: {missing[0]} is missing; it is made again")
     elif stage.record is None:
         made_with = {"device": machine.device(), "versions": machine.versions()}
         stage.begin(step.settings(context.experiment), made_with)
-    begun = time.monotonic()
-    summary = RUNS[step.stage](context, step.round_number, stage)
-    stage.finish({**summary, "seconds": round(time.monotonic() - begun, 1)})
+    return False
 
 
 def report(context: Context) -> None:
     """Print the table of scores and say where the figures lie."""
     scores = read_json(context.run.path / scoring.SCORES)
+    evolutions = scores.pop(scoring.EVOLUTIONS, [])
     screen = context.screen
     first = next(iter(scores.values()))
     screen.say(f"\nReturns in the actual environment ({context.models.task.name}, {first['n']} fresh episodes, seeds "
@@ -113,4 +152,10 @@ def report(context: Context) -> None:
         f"in {controller['validation']['n']} validation episodes of the actual environment")  # fmt: skip
     screen.say(f"  C is the mean of generation {controller['generation']}, chosen by its score {place}; "
                f"in its dream it scores {dream['mean']:.1f} ± {dream['sd']:.1f} (n = {dream['n']})")  # fmt: skip
+    if evolutions:
+        screen.say(f"  {'evolutions side by side':<24}{'in the dream':>22}{'actual':>20}{'standard error':>20}")
+    for each in evolutions:
+        dream, actual = (f"{each[place]['mean']:.1f} ± {each[place]['sd']:<6.1f}" for place in ("dream", "actual"))
+        what = f"τ {each['temperature']:g}, seed {each['seed']}"
+        screen.say(f"    {what:<22}{dream:>22}{actual:>20}{each['actual']['se']:>20.1f}")
     screen.say(f"scores: {context.run.path / scoring.SCORES}   figures and film: {context.run.figures}")

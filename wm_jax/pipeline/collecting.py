@@ -1,76 +1,101 @@
 """The stage that records episodes: with a scripted policy first, with the current C in later rounds."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
-from wm_jax.data.records import Episode, episode_path, read_header, write_episode, write_index
+from wm_jax import parallel
+from wm_jax.data.records import Episode, Header, episode_path, read_header, write_episode, write_index
 from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.evolving import load_agent, load_controller
-from wm_jax.pipeline.progress import Stopped
+from wm_jax.pipeline.progress import Meetings, Stopped
 from wm_jax.rollouts.acting import Lanes, Tick
 from wm_jax.rollouts.agent import AgentDriver
-from wm_jax.rollouts.collect import Progress, collect, episode_seed
+from wm_jax.rollouts.collect import Progress, clear_leftovers, episode_seed
+from wm_jax.rollouts.collect import record as record_scripted
 from wm_jax.run import StageDir
 
 
 def record(context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
-    """Record the round's episodes; those already on disk stay."""
-    return _scripted(context, stage) if round_number == 0 else _with_controller(context, round_number, stage)
+    """Record the round's episodes, which the processes share out; those already on disk stay."""
+    folder = stage.path / "episodes"
+    parallel.on_main(lambda: clear_leftovers(folder))
+    headers = (
+        _scripted(context, stage, folder)
+        if round_number == 0
+        else _with_controller(context, round_number, stage, folder)
+    )
+    every = [Header(**header) for header in parallel.join([asdict(header) for header in headers])]
+    parallel.on_main(lambda: str(write_index(folder, every)))
+    returns = [header.episode_return for header in every]
+    return {"episodes": len(every), "frames": sum(header.length for header in every),
+            "mean_return": float(np.mean(returns)), "best_return": max(returns)}  # fmt: skip
 
 
-def _scripted(context: Context, stage: StageDir) -> dict[str, Any]:
+def _scripted(context: Context, stage: StageDir, folder: Path) -> list[Header]:
+    """The headers of this process's share."""
     config, total = context.experiment.collect, context.experiment.collect.episodes
     with context.screen.bar("collect, round 0", "frames", 0) as bar:
 
-        def show(progress: Progress) -> None:
-            expected = round(progress.frames / max(progress.episodes, 1) * total)
-            bar.begin(progress.frames, expected)
-            bar.update(progress.frames, f"episode {progress.episodes}/{total}, return {progress.mean_return:.1f}")
-            if context.interrupt.requested and progress.episodes < total:
-                raise Stopped(f"stopped in {stage.name} after {progress.episodes} of {total} episodes; "
+        def show(counts: list[float], stop: bool) -> None:
+            episodes, frames, returns = counts
+            bar.begin(int(frames), round(frames / max(episodes, 1) * total))
+            bar.update(int(frames), f"episode {episodes}/{total}, return {returns / max(episodes, 1):.1f}")
+            if stop and episodes < total:
+                raise Stopped(f"stopped in {stage.name} after {episodes} of {total} episodes; "
                               "the same command goes on from there")  # fmt: skip
 
-        seed = context.seed("collect", 0)
-        headers = collect(context.experiment.task, config, seed, stage.path / "episodes", show, context.screen.warn)
-    return _summary([header.length for header in headers], [header.episode_return for header in headers])
+        def counts(progress: Progress) -> tuple[float, ...]:
+            return progress.episodes, progress.frames, progress.episodes * progress.mean_return
+
+        meetings, numbers = Meetings(context.interrupt, show), parallel.share(range(total))
+        seed, warn = context.seed("collect", 0), context.screen.warn
+        headers = record_scripted(context.experiment.task, config, seed, folder, numbers,
+                                  lambda progress: meetings.tell(*counts(progress)), warn)  # fmt: skip
+        meetings.finish(*counts(Progress.of(headers)))
+    return headers
 
 
-def _with_controller(context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
-    """C of the round before drives, with noise on its actions and random stretches; blocks of one episode a lane."""
-    rounds, folder = context.experiment.rounds, stage.path / "episodes"
+def _with_controller(context: Context, round_number: int, stage: StageDir, folder: Path) -> list[Header]:
+    """C of the round before drives, with noise on its actions and random stretches; blocks of one episode a lane. The
+    headers of this process's share."""
+    rounds = context.experiment.rounds
     folder.mkdir(parents=True, exist_ok=True)
     agent, params = load_agent(context, round_number - 1)
     weights, _ = load_controller(context, round_number - 1)
     driver = AgentDriver(
         agent, params, weights[None], rounds.action_noise, rounds.random_stretches, rounds.stretch_length
     )
-    count = min(context.experiment.evaluate.environments, rounds.episodes)
+    mine = parallel.share(range(rounds.episodes))
+    count = min(context.experiment.evaluate.environments, -(-rounds.episodes // jax.process_count()))
     title = f"collect, round {round_number}"
     with (
         context.screen.bar(title, "episodes", rounds.episodes) as bar,
         Lanes(context.experiment.task, count, context.screen.warn) as lanes,
     ):
-        for first in range(0, rounds.episodes, count):
-            numbers = range(first, min(first + count, rounds.episodes))
 
-            def tick(finished: int, first: int = first) -> None:
-                bar.update(first + finished)
-                if context.interrupt.requested:
-                    raise Stopped(f"stopped in {stage.name} after {first} of {rounds.episodes} episodes; "
-                                  "the same command goes on from there")  # fmt: skip
+        def show(counts: list[float], stop: bool) -> None:
+            bar.update(int(counts[0]))
+            if stop and counts[0] < rounds.episodes:
+                raise Stopped(f"stopped in {stage.name} after {counts[0]} of {rounds.episodes} episodes; "
+                              "the same command goes on from the last block")  # fmt: skip
 
+        meetings = Meetings(context.interrupt, show)
+        for first in range(0, len(mine), count):
+            numbers = mine[first : first + count]
             if not all(episode_path(folder, number).is_file() for number in numbers):
-                _record_block(context, round_number, lanes, driver, numbers, folder, tick)
-            tick(len(numbers))
-    headers = [read_header(episode_path(folder, number)) for number in range(rounds.episodes)]
-    write_index(folder, headers)
-    return _summary([header.length for header in headers], [header.episode_return for header in headers])
+                _record_block(context, round_number, lanes, driver, numbers, folder,
+                              lambda finished, first=first: meetings.tell(first + finished))  # fmt: skip
+            meetings.tell(first + len(numbers))
+        meetings.finish(len(mine))
+    return [read_header(episode_path(folder, number)) for number in mine]
 
 
 def _record_block(
-    context: Context, round_number: int, lanes: Lanes, driver: AgentDriver, numbers: range, folder: Path, tick: Tick
+    context: Context, round_number: int, lanes: Lanes, driver: AgentDriver, numbers: list[int], folder: Path, tick: Tick
 ) -> None:
     seed = context.seed("collect", round_number)
     seeds = [episode_seed(seed, number, 0) for number in numbers]
@@ -89,8 +114,3 @@ def _record_block(
                 task=context.models.task.name,
             ),
         )
-
-
-def _summary(lengths: list[int], returns: list[float]) -> dict[str, Any]:
-    return {"episodes": len(lengths), "frames": sum(lengths), "mean_return": float(np.mean(returns)),
-            "best_return": max(returns)}  # fmt: skip

@@ -6,7 +6,9 @@ from functools import cached_property
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
+from wm_jax import parallel
 from wm_jax.controller import Controller
 from wm_jax.data.episodes import EpisodeStore, split
 from wm_jax.dream import Dream
@@ -62,6 +64,11 @@ class Context:
     run: RunDir
     screen: Screen
     interrupt: Interrupt
+
+    @cached_property
+    def mesh(self) -> Mesh:
+        """The devices that the population and the batches are laid over."""
+        return parallel.mesh(self.experiment.devices)
 
     def stage(self, wing: str, round_number: int) -> StageDir:
         """The folder of a wing's stage."""

@@ -11,6 +11,7 @@ from wm_jax.data.latents import build
 from wm_jax.dream import Dream, trajectory
 from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.evolving import EVALUATIONS, load_agent, load_controller
+from wm_jax.pipeline.scoring import EVOLUTIONS
 from wm_jax.pipeline.training import encode_frames, reconstruct
 from wm_jax.report import figures
 from wm_jax.rollouts.acting import Lanes, Played
@@ -24,13 +25,18 @@ FRAMES = 300
 def draw_figures(context: Context, round_number: int) -> None:
     """Every figure of a finished run."""
     folder = context.run.figures
-    evaluations = read_json(context.stage("controller", round_number).path / EVALUATIONS)
+    deployed = load_controller(context, round_number)[1]["evolution"]
+    evaluations = [
+        evaluation
+        for evaluation in read_json(context.stage("controller", round_number).path / EVALUATIONS)
+        if evaluation["evolution"] == deployed
+    ]
     scores = read_json(context.run.path / "evaluation.json")
     figures.learning_curves(folder / "learning_curves.png", list(context.run.metrics()))
     baselines = [scores[name] for name in context.experiment.evaluate.baselines]
     steps = {"dream": context.experiment.dream.horizon, "actual": context.models.task.max_steps}
     figures.dream_beside_actual(folder / "dream_beside_actual.png", evaluations, baselines, steps)
-    figures.returns_histogram(folder / "returns.png", scores)
+    figures.returns_histogram(folder / "returns.png", {k: v for k, v in scores.items() if k != EVOLUTIONS})
     panels = make_film(context, round_number)
     figures.strip(folder / "film_strip.png", panels)
     figures.film(folder / "film.gif", panels, context.models.task.frames_per_second)

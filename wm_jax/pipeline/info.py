@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from wm_jax.experiment import Experiment, flatten
+from wm_jax.pipeline import side_by_side
 from wm_jax.pipeline.context import Models
+from wm_jax.pipeline.side_by_side import FLOAT
 from wm_jax.tasks import FRAME_SHAPE
-
-FLOAT = 4
-"""Bytes of a float32."""
 
 
 def describe(experiment: Experiment) -> dict[str, Any]:
@@ -79,19 +78,18 @@ def _latent_bytes(models: Models) -> int:
 
 
 def _memory(experiment: Experiment, models: Models, frames: int, parameters: dict[str, int]) -> dict[str, int]:
-    config, evolve = experiment.memory, experiment.evolve
+    config = experiment.memory
     # Outputs of V's layers, in multiples of its width: side² × channels of each, then the frame in and out.
     layers = 31**2 + 2 * 14**2 + 4 * 6**2 + 8 * 2**2 + 4 * 5**2 + 2 * 13**2 + 30**2
     per_image = FLOAT * (experiment.vision.width * layers + 2 * math.prod(FRAME_SHAPE))
     sequence = config.batch_size * config.sequence_length
-    dreams = evolve.population * evolve.rollouts
     return {
         "V's training": 4 * FLOAT * parameters["vision"] + 3 * experiment.vision.batch_size * per_image,
         "latents on the device": frames * _latent_bytes(models),
         "M's training": 4 * FLOAT * parameters["memory"]
         + FLOAT * sequence * (10 * config.hidden_size + 4 * models.memory.output_size),
-        "evolution": FLOAT * 6 * parameters["controller"] ** 2
-        + FLOAT * dreams * (6 * config.hidden_size + 4 * models.memory.output_size),
+        "evolutions side by side": len(side_by_side.variants(experiment))
+        * side_by_side.bytes_of_one(experiment, models),
     }
 
 
@@ -120,7 +118,7 @@ def _work(experiment: Experiment, models: Models, frames: int, parameters: dict[
         "encoding": frames * image // 2,
         "M's training": 3 * step * memory.batch_size * memory.sequence_length * steps,
         "a generation at most": generation,
-        "evolution at most": rounds.count * (
+        "evolution at most": len(side_by_side.variants(experiment)) * rounds.count * (
             generation * evolve.generations
             + evolve.generations // evolve.evaluate_every
             * evolve.evaluation_rollouts * experiment.dream.horizon * step

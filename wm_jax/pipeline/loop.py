@@ -3,12 +3,14 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wm_jax import parallel
 from wm_jax.errors import UserError
 from wm_jax.pipeline.progress import Interrupt, Screen, Stopped
 from wm_jax.run import StageDir
@@ -38,7 +40,8 @@ class Work:
     """Metrics are logged, and checked to be finite, as means over so many steps."""
     evaluate_every: int
     evaluate: Callable[[Any, int], Metrics]
-    """(state, steps done) → metrics on held-out data, logged every `evaluate_every` steps and at the end; may be empty."""
+    """(state, steps done) → metrics on held-out data, logged every `evaluate_every` steps and at the end; may be empty.
+    Process 0 calls it, alone."""
     result: Callable[[Any], Any]
     """The part of the state that must be finite to be worth saving."""
     remedy: str
@@ -50,11 +53,11 @@ def run_loop(
 ) -> Any:
     """Do `work` from the stage's last checkpoint, or from `state`, and return the final state, which is also saved.
 
-    Raises `Stopped` after Ctrl-C, when the state is saved, and `UserError` where a metric or the result is not finite: the
-    last good checkpoint is kept.
+    Every process of a run calls it. Raises `Stopped` after Ctrl-C, when the state is saved, and `UserError` where a metric
+    or the result is not finite: the last good checkpoint is kept.
     """
     done, state = stage.checkpoints.load_last(state, screen.warn) or (0, state)
-    stage.run.drop_metrics(stage.name, after=done)
+    parallel.on_main(lambda: stage.run.drop_metrics(stage.name, after=done))
     advance = work.advance_from(done)
     saved, saved_at, pending = done, time.monotonic(), []
     with screen.bar(work.title, work.unit, work.steps * work.units, done * work.units) as bar:
@@ -63,19 +66,22 @@ def run_loop(
             pending.append(metrics)
             done += work.stride
             evaluating = done % work.evaluate_every == 0 or done == work.steps
-            if not (done % work.average == 0 or evaluating or interrupt.requested):
+            # Of several processes none may stop to look where the others do not.
+            at_once = interrupt.requested and jax.process_count() == 1
+            if not (done % work.average == 0 or evaluating or at_once):
                 continue
-            shown = _log(stage, work, pending, done, saved)
+            shown = parallel.on_main(partial(_log, stage, work, pending, done, saved))
             pending = []
-            if evaluating and (report := work.evaluate(state, done)):
+            if evaluating and parallel.is_main() and (report := work.evaluate(state, done)):
                 stage.log(done, report)
             bar.update(done * work.units, f"{work.watch} {shown:.4g}")
-            late = time.monotonic() - saved_at > checkpoint_seconds
-            if late or interrupt.requested or done == work.steps:
-                _check_result(stage, work, state, done, saved)
-                stage.checkpoints.save(done, state)
+            late, stop = parallel.agree(time.monotonic() - saved_at > checkpoint_seconds), interrupt.agreed()
+            if late or stop or done == work.steps:
+                whole = parallel.local(state)
+                parallel.on_main(partial(_check_result, stage, work, whole, done, saved))
+                stage.checkpoints.save(done, whole)
                 saved, saved_at = done, time.monotonic()
-            if interrupt.requested and done < work.steps:
+            if stop and done < work.steps:
                 raise Stopped(
                     f"stopped in {stage.name} at step {done} of {work.steps}; the same command goes on from there"
                 )
@@ -99,7 +105,7 @@ def _log(stage: StageDir, work: Work, pending: list[Metrics], done: int, saved: 
         rows, first = {name: np.mean(values, keepdims=True) for name, values in rows.items()}, done
     for i in range(len(rows[work.watch])):
         stage.log(first + i, {name: values[i] for name, values in rows.items()})
-    return float(rows[work.watch][-1])
+    return float(np.mean(rows[work.watch][-1]))
 
 
 def _check_result(stage: StageDir, work: Work, state: Any, done: int, saved: int) -> None:

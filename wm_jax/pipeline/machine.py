@@ -26,6 +26,17 @@ def device() -> str:
     )
 
 
+def free_memory() -> int:
+    """Bytes that are free on the device that JAX computes on by default."""
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in statistics:
+        return statistics["bytes_limit"] - statistics["bytes_in_use"]
+    info = Path("/proc/meminfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    available = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
+    return available[0] if available else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def versions() -> dict[str, str]:
     """{"wm-jax", "python", and each package that computes: its version}."""
     return {

@@ -2,17 +2,21 @@
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from wm_jax import parallel
 from wm_jax.errors import UserError
 
 SECONDS_BETWEEN_LINES = 15.0
 """Without a terminal a line of progress is printed this often."""
+SECONDS_BETWEEN_MEETINGS = 1.0
+"""How often processes that work apart tell each other how far they are."""
 
 
 class Stopped(UserError):
@@ -29,6 +33,10 @@ class Interrupt:
         self.before = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
+    def agreed(self) -> bool:
+        """Whether any process of this run was asked to stop; all of them call it."""
+        return parallel.agree(self.requested)
+
     def __exit__(self, *_: object) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
@@ -37,6 +45,36 @@ class Interrupt:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
+
+
+class Meetings:
+    """How far all processes are with work that each does a share of at its own pace.
+
+    Now and then all wait for each other and tell. A process that is asked to stop says so there, so that all stop at once.
+    """
+
+    def __init__(self, interrupt: Interrupt, show: Callable[[list[float], bool], None]):
+        """`show` is told the sums of all processes' counts, and whether any of them was asked to stop; what it raises ends
+        the work, on all of them."""
+        self.interrupt, self.show = interrupt, show
+        self.last = -SECONDS_BETWEEN_MEETINGS
+
+    def tell(self, *counts: float) -> None:
+        """This process has come so far; to be called often."""
+        if jax.process_count() == 1 or time.monotonic() - self.last > SECONDS_BETWEEN_MEETINGS:
+            self._meet(counts, finished=False)
+
+    def finish(self, *counts: float) -> None:
+        """This process has done its share; waits until all have."""
+        while not self._meet(counts, finished=True):
+            pass
+
+    def _meet(self, counts: tuple[float, ...], finished: bool) -> bool:
+        """Whether all have finished."""
+        told = parallel.gather([counts, finished, self.interrupt.requested])
+        self.last = time.monotonic()
+        self.show([sum(column) for column in zip(*(each[0] for each in told), strict=True)], any(t[2] for t in told))
+        return all(each[1] for each in told)
 
 
 class Bar:

@@ -2,25 +2,30 @@
 
 from typing import Any
 
+import jax
 import numpy as np
 
+from wm_jax import parallel
 from wm_jax.errors import require_range
 from wm_jax.pipeline import machine
 from wm_jax.pipeline.bundle import Bundle
 from wm_jax.pipeline.context import Context
-from wm_jax.pipeline.evolving import load_agent, load_controller
-from wm_jax.pipeline.progress import Interrupt, Screen, Stopped
+from wm_jax.pipeline.evolving import load_agent, load_controller, load_controllers
+from wm_jax.pipeline.progress import Interrupt, Meetings, Screen, Stopped
 from wm_jax.rollouts import evaluate as scores
 from wm_jax.rollouts.acting import Driver, Lanes, ScriptedDriver
-from wm_jax.rollouts.agent import AgentDriver
+from wm_jax.rollouts.agent import Agent, AgentDriver, AgentParams
 from wm_jax.rollouts.config import require_fresh
 from wm_jax.run import StageDir, read_json, write_json
 
 SCORES = "evaluation.json"
+EVOLUTIONS = "evolutions"
+"""The entry of the scores' file that is no policy: each of several evolutions that ran side by side."""
 
 
 def evaluate(context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
-    """Score the deployed controller and the baselines on the same fresh episodes."""
+    """Score the deployed controller, the baselines and, where evolutions ran side by side, what each of them ended with, on
+    the same fresh episodes, which the processes share out."""
     config, task = context.experiment.evaluate, context.models.task
     agent, params = load_agent(context, round_number)
     weights, chosen = load_controller(context, round_number)
@@ -29,14 +34,34 @@ def evaluate(context: Context, round_number: int, stage: StageDir) -> dict[str, 
     }
     drivers["controller"] = AgentDriver(agent, params, weights[None])
     seeds = range(config.seed, config.seed + config.episodes)
-    results = {}
-    with Lanes(context.experiment.task, min(config.environments, len(seeds)), context.screen.warn) as lanes:
+    results: dict[str, Any] = {}
+    count = min(config.environments, -(-len(seeds) // jax.process_count()))
+    with Lanes(context.experiment.task, count, context.screen.warn) as lanes:
         for name, driver in drivers.items():
             results[name] = play(lanes, driver, seeds, context.screen, context.interrupt, name, stage)
+        evolutions = _evolutions(context, round_number, stage, lanes, agent, params, seeds)
     results["controller"] |= {"selected_by": chosen["selected_by"], "generation": chosen["generation"],
                               "dream": chosen["dream"], "validation": chosen["actual"]}  # fmt: skip
-    write_json(stage.path / SCORES, results)
-    return {name: {key: score[key] for key in ("mean", "sd", "se", "n")} for name, score in results.items()}
+    told = {name: {key: score[key] for key in ("mean", "sd", "se", "n")} for name, score in results.items()}
+    if evolutions:
+        results[EVOLUTIONS] = evolutions
+    parallel.on_main(lambda: write_json(stage.path / SCORES, results))
+    return told
+
+
+def _evolutions(
+    context: Context, round_number: int, stage: StageDir, lanes: Lanes, agent: Agent, params: AgentParams, seeds: range
+) -> list[dict[str, Any]]:
+    """Of each evolution its temperature and seed, its dream's score and the actual one; none where there was but one."""
+    controllers, chosen = load_controllers(context, round_number)
+    if len(chosen) == 1:
+        return []
+    found = []
+    for number, (weights, about) in enumerate(zip(controllers, chosen, strict=True)):
+        driver = AgentDriver(agent, params, weights[None])
+        score = play(lanes, driver, seeds, context.screen, context.interrupt, f"evolution-{number}", stage)
+        found.append({**about, "validation": about["actual"], "actual": score})
+    return found
 
 
 def play(
@@ -44,23 +69,24 @@ def play(
 ) -> dict[str, Any]:
     """One policy's score on the episodes of `seeds`. With a stage's folder, finished blocks of episodes survive a kill."""
     path = stage.path / f"{name}.json" if stage else None
-    done = read_json(path) if path and path.exists() else []
+    done = parallel.on_main(lambda: read_json(path) if path and path.exists() else [])
     counted = sum(len(block) for block in done)
     with screen.bar(f"score of {name}", "episodes", len(seeds), counted) as bar:
 
         def save(blocks: list[list[float]]) -> None:
-            if path:
+            if path and parallel.is_main():
                 write_json(path, blocks)
 
-        def tick(finished: int) -> None:
-            bar.update(finished)
-            if interrupt.requested:
+        def show(counts: list[float], stop: bool) -> None:
+            bar.update(int(counts[0]))
+            if stop:
                 rest = (
                     "the same command goes on from the last block" if path else "a score alone cannot be gone on with"
                 )
-                raise Stopped(f"stopped after {finished} of {len(seeds)} episodes of {name}; {rest}")
+                raise Stopped(f"stopped after {counts[0]} of {len(seeds)} episodes of {name}; {rest}")
 
-        returns = scores.returns(lanes, driver, [(seed, 0) for seed in seeds], done, save, tick)
+        meetings, episodes = Meetings(interrupt, show), [(seed, 0) for seed in seeds]
+        returns = scores.returns(lanes, driver, episodes, done, save, meetings.tell, meetings.finish)
     return scores.score(returns, seeds, policy=name, device=machine.device(), versions=machine.versions())
 
 

@@ -35,8 +35,8 @@ LATER_ROUNDS = {
     "memory": ("rounds.memory_steps", "rounds.new_share"),
 }
 
-WITHOUT_EFFECT = ("collect.workers",)
-"""Settings that change how fast a stage is, not what comes of it."""
+WITHOUT_EFFECT = ("collect.workers", "devices")
+"""Settings that change how fast a stage is, not what comes of it; of `devices`, the last bits."""
 
 
 @dataclass(frozen=True)

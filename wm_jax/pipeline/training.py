@@ -1,12 +1,15 @@
 """The stages that train V, encode every frame with it, and train M."""
 
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from wm_jax import memory as memory_wing
+from wm_jax import parallel
 from wm_jax import vision as vision_wing
 from wm_jax.data import latents as latents_file
 from wm_jax.data.episodes import EpisodeStore
@@ -14,7 +17,7 @@ from wm_jax.data.frames import frame_batches
 from wm_jax.data.weights import check_like, load_weights, save_weights
 from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.loop import Metrics, Work, run_loop
-from wm_jax.pipeline.progress import Stopped
+from wm_jax.pipeline.progress import Meetings, Stopped
 from wm_jax.report import figures
 from wm_jax.run import StageDir
 from wm_jax.types import Latents, LatentStats, Params
@@ -22,9 +25,12 @@ from wm_jax.vision import Vision
 
 WEIGHTS = "weights.safetensors"
 LATENTS = "latents.safetensors"
+PART = "{:06d}.safetensors"
+"""A part of them, by the number of its first episode."""
 EPISODES_IN_PART = 16
 """Episodes encoded between two moments at which a kill loses nothing."""
 FRAMES_IN_BATCH = 256
+"""Frames encoded at once, or as few more as fill all devices evenly."""
 HELD_OUT_FRAMES = 512
 """Frames that V's held-out score is measured on."""
 PICTURES = 8
@@ -54,29 +60,32 @@ def _load(stage: StageDir, init: Any) -> Params:
 
 def train_vision(context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
     """Train V on the recorded frames; in later rounds go on training it, if at all, on old and new ones."""
-    model, store = context.models.vision, context.store(round_number)
+    model, store, mesh = context.models.vision, context.store(round_number), context.mesh
     key = context.key("vision", round_number)
     config = context.experiment.vision
     steps = config.steps if round_number == 0 else context.experiment.rounds.vision_steps
     if steps == 0:
-        save_weights(stage.path / WEIGHTS, load_vision(context, round_number - 1), {"model": "vision"})
+        params = load_vision(context, round_number - 1)
+        parallel.on_main(lambda: save_weights(stage.path / WEIGHTS, params, {"model": "vision"}))
         return {"steps": 0}
     training, held_out = context.training_episodes(round_number), context.held_out_episodes(round_number)
     epoch = max(1, int(store.lengths[training].sum()) // config.batch_size)
-    sample = _spread(frame_count(store, held_out), HELD_OUT_FRAMES)
+    sample = _spread(_frame_count(store, held_out), HELD_OUT_FRAMES)
     frames = np.stack([store.frame(i) for i in _frame_numbers(store, held_out)[sample]]) if len(sample) else None
 
     def advance_from(start: int) -> Any:
-        batches = frame_batches(store, training, config.batch_size, context.seed("frames", round_number), start, steps)
-        return lambda state: vision_wing.train_step(model, state, next(batches), key)
+        seed, part = context.seed("frames", round_number), (jax.process_index(), jax.process_count())
+        batches = frame_batches(store, training, config.batch_size, seed, start, steps, part)
+        return lambda state: vision_wing.train_step(model, state, parallel.rows(mesh, next(batches)), key)
 
     def evaluate(state: Any, done: int) -> Metrics:
         if frames is None:
             return {}
-        metrics = vision_wing.evaluate(model, state.params, frames, context.key("vision report", 0))
+        params = parallel.local(state.params)
+        metrics = vision_wing.evaluate(model, params, frames, context.key("vision report", 0))
         pictures = frames[_spread(len(frames), PICTURES)]
         name = f"reconstructions-round{round_number}-step{done:07d}.png"
-        figures.reconstructions(context.run.figures / name, pictures, reconstruct(model, state.params, pictures))
+        figures.reconstructions(context.run.figures / name, pictures, reconstruct(model, params, pictures))
         return {f"held_out_{name}": value for name, value in metrics.items()}
 
     work = Work(
@@ -90,9 +99,7 @@ def train_vision(context: Context, round_number: int, stage: StageDir) -> dict[s
         if round_number == 0
         else vision_wing.continue_from(model, load_vision(context, round_number - 1))
     )
-    state = run_loop(stage, work, state, context.screen, context.interrupt, context.experiment.checkpoint_seconds)
-    save_weights(stage.path / WEIGHTS, state.params, {"model": "vision"})
-    return {"steps": steps, **_last(context, stage)}
+    return _train(context, stage, work, parallel.replicate(mesh, state), "vision")
 
 
 @partial(jax.jit, static_argnames="model")
@@ -108,40 +115,56 @@ def reconstruct(model: Vision, params: Params, frames: jax.Array) -> jax.Array:
 
 
 def encode(context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
-    """Encode every recorded frame, in parts that survive a kill. With an unchanged V only the new round's."""
+    """Encode every recorded frame, in parts that survive a kill; processes share them out. With an unchanged V only the
+    new round's."""
     changed = round_number == 0 or context.experiment.rounds.vision_steps > 0
     store = context.store(round_number)
-    params = load_vision(context, round_number)
+    params = parallel.replicate(parallel.local_mesh(context.mesh), load_vision(context, round_number))
     first = 0 if changed else len(store) - context.episodes_in(round_number)
     parts = [range(i, min(i + EPISODES_IN_PART, len(store))) for i in range(first, len(store), EPISODES_IN_PART)]
     folder = stage.work / "parts"
     folder.mkdir(parents=True, exist_ok=True)
     total = int(store.lengths[first:].sum())
     with context.screen.bar(f"encode, round {round_number}", "frames", total) as bar:
-        for part in parts:
-            path = folder / f"{part.start:06d}.safetensors"
+
+        def show(counts: list[float], stop: bool) -> None:
+            frames, episodes = map(int, counts)
+            bar.update(frames)
+            if stop and frames < total:
+                raise Stopped(f"stopped in {stage.name} at episode {first + episodes} of {len(store)}; "
+                              "the same command goes on from there")  # fmt: skip
+
+        meetings, frames, episodes = Meetings(context.interrupt, show), 0, 0
+        for part in parallel.share(parts):
+            path = folder / PART.format(part.start)
             if not path.exists():
                 latents_file.save(path, encode_episodes(context, params, store, part))
-            bar.update(int(store.lengths[first : part.stop].sum()))
-            if context.interrupt.requested and part.stop < len(store):
-                raise Stopped(f"stopped in {stage.name} at episode {part.stop} of {len(store)}; "
-                              "the same command goes on from there")  # fmt: skip
-    pieces = [latents_file.load(folder / f"{part.start:06d}.safetensors") for part in parts]
-    if not changed:
-        pieces.insert(0, latents_file.load(context.stage("latents", round_number - 1).path / LATENTS))
-    latents = latents_file.concatenate(pieces)
-    latents_file.save(stage.path / LATENTS, latents)
+            frames, episodes = frames + int(store.lengths[part.start : part.stop].sum()), episodes + len(part)
+            meetings.tell(frames, episodes)
+        meetings.finish(frames, episodes)
+    before = [] if changed else [context.stage("latents", round_number - 1).path / LATENTS]
+    files = [*before, *(folder / PART.format(part.start) for part in parts)]
+    return parallel.on_main(lambda: _join_latents(stage.path / LATENTS, files))
+
+
+def _join_latents(path: Path, files: list[Path]) -> dict[str, Any]:
+    """Write the latents of `files`, one after the other, to `path`."""
+    latents = latents_file.concatenate([latents_file.load(file) for file in files])
+    latents_file.save(path, latents)
     return {"frames": int(latents.length.sum()), "episodes": len(latents.length)}
 
 
 def encode_episodes(context: Context, params: Params, store: EpisodeStore, episodes: range) -> Latents:
-    """The latents of some episodes of the store. Batches have one size, so that nothing compiles anew."""
+    """The latents of some episodes of the store, `params` being on this process's devices, which share every batch.
+    Batches have one size, so that nothing compiles anew."""
     played = [store.episode(number) for number in episodes]
     frames = np.concatenate([episode.frames for episode in played])
-    padded = np.pad(frames, ((0, -len(frames) % FRAMES_IN_BATCH), (0, 0), (0, 0), (0, 0)))
+    mesh = parallel.local_mesh(context.mesh)
+    size = -(-FRAMES_IN_BATCH // mesh.size) * mesh.size
+    padded = np.pad(frames, ((0, -len(frames) % size), (0, 0), (0, 0), (0, 0)))
     stats = [
-        jax.device_get(encode_frames(context.models.vision, params, padded[i : i + FRAMES_IN_BATCH]))
-        for i in range(0, len(padded), FRAMES_IN_BATCH)
+        jax.device_get(encode_frames(context.models.vision, params, parallel.rows(mesh, padded[i : i + size])))
+        for i in range(0, len(padded), size)
     ]
     return latents_file.build(
         mean=np.concatenate([part.mean for part in stats])[: len(frames)],
@@ -155,29 +178,35 @@ def encode_episodes(context: Context, params: Params, store: EpisodeStore, episo
 
 def train_memory(context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
     """Train M on the latents, and report what it knows of held-out episodes."""
-    model, key = context.models.memory, context.key("memory", round_number)
+    model, key, mesh = context.models.memory, context.key("memory", round_number), context.mesh
     config = context.experiment.memory
     latents = load_round_latents(context, round_number)
     training = context.training_episodes(round_number)
     held_out = latents_file.select(latents, context.held_out_episodes(round_number))
     start, length = np.asarray(latents.start)[training], np.asarray(latents.length)[training]
     steps = config.steps if round_number == 0 else context.experiment.rounds.memory_steps
-    chunks = memory_wing.chunks_per_epoch(length, config.batch_size, config.sequence_length)
+    everywhere = parallel.replicate(mesh, latents)
+    chunks_in_epoch = memory_wing.chunks_per_epoch(length, config.batch_size, config.sequence_length)
 
     def advance_from(begun: int) -> Any:
         seed = context.seed("streams", round_number)
         stream = memory_wing.chunks_from(start, length, config.batch_size, config.sequence_length, seed, begun)
-        return lambda state: memory_wing.train_step(model, state, latents, next(stream), key)
+        chunks = (replace(chunk, positions=parallel.rows(mesh, parallel.part(chunk.positions))) for chunk in stream)
+        return lambda state: memory_wing.train_step(model, state, everywhere, next(chunks), key)
 
     def evaluate(state: Any, done: int) -> Metrics:
         report_key = context.key("memory report", 0)
-        report = memory_wing.evaluate(model, state.params, held_out, report_key) if len(held_out.length) else {}
+        report = (
+            memory_wing.evaluate(model, parallel.local(state.params), held_out, report_key)
+            if len(held_out.length)
+            else {}
+        )
         return {f"held_out_{name}": value for name, value in report.items()}
 
     work = Work(
         title=f"M, round {round_number}", unit="frames", units=config.batch_size * config.sequence_length, steps=steps,
         stride=1, advance_from=advance_from, watch="nll", average=20, evaluate=evaluate,
-        evaluate_every=max(1, min(steps, max(chunks, steps // 5))), result=lambda state: state.params,
+        evaluate_every=max(1, min(steps, max(chunks_in_epoch, steps // 5))), result=lambda state: state.params,
         remedy="lower memory.optimizer.learning_rate or set its clip, and run it again with --redo",
     )  # fmt: skip
     state = (
@@ -185,9 +214,16 @@ def train_memory(context: Context, round_number: int, stage: StageDir) -> dict[s
         if round_number == 0
         else memory_wing.continue_from(model, load_memory(context, round_number - 1))
     )
+    carried = parallel.rows(mesh, parallel.part(state.memory_state))
+    return _train(context, stage, work, replace(parallel.replicate(mesh, state), memory_state=carried), "memory")
+
+
+def _train(context: Context, stage: StageDir, work: Work, state: Any, model: str) -> dict[str, Any]:
+    """Do the training and write the weights; what the stage's summary says of it."""
     state = run_loop(stage, work, state, context.screen, context.interrupt, context.experiment.checkpoint_seconds)
-    save_weights(stage.path / WEIGHTS, state.params, {"model": "memory"})
-    return {"steps": steps, **_last(context, stage)}
+    params = parallel.local(state.params)
+    parallel.on_main(lambda: save_weights(stage.path / WEIGHTS, params, {"model": model}))
+    return {"steps": work.steps, **_last(context, stage)}
 
 
 def _last(context: Context, stage: StageDir) -> dict[str, Any]:
@@ -197,7 +233,7 @@ def _last(context: Context, stage: StageDir) -> dict[str, Any]:
     return next((line for line in reversed(held_out) if line), {})
 
 
-def frame_count(store: EpisodeStore, episodes: np.ndarray) -> int:
+def _frame_count(store: EpisodeStore, episodes: np.ndarray) -> int:
     """How many frames some episodes of the store have."""
     return int(store.lengths[episodes].sum())
 

@@ -1,6 +1,7 @@
 """The figures of a run, as PNG and GIF files."""
 
 from collections.abc import Sequence
+from io import BytesIO
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from PIL import Image, ImageDraw
 
-COLOURS = {"actual": "#1f77b4", "dream": "#d62728", "baseline": "#7f7f7f"}
+COLOURS = {"actual": "#1f77b4", "dream": "#d62728", "baseline": "#7f7f7f", "population": "#2ca02c"}
 
 
 def reconstructions(path: Path, frames: np.ndarray, decoded: Any) -> None:
@@ -49,7 +50,7 @@ def learning_curves(path: Path, metrics: Sequence[dict[str, Any]]) -> None:
     _curve(axes[0], metrics, "vision/", ("reconstruction", "kl"), "V: loss over steps")
     _curve(axes[1], metrics, "memory/", ("nll",), "M: negative log likelihood per dimension")
     _curve(axes[2], metrics, "controller/", ("best", "mean", "worst"), "C: population's return in the dream")
-    _save(figure, path)
+    save(figure, path)
 
 
 def dream_beside_actual(
@@ -72,20 +73,20 @@ def dream_beside_actual(
         axis.axhline(baseline["mean"], linestyle=style, color=COLOURS["baseline"], label=label)
     axis.set(xlabel="generation", ylabel="return", title="The mean's score in its dream and in the actual environment")
     axis.legend()
-    _save(figure, path)
+    save(figure, path)
 
 
-def returns_histogram(path: Path, scores: dict[str, dict[str, Any]]) -> None:
+def returns_histogram(path: Path | BytesIO, scores: dict[str, dict[str, Any]]) -> None:
     """How the returns of each scored policy are spread."""
     figure, axis = plt.subplots(figsize=(7, 4))
     everything = [value for score in scores.values() for value in score["returns"]]
     bins = np.linspace(min(everything), max(everything) + 1e-6, 25)
     for name, score in scores.items():
-        label = f"{name}: {score['mean']:.1f} ± {score['sd']:.1f} (n = {score['n']})"
-        axis.hist(score["returns"], bins=bins, alpha=0.6, label=label)
+        text = f"{name}: {score['mean']:.1f} ± {score['sd']:.1f} (n = {score['n']})"
+        axis.hist(score["returns"], bins=bins, alpha=0.6, label=label(text))
     axis.set(xlabel="return in the actual environment", ylabel="episodes", title="Returns on fresh episodes")
     axis.legend()
-    _save(figure, path)
+    save(figure, path)
 
 
 def _curve(axis: Axes, metrics: Sequence[dict[str, Any]], stage: str, names: Sequence[str], title: str) -> None:
@@ -99,16 +100,23 @@ def _curve(axis: Axes, metrics: Sequence[dict[str, Any]], stage: str, names: Seq
                 points = [(offset + line["step"], line[key]) for line in lines if line.get(key) is not None]
                 if points:
                     label = (name if key == name else f"{name}, held out") if number == 0 else None
-                    axis.plot(*zip(*points, strict=True), style, color=colour, label=label)
+                    # Of several evolutions side by side each has its line.
+                    axis.plot(*zip(*points, strict=True), style, color=colour)[0].set_label(label)
         offset += max((line["step"] for line in lines), default=0)
     axis.set(title=title, xlabel="step")
     if axis.get_lines():
         axis.legend()
 
 
-def _save(figure: Any, path: Path) -> None:
+def label(text: str) -> str:
+    """A label that is shown as it is: matplotlib takes dollars for mathematics and hides what begins with an underscore."""
+    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
+
+
+def save(figure: Any, target: Path | BytesIO) -> None:
+    """Write a matplotlib figure as PNG and close it."""
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    figure.savefig(target, dpi=110, format="png")
     plt.close(figure)
 
 

@@ -6,7 +6,7 @@ An episode depends on the seed, its number and nothing else: not on the number o
 import contextlib
 import os
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -59,6 +59,13 @@ class Progress:
     mean_return: float
     """Of the episodes so far; 0 while there is none."""
 
+    @classmethod
+    def of(cls, headers: Collection[Header]) -> "Progress":
+        """How far a collection with these episodes is."""
+        returns = [header.episode_return for header in headers]
+        frames = sum(header.length for header in headers)
+        return cls(len(headers), frames, statistics.fmean(returns) if returns else 0.0)
+
 
 def play(environment: TaskEnv, policy: ScriptedPolicy, seed: int, room: np.ndarray | None = None) -> Episode:
     """One episode from environment seed `seed`. The policy draws from its own generator, which follows from `seed`.
@@ -101,7 +108,23 @@ def collect(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     warn: Callable[[str], None] = lambda message: None,
 ) -> list[Header]:
-    """Record episodes 0 to `config.episodes` - 1 in `folder` and write its index; those already there stay.
+    """Record episodes 0 to `config.episodes` - 1 in `folder`, as `record` does, and write its index: their headers."""
+    clear_leftovers(Path(folder))
+    headers = record(task_name, config, seed, folder, range(config.episodes), on_progress, warn)
+    write_index(folder, headers)
+    return headers
+
+
+def record(
+    task_name: str,
+    config: CollectConfig,
+    seed: int,
+    folder: str | Path,
+    numbers: Sequence[int],
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    warn: Callable[[str], None] = lambda message: None,
+) -> list[Header]:
+    """Record the episodes `numbers` in `folder`: their headers, in that order. Those already there stay.
 
     `on_progress` is called several times a second; what it raises stops the collection, and what is done stays. `warn`
     is told of damaged files, which are recorded anew, and of workers that died. Raises `UserError` where the task,
@@ -114,22 +137,25 @@ def collect(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the folder {folder}: {error.strerror}") from error
-    headers = _recorded(folder, config.episodes, warn)
-    missing = [number for number in range(config.episodes) if number not in headers]
+    headers = _recorded(folder, numbers, warn)
+    missing = [number for number in numbers if number not in headers]
     settings = {"task": task_name, "config": asdict(config), "seed": seed, "folder": str(folder)}
 
     def tick() -> None:
-        returns = [header.episode_return for header in headers.values()]
-        frames = sum(header.length for header in headers.values())
-        on_progress(Progress(len(headers), frames, statistics.fmean(returns) if returns else 0.0))
+        on_progress(Progress.of(headers.values()))
 
     workers = config.workers or _cores()
     with contextlib.closing(run_jobs("wm_jax.rollouts.collect:work", settings, missing, workers, tick, warn)) as done:
         for number, header in done:
             headers[number] = Header(**header)
     tick()
-    write_index(folder, list(headers.values()))
-    return [headers[number] for number in range(config.episodes)]
+    return [headers[number] for number in numbers]
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Delete what a killed run has left half written; for one process to do, while none is recording."""
+    for unfinished in folder.glob(".*.unfinished"):
+        unfinished.unlink()
 
 
 def _cores() -> int:
@@ -144,12 +170,10 @@ def _check(task: Task, config: CollectConfig) -> None:
     require_range("collect.min_length", config.min_length, 1, config.max_steps or task.max_steps)
 
 
-def _recorded(folder: Path, episodes: int, warn: Callable[[str], None]) -> dict[int, Header]:
-    """Headers of the intact files of an earlier run; leftovers of a killed one are cleared away."""
-    for unfinished in folder.glob(".*.unfinished"):
-        unfinished.unlink()
+def _recorded(folder: Path, numbers: Sequence[int], warn: Callable[[str], None]) -> dict[int, Header]:
+    """Headers of the intact files of an earlier run."""
     headers = {}
-    for number in range(episodes):
+    for number in numbers:
         path = episode_path(folder, number)
         if path.is_file():
             try:

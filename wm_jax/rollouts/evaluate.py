@@ -4,8 +4,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
+from wm_jax import parallel
 from wm_jax.rollouts.acting import Driver, Lanes, Tick
 
 BLOCK = 4
@@ -20,7 +22,7 @@ def summary(returns: Sequence[float]) -> dict[str, float | int]:
 
 
 def blocks(episodes: Sequence[tuple[int, int]], lanes: int) -> list[Sequence[tuple[int, int]]]:
-    """The episodes cut into blocks: fixed, so that going on after a stop plays the very same ones."""
+    """The episodes cut into blocks for so many lanes: fixed, so that going on after a stop plays the very same ones."""
     size = lanes * BLOCK
     return [episodes[i : i + size] for i in range(0, len(episodes), size)]
 
@@ -32,17 +34,24 @@ def returns(
     done: list[list[float]],
     save: Callable[[list[list[float]]], None],
     tick: Tick,
+    wait: Tick = lambda finished: None,
 ) -> list[float]:
-    """The return of every episode (environment seed, controller row), in order. `done` holds the blocks finished before;
-    `save` is given all finished blocks after each; `tick` is told after every step how many episodes are finished."""
-    parts = blocks(episodes, lanes.count)
+    """The return of every episode (environment seed, controller row), in order; the processes share out each block.
+
+    `done` holds the blocks finished before; `save` is given all finished blocks after each. `tick` is told after every
+    step how many episodes this process has finished, process 0 counting those of `done` too; `wait` is told the same when
+    its share of a block is finished, and returns when all processes' are.
+    """
     finished = list(done)
-    for part in parts[len(finished) :]:
-        before = sum(len(block) for block in finished)
-        played = lanes.play(driver, part, tick=lambda now, before=before: tick(before + now))
-        finished.append([sum(episode.rewards) for episode in played])
+    before = sum(len(block) for block in finished)
+    count = before if parallel.is_main() else 0
+    for block in blocks(episodes[before:], lanes.count * jax.process_count()):
+        mine = lanes.play(driver, parallel.share(block), tick=lambda now, count=count: tick(count + now))
+        count += len(mine)
+        wait(count)
+        finished.append(parallel.join([sum(episode.rewards) for episode in mine]))
         save(finished)
-    return [value for part in finished for value in part]
+    return [value for block in finished for value in block]
 
 
 def score(values: Sequence[float], seeds: Sequence[int], **about: Any) -> dict[str, Any]:

@@ -1,0 +1,110 @@
+"""Run in a process of its own, with eight forced devices: V and M train laid over them as they do on one."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from wm_jax import memory, parallel, vision
+from wm_jax.data import latents as latents_file
+from wm_jax.errors import UserError
+from wm_jax.memory import Memory, MemoryConfig
+from wm_jax.optimizers import OptimizerConfig
+from wm_jax.run import Checkpoints
+from wm_jax.vision import Vision, VisionConfig
+
+STEPS = 3
+KEY = jax.random.key(5)
+ADAM = OptimizerConfig(learning_rate=1e-3)
+ONE, EIGHT = parallel.mesh(1), parallel.mesh()
+
+
+def close(found, expected, tolerance: float = 1e-5) -> None:
+    """Sums over a batch that is cut in eight differ in their last bits."""
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), found, expected)
+
+
+def the_mesh_is_all_devices_or_the_first_ones() -> None:
+    assert EIGHT.size == 8 and EIGHT.axis_names == (parallel.AXIS,)
+    assert parallel.mesh(3).devices.tolist() == jax.devices()[:3]
+    for count in (9, -1):
+        with pytest.raises(UserError, match=f"8.*{count}"):
+            parallel.mesh(count)
+
+
+def replicated_is_whole_on_each_device() -> None:
+    tree = {"key": KEY, "host": np.arange(6.0, dtype=np.float32), "device": jnp.ones((2, 3))}
+    whole = parallel.replicate(EIGHT, tree)
+    assert all(len(leaf.sharding.device_set) == 8 and leaf.is_fully_replicated for leaf in jax.tree.leaves(whole))
+    local = parallel.local(whole)
+    assert all(len(leaf.sharding.device_set) == 1 for leaf in jax.tree.leaves(local))
+    assert jax.random.key_data(local["key"]).tolist() == jax.random.key_data(KEY).tolist()
+    close({name: local[name] for name in ("host", "device")}, {name: tree[name] for name in ("host", "device")}, 0)
+    rows = parallel.rows(EIGHT, np.arange(16).reshape(16, 1))
+    assert [shard.data.shape for shard in rows.addressable_shards] == [(2, 1)] * 8
+    np.testing.assert_array_equal(parallel.local(rows)[:, 0], np.arange(16))
+
+
+def compiled(step: Any) -> int:
+    """How often a jitted function was compiled."""
+    return step._cache_size()
+
+
+def train_vision(mesh):
+    model = Vision(VisionConfig(latent_size=4, width=4, batch_size=16, steps=STEPS, optimizer=ADAM))
+    state = parallel.replicate(mesh, vision.init(model, KEY))
+    batches = np.random.default_rng(0).integers(0, 256, (STEPS, 16, 64, 64, 3), np.uint8)
+    before, metrics = compiled(vision.train_step), {}
+    for batch in batches:
+        state, metrics = vision.train_step(model, state, parallel.rows(mesh, batch), KEY)
+    assert compiled(vision.train_step) == before + 1
+    assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(state))
+    return state, metrics
+
+
+def train_memory(mesh):
+    config = MemoryConfig(hidden_size=16, mixtures=2, predict_done=True, restart_input=True, predict_reward=True,
+                          batch_size=8, sequence_length=10, steps=STEPS, optimizer=ADAM)  # fmt: skip
+    model, random = Memory(config, 3, 2, (-1.0, 1.0)), np.random.default_rng(0)
+    latents = latents_file.build(
+        mean=random.normal(size=(340, 3)),
+        log_var=random.normal(size=(340, 3)) - 2,
+        action=random.uniform(-1, 1, size=(340, 2)),
+        reward=random.normal(size=340),
+        length=np.array([70, 90, 120, 60]),
+        terminated=np.full(4, True),
+    )
+    fresh = memory.init(model, KEY)
+    state = replace(parallel.replicate(mesh, fresh), memory_state=parallel.rows(mesh, fresh.memory_state))
+    everywhere = parallel.replicate(mesh, latents)
+    chunks = memory.chunks_from(np.asarray(latents.start), np.asarray(latents.length), 8, 10, 0, 0)
+    before, metrics = compiled(memory.train_step), {}
+    for _ in range(STEPS):
+        chunk = next(chunks)
+        chunk = replace(chunk, positions=parallel.rows(mesh, chunk.positions))
+        state, metrics = memory.train_step(model, state, everywhere, chunk, KEY)
+    assert compiled(memory.train_step) == before + 1
+    assert [len(shard.data) for shard in state.memory_state.h.addressable_shards] == [8 // mesh.size] * mesh.size
+    return state, metrics
+
+
+def a_checkpoint_goes_back_where_it_was(state) -> None:
+    checkpoints = Checkpoints(Path(sys.argv[1]) / "checkpoints")
+    checkpoints.save(STEPS, state)
+    loaded = checkpoints.load(STEPS, jax.tree.map(jnp.zeros_like, state))
+    close(loaded, state, 0)
+    assert loaded.memory_state.h.sharding == state.memory_state.h.sharding
+
+
+the_mesh_is_all_devices_or_the_first_ones()
+replicated_is_whole_on_each_device()
+for train in (train_vision, train_memory):
+    (one, metrics_one), (eight, metrics_eight) = train(ONE), train(EIGHT)
+    close(eight, one)
+    close(metrics_eight, metrics_one)
+    a_checkpoint_goes_back_where_it_was(eight) if train is train_memory else None

@@ -1,0 +1,13 @@
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_V_and_M_train_on_eight_devices_as_on_one(compilation_cache: dict[str, str], tmp_path: Path) -> None:
+    script = Path(__file__).parent / "eight_devices.py"
+    # More devices than threads would wait for each other forever.
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0", "NPROC": "16"}
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path)], env={**compilation_cache, **flags}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,115 @@
+"""Evolutions side by side: every temperature with every seed, as one compiled program."""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from wm_jax.controller import Evolution
+from wm_jax.dream import DreamFitness, population_returns
+from wm_jax.dream.rollout import STEPS_BETWEEN_LOOKS
+from wm_jax.errors import UserError
+from wm_jax.experiment import Experiment
+from wm_jax.pipeline.context import Models
+from wm_jax.types import Array, Key, Latents, Params, Weights
+
+FLOAT = 4
+"""Bytes of a float32."""
+SHARE_OF_FREE_MEMORY = 0.7
+"""What evolutions may take of the memory that is free: the formula below is no exact account."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What one of the evolutions has of its own."""
+
+    temperature: float
+    """tau of its dreams."""
+    seed: int
+    """Number of its random stream: the same at each temperature."""
+
+
+def variants(experiment: Experiment) -> list[Variant]:
+    """The E evolutions of an experiment, temperature by temperature."""
+    temperatures = experiment.evolve.temperatures or (experiment.dream.temperature,)
+    return [Variant(temperature, seed) for temperature in temperatures for seed in range(experiment.evolve.seeds)]
+
+
+def keys(key: Key, evolutions: list[Variant]) -> Key:
+    """[E]: a key for each evolution, the same for the same seed."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.array([variant.seed for variant in evolutions]))
+
+
+@partial(jax.jit, static_argnames=("evolution", "fitness", "count"), donate_argnames="states")
+def generations(
+    evolution: Evolution,
+    fitness: DreamFitness,
+    states: Any,
+    first: Array | int,
+    params: Params,
+    latents: Latents,
+    temperatures: Array,
+    keys: Key,
+    count: int,
+) -> tuple[Any, dict[str, Array]]:
+    """Generations `first` [] to `first + count - 1` of E evolutions: their states [E, ...], which are used up, and metrics
+    [E, count]. `temperatures` [E], `keys` [E]; all dreams are the lanes of one loop."""
+
+    def one(state: Any, temperature: Array, key: Key) -> tuple[Any, dict[str, Array]]:
+        dreams = jax.tree_util.Partial(fitness, params, latents, temperature)
+        return evolution.generations(state, first, dreams, key, count)
+
+    return jax.vmap(one)(states, temperatures, keys)
+
+
+@partial(jax.jit, static_argnames=("fitness", "rollouts"))
+def returns_of(
+    fitness: DreamFitness,
+    params: Params,
+    latents: Latents,
+    controllers: Weights,
+    temperatures: Array,
+    keys: Key,
+    generation: Array | int,
+    rollouts: int,
+) -> Array:
+    """[E, rollouts]: what each of the `controllers` [E, D] scores, at its temperature of `temperatures` [E], in dreams that
+    follow from its key of `keys` [E] and the `generation` [] that it is from."""
+
+    def one(weights: Weights, temperature: Array, key: Key) -> Array:
+        return population_returns(
+            fitness.dream, fitness.policy, params, latents, weights[None], jax.random.fold_in(key, generation),
+            rollouts=rollouts, temperature=temperature, mesh=fitness.mesh,
+        ).returns[0]  # fmt: skip
+
+    return jax.vmap(one)(controllers, temperatures, keys)
+
+
+def bytes_of_one(experiment: Experiment, models: Models) -> int:
+    """Memory that one evolution needs at work: its search's matrices, and the states and the noise of its dreams."""
+    config, memory = experiment.evolve, models.memory
+    # The covariance, its eigenvectors, and what `ask` and `tell` make of them on the way.
+    search = 6 * models.controller.size**2 + 4 * config.population * models.controller.size
+    lane = 2 * (memory.latent_size + 2 * memory.config.hidden_size + models.controller.size)
+    noise = 2 * STEPS_BETWEEN_LOOKS * memory.latent_size
+    dreams = config.population * config.rollouts * lane + config.rollouts * noise
+    evaluation = config.evaluation_rollouts * (lane + noise)
+    return FLOAT * (search + max(dreams, evaluation))
+
+
+def groups(count: int, each: int, free: int) -> list[slice]:
+    """`count` evolutions of `each` bytes cut into as few groups as fit, one after the other, in `free` bytes.
+
+    Raises `UserError` where not even one fits.
+    """
+    fitting = int(SHARE_OF_FREE_MEMORY * free) // each
+    if fitting == 0:
+        raise UserError(
+            f"an evolution takes about {each / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free on the device; lower "
+            "evolve.population, evolve.rollouts or evolve.evaluation_rollouts"
+        )
+    size = math.ceil(count / math.ceil(count / fitting))
+    return [slice(first, min(first + size, count)) for first in range(0, count, size)]
