@@ -1,1 +1,1 @@
-"""Figures, films and tables from a finished run."""
+"""Figures, films and report pages of runs."""

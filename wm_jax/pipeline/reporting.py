@@ -1,0 +1,174 @@
+"""`wm-jax report`: reads what runs have left in their folders, and writes the page."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from wm_jax.data.files import write_atomically
+from wm_jax.data.weights import load_weights
+from wm_jax.errors import UserError
+from wm_jax.experiment import Experiment, from_dict
+from wm_jax.pipeline.evolving import EVALUATIONS
+from wm_jax.pipeline.scoring import EVOLUTIONS, SCORES
+from wm_jax.pipeline.stages import WINGS, plan
+from wm_jax.pipeline.training import WEIGHTS
+from wm_jax.report import contents, page
+from wm_jax.report.facts import MetricsLine, RunFacts, StageFacts
+from wm_jax.run import RunDir, read_json
+
+MODELS = {"V": "vision", "M": "memory", "C": "controller"}
+REMEDY = "do the stage that writes it again with --stages NAME --redo"
+SUMMARY = ("mean", "sd", "se", "n")
+
+
+def report(paths: Sequence[Path], folder: Path | None) -> list[Path]:
+    """Write the report of the runs in `paths` as HTML and Markdown and return the two files' paths.
+
+    One run's goes to RUN/report unless a folder is given. Raises `UserError` where a path is no run with a finished
+    stage, where a file of it is damaged, or where several runs have no folder to be reported in.
+    """
+    if not paths:
+        raise UserError("wm-jax report needs at least one run's folder, for example runs/quickstart")
+    if len(paths) > 1 and folder is None:
+        raise UserError(f"the report of {len(paths)} runs needs a folder of its own: give it by --out DIR")
+    folder = folder or paths[0] / "report"
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {folder} is a file; give a folder")
+    built = contents.page([read(path, label) for path, label in zip(paths, _labels(paths), strict=True)])
+    for picture in built.pictures:
+        write_atomically(folder / page.PICTURES / picture.name, picture.data)
+    written = [folder / "report.html", folder / "report.md"]
+    for path, text in zip(written, (page.html(built), page.markdown(built)), strict=True):
+        write_atomically(path, text.encode())
+    return written
+
+
+def read(path: Path, label: str) -> RunFacts:
+    """Everything a report says of the run in `path`. Raises `UserError` where it is no run with a finished stage."""
+    run = RunDir.open(path)
+    experiment = from_dict(read_json(path / "config.json"), str(path / "config.json"))
+    stages = tuple(StageFacts(step.stage, step.round_number, step.folder(run).record) for step in plan(experiment))
+    _require_finished_stage(path, stages)
+    metrics, damaged = _metrics(run)
+    scores = _scores(run, stages[-1])
+    return RunFacts(
+        label=label, folder=str(path), experiment=experiment, stages=stages, parameters=_parameters(run, experiment),
+        metrics=metrics, damaged_lines=damaged, evaluations=_evaluations(run, stages),
+        evolutions=tuple(scores.pop(EVOLUTIONS, ())), scores=scores,
+        reconstructions=_reconstructions(run, experiment, metrics), film_strip=_film_strip(run, stages[-1]),
+    )  # fmt: skip
+
+
+def _labels(paths: Sequence[Path]) -> list[str]:
+    """The folders' names, or the whole paths where two are the same."""
+    names = [path.resolve().name for path in paths]
+    return [name if names.count(name) == 1 else str(path) for name, path in zip(names, paths, strict=True)]
+
+
+def _require_finished_stage(path: Path, stages: Sequence[StageFacts]) -> None:
+    if not any(stage.finished for stage in stages):
+        begun = ", ".join(str(stage) for stage in stages if stage.record is not None) or "none"
+        raise UserError(
+            f"{path} has nothing to report: expected a finished stage, found none (begun: {begun}); "
+            "go on with the command that started it"
+        )
+
+
+def _metrics(run: RunDir) -> tuple[tuple[MetricsLine, ...], int]:
+    """(lines that can be read, how many cannot)."""
+    try:
+        parsed = list(run.metrics())
+        total = len(run.metrics_path.read_text().splitlines()) if run.metrics_path.exists() else 0
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{run.metrics_path} is damaged: expected lines of JSON, found {error}; restore it, or delete it to have a "
+            "report without curves"
+        ) from None
+    lines = tuple(line for line in parsed if _is_metrics_line(line))
+    return lines, total - len(lines)
+
+
+def _is_metrics_line(line: Any) -> bool:
+    return isinstance(line, dict) and isinstance(line.get("stage"), str) and isinstance(line.get("step"), int)
+
+
+def _folder(run: RunDir, stage: StageFacts) -> Path:
+    return run.stage(WINGS[stage.stage], stage.round_number).path
+
+
+def _evaluations(run: RunDir, stages: Sequence[StageFacts]) -> dict[int, list[dict[str, Any]]]:
+    """The evaluated means of the deployed evolution, by round, as far as it is finished."""
+    found = {}
+    for stage in stages:
+        if stage.stage == "evolve" and stage.finished:
+            path = _folder(run, stage) / EVALUATIONS
+            evaluations = read_json(path)
+            for evaluation in evaluations if isinstance(evaluations, list) else [evaluations]:
+                _require_summary(path, evaluation.get("dream") if isinstance(evaluation, dict) else evaluation)
+            deployed = stage.summary.get("evolution")
+            found[stage.round_number] = [e for e in evaluations if e.get("evolution") == deployed]
+    return found
+
+
+def _scores(run: RunDir, stage: StageFacts) -> dict[str, Any]:
+    """The scores by policy, and where they are the evolutions; empty before the last stage is finished."""
+    if not stage.finished:
+        return {}
+    path = _folder(run, stage) / SCORES
+    scores = read_json(path)
+    if not isinstance(scores, dict) or "controller" not in scores:
+        raise UserError(f"{path} is damaged: expected scores by policy, found {str(scores)[:60]}; {REMEDY}")
+    for name, score in scores.items():
+        if name == EVOLUTIONS:
+            for evolution in score:
+                _require_summary(path, evolution.get("dream"))
+                _require_summary(path, evolution.get("actual"))
+        else:
+            _require_summary(path, score, ("returns", "seeds", "device"))
+    _require_summary(path, scores["controller"], ("selected_by", "generation", "dream", "validation"))
+    return scores
+
+
+def _require_summary(path: Path, summary: Any, also: tuple[str, ...] = ()) -> None:
+    """Raise `UserError` unless this is a score with finite numbers, and with these other entries."""
+    known = summary if isinstance(summary, dict) else {}
+    finite = all(isinstance(known.get(name), int | float) and math.isfinite(known[name]) for name in SUMMARY)
+    if not finite or not known.keys() >= set(also):
+        wanted = ", ".join((*SUMMARY, *also))
+        raise UserError(f"{path} is damaged: expected a score with {wanted}, found {str(summary)[:60]}; {REMEDY}")
+
+
+def _parameters(run: RunDir, experiment: Experiment) -> dict[str, int]:
+    """The number of weights in the files of the last round that has them."""
+    found = {}
+    for model, wing in MODELS.items():
+        for number in reversed(range(experiment.rounds.count)):
+            path = run.stage(wing, number).path / WEIGHTS
+            if path.is_file():
+                found[model] = sum(np.size(leaf) for leaf in jax.tree.leaves(load_weights(path)[0]))
+                break
+    return found
+
+
+def _reconstructions(run: RunDir, experiment: Experiment, metrics: Sequence[MetricsLine]) -> dict[int, bytes]:
+    """The picture of each round's last report on held-out frames."""
+    found = {}
+    for number in range(experiment.rounds.count):
+        steps = [
+            line["step"] for line in metrics
+            if line["stage"] == f"vision/round-{number}" and "held_out_reconstruction" in line
+        ]  # fmt: skip
+        path = run.figures / f"reconstructions-round{number}-step{max(steps, default=0):07d}.png"
+        if path.is_file():
+            found[number] = path.read_bytes()
+    return found
+
+
+def _film_strip(run: RunDir, stage: StageFacts) -> bytes | None:
+    """The film strip that was drawn when the run was finished."""
+    path = run.figures / "film_strip.png"
+    return path.read_bytes() if stage.finished and path.is_file() else None

@@ -1,0 +1,107 @@
+"""The sections that lay several runs side by side: scores, the settings they differ in, overlaid curves."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from wm_jax.experiment import flatten
+from wm_jax.report.charts import Chart, Line, draw
+from wm_jax.report.facts import RunFacts
+from wm_jax.report.learning import last
+from wm_jax.report.page import Row, Section, Table
+from wm_jax.report.scores import CONTROLLER, histogram
+from wm_jax.report.words import NOTHING, duration, number, scored, spread, value
+
+ABOUT = (
+    "C's return of an episode, mean ± standard deviation over n episodes; in the actual environment on fresh seeds. "
+    "Each run's own part below holds its baselines and the published scores."
+)
+CURVES = (
+    (
+        "vision",
+        "held_out_reconstruction",
+        "o-",
+        "V: reconstruction of held-out frames",
+        "step",
+        "squared error per image",
+    ),
+    ("memory", "held_out_nll", "o-", "M: held-out negative log likelihood", "step", "nats per latent dimension"),
+    ("controller", "mean", "-", "C: mean return of the population in the dream", "generation", "return"),
+    ("controller", "mean_dream", "o-", "C: the evaluated means in the dream", "generation", "return"),
+    ("controller", "mean_actual", "o-", "C: the evaluated means, validation seeds", "generation", "return"),
+)
+"""Wing, metric, style, title, names of the axes of each overlaid chart."""
+
+
+def sections(runs: Sequence[RunFacts]) -> tuple[Section, ...]:
+    """Scores with a histogram, settings that differ, curves."""
+    results = {run.label: run.scores[CONTROLLER] for run in runs if run.scores}
+    pictures = (histogram("comparison-returns", results),) if results else ()
+    charts = [chart for chart in (_overlaid(runs, *curve) for curve in CURVES) if not chart.empty]
+    drawn = tuple(draw(chart, f"{chart.title}, over all rounds of each run.") for chart in charts)
+    settings = _settings(runs)
+    found = (
+        Section("Scores", (ABOUT,), _notes(runs), tables=(_scores(runs), _costs(runs)), pictures=pictures),
+        Section("Settings that differ", tables=(settings,) if settings.rows else ()),
+        Section("Curves", pictures=drawn),
+    )
+    return tuple(section for section in found if section.tables or section.pictures)
+
+
+def _notes(runs: Sequence[RunFacts]) -> tuple[str, ...]:
+    found = []
+    if len({run.experiment.task for run in runs}) > 1:
+        found.append("The runs have different tasks: their scores are not comparable.")
+    seeds = {tuple(run.scores[CONTROLLER]["seeds"]) for run in runs if run.scores}
+    if len(seeds) > 1:
+        found.append("The runs were scored on different fresh episodes.")
+    unfinished = [run.label for run in runs if not run.finished]
+    if unfinished:
+        found.append(f"Unfinished: {', '.join(unfinished)}.")
+    selected = [run.label for run in runs if run.scores and run.scores[CONTROLLER]["selected_by"] == "actual"]
+    if selected:
+        found.append(f"C was chosen by validation episodes of the actual environment in: {', '.join(selected)}.")
+    return tuple(found)
+
+
+def _scores(runs: Sequence[RunFacts]) -> Table:
+    columns = ("run", "task", "actual, mean ± sd", "se", "n", "dream, mean ± sd", "generation", "chosen by")
+    return Table("", columns, tuple(map(_score, runs)), "llrrrrrl")
+
+
+def _score(run: RunFacts) -> Row:
+    score = run.scores.get(CONTROLLER)
+    result = (NOTHING,) * 6 if score is None else (
+        spread(score["mean"], score["sd"]), number(score["se"]), f"{score['n']:,}", scored(score["dream"]),
+        f"{score['generation']:,}", score["selected_by"],
+    )  # fmt: skip
+    return Row((run.label, Path(run.experiment.task).stem, *result))
+
+
+def _costs(runs: Sequence[RunFacts]) -> Table:
+    columns = ("run", "V, held-out reconstruction", "M, held-out nll", "time of finished stages", "device")
+    return Table("Models and time", columns, tuple(map(_cost, runs)), "lrrrl")
+
+
+def _cost(run: RunFacts) -> Row:
+    models = (last(run, "vision", "held_out_reconstruction"), last(run, "memory", "held_out_nll"))
+    devices = ", ".join(
+        dict.fromkeys(stage.record["device"] for stage in run.stages if stage.record and "device" in stage.record)
+    )
+    return Row((run.label, *models, duration(run.seconds), devices))
+
+
+def _settings(runs: Sequence[RunFacts]) -> Table:
+    """The settings that are not the same in all runs."""
+    settings = [flatten(run.experiment) for run in runs]
+    differing = [name for name in settings[0] if any(other[name] != settings[0][name] for other in settings)]
+    rows = tuple(Row((name, *(value(values[name]) for values in settings))) for name in differing)
+    return Table("", ("setting", *(run.label for run in runs)), rows, "l" * (len(runs) + 1))
+
+
+def _overlaid(runs: Sequence[RunFacts], wing: str, metric: str, style: str, title: str, x: str, y: str) -> Chart:
+    lines = []
+    for index, run in enumerate(runs):
+        steps, values = run.series(wing, metric)
+        if steps:
+            lines.append(Line(run.label, steps, values, style, f"C{index % 10}"))
+    return Chart(f"comparison-{wing}-{metric.replace('_', '-')}", title, x, y, tuple(lines))

@@ -1,0 +1,117 @@
+"""What a report says: of one run its scores, curves, pictures and how it was made; of several a comparison too."""
+
+from collections.abc import Sequence
+
+from wm_jax.experiment import flatten
+from wm_jax.report import comparison, learning, scores, temperatures
+from wm_jax.report.facts import RunFacts, StageFacts
+from wm_jax.report.page import Page, Part, Picture, Row, Section, Table
+from wm_jax.report.words import NOTHING, duration, value
+
+NOT_TOLD = ("seconds", "held_out_")
+"""Entries of a stage's summary, by how they begin, that stand elsewhere in the report."""
+
+
+def page(runs: Sequence[RunFacts]) -> Page:
+    """The report of one or several runs."""
+    parts = [Part(run.label, sections(run, f"run{number}")) for number, run in enumerate(runs, 1)]
+    if len(runs) == 1:
+        unfinished = "" if runs[0].finished else " (unfinished)"
+        return Page(f"{runs[0].experiment.name}{unfinished}", (scores.headline(runs[0]),), tuple(parts))
+    compared = Part("Comparison", comparison.sections(runs))
+    return Page(f"{len(runs)} runs", tuple(map(scores.headline, runs)), (compared, *parts))
+
+
+def sections(run: RunFacts, name: str) -> tuple[Section, ...]:
+    """All that is said of one run; `name` begins its pictures' names."""
+    found = [scores.section(run, name)]
+    if run.evolutions:
+        found.append(temperatures.section(run, name))
+    found += [learning.controller(run, name), learning.models(run, name), _seen(run, name), _made(run)]
+    return tuple(section for section in found if section.tables or section.pictures)
+
+
+def _seen(run: RunFacts, name: str) -> Section:
+    """What V sees, and what M dreams."""
+    pictures = []
+    if run.film_strip is not None:
+        caption = (
+            "The actual environment, what V sees of it, and the dream that begins at the same moment, evenly spread over "
+            f"the film; the film itself is {run.folder}/figures/film.gif."
+        )
+        pictures.append(Picture(f"{name}-strip.png", caption, run.film_strip, wide=True))
+    for number, data in run.reconstructions.items():
+        caption = f"Round {number}: held-out frames above what V makes of them."
+        pictures.append(Picture(f"{name}-reconstructions-{number}.png", caption, data, wide=True))
+    return Section("What V sees and M dreams", pictures=tuple(pictures))
+
+
+def _made(run: RunFacts) -> Section:
+    """What was run, on what, for how long, with which settings."""
+    told = [f"The run's folder is {run.folder}; its finished stages took {duration(run.seconds)}."]
+    commands = list(dict.fromkeys(record["command"] for record in _records(run) if "command" in record))
+    if not commands:
+        told.append("The command was not recorded; the settings below are complete.")
+    notes = ("A stage that was stopped and went on is timed from where it last went on.",)
+    return Section("How it was made", tuple(told), notes, tuple(commands),
+                   (_sizes(run), _stages(run), _versions(run), _settings(run)))  # fmt: skip
+
+
+def _records(run: RunFacts) -> list[dict]:
+    return [stage.record for stage in run.stages if stage.record is not None]
+
+
+def _sizes(run: RunFacts) -> Table:
+    config, evolve = run.experiment, run.experiment.evolve
+    encoded = [run.stage("encode", number).summary for number in range(config.rounds.count)]
+    data = next(
+        (f"{told['episodes']:,} episodes, {told['frames']:,} frames" for told in reversed(encoded) if told), NOTHING
+    )
+    rows = (
+        ("task", config.task),
+        ("seed", str(config.seed)),
+        ("rounds", str(config.rounds.count)),
+        ("recorded", data),
+        *((f"weights of {model}", f"{count:,}") for model, count in run.parameters.items()),
+        ("z, h", f"{config.vision.latent_size}, {config.memory.hidden_size} ({config.memory.mixtures} mixtures)"),
+        ("C reads", f"{config.controller.features}, hidden layer {config.controller.hidden_size or NOTHING}"),
+        (
+            "a generation",
+            f"{evolve.population} candidates × {evolve.rollouts} dreams of at most {config.dream.horizon} steps",
+        ),
+        ("generations", f"{evolve.generations:,}, the mean evaluated every {evolve.evaluate_every}"),
+    )
+    return Table("What was run", ("what", "size"), tuple(Row(row) for row in rows), "ll")
+
+
+def _stages(run: RunFacts) -> Table:
+    columns = ("stage", "round", "state", "time", "device", "result")
+    return Table("Stages", columns, tuple(_stage_row(stage) for stage in run.stages), "lrlrll")
+
+
+def _stage_row(stage: StageFacts) -> Row:
+    state = "finished" if stage.finished else NOTHING if stage.record is None else "begun"
+    told = ", ".join(
+        f"{name.replace('_', ' ')} {value(entry)}"
+        for name, entry in stage.summary.items()
+        if not name.startswith(NOT_TOLD) and not isinstance(entry, dict) and entry is not None
+    )
+    device = (stage.record or {}).get("device", NOTHING)
+    time = duration(stage.summary.get("seconds"))
+    return Row((stage.stage, str(stage.round_number), state, time, device, told))
+
+
+def _versions(run: RunFacts) -> Table:
+    """Each package's version, or versions where stages were made with different ones."""
+    found: dict[str, list[str]] = {}
+    for record in _records(run):
+        for package, version in record.get("versions", {}).items():
+            if version not in found.setdefault(package, []):
+                found[package].append(version)
+    rows = tuple(Row((package, ", ".join(versions))) for package, versions in found.items())
+    return Table("Versions", ("package", "version"), rows, "ll", folded=True)
+
+
+def _settings(run: RunFacts) -> Table:
+    rows = tuple(Row((name, value(setting))) for name, setting in flatten(run.experiment).items())
+    return Table("All settings", ("setting", "value"), rows, "ll", folded=True)

@@ -1,0 +1,114 @@
+"""What a report knows of a run: everything that was read from its folder, and nothing that was made of it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from wm_jax.experiment import Experiment
+
+MetricsLine = dict[str, Any]
+"""{"stage", "step", "time", and numbers by name}; lists of numbers where several evolutions ran side by side."""
+Summary = dict[str, Any]
+"""{"mean", "sd", "se", "n"} of returns, in scores with "returns", "seeds", "device", "versions" beside them."""
+
+
+@dataclass(frozen=True)
+class StageFacts:
+    """One stage of one round."""
+
+    stage: str
+    """As --stages names it."""
+    round_number: int
+    record: dict[str, Any] | None
+    """Its stage.json, or None before it began."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has its result."""
+        return self.record is not None and self.record["finished"]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What the stage says of its result; empty before it is finished."""
+        return self.record["summary"] if self.record is not None and self.finished else {}
+
+    def __str__(self) -> str:
+        return f"{self.stage} (round {self.round_number})"
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """One run."""
+
+    label: str
+    """Tells it from the other runs of the report."""
+    folder: str
+    experiment: Experiment
+    stages: tuple[StageFacts, ...]
+    """All that the experiment has, in order."""
+    parameters: dict[str, int]
+    """{"V", "M", "C": weights in the files}, as far as they are there."""
+    metrics: tuple[MetricsLine, ...]
+    damaged_lines: int
+    """Lines of metrics.jsonl that cannot be read."""
+    evaluations: dict[int, list[dict[str, Any]]]
+    """By round whose evolution is finished: [{"generation", "dream", "actual"}], a Summary each or None, of the deployed
+    evolution."""
+    scores: dict[str, Summary]
+    """By policy; empty before the last stage is finished."""
+    evolutions: tuple[dict[str, Any], ...]
+    """[{"temperature", "seed", "dream", "actual"}]: the scores of each where several ran side by side."""
+    reconstructions: dict[int, bytes]
+    """By round: PNG of held-out frames above what V makes of them, after its last report."""
+    film_strip: bytes | None
+    """PNG: the actual environment, what V sees of it, and the dream that begins at the same moment."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether every stage has its result."""
+        return all(stage.finished for stage in self.stages)
+
+    @property
+    def begun(self) -> list[StageFacts]:
+        """The stages that have begun."""
+        return [stage for stage in self.stages if stage.record is not None]
+
+    @property
+    def seconds(self) -> float:
+        """Time of the finished stages."""
+        return sum(stage.summary.get("seconds", 0.0) for stage in self.stages)
+
+    def stage(self, name: str, round_number: int) -> StageFacts:
+        """The stage of that name in a round."""
+        return next(s for s in self.stages if (s.stage, s.round_number) == (name, round_number))
+
+    @property
+    def side_by_side(self) -> int:
+        """How many evolutions ran in each round."""
+        evolve = self.experiment.evolve
+        return max(1, len(evolve.temperatures)) * evolve.seeds
+
+    def shown(self, round_number: int) -> int:
+        """Number of the evolution whose curves are shown: the deployed one, the first as long as none is."""
+        return self.stage("evolve", round_number).summary.get("evolution", 0)
+
+    def series(self, wing: str, name: str) -> tuple[list[float], list[float]]:
+        """(steps, values) of a metric over all rounds, of the shown evolution; the steps of a round go on from those
+        before it."""
+        steps, values = [], []
+        for number, (start, lines) in enumerate(zip(self.starts(wing), self._by_round(wing), strict=True)):
+            for line in lines:
+                found = line.get(name)
+                value = found[self.shown(number)] if isinstance(found, list) else found
+                if value is not None:
+                    steps.append(start + line["step"])
+                    values.append(value)
+        return steps, values
+
+    def starts(self, wing: str) -> list[int]:
+        """For each round, the steps that the rounds before it did."""
+        lengths = [max((line["step"] for line in lines), default=0) for lines in self._by_round(wing)]
+        return [sum(lengths[:number]) for number in range(len(lengths))]
+
+    def _by_round(self, wing: str) -> list[list[MetricsLine]]:
+        rounds = range(self.experiment.rounds.count)
+        return [[line for line in self.metrics if line["stage"] == f"{wing}/round-{number}"] for number in rounds]

@@ -1,0 +1,168 @@
+"""The sections on how C, M and V learned: curves over generations and steps, and the last held-out values."""
+
+from typing import Any
+
+from wm_jax.report.charts import Band, Chart, Line, draw
+from wm_jax.report.facts import RunFacts
+from wm_jax.report.figures import COLOURS
+from wm_jax.report.page import Picture, Row, Section, Table
+from wm_jax.report.scores import CONTROLLER
+from wm_jax.report.words import number, scored, value
+
+ROUNDS = " Grey lines end a round."
+
+
+def controller(run: RunFacts, name: str) -> Section:
+    """C: the population, the evaluated means, the step size. `name` begins the pictures' names."""
+    charts = (
+        (
+            _population(run, name),
+            "The population's returns in the dream, and the evaluated means with one standard error.",
+        ),
+        (
+            _means(run, name),
+            "Where the dream's score rises and the actual one falls, C has learned to cheat its dream.",
+        ),
+        (
+            _curves(run, f"{name}-sigma", "controller", ("sigma",), "CMA-ES: step size σ", "generation"),
+            "The search's step size.",
+        ),
+    )
+    return Section("C: evolution in the dream", _which(run), tables=_evaluated(run), pictures=_drawn(run, charts))
+
+
+def _which(run: RunFacts) -> tuple[str, ...]:
+    """Says whose curves are shown where several evolutions ran side by side."""
+    if run.side_by_side == 1:
+        return ()
+    shown = []
+    for round_number in range(run.experiment.rounds.count):
+        told = run.stage("evolve", round_number).summary
+        which = f"the deployed one (τ {told['temperature']:g}, seed {told['seed']})" if told else "the first one so far"
+        shown.append(f"round {round_number}: {which}")
+    return (f"Of {run.side_by_side} evolutions side by side the curves show one; {'; '.join(shown)}.",)
+
+
+def models(run: RunFacts, name: str) -> Section:
+    """V and M: training and held-out losses. `name` begins the pictures' names."""
+    charts = (
+        (
+            _curves(
+                run, f"{name}-vision", "vision", ("reconstruction", "kl"), "V: loss per image", "step", logarithmic=True
+            ),
+            "V's squared error, summed over an image's pixels, and its KL divergence in nats; dots: held-out frames.",
+        ),
+        (
+            _curves(run, f"{name}-memory", "memory", ("nll",), "M: negative log likelihood", "step"),
+            "M's negative log likelihood of the next z, nats per latent dimension; dots: held-out episodes.",
+        ),
+    )
+    return Section("V and M: training", tables=_held_out(run), pictures=_drawn(run, charts))
+
+
+def _drawn(run: RunFacts, charts: tuple[tuple[Chart, str], ...]) -> tuple[Picture, ...]:
+    rounds = ROUNDS if run.experiment.rounds.count > 1 else ""
+    return tuple(draw(chart, caption + rounds) for chart, caption in charts if not chart.empty)
+
+
+def _curves(
+    run: RunFacts, name: str, wing: str, metrics: tuple[str, ...], title: str, x: str, logarithmic: bool = False
+) -> Chart:
+    """Metrics of a wing over its steps, each with its held-out values in the same colour."""
+    lines = []
+    for index, metric in enumerate(metrics):
+        for key, style, label in ((metric, "-", metric), (f"held_out_{metric}", "o", f"{metric}, held out")):
+            steps, values = run.series(wing, key)
+            if steps:
+                lines.append(Line(label, steps, values, style, f"C{index}"))
+    boundaries = tuple(run.starts(wing)[1:])
+    return Chart(name, title, x, "", tuple(lines), boundaries=boundaries, logarithmic=logarithmic)
+
+
+def _population(run: RunFacts, name: str) -> Chart:
+    """Worst to best of the population, its mean, and the evaluated means, all in the dream."""
+    steps, mean = run.series("controller", "mean")
+    worst, best = run.series("controller", "worst")[1], run.series("controller", "best")[1]
+    lines = [Line("mean of the population", steps, mean, colour=COLOURS["population"])] if steps else []
+    bands = (Band("worst to best", steps, worst, best, COLOURS["population"]),) if steps else ()
+    lines += evaluated_lines(run, ("dream",))
+    boundaries = tuple(run.starts("controller")[1:])
+    return Chart(f"{name}-population", "C: returns in the dream", "generation", "return", tuple(lines), bands,
+                 boundaries=boundaries)  # fmt: skip
+
+
+def _means(run: RunFacts, name: str) -> Chart:
+    """The evaluated means in the dream beside the actual environment, with the final scores."""
+    lines = evaluated_lines(run, ("dream", "actual"))
+    levels: tuple[tuple[str, float], ...] = ()
+    if run.scores and lines:
+        score = run.scores[CONTROLLER]
+        generation = run.starts("controller")[-1] + score["generation"]
+        label = f"deployed, fresh episodes (n = {score['n']})"
+        lines.append(Line(label, [generation], [score["mean"]], "*", "black", [score["se"]]))
+        levels = tuple((f"{n} policy (n = {s['n']})", s["mean"]) for n, s in run.scores.items() if n != CONTROLLER)
+    boundaries = tuple(run.starts("controller")[1:])
+    return Chart(f"{name}-means", "C: the mean's score, dream and actual", "generation", "return", tuple(lines),
+                 levels=levels, boundaries=boundaries)  # fmt: skip
+
+
+def evaluated_lines(run: RunFacts, places: tuple[str, ...]) -> list[Line]:
+    """The evaluated means over the generations of all rounds: with standard errors where the evolution is finished, as
+    logged where it is not."""
+    names = {"dream": "mean of the search, dream", "actual": "mean of the search, actual (validation)"}
+    found = []
+    for place in places:
+        points = [
+            (start + evaluation["generation"], evaluation[place])
+            for start, round_number in zip(run.starts("controller"), range(run.experiment.rounds.count), strict=True)
+            for evaluation in run.evaluations.get(round_number, [])
+            if evaluation[place] is not None
+        ]
+        if points:
+            means, errors = [score["mean"] for _, score in points], [score["se"] for _, score in points]
+            label = f"{names[place]} (n = {points[0][1]['n']})"
+            found.append(Line(label, [step for step, _ in points], means, "o-", COLOURS[place], errors))
+        elif (logged := run.series("controller", f"mean_{place}"))[0]:
+            found.append(Line(names[place], *logged, "o-", COLOURS[place]))
+    return found
+
+
+def _evaluated(run: RunFacts) -> tuple[Table, ...]:
+    """A table of the evaluated means for each round."""
+    tables = []
+    for round_number, evaluations in run.evaluations.items():
+        deployed = run.stage("evolve", round_number).summary.get("generation")
+        rows = [
+            Row(
+                (f"{e['generation']:,}" + (", deployed" if e["generation"] == deployed else ""),
+                 scored(e["dream"]), scored(e["actual"])),
+                "own" if e["generation"] == deployed else "plain",
+            )
+            for e in evaluations
+        ]  # fmt: skip
+        columns = ("generation", "dream", "actual, validation seeds")
+        tables.append(Table(f"Evaluated means, round {round_number}", columns, tuple(rows), "lrr", folded=True))
+    return tuple(tables)
+
+
+def _held_out(run: RunFacts) -> tuple[Table, ...]:
+    """The last held-out values of V and M, a column a round."""
+    rounds = range(run.experiment.rounds.count)
+    rows = []
+    for model, stage in (("V", "vision"), ("M", "memory")):
+        reports: list[dict[str, Any]] = [run.stage(stage, r).summary for r in rounds]
+        names = dict.fromkeys(name for report in reports for name in report if name.startswith("held_out_"))
+        if names:
+            rows.append(Row((f"{model}, held-out episodes",), "group"))
+        for name in names:
+            text = name.removeprefix("held_out_").replace("_", " ")
+            rows.append(Row((text, *(value(report.get(name)) for report in reports))))
+    columns = ("measure", *(f"round {r}" for r in rounds))
+    table = Table("Last held-out values", columns, tuple(rows), "l" + "r" * len(rounds), folded=True)
+    return (table,) if rows else ()
+
+
+def last(run: RunFacts, wing: str, metric: str) -> str:
+    """The last logged value of a metric."""
+    values = run.series(wing, metric)[1]
+    return number(values[-1], 2) if values else number(None)

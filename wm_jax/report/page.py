@@ -1,0 +1,121 @@
+"""A page of sections, tables and pictures, as one HTML file that needs nothing else and as Markdown.
+
+What a page says is built elsewhere; here it only gets its form. Every text is escaped: names and settings come from
+files that anybody may have written.
+"""
+
+import re
+from base64 import b64encode
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+MEDIA_TYPES = {".png": "image/png", ".gif": "image/gif"}
+PICTURES = "report-pictures"
+"""The folder beside the Markdown file in which its pictures are."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A table's row. `own` rows are the run's; a `group` row has one cell, the name of the rows below it."""
+
+    cells: tuple[str, ...]
+    kind: Literal["plain", "own", "group"] = "plain"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; `folded` ones are opened by a click where the medium can."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    align: str
+    """A letter a column: l for text, r for numbers."""
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture's file."""
+
+    name: str
+    """Its file name, unique in a page; the ending says what it is, one of `MEDIA_TYPES`."""
+    caption: str
+    data: bytes
+    wide: bool = False
+    """Takes the whole width of the page."""
+
+    @property
+    def url(self) -> str:
+        """The picture itself, as a data URL."""
+        return f"data:{MEDIA_TYPES[Path(self.name).suffix]};base64,{b64encode(self.data).decode()}"
+
+
+@dataclass(frozen=True)
+class Section:
+    """What stands under one heading: text, notes, code, tables and pictures, in this order."""
+
+    title: str
+    text: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What a reader has to know to take the numbers for what they are."""
+    code: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """Sections that belong together: those of one run, or the comparison."""
+
+    title: str
+    sections: tuple[Section, ...]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole report."""
+
+    title: str
+    lead: tuple[str, ...]
+    """What comes first: the result in one or two sentences."""
+    parts: tuple[Part, ...]
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """All pictures, in order."""
+        return tuple(picture for part in self.parts for section in part.sections for picture in section.pictures)
+
+
+def html(page: Page) -> str:
+    """The page as one HTML file with its pictures in it; it asks for nothing from anywhere."""
+    return _environment().get_template("page.html.jinja").render(page=page)
+
+
+def markdown(page: Page) -> str:
+    """The page as Markdown, its pictures in the folder `PICTURES` beside it."""
+    return _environment().get_template("page.md.jinja").render(page=page, folder=PICTURES)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("wm_jax.report", ""), autoescape=lambda name: name == "page.html.jinja",
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    environment.filters |= {"plain": _plain, "rule": _rule}
+    return environment
+
+
+def _plain(text: Any) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    return re.sub(r"([\\`*_\[\]<>|~#&])", r"\\\1", " ".join(str(text).split()))
+
+
+def _rule(align: str) -> str:
+    """The line under a Markdown table's head."""
+    return "|" + "|".join({"l": "---", "r": "--:"}[letter] for letter in align) + "|"

@@ -1,0 +1,150 @@
+"""The first section of a run's report: its scores, beside its dream's, blind policies and what others published."""
+
+from io import BytesIO
+from typing import Any
+
+from wm_jax.report import figures, published
+from wm_jax.report.facts import RunFacts, Summary
+from wm_jax.report.page import Picture, Row, Section, Table
+from wm_jax.report.words import NOTHING, number, scored, spread
+
+CONTROLLER = "controller"
+"""C's name among the scored policies."""
+USUAL_EPISODES = 100
+"""Below this many episodes a score is called rough: published ones have as many."""
+
+
+def headline(run: RunFacts) -> str:
+    """A run's result in a sentence or two."""
+    if not run.scores:
+        done = ", ".join(str(stage) for stage in run.stages if stage.finished)
+        return f"{run.label} is unfinished: it has no score yet. Finished stages: {done}."
+    score = run.scores[CONTROLLER]
+    told = (
+        f"{run.label}: {spread(score['mean'], score['sd'])} in the actual environment (standard error "
+        f"{number(score['se'])}, n = {score['n']:,} fresh episodes), {scored(score['dream'])} in its dream."
+    )
+    return f"{told} {_against_blind(run)}".strip()
+
+
+def section(run: RunFacts, name: str) -> Section:
+    """The table of scores, with what has to be said of it, and the histogram. `name` begins the pictures' names."""
+    pictures = (histogram(f"{name}-returns", run.scores),) if run.scores else ()
+    return Section("Scores", text=(_about(run),), notes=notes(run), tables=(_table(run),), pictures=pictures)
+
+
+def histogram(name: str, scores: dict[str, Summary]) -> Picture:
+    """How the returns of scored policies are spread."""
+    target = BytesIO()
+    figures.returns_histogram(target, scores)
+    return Picture(f"{name}.png", "Returns of every fresh episode in the actual environment.", target.getvalue())
+
+
+def notes(run: RunFacts) -> tuple[str, ...]:
+    """What a reader has to know to take a run's numbers for what they are."""
+    found = []
+    if not run.finished:
+        missing = ", ".join(str(stage) for stage in run.stages if not stage.finished)
+        found.append(f"This run is unfinished; without a result so far: {missing}.")
+    if run.damaged_lines:
+        found.append(
+            f"{run.damaged_lines} damaged line(s) of metrics.jsonl were passed over: points of the curves are missing."
+        )
+    if run.scores:
+        found += _notes_on_selection(run)
+        few = sorted({score["n"] for score in run.scores.values() if score["n"] < USUAL_EPISODES})
+        if few:
+            counted = " and ".join(map(str, few))
+            found.append(
+                f"n = {counted} is few: published scores have about {USUAL_EPISODES} episodes; mind the standard errors."
+            )
+    if published.PUBLISHED.get(run.experiment.task):
+        found.append(
+            f"{NOTHING} under n or se (standard error): the source does not say how many episodes it has, or their spread."
+        )
+    return tuple(found)
+
+
+def _notes_on_selection(run: RunFacts) -> list[str]:
+    score = run.scores[CONTROLLER]
+    found = []
+    if score["selected_by"] == "actual":
+        found.append(
+            f"C was chosen by its validation score, {scored(score['validation'])}, in the actual environment: that one is "
+            "optimistic and no result. Its seeds are used for nothing else; the scores of the table are from fresh ones."
+        )
+    else:
+        found.append(
+            "C was chosen by its dream's score among the evaluated means: the dream's score is the best of several and "
+            "optimistic. The actual environment was not asked; the scores of the table are from fresh episodes."
+        )
+    if score["validation"] is not None and score["selected_by"] != "actual":
+        found.append("Scores on validation seeds, in the curves, are shown for comparison and decided nothing.")
+    return found
+
+
+def _about(run: RunFacts) -> str:
+    told = (
+        "Return of an episode, mean ± standard deviation over n episodes; se is the standard error of the mean. "
+        f"A dream lasts at most {run.experiment.dream.horizon} steps (τ {_temperature(run):g})."
+    )
+    if not run.scores:
+        return told
+    score = run.scores[CONTROLLER]
+    return (
+        f"{told} Fresh episodes have the environment seeds {score['seeds'][0]} to {score['seeds'][-1]}, the same for every "
+        f"policy of this run; C is the mean of generation {score['generation']}. Scored on {score['device']}."
+    )
+
+
+def _temperature(run: RunFacts) -> float:
+    """τ of the dream that the deployed controller was evolved in."""
+    last = run.stage("evolve", run.experiment.rounds.count - 1)
+    return last.summary.get("temperature", run.experiment.dream.temperature)
+
+
+def _table(run: RunFacts) -> Table:
+    task = run.experiment.task
+    rows = []
+    if run.scores:
+        names = [CONTROLLER, *(name for name in run.scores if name != CONTROLLER)]
+        rows += [Row(("This run",), "group"), *(_own_row(name, run.scores[name]) for name in names)]
+    for title, scores in (("Without eyes", published.BLIND), ("Published", published.PUBLISHED)):
+        if task in scores:
+            rows += [Row((title,), "group"), *map(_published_row, scores[task])]
+    columns = ("policy", "actual, mean ± sd", "se", "n", "dream, mean ± sd", "source")
+    return Table("", columns, tuple(rows), "lrrrrl")
+
+
+def _own_row(name: str, score: Summary) -> Row:
+    dream = scored(score["dream"]) if name == CONTROLLER else NOTHING
+    what = "C, evolved in the dream" if name == CONTROLLER else f"{name} policy"
+    actual = (spread(score["mean"], score["sd"]), number(score["se"]), f"{score['n']:,}")
+    return Row((what, *actual, dream, "this run, fresh seeds"), "own" if name == CONTROLLER else "plain")
+
+
+def _published_row(score: published.Score) -> Row:
+    dream = spread(*score.dream, 0) if score.dream else NOTHING
+    n = NOTHING if score.n is None else f"{score.n:,}"
+    return Row((score.what, spread(score.mean, score.sd, 0), number(score.se), n, dream, score.source))
+
+
+def _against_blind(run: RunFacts) -> str:
+    """Whether C beats the best policy that nobody trained, and by how many standard errors of the difference."""
+    score, rivals = run.scores[CONTROLLER], _untrained(run)
+    if not rivals:
+        return ""
+    what, rival = max(rivals.items(), key=lambda item: item[1]["mean"])
+    difference, error = score["mean"] - rival["mean"], (score["se"] ** 2 + rival["se"] ** 2) ** 0.5
+    side = "above" if difference > 0 else "below"
+    told = f"The best untrained policy ({what}) scores {scored(rival)}: C is {number(abs(difference))} {side} it"
+    return f"{told}, {number(abs(difference) / error)} standard errors of the difference." if error else f"{told}."
+
+
+def _untrained(run: RunFacts) -> dict[str, dict[str, Any]]:
+    """The run's own baselines, and the best blind policy that was measured elsewhere."""
+    rivals = {f"{name}, this run": score for name, score in run.scores.items() if name != CONTROLLER}
+    best = published.best_blind(run.experiment.task)
+    if best is not None:
+        rivals[best.what] = {"mean": best.mean, "sd": best.sd, "se": best.se, "n": best.n}
+    return rivals

@@ -1,0 +1,98 @@
+"""The section on several evolutions side by side: what the dream's temperature does, beside the paper's table."""
+
+from collections import defaultdict
+from statistics import mean, stdev
+from typing import Any
+
+from wm_jax.report import published
+from wm_jax.report.charts import Chart, Line, draw
+from wm_jax.report.facts import RunFacts, Summary
+from wm_jax.report.figures import COLOURS
+from wm_jax.report.page import Row, Section, Table
+from wm_jax.report.words import NOTHING, number, scored, spread, value
+
+PLACES = ("dream", "actual")
+
+
+def section(run: RunFacts, name: str) -> Section:
+    """The table of temperatures, every evolution, and the chart. `name` begins the picture's name."""
+    groups, paper = _by_temperature(run), published.by_temperature(run.experiment.task)
+    text = (
+        "Mean over seeds of each controller's mean return ± the standard deviation of single episodes; se: standard error "
+        "of that mean, from how the seeds differ (from the episodes where there is one seed). All actual scores are on "
+        "fresh seeds; the paper's have one evolution a temperature."
+    )
+    caption = "Too cold a dream is cheated: a high score in it, a low one in the actual environment."
+    picture = draw(_chart(groups, paper, name), caption)
+    return Section("Temperatures", (text,), tables=(_table(groups, paper), _each(run)), pictures=(picture,))
+
+
+def over_seeds(summaries: list[Summary]) -> Summary:
+    """Scores of several seeds as one: mean of the means, sd of single episodes (root of the mean variance), n in all, and
+    the standard error of the mean of means, from the seeds' spread where there are several."""
+    means = [summary["mean"] for summary in summaries]
+    several = len(summaries) > 1
+    return {
+        "mean": mean(means),
+        "sd": mean(summary["sd"] ** 2 for summary in summaries) ** 0.5,
+        "se": stdev(means) / len(means) ** 0.5 if several else summaries[0]["se"],
+        "n": sum(summary["n"] for summary in summaries),
+    }
+
+
+def _by_temperature(run: RunFacts) -> dict[Any, list[dict[str, Any]]]:
+    groups: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    for evolution in sorted(run.evolutions, key=lambda evolution: evolution["temperature"]):
+        groups[evolution["temperature"]].append(evolution)
+    return groups
+
+
+def _table(groups: dict[Any, list[dict[str, Any]]], paper: dict[float, published.Score]) -> Table:
+    rows = []
+    for temperature in sorted({*groups, *paper}):
+        own, theirs = groups.get(temperature, []), paper.get(temperature)
+        cells = [f"{temperature:.2f}", str(len(own)) if own else NOTHING]
+        for place in PLACES:
+            score = over_seeds([evolution[place] for evolution in own]) if own else None
+            cells += [scored(score), number(score["se"] if score else None)]
+            if theirs is None:
+                cells.append(NOTHING)
+            elif place == "dream":
+                cells.append(spread(*theirs.dream, 0) if theirs.dream else NOTHING)
+            else:
+                cells.append(spread(theirs.mean, theirs.sd, 0))
+        rows.append(Row(tuple(cells)))
+    columns = ("τ", "seeds", "dream", "se", "dream, paper", "actual", "se", "actual, paper")
+    return Table("By temperature", columns, tuple(rows), "rrrrrrrr")
+
+
+def _each(run: RunFacts) -> Table:
+    ordered = sorted(run.evolutions, key=lambda evolution: (evolution["temperature"], evolution["seed"]))
+    rows = tuple(
+        Row(
+            (
+                f"{e['temperature']:.2f}",
+                value(e["seed"]),
+                scored(e["dream"]),
+                scored(e["actual"]),
+                number(e["actual"]["se"]),
+            )
+        )
+        for e in ordered
+    )
+    columns = ("τ", "seed", "dream", "actual", "se, actual")
+    return Table("Every evolution", columns, rows, "rrrrr", folded=True)
+
+
+def _chart(groups: dict[Any, list[dict[str, Any]]], paper: dict[float, published.Score], name: str) -> Chart:
+    lines = []
+    for place in PLACES:
+        own = [over_seeds([evolution[place] for evolution in group]) for group in groups.values()]
+        means, errors = [score["mean"] for score in own], [score["se"] for score in own]
+        lines.append(Line(f"{place}, this run", list(groups), means, "o-", COLOURS[place], errors))
+    cheated = {t: score.dream[0] for t, score in paper.items() if score.dream}
+    actual = {t: score.mean for t, score in paper.items()}
+    for place, points in (("dream", cheated), ("actual", actual)):
+        if points:
+            lines.append(Line(f"{place}, paper", list(points), list(points.values()), "x:", COLOURS[place]))
+    return Chart(f"{name}-temperatures", "Score by the dream's temperature", "τ", "return", tuple(lines))

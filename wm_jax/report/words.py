@@ -1,0 +1,43 @@
+"""How a report writes numbers."""
+
+from typing import Any
+
+NOTHING = "–"
+"""Stands where there is no number."""
+
+
+def number(value: float | None, decimals: int = 1) -> str:
+    """For example −1,234.5."""
+    return NOTHING if value is None else f"{value:,.{decimals}f}".replace("-", "−")
+
+
+def spread(mean: float, sd: float | None, decimals: int = 1) -> str:
+    """Mean ± standard deviation, or the mean alone."""
+    return number(mean, decimals) + ("" if sd is None else f" ± {number(sd, decimals)}")
+
+
+def scored(summary: dict[str, Any] | None) -> str:
+    """A score with its number of episodes."""
+    return NOTHING if summary is None else f"{spread(summary['mean'], summary['sd'])} (n = {summary['n']:,})"
+
+
+def duration(seconds: float | None) -> str:
+    """For example 3 h 05 min, 12 min 07 s or 9.5 s."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    return f"{hours} h {minutes_left:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def value(setting: Any) -> str:
+    """A setting or a result of any kind."""
+    if setting is None:
+        return NOTHING
+    if isinstance(setting, float):
+        return f"{setting:.4g}".replace("-", "−")
+    if isinstance(setting, list | tuple):
+        return ", ".join(value(part) for part in setting)
+    return str(setting)
