@@ -1,0 +1,99 @@
+"""Make all tables and the figure of README.md on whatever device this is, within about 10 minutes.
+
+    python benchmarks/run_all.py                 all of them
+    python benchmarks/run_all.py dream vision    only these, again
+    python benchmarks/run_all.py --missing       only those that a run which was stopped has not come to
+
+Each benchmark is written as soon as it is finished: to results/DEVICE.json, the figure to results/DEVICE.png, and the
+tables of all devices in results/ to README.md.
+"""
+
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import tyro
+from tyro.conf import Positional
+
+from wm_jax.bench import scaling, suite, table
+from wm_jax.bench.config import BenchConfig
+from wm_jax.errors import UserError
+from wm_jax.pipeline.progress import Screen
+from wm_jax.run import read_json, write_json
+
+HERE = Path(__file__).parent
+BEGIN, END = "<!-- results: written by run_all.py -->\n", "<!-- end of results -->"
+LATEST = 0.7
+"""Share of the minutes after which no further benchmark is begun."""
+
+
+def run_all(names: Positional[tuple[str, ...]] = (), /, missing: bool = False, minutes: float = 10.0) -> None:
+    """Measure the benchmarks `names`, all unless given; with `missing` only those that have no results yet."""
+    suite.check(names)
+    screen, config, begin = Screen(), BenchConfig(), time.monotonic()
+    about = suite.about(config)
+    path = HERE / "results" / f"{re.sub('[^a-z0-9]+', '-', about['device'].lower()).strip('-')}.json"
+    results = _earlier(path, about, screen)
+    wanted = [name for name in names or suite.BENCHMARKS if not (missing and name in results)]
+    suite.warn_if_busy(screen)
+    for name in wanted:
+        if time.monotonic() - begin > LATEST * minutes * 60:
+            left = wanted[wanted.index(name) :]
+            screen.warn(f"{minutes:g} minutes are nearly over; left: {', '.join(left)}; run again with --missing")
+            break
+        results[name] = suite.measure(name, config, screen)
+        table.show(screen.console, name, results[name])
+        in_order = {known: results[known] for known in suite.BENCHMARKS if known in results}
+        write_json(path, table.as_json(in_order, about))
+        if name == "scaling":
+            scaling.figure(path.with_suffix(".png"), results[name].rows, f"{about['device']}, {about['precision']}")
+        write_readme(HERE)
+    screen.say(f"{path} and {HERE / 'README.md'} are written")
+
+
+def _earlier(path: Path, about: dict[str, Any], screen: Screen) -> dict[str, table.Result]:
+    """What earlier runs found on this device with these versions."""
+    if not path.is_file():
+        return {}
+    report = read_json(path)
+    if any(report.get(name) != value for name, value in about.items()):
+        screen.warn(f"{path.name} was measured with other versions or settings; what is measured now takes its place")
+        return {}
+    return table.from_json(report)
+
+
+def write_readme(folder: Path) -> None:
+    """Write the tables of all results/*.json between the two markers in README.md."""
+    readme = folder / "README.md"
+    text = readme.read_text()
+    if BEGIN not in text or END not in text:
+        raise UserError(
+            f"{readme} must contain the lines {BEGIN.strip()!r} and {END!r}, between which tables are written"
+        )
+    sections = [section(path) for path in sorted((folder / "results").glob("*.json"))]
+    before, after = text[: text.index(BEGIN)], text[text.index(END) :]
+    readme.write_text(f"{before}{BEGIN}\n{''.join(sections)}{after}")
+
+
+def section(path: Path) -> str:
+    """One device's results as Markdown."""
+    report = read_json(path)
+    lines = [f"## {report['device']}", "", f"jax {report['jax']}, {report['precision']}.", ""]
+    for name, result in table.from_json(report).items():
+        lines += [f"**{name}**: {result.sizes}", "", f"| {' | '.join(table.HEADINGS)} |", "|---|---:|---:|---:|---|"]
+        lines += [f"| {' | '.join(row.cells())} |" for row in result.rows] + [""]
+    picture = path.with_suffix(".png")
+    if picture.is_file():
+        lines += [f"![how the dream's cost grows](results/{picture.name})", ""]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    try:
+        tyro.cli(run_all)
+    except UserError as error:
+        sys.exit(f"run_all: {error}")
+    except KeyboardInterrupt:
+        sys.exit("run_all: stopped; what is finished is in results/, the rest comes with --missing")

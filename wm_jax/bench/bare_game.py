@@ -1,0 +1,36 @@
+"""A worker that plays the bare game: the episodes of a collection, without eyes and without a record. It has no JAX."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from wm_jax.rollouts.collect import episode_seed
+from wm_jax.rollouts.workers import serve
+from wm_jax.tasks import FRAME_SHAPE, load_task
+
+POLICY = "random"
+"""Every task has it."""
+
+
+def work() -> None:
+    """The main function of a worker process."""
+    serve(prepare)
+
+
+def prepare(settings: dict) -> Callable[[int], int]:
+    """`settings` has task, seed and max_steps; the function that is returned plays episode number → tics."""
+    task = load_task(settings["task"])
+    environment, policy = task.make(), task.policy(POLICY)
+    nothing = np.zeros(FRAME_SHAPE, np.uint8)
+
+    def play(number: int) -> int:
+        seed = episode_seed(settings["seed"], number, 0)
+        act = policy(np.random.default_rng([seed, 1]))
+        environment.reset(seed=seed)
+        for tic in range(settings["max_steps"]):
+            _, _, terminated, truncated, _ = environment.step(task.environment_action(act(tic, nothing)))
+            if terminated or truncated:
+                return tic + 1
+        return settings["max_steps"]
+
+    return play

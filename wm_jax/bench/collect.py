@@ -1,0 +1,76 @@
+"""Collection: tics per second to disk, against the bare game in as many processes, where nothing is seen or recorded.
+
+Both sides start their workers and play the same episodes.
+"""
+
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+from wm_jax.bench import bare_game
+from wm_jax.bench.config import BenchConfig
+from wm_jax.bench.table import Result, Row
+from wm_jax.bench.timing import Work, interleaved, usable_cores
+from wm_jax.errors import UserError
+from wm_jax.pipeline.progress import Screen
+from wm_jax.rollouts.collect import CollectConfig, collect
+from wm_jax.rollouts.workers import run_jobs
+from wm_jax.tasks import Task, load_task
+
+STEPS = 300
+"""Longer episodes are cut off."""
+SHARE = 0.25
+"""Of a comparison's seconds: how long the bare game is to take for one run."""
+
+
+def measure(config: BenchConfig, screen: Screen) -> Result:
+    """Headline: the first task that starts here."""
+    workers = config.workers or usable_cores()
+    rows, sizes = [], []
+    for name in config.tasks:
+        task = load_task(name)
+        steps = min(STEPS, task.max_steps)
+        try:
+            rate = _rate(name, steps)
+        except UserError as error:
+            screen.warn(f"collect: {task.name} is left out: {error}")
+            continue
+        episodes = workers * max(1, round(config.seconds * SHARE * rate / steps))
+        settings = CollectConfig(episodes=episodes, policy=bare_game.POLICY, max_steps=steps, workers=workers)
+        rows.append(_row(name, task, settings, "" if rows else "collect", config, screen))
+        sizes.append(f"{task.name}: {episodes} episodes of at most {steps} tics")
+    if not rows:
+        raise UserError("collect: none of the games starts here; see the warnings above, or name others by --tasks")
+    return Result(f"{workers} processes; {'; '.join(sizes)}", tuple(rows))
+
+
+def _row(name: str, task: Task, settings: CollectConfig, headline: str, config: BenchConfig, screen: Screen) -> Row:
+    works: dict[str, Work] = {
+        "collect": partial(_record, name, settings, screen),
+        "bare": partial(_play_bare, name, settings, screen),
+    }
+    speeds = interleaved(f"collect, {task.name}", works, config.seconds, screen)
+    limit = f"the bare game, {task.name}"
+    return Row(headline or f"collect: {task.name}", speeds["collect"].rate, "tics/s", speeds["bare"].rate, limit)
+
+
+def _rate(name: str, steps: int) -> float:
+    """Tics per second of one bare game, roughly."""
+    play = bare_game.prepare({"task": name, "max_steps": steps, "seed": 0})
+    play(0)
+    begin = time.perf_counter()
+    return play(1) / (time.perf_counter() - begin)
+
+
+def _record(name: str, settings: CollectConfig, screen: Screen) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        headers = collect(name, settings, 0, Path(folder), warn=screen.warn)
+    return float(sum(header.length for header in headers))
+
+
+def _play_bare(name: str, settings: CollectConfig, screen: Screen) -> float:
+    sent = {"task": name, "max_steps": settings.max_steps, "seed": 0}
+    jobs = range(settings.episodes)
+    done = run_jobs("wm_jax.bench.bare_game:work", sent, jobs, settings.workers, lambda: None, screen.warn)
+    return float(sum(tics for _, tics in done))

@@ -1,0 +1,47 @@
+"""The reference loops in the checkout's `benchmarks/`: what others would write, to be compared with."""
+
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+import jax
+
+import wm_jax
+from wm_jax.pipeline.progress import Screen
+
+FOLDER = Path(wm_jax.__file__).parents[1] / "benchmarks"
+
+
+def reference(name: str, screen: Screen) -> ModuleType | None:
+    """The module benchmarks/NAME.py; where it cannot be used here, None, and the screen says what to install.
+
+    PyTorch is told to use the kind of device that JAX uses.
+    """
+    lack = _lack(name)
+    if lack:
+        screen.warn(f"the comparison with {name} is left out: {lack}")
+        return None
+    if str(FOLDER) not in sys.path:
+        sys.path.append(str(FOLDER))
+    return import_module(name)
+
+
+def _lack(name: str) -> str:
+    """What is missing for the reference `name`; empty where nothing is."""
+    if not (FOLDER / f"{name}.py").is_file():
+        return f"{FOLDER / name}.py does not exist; clone the repository, then pip install -e '.[bench]' in it"
+    if not name.startswith("torch"):
+        return ""
+    if find_spec("torch") is None:
+        return "PyTorch is not installed; pip install 'wm-jax[bench]'"
+    import torch
+
+    backend = jax.default_backend()
+    if backend != "cpu" and not (backend == "gpu" and torch.cuda.is_available()):
+        return f"PyTorch finds no {backend} here as JAX does; install a PyTorch that is built for it"
+    torch.set_default_device("cuda" if backend == "gpu" else "cpu")
+    # As JAX multiplies on GPUs. On a CPU both multiply in full.
+    torch.set_float32_matmul_precision("high" if backend == "gpu" else "highest")
+    return ""

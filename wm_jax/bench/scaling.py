@@ -1,0 +1,104 @@
+"""How the dream's cost grows with the number of dreams, with the horizon and with evolutions side by side."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from wm_jax.bench.config import BenchConfig
+from wm_jax.bench.dream import KEY, Setup, playing, set_up, steps_of
+from wm_jax.bench.limit import operations, products
+from wm_jax.bench.table import Result, Row
+from wm_jax.bench.timing import Work, interleaved
+from wm_jax.dream import population_returns
+from wm_jax.pipeline.progress import Screen
+
+POPULATIONS = (1, 4, 16, 64, 256, 1024)
+"""Times the rollouts: 16 to 16,384 dreams at the paper's 16."""
+HORIZONS = (64, 128, 256, 512, 1024, 2100)
+EVOLUTIONS = (1, 2, 4, 8, 16)
+LABELS = {"dreams": "dreams side by side", "horizon": "steps of a dream", "evolutions": "evolutions side by side"}
+"""What grows, and how a figure says it; a row is named by one of these and the size."""
+COLOURS = ("#d62728", "#7f7f7f")
+
+
+def measure(config: BenchConfig, screen: Screen) -> Result:
+    """A row for each size: steps per second where nobody dies, against matrix products alone."""
+    # A CPU is busy with few dreams for few steps; an accelerator shows what it can with many.
+    short, population, product_steps = (32, 4, 32) if jax.default_backend() == "cpu" else (256, config.population, 2100)
+    grown = {
+        f"dreams {size * config.rollouts}": dataclasses.replace(config, population=size, horizon=short)
+        for size in POPULATIONS
+    } | {
+        f"horizon {horizon}": dataclasses.replace(config, population=population, horizon=horizon)
+        for horizon in HORIZONS
+    }
+    rows = []
+    for name, sizes in grown.items():
+        setup = set_up(sizes)
+        rows.append(_row(name, setup, steps_of(playing(setup)[0], setup.params), product_steps, screen))
+    one = dataclasses.replace(config, population=population, horizon=short)
+    for count in EVOLUTIONS:
+        # Many evolutions are one population as many times as large: so are their products.
+        many = set_up(dataclasses.replace(one, population=count * population))
+        rows.append(_row(f"evolutions {count}", many, _side_by_side(set_up(one), count), product_steps, screen))
+    words = (
+        f"dreams side by side, of {short} steps each; horizon of {population * config.rollouts} dreams; evolutions of "
+        f"{population * config.rollouts} dreams of {short} steps"
+    )
+    return Result(words, tuple(rows))
+
+
+def _side_by_side(setup: Setup, count: int) -> Work:
+    """`count` evolutions' dreams as one program; returns their steps."""
+    play = partial(
+        population_returns, setup.dream, setup.policy, setup.params, setup.latents, rollouts=setup.config.rollouts
+    )
+    many = jax.jit(jax.vmap(play, (None, 0))), jax.random.split(KEY, count)
+    return lambda: float(np.asarray(many[0](setup.population, many[1]).lengths).sum(dtype=np.int64))
+
+
+def _row(name: str, setup: Setup, play: Work, product_steps: int, screen: Screen) -> Row:
+    steps, shapes = setup.products()
+    # Of so many steps, however long the dreams are: a step of the products takes as long as any other.
+    turn = (math.ceil(steps / setup.dream.config.horizon) * product_steps, shapes)
+    works = {"dream": play, "products": products([turn], setup.config.precision)}
+    speeds = interleaved(f"scaling, {name}", works, setup.config.seconds / 10, screen)
+    limit = speeds["products"].rate * product_steps * setup.dreams / operations([turn])
+    return Row(name, speeds["dream"].rate, "steps/s", limit, "matrix products of the same shapes")
+
+
+def figure(path: Path, rows: Sequence[Row], title: str) -> None:
+    """Draw `measure`'s rows, one panel for each thing that grows, as a PNG file."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    panels = {axis: [row for row in rows if row.name.startswith(f"{axis} ")] for axis in LABELS}
+    drawing, axes = plt.subplots(1, len(panels), figsize=(5.5 * len(panels), 4), sharey=True, squeeze=False)
+    for plot, (axis, found) in zip(axes[0], panels.items(), strict=True):
+        sizes = [int(row.name.removeprefix(f"{axis} ")) for row in found]
+        for values, label, colour in (
+            ([row.value for row in found], "dream", COLOURS[0]),
+            ([row.limit for row in found], "matrix products of the same shapes", COLOURS[1]),
+        ):
+            plot.loglog(sizes, values, "o-", label=label, color=colour)
+        plot.set(xlabel=LABELS[axis])
+        plot.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        plot.minorticks_off()
+        plot.yaxis.set_major_formatter("{x:,.0f}")
+        plot.grid(True, which="major", alpha=0.3)
+    values = [value for row in rows for value in (row.value, row.limit) if value]
+    # Whole decades, so that there are ticks however flat the curves are.
+    axes[0][0].set_ylim(10 ** math.floor(math.log10(min(values))), 10 ** math.ceil(math.log10(max(values))))
+    axes[0][0].set(ylabel="dream steps per second")
+    axes[0][0].legend(loc="lower right")
+    drawing.suptitle(title)
+    drawing.tight_layout()
+    drawing.savefig(path, dpi=120)
+    plt.close(drawing)

@@ -1,0 +1,45 @@
+"""All benchmarks by name, and the report they make."""
+
+import os
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import jax
+
+from wm_jax.bench.config import BenchConfig
+from wm_jax.bench.table import Result
+from wm_jax.bench.timing import usable_cores
+from wm_jax.errors import require_choice
+from wm_jax.pipeline.machine import device, versions
+from wm_jax.pipeline.progress import Screen
+
+BENCHMARKS = ("dream", "evolve", "vision", "memory", "collect", "scaling")
+"""Each is a module of this package with `measure(config, screen) -> Result`."""
+
+
+def check(names: Sequence[str]) -> None:
+    """Raise `UserError` where one of `names` is no benchmark."""
+    for name in names:
+        require_choice("benchmark", name, BENCHMARKS)
+
+
+def measure(name: str, config: BenchConfig, screen: Screen) -> Result:
+    """Run one benchmark. What cannot be compared here is said on the screen and left out."""
+    # A compile time that was read from a disk would say nothing.
+    jax.config.update("jax_enable_compilation_cache", False)
+    return import_module(f"wm_jax.bench.{name}").measure(config, screen)
+
+
+def warn_if_busy(screen: Screen) -> None:
+    """Say so where other processes compute, too: call it before the first benchmark."""
+    load, cores = os.getloadavg()[0], usable_cores()
+    if load > cores / 2:
+        screen.warn(f"this machine is busy (load {load:.1f} on {cores} cores): all numbers will be too low, and those of "
+                    "PyTorch by far more than ours; wait until it is quiet")  # fmt: skip
+
+
+def about(config: BenchConfig) -> dict[str, Any]:
+    """Where and how it is measured, as a report begins."""
+    found = versions()
+    return {"device": device(), "jax": found["jax"], "precision": config.precision, "versions": found}
