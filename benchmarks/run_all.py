@@ -31,8 +31,8 @@ LATEST = 0.7
 
 def run_all(names: Positional[tuple[str, ...]] = (), /, missing: bool = False, minutes: float = 10.0) -> None:
     """Measure the benchmarks `names`, all unless given; with `missing` only those that have no results yet."""
-    suite.check(names)
     screen, config, begin = Screen(), BenchConfig(), time.monotonic()
+    suite.check(names, config)
     about = suite.about(config)
     path = HERE / "results" / f"{re.sub('[^a-z0-9]+', '-', about['device'].lower()).strip('-')}.json"
     results = _earlier(path, about, screen)

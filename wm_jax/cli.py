@@ -167,7 +167,7 @@ def bench(arguments: list[str]) -> None:
 
     default = Bench(names=(), config=BenchConfig())
     options = tyro.cli(Bench, prog="wm-jax bench", default=default, args=arguments)
-    suite.check(options.names)
+    suite.check(options.names, options.config)
     results, about, screen = {}, suite.about(options.config), Screen()
     suite.warn_if_busy(screen)
     screen.say(f"{about['device']}, jax {about['jax']}, {about['precision']}")

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain, zip_longest
 from typing import Any, NoReturn, TypeVar
 
@@ -179,9 +180,14 @@ def local(tree: Any) -> Any:
 def _local(array: jax.Array) -> jax.Array:
     if not array.is_fully_replicated:
         assert isinstance(array.sharding, NamedSharding)
-        whole = NamedSharding(array.sharding.mesh, PartitionSpec())
-        array = jax.jit(lambda same: same, out_shardings=whole)(array)
+        array = _gathering(NamedSharding(array.sharding.mesh, PartitionSpec()))(array)
     return array.addressable_data(0)
+
+
+@cache
+def _gathering(whole: NamedSharding) -> Callable[[jax.Array], jax.Array]:
+    """Lays an array out as `whole`; the same function each time, so that it is compiled once."""
+    return jax.jit(lambda same: same, out_shardings=whole)
 
 
 def share(items: Sequence[Item]) -> list[Item]:

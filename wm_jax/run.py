@@ -301,8 +301,10 @@ class RunDir:
             file.write(json.dumps({"stage": stage, "step": step, "time": round(time.time(), 1), **values}) + "\n")
         if self.writer is not None:
             for name, value in values.items():
-                if isinstance(value, int | float):
-                    self.writer.add_scalar(f"{stage}/{name}", value, step)
+                several = enumerate(value) if isinstance(value, list) else []
+                for label, number in [(name, value), *((f"{name}/{i}", each) for i, each in several)]:
+                    if isinstance(number, int | float):
+                        self.writer.add_scalar(f"{stage}/{label}", number, step)
 
     def drop_metrics(self, stage: str, after: int) -> None:
         """Drop a stage's lines after step `after`: they are logged again when the stage goes on from there."""

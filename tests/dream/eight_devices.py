@@ -19,14 +19,15 @@ def check(found, expected):
     np.testing.assert_allclose(found.returns, expected.returns, rtol=1e-4, atol=1e-4)
 
 
-# 15 lanes: no multiple of 8.
-population = jax.random.normal(jax.random.key(1), (5, POLICY.size))
-one = population_returns(dream, POLICY, params, LATENTS, population, KEY, rollouts=3)
-eight = population_returns(
-    dream, POLICY, whole[0], whole[1], parallel.replicate(mesh, population), whole[2], rollouts=3, mesh=mesh
-)
-check(eight, one)
-assert len(eight.lengths.sharding.device_set) == 8
+# 15 lanes are no multiple of 8; of 320 every device has 40, which are no multiple of a block.
+for size, rollouts in ((5, 3), (40, 8)):
+    population = jax.random.normal(jax.random.key(1), (size, POLICY.size))
+    one = population_returns(dream, POLICY, params, LATENTS, population, KEY, rollouts=rollouts)
+    eight = population_returns(
+        dream, POLICY, whole[0], whole[1], parallel.replicate(mesh, population), whole[2], rollouts=rollouts, mesh=mesh
+    )
+    check(eight, one)
+    assert len(eight.lengths.sharding.device_set) == 8
 
 evolution = Evolution(EvolveConfig(population=6, sigma=0.5), POLICY.size)
 

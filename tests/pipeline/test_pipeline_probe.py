@@ -117,7 +117,7 @@ def test_evolutions_run_side_by_side_and_all_are_scored(
     shutil.copytree(run, folder)
     settings = ["--evolve.generations", "10", "--evolve.temperatures", "0.7", "1.0", "--evolve.seeds", "2", "--redo"]
     printed = wm_jax_command(compilation_cache, "run", str(probe_experiment), "--run-dir", str(folder), *settings)
-    assert "4 evolutions, 4 side by side in about" in printed
+    assert "4 evolutions, 4 side by side, in about" in printed
     assert "V, round 0" not in printed
     scores = json.loads((folder / "evaluation.json").read_text())
     evolutions = scores["evolutions"]

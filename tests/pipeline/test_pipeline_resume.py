@@ -16,7 +16,16 @@ TINY = [
     *("--memory.steps", "200", "--memory.batch-size", "4", "--memory.sequence-length", "20"),
     *("--evolve.generations", "24", "--evolve.evaluate-every", "2", "--evolve.population", "8"),
     *("--evolve.rollouts", "2", "--evolve.evaluation-rollouts", "8", "--evaluate.episodes", "24"),
-    *("--evolve.actual-episodes", "2", "--evaluate.environments", "2", "--checkpoint-seconds", "0"),
+    *(
+        "--evolve.seeds",
+        "2",
+        "--evolve.actual-episodes",
+        "2",
+        "--evaluate.environments",
+        "2",
+        "--checkpoint-seconds",
+        "0",
+    ),
     *("--rounds.count", "2", "--rounds.episodes", "6", "--rounds.vision-steps", "100", "--rounds.memory-steps", "60"),
     *("--rounds.action-noise", "0.2", "--rounds.random-stretches", "0.1"),
 ]

@@ -69,17 +69,21 @@ def test_groups_in_turn_find_what_all_find_together():
     setup = set_up(EXPERIMENT)
     together = evolve(setup, slice(0, 4))
     assert len(np.unique(together[1][:, -1])) == 4, "evolutions must differ for this test to say something"
-    groups = [evolve(setup, group) for group in side_by_side.groups(4, each=10, free=43)]
+    groups = [evolve(setup, group) for group in side_by_side.groups(4, rest=0, work=10, memory=43)]
     for whole, parts in zip(together, zip(*groups, strict=True), strict=True):
         np.testing.assert_allclose(whole, np.concatenate(parts), rtol=1e-4, atol=1e-4)
 
 
 def test_evolutions_are_cut_into_as_few_equal_groups_as_fit():
-    assert side_by_side.groups(4, each=10, free=60) == [slice(0, 4)]
-    assert side_by_side.groups(4, each=10, free=43) == [slice(0, 2), slice(2, 4)]
-    assert side_by_side.groups(5, each=10, free=30) == [slice(0, 2), slice(2, 4), slice(4, 5)]
-    with pytest.raises(UserError, match=r"takes about 10\.0 GiB, and 4\.0 GiB are free.*lower evolve"):
-        side_by_side.groups(1, each=10 * 2**30, free=4 * 2**30)
+    """In six tenths of the memory."""
+    assert side_by_side.groups(4, rest=0, work=10, memory=70) == [slice(0, 4)]
+    assert side_by_side.groups(4, rest=0, work=10, memory=65) == [slice(0, 2), slice(2, 4)]
+    assert side_by_side.groups(5, rest=0, work=10, memory=40) == [slice(0, 2), slice(2, 4), slice(4, 5)]
+    assert side_by_side.groups(4, rest=5, work=10, memory=70) == [slice(0, 2), slice(2, 4)]
+    with pytest.raises(
+        UserError, match=r"2 evolutions take about 12\.0 GiB at least, and 60% .* 4\.0 GiB.*lower evolve"
+    ):
+        side_by_side.groups(2, rest=2**30, work=10 * 2**30, memory=4 * 2**30)
 
 
 def test_the_memory_is_what_the_compiler_reserves():
@@ -98,7 +102,7 @@ def test_the_memory_is_what_the_compiler_reserves():
         return max(need.temp_size_in_bytes + need.output_size_in_bytes for need in needs if need is not None)
 
     found = (reserved(4) - reserved(2)) / 2
-    assert found <= side_by_side.bytes_of_one(experiment, Models(experiment)) <= 3 * found
+    assert found <= side_by_side.bytes_at_work(experiment, Models(experiment)) <= 3 * found
 
 
 def test_the_deployed_temperature_must_be_among_those_evolved():
@@ -107,3 +111,8 @@ def test_the_deployed_temperature_must_be_among_those_evolved():
         check(wrong, Models(wrong))
     chosen = dataclasses.replace(wrong.evolve, select="actual")
     check(dataclasses.replace(wrong, evolve=chosen), Models(wrong))
+
+
+def test_a_temperature_is_not_evolved_twice():
+    with pytest.raises(UserError, match=r"evolve\.temperatures has 0\.5 more than once.*evolve\.seeds"):
+        EvolveConfig(temperatures=(0.5, 1.0, 0.5))

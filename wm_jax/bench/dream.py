@@ -3,7 +3,7 @@
 A step is one dream going one step; only dreams that are alive count.
 """
 
-import math
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -38,6 +38,8 @@ ALIVE = -1e4
 """Done bias with which nobody dies."""
 MEAN_LIFE = 1 / 3
 """Of the horizon, about, where dreams do die."""
+LIVES = 512
+"""Steps that a dream that may die can live, at least."""
 KEY = jax.random.key(0)
 FIRST = np.int32(0)
 """Number of the first generation of a call."""
@@ -71,11 +73,13 @@ class Setup:
         )
 
     def products(self) -> Turn:
-        """The matrix products of all these dreams: the LSTM's and the head's, a step of a block at a time."""
+        """The matrix products of all these dreams: the LSTM's and the head's, a step of a block at a time where blocks are
+        equal, else of all."""
         config, outputs = self.config, self.params["head"]["kernel"].shape[1]
         inputs, block = self.params["gates"]["kernel"].shape[0], blocks_of(self.dreams)[0]
+        block = self.dreams if self.dreams % block else block
         shapes = [(block, inputs, 4 * config.hidden_size), (block, config.hidden_size, outputs)]
-        return self.dream.config.horizon * math.ceil(self.dreams / block), shapes
+        return self.dream.config.horizon * self.dreams // block, shapes
 
 
 def set_up(config: BenchConfig) -> Setup:
@@ -149,13 +153,16 @@ def measure(config: BenchConfig, screen: Screen) -> Result:
     """Headline: dream steps per second where nobody dies, against matrix products of the same shapes."""
     setup = set_up(config)
     play, _ = playing(setup)
-    dying = mortal(setup)
-    lives = np.asarray(play(dying)) / setup.dream.config.horizon
+    # Lives of a few steps would say nothing of the looks at who is alive.
+    longer = set_up(dataclasses.replace(config, horizon=max(setup.dream.config.horizon, LIVES)))
+    play_longer, _ = playing(longer)
+    dying = mortal(longer)
+    lives = np.asarray(play_longer(dying)) / longer.dream.config.horizon
     evolve, compile_seconds = _generations(setup)
     works = {
         "products": products([setup.products()], config.precision),
         "alive": steps_of(play, setup.params),
-        "dying": steps_of(play, dying),
+        "dying": steps_of(play_longer, dying),
         "evolve": evolve,
         **_loops(setup, screen),
     }
@@ -166,7 +173,13 @@ def measure(config: BenchConfig, screen: Screen) -> Result:
     generations = 1 / speeds["alive"].seconds
     rows = [
         Row("dream", alive, steps, rates["products"], "matrix products of the same shapes"),
-        Row(f"dream: mean life {lives.mean():.2f} of the horizon", rates["dying"], steps, alive, "nobody dies"),
+        Row(
+            f"dream: mean life {lives.mean():.2f} of {longer.dream.config.horizon:,} steps",
+            rates["dying"],
+            steps,
+            alive,
+            "nobody dies",
+        ),
         *(Row(f"dream: {name}", alive, steps, rates[name], words) for name, words in LOOPS.items() if name in rates),
         Row("dream: generations", generations, "1/s"),
         Row(

@@ -46,9 +46,8 @@ def _rows(name: str, memory: Memory, config: BenchConfig, screen: Screen) -> lis
         return train(state, latents, chunk, KEY)[0]
 
     turns = training_products(memory)
-    # JAX's default, which training has.
-    precision = "float32" if jax.default_backend() == "cpu" else "tensorfloat32"
-    works = {"ours": Training(step, state, batch * steps), "products": products(turns, precision)}
+    # JAX's default precision, which training has.
+    works = {"ours": Training(step, state, batch * steps), "products": products(turns, "default")}
     torch = reference("torch_memory", screen)
     if torch is not None:
         mean = np.asarray(latents.stats.mean, np.float32)[np.append(positions, positions[:, -1:] + 1, axis=1)]

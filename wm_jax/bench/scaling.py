@@ -55,11 +55,10 @@ def measure(config: BenchConfig, screen: Screen) -> Result:
 
 def _side_by_side(setup: Setup, count: int) -> Work:
     """`count` evolutions' dreams as one program; returns their steps."""
-    play = partial(
-        population_returns, setup.dream, setup.policy, setup.params, setup.latents, rollouts=setup.config.rollouts
-    )
-    many = jax.jit(jax.vmap(play, (None, 0))), jax.random.split(KEY, count)
-    return lambda: float(np.asarray(many[0](setup.population, many[1]).lengths).sum(dtype=np.int64))
+    play = partial(population_returns, setup.dream, setup.policy, rollouts=setup.config.rollouts)
+    many, keys = jax.jit(jax.vmap(play, (None, None, None, 0))), jax.random.split(KEY, count)
+    arguments = setup.params, setup.latents, setup.population, keys
+    return lambda: float(np.asarray(many(*arguments).lengths).sum(dtype=np.int64))
 
 
 def _row(name: str, setup: Setup, play: Work, product_steps: int, screen: Screen) -> Row:

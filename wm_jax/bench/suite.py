@@ -11,17 +11,20 @@ from wm_jax.bench.config import BenchConfig
 from wm_jax.bench.table import Result
 from wm_jax.bench.timing import usable_cores
 from wm_jax.errors import require_choice
-from wm_jax.pipeline.machine import device, versions
+from wm_jax.pipeline.machine import device_of, versions
 from wm_jax.pipeline.progress import Screen
+from wm_jax.tasks import load_task
 
 BENCHMARKS = ("dream", "evolve", "vision", "memory", "collect", "scaling")
 """Each is a module of this package with `measure(config, screen) -> Result`."""
 
 
-def check(names: Sequence[str]) -> None:
-    """Raise `UserError` where one of `names` is no benchmark."""
+def check(names: Sequence[str], config: BenchConfig) -> None:
+    """Raise `UserError` where one of `names` is no benchmark, or one of the tasks no task."""
     for name in names:
         require_choice("benchmark", name, BENCHMARKS)
+    for task in config.tasks:
+        load_task(task)
 
 
 def measure(name: str, config: BenchConfig, screen: Screen) -> Result:
@@ -42,4 +45,10 @@ def warn_if_busy(screen: Screen) -> None:
 def about(config: BenchConfig) -> dict[str, Any]:
     """Where and how it is measured, as a report begins."""
     found = versions()
-    return {"device": device(), "jax": found["jax"], "precision": config.precision, "versions": found}
+    # No benchmark takes more than one.
+    return {
+        "device": device_of(jax.devices()[:1]),
+        "jax": found["jax"],
+        "precision": config.precision,
+        "versions": found,
+    }

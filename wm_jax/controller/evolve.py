@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from evosax.algorithms.distribution_based.cma_es import CMA_ES, Params, State, eigen_decomposition
 
-from wm_jax.errors import require_choice, require_range
+from wm_jax.errors import UserError, require_choice, require_range
 from wm_jax.types import Array, Fitness, Key, Population, Returns, Weights
 
 Metrics = dict[str, Array]
@@ -58,6 +58,9 @@ class EvolveConfig:
         require_range("evolve.actual_episodes", self.actual_episodes, 1 if self.select == "actual" else 0)
         for temperature in self.temperatures:
             require_range("evolve.temperatures", temperature, 1e-3, 100.0)
+            if self.temperatures.count(temperature) > 1:
+                raise UserError(f"evolve.temperatures has {temperature} more than once; for several evolutions at one "
+                                "temperature raise evolve.seeds")  # fmt: skip
         require_range("evolve.seeds", self.seeds, 1)
 
 

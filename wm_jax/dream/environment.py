@@ -133,7 +133,8 @@ class Dream:
             return self.memory.advance(params, state, *recorded), None
 
         recorded = (z[:-1], latents.action[frames[:-1]], restarts[:-1])
-        memory, _ = jax.lax.scan(feed, self.memory.initial_state(), recorded)
+        with jax.default_matmul_precision(self.config.precision):
+            memory, _ = jax.lax.scan(feed, self.memory.initial_state(), recorded)
         return DreamState(z=z[-1], memory=memory, restart=restarts[-1], steps=jnp.int32(0))
 
     def _position(self, latents: Latents, key: Key) -> Array:

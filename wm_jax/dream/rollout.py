@@ -3,8 +3,8 @@
 The same dreams means common random numbers: the rollout r starts on the same frame and meets the same noise for each
 candidate, so that their returns differ by what they did. It also makes the noise P times cheaper.
 
-One dream of one candidate is a lane. Lanes go forward together, some steps at a time; then those that are over are left
-out, so that the work follows the number of dreams alive and not the longest one.
+One dream of one candidate is a lane. Lanes go forward together, in blocks, some steps at a time; then those that are over
+are left out, so that the work follows the number of dreams alive and not the longest one.
 """
 
 import math
@@ -29,8 +29,9 @@ STEPS_BETWEEN_LOOKS = 32
 CPU_BLOCKS = (1024, 128, 32)
 """Lanes that go forward together on a CPU: as many large blocks as the living fill, for products to be fast, and smaller
 ones for the rest, to follow the living closely. Each is a multiple of the next."""
-ACCELERATOR_BLOCKS = (8192,)
-"""Likewise on an accelerator, which takes hardly longer for thousands of lanes than for one."""
+ACCELERATOR_BLOCKS = (4096,)
+"""On an accelerator, which takes hardly longer for a thousand lanes than for one: so many or fewer stay together until all
+of their dreams are over, and only where there are more are the living packed."""
 
 
 @struct.dataclass
@@ -119,7 +120,7 @@ def population_returns(
     size = len(population)
     tau = jnp.full(size, dream.config.temperature if temperature is None else temperature, jnp.float32)
     players = _Players(population, tau, starts, noise_keys)
-    # Rollout by rollout: cut in equal parts for many devices, each part has all candidates, good ones and bad ones.
+    # Rollout by rollout: cut in equal parts for many devices, the parts have candidates of all kinds, good and bad ones.
     number = jnp.arange(rollouts * size)
     play = custom_vmap(partial(_play_on_mesh, dream, policy, mesh))
     play.def_vmap(partial(_play_side_by_side, play))
@@ -144,8 +145,10 @@ def _play_side_by_side(
     evolution = jnp.arange(count)[:, None]
     candidate += evolution * players.temperature.shape[1]
     start += evolution * players.noise_key.shape[1]
-    flat = jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), (players, candidate, start))
-    scores = jax.tree.map(lambda array: array.reshape(count, -1), play(params, *flat))
+    players = jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), players)
+    # Lane by lane and not evolution by evolution, so that no device has only those whose dreams are long.
+    scores = play(params, players, candidate.T.reshape(-1), start.T.reshape(-1))
+    scores = jax.tree.map(lambda array: array.reshape(-1, count).T, scores)
     return scores, jax.tree.map(lambda _: True, scores)
 
 
@@ -157,8 +160,13 @@ def _play_on_mesh(
     count = len(candidate)
     each = math.ceil(count / devices)
     blocks = blocks_of(each)
-    padding = devices * math.ceil(each / blocks[-1]) * blocks[-1] - count
-    lanes = (jnp.pad(candidate, (0, padding)), jnp.pad(start, (0, padding)), jnp.arange(count + padding) < count)
+
+    def dealt(array: Array) -> Array:
+        """An equal part for each device, filled up with zeros to whole blocks."""
+        parts = jnp.pad(array, (0, devices * each - count)).reshape(devices, each)
+        return jnp.pad(parts, ((0, 0), (0, -each % blocks[-1]))).reshape(-1)
+
+    lanes = (dealt(candidate), dealt(start), dealt(jnp.ones(count, bool)))
     play = partial(_play, dream, policy, blocks)
     if mesh is not None:
         whole, parts = PartitionSpec(), PartitionSpec(AXIS)
@@ -169,14 +177,14 @@ def _play_on_mesh(
     if mesh is not None:
         # The search is the same on every device, and needs the scores of all.
         scores = jax.lax.with_sharding_constraint(scores, NamedSharding(mesh, PartitionSpec()))
-    return jax.tree.map(lambda array: array[:count], scores)
+    return jax.tree.map(lambda array: array.reshape(devices, -1)[:, :each].reshape(-1)[:count], scores)
 
 
 def blocks_of(lanes: int) -> tuple[int, ...]:
     """The sizes of the blocks that so many lanes of a device go forward in, the largest one cut down to them."""
     blocks = CPU_BLOCKS if jax.default_backend() == "cpu" else ACCELERATOR_BLOCKS
     smaller = [size for size in blocks[1:] if size <= lanes]
-    largest = min(blocks[0], lanes)
+    largest = math.ceil(lanes / math.ceil(lanes / blocks[0]))
     return tuple(dict.fromkeys([largest - largest % (smaller[0] if smaller else 1), *smaller]))
 
 

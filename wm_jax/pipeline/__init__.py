@@ -104,7 +104,7 @@ def outputs(context: Context, step: Step) -> list[Path]:
         "vision": [folder / training.WEIGHTS],
         "encode": [folder / training.LATENTS],
         "memory": [folder / training.WEIGHTS],
-        "evolve": [folder / training.WEIGHTS, folder / evolving.EVALUATIONS],
+        "evolve": [folder / name for name in (training.WEIGHTS, evolving.CONTROLLERS, evolving.EVALUATIONS)],
         "evaluate": [folder / scoring.SCORES],
     }[step.stage]
 

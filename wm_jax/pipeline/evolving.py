@@ -15,7 +15,6 @@ from wm_jax import parallel
 from wm_jax.controller import Evolution
 from wm_jax.data.weights import check_like, load_weights, save_weights
 from wm_jax.dream import DreamFitness
-from wm_jax.errors import UserError
 from wm_jax.pipeline import machine, side_by_side
 from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.loop import Work, run_loop
@@ -153,8 +152,10 @@ class _Advance:
             results["actual"] = parallel.replicate(self.mesh, self.validate(means))
         self.report = {f"mean_{place}": _numbers(results[place].mean(axis=1)) for place in results if place != "means"}
         if not all(np.isfinite(values).all() for values in self.report.values()):
-            raise UserError(f"a mean of generation {self.done} has a score that is not finite ({self.report}); "
-                            "look at M's held-out report: it comes from M")  # fmt: skip
+            raise parallel.SharedError(
+                f"a mean of generation {self.done} has a score that is not finite ({self.report}); of the dream's look at "
+                "M's held-out report, of the actual one's at the task's rewards"
+            )
         return {**state, **{name: state[name].at[slot].set(result) for name, result in results.items()}}
 
 
@@ -166,14 +167,15 @@ def _numbers(values: Array) -> float | list[float]:
 
 def _groups(context: Context, count: int) -> list[slice]:
     """The evolutions that fit in memory at a time; says so where there are many."""
-    each = side_by_side.bytes_of_one(context.experiment, context.models)
-    free = parallel.on_main(machine.free_memory)
-    groups = side_by_side.groups(count, each, free)
+    rest = side_by_side.bytes_at_rest(context.models)
+    work = side_by_side.bytes_at_work(context.experiment, context.models, context.mesh.size)
+    memory = parallel.on_main(machine.memory)
+    groups = side_by_side.groups(count, rest, work, memory)
     if count > 1:
         size = groups[0].stop
         context.screen.say(
-            f"  {count} evolutions, {size} side by side in about {size * each / 2**20:,.0f} of {free / 2**20:,.0f} MiB free"
-            + (f", {len(groups)} such groups in turn" if len(groups) > 1 else "")
+            f"  {count} evolutions, {size} side by side, in about {(count * rest + size * work) / 2**20:,.0f} MiB of a "
+            f"device's {memory / 2**20:,.0f}" + (f", {len(groups)} such groups in turn" if len(groups) > 1 else "")
         )
     return groups
 

@@ -45,22 +45,24 @@ def draw_figures(context: Context, round_number: int) -> None:
 def make_film(context: Context, round_number: int) -> dict[str, np.ndarray]:
     """{"actual", "seen by V", "dream"}: films [T, 64, 64, 3] uint8 that share their first moment."""
     agent, params = load_agent(context, round_number)
-    weights, _ = load_controller(context, round_number)
+    weights, about = load_controller(context, round_number)
     driver = AgentDriver(agent, params, weights[None])
     with Lanes(context.experiment.task, 1, context.screen.warn, max_steps=FRAMES) as lanes:
         played = lanes.play(driver, [(context.experiment.evaluate.seed, 0)], record=True)[0]
     frames = np.stack(played.frames)
     begin = min(context.experiment.dream.burn_in, len(frames) - 1)
-    dream = _dream_from(agent, params, weights, played, begin, context)
+    dream = _dream_from(agent, params, weights, about["temperature"], played, begin, context)
     length = min(len(frames) - begin, len(dream))
     films = {"actual": frames[begin:], "seen by V": _pixels(reconstruct(agent.vision, params.vision, frames[begin:]))}
     return {name: film[:length] for name, film in {**films, "dream": dream}.items()}
 
 
 def _dream_from(
-    agent: Agent, params: AgentParams, weights: np.ndarray, played: Played, begin: int, context: Context
-) -> np.ndarray:
-    """What C dreams from frame `begin` of a played episode on, M having followed the frames before it."""
+    agent: Agent, params: AgentParams, weights: np.ndarray, temperature: float, played: Played, begin: int,
+    context: Context,
+) -> np.ndarray:  # fmt: skip
+    """What C dreams, at the temperature that it was evolved at, from frame `begin` of a played episode on, M having
+    followed the frames before it."""
     stats = jax.device_get(encode_frames(agent.vision, params.vision, np.stack(played.frames[: begin + 1])))
     one = build(
         mean=stats.mean,
@@ -70,7 +72,7 @@ def _dream_from(
         length=np.array([begin + 1]),
         terminated=np.array([False]),
     )
-    config = dataclasses.replace(context.experiment.dream, start="anywhere", burn_in=begin)
+    config = dataclasses.replace(context.experiment.dream, start="anywhere", burn_in=begin, temperature=temperature)
     dream = Dream(agent.memory, config)
     path = trajectory(
         dream, agent.controller, params.memory, one, jnp.asarray(weights), context.key("film", 0), steps=FRAMES

@@ -89,7 +89,7 @@ def _memory(experiment: Experiment, models: Models, frames: int, parameters: dic
         "M's training": 4 * FLOAT * parameters["memory"]
         + FLOAT * sequence * (10 * config.hidden_size + 4 * models.memory.output_size),
         "evolutions side by side": len(side_by_side.variants(experiment))
-        * side_by_side.bytes_of_one(experiment, models),
+        * (side_by_side.bytes_at_rest(models) + side_by_side.bytes_at_work(experiment, models)),
     }
 
 
@@ -120,7 +120,7 @@ def _work(experiment: Experiment, models: Models, frames: int, parameters: dict[
         "a generation at most": generation,
         "evolution at most": len(side_by_side.variants(experiment)) * rounds.count * (
             generation * evolve.generations
-            + evolve.generations // evolve.evaluate_every
+            + math.ceil(evolve.generations / evolve.evaluate_every)
             * evolve.evaluation_rollouts * experiment.dream.horizon * step
         ),
     }  # fmt: skip

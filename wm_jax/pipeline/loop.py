@@ -96,7 +96,7 @@ def _log(stage: StageDir, work: Work, pending: list[Metrics], done: int, saved: 
     first = done - len(rows[work.watch]) + 1
     for name, values in rows.items():
         if not np.isfinite(values).all():
-            at = int(np.flatnonzero(~np.isfinite(values))[0])
+            at = int(np.argwhere(~np.isfinite(values))[0, 0])
             raise UserError(
                 f"{stage.name}: {name} is not finite at step {first + at} (found {values[at]}); the state of step {saved} "
                 f"is kept in {stage.checkpoints.folder}; {work.remedy}"

@@ -3,8 +3,10 @@
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -14,8 +16,12 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "evosax", "gymnasium", "vizdoom", 
 
 
 def device() -> str:
-    """For example "2 cores of AMD EPYC" or "1 × NVIDIA H200"."""
-    devices = jax.devices()
+    """All that JAX computes on, for example "2 cores of AMD EPYC" or "8 × NVIDIA H200"."""
+    return device_of(jax.devices())
+
+
+def device_of(devices: Sequence[Any]) -> str:
+    """These devices in words."""
     if devices[0].platform != "cpu":
         return f"{len(devices)} × {devices[0].device_kind}"
     info = Path("/proc/cpuinfo")
@@ -26,15 +32,10 @@ def device() -> str:
     )
 
 
-def free_memory() -> int:
-    """Bytes that are free on the device that JAX computes on by default."""
+def memory() -> int:
+    """Bytes of the memory of a device that this process computes on, in use or free: the same whenever it is asked."""
     statistics = jax.local_devices()[0].memory_stats() or {}
-    if "bytes_limit" in statistics:
-        return statistics["bytes_limit"] - statistics["bytes_in_use"]
-    info = Path("/proc/meminfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    available = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
-    return available[0] if available else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return statistics.get("bytes_limit", os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
 def versions() -> dict[str, str]:

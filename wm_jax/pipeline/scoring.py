@@ -39,7 +39,7 @@ def evaluate(context: Context, round_number: int, stage: StageDir) -> dict[str, 
     with Lanes(context.experiment.task, count, context.screen.warn) as lanes:
         for name, driver in drivers.items():
             results[name] = play(lanes, driver, seeds, context.screen, context.interrupt, name, stage)
-        evolutions = _evolutions(context, round_number, stage, lanes, agent, params, seeds)
+        evolutions = _evolutions(context, round_number, stage, lanes, agent, params, seeds, results["controller"])
     results["controller"] |= {"selected_by": chosen["selected_by"], "generation": chosen["generation"],
                               "dream": chosen["dream"], "validation": chosen["actual"]}  # fmt: skip
     told = {name: {key: score[key] for key in ("mean", "sd", "se", "n")} for name, score in results.items()}
@@ -50,18 +50,21 @@ def evaluate(context: Context, round_number: int, stage: StageDir) -> dict[str, 
 
 
 def _evolutions(
-    context: Context, round_number: int, stage: StageDir, lanes: Lanes, agent: Agent, params: AgentParams, seeds: range
-) -> list[dict[str, Any]]:
-    """Of each evolution its temperature and seed, its dream's score and the actual one; none where there was but one."""
+    context: Context, round_number: int, stage: StageDir, lanes: Lanes, agent: Agent, params: AgentParams, seeds: range,
+    deployed: dict[str, Any],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Of each evolution its temperature and seed, its dream's score and the actual one, which is known of the `deployed`
+    one; none where there was but one."""
     controllers, chosen = load_controllers(context, round_number)
-    if len(chosen) == 1:
-        return []
+    deployed_number = load_controller(context, round_number)[1]["evolution"]
     found = []
     for number, (weights, about) in enumerate(zip(controllers, chosen, strict=True)):
-        driver = AgentDriver(agent, params, weights[None])
-        score = play(lanes, driver, seeds, context.screen, context.interrupt, f"evolution-{number}", stage)
+        score = deployed
+        if number != deployed_number:
+            driver = AgentDriver(agent, params, weights[None])
+            score = play(lanes, driver, seeds, context.screen, context.interrupt, f"evolution-{number}", stage)
         found.append({**about, "validation": about["actual"], "actual": score})
-    return found
+    return found if len(found) > 1 else []
 
 
 def play(

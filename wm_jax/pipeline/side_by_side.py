@@ -18,8 +18,9 @@ from wm_jax.types import Array, Key, Latents, Params, Weights
 
 FLOAT = 4
 """Bytes of a float32."""
-SHARE_OF_FREE_MEMORY = 0.7
-"""What evolutions may take of the memory that is free: the formula below is no exact account."""
+SHARE_OF_MEMORY = 0.6
+"""What evolutions may take of a device's memory: M, latents and a block's products need some, and the formulas are no exact
+account."""
 
 
 @dataclass(frozen=True)
@@ -88,28 +89,36 @@ def returns_of(
     return jax.vmap(one)(controllers, temperatures, keys)
 
 
-def bytes_of_one(experiment: Experiment, models: Models) -> int:
-    """Memory that one evolution needs at work: its search's matrices, and the states and the noise of its dreams."""
+def bytes_at_rest(models: Models) -> int:
+    """Memory that one evolution needs while others are at work: its search, new and old."""
+    return FLOAT * 4 * models.controller.size**2
+
+
+def bytes_at_work(experiment: Experiment, models: Models, devices: int = 1) -> int:
+    """Memory that one evolution needs on each of `devices`: its search's matrices, and the states and the noise of its
+    dreams."""
     config, memory = experiment.evolve, models.memory
     # The covariance, its eigenvectors, and what `ask` and `tell` make of them on the way.
     search = 6 * models.controller.size**2 + 4 * config.population * models.controller.size
     lane = 2 * (memory.latent_size + 2 * memory.config.hidden_size + models.controller.size)
     noise = 2 * STEPS_BETWEEN_LOOKS * memory.latent_size
-    dreams = config.population * config.rollouts * lane + config.rollouts * noise
-    evaluation = config.evaluation_rollouts * (lane + noise)
+    dreams = math.ceil(config.population * config.rollouts / devices) * lane + config.rollouts * noise
+    evaluation = math.ceil(config.evaluation_rollouts / devices) * lane + config.evaluation_rollouts * noise
     return FLOAT * (search + max(dreams, evaluation))
 
 
-def groups(count: int, each: int, free: int) -> list[slice]:
-    """`count` evolutions of `each` bytes cut into as few groups as fit, one after the other, in `free` bytes.
+def groups(count: int, rest: int, work: int, memory: int) -> list[slice]:
+    """`count` evolutions, which take `rest` bytes each at rest and `work` at work, cut into as few groups as can be at work
+    in `memory` bytes, one group after the other.
 
-    Raises `UserError` where not even one fits.
+    They depend on nothing else, so that a run that goes on has the same ones. Raises `UserError` where not even one fits.
     """
-    fitting = int(SHARE_OF_FREE_MEMORY * free) // each
-    if fitting == 0:
+    fitting = (int(SHARE_OF_MEMORY * memory) - count * rest) // work
+    if fitting < 1:
         raise UserError(
-            f"an evolution takes about {each / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free on the device; lower "
-            "evolve.population, evolve.rollouts or evolve.evaluation_rollouts"
+            f"{count} evolutions take about {(count * rest + work) / 2**30:.1f} GiB at least, and {SHARE_OF_MEMORY:.0%} of "
+            f"the device's {memory / 2**30:.1f} GiB are for them; lower evolve.seeds, evolve.population, evolve.rollouts "
+            "or evolve.evaluation_rollouts"
         )
     size = math.ceil(count / math.ceil(count / fitting))
     return [slice(first, min(first + size, count)) for first in range(0, count, size)]
