@@ -1,7 +1,7 @@
 """What wm_jax is compared with computes the same function."""
 
-import importlib.util
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import jax
@@ -22,13 +22,13 @@ MEMORY = Memory(MemoryConfig(H, 3, predict_done=True, restart_input=True), Z, 1)
 PARAMS = MEMORY.init(jax.random.key(0))
 DREAM = Dream(MEMORY, DreamConfig(temperature=1.3))
 POLICY = Controller(PolicyConfig("zhc", bias=False), Z, H, 1)
-needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs the extra `bench`")
+NO_TORCH = "needs the extra `bench`"
 
 
 def load(name, monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     monkeypatch.delitem(sys.modules, name, raising=False)
-    return importlib.import_module(name)
+    return import_module(name)
 
 
 def draws(*shape):
@@ -63,11 +63,9 @@ def test_numpy_dreams_the_same(restart, monkeypatch):
     assert 0 < done.sum() < DREAMS, "some dreams must end for this test to say something"
 
 
-@needs_torch
 @pytest.mark.parametrize("restart", [0.0, 1.0])
 def test_torch_dreams_the_same(restart, monkeypatch):
-    import torch
-
+    torch = pytest.importorskip("torch", reason=NO_TORCH)
     before, weights, noise, action, after, done = ours(restart)
     loop = load("torch_dream", monkeypatch).Loop(jax.tree.map(np.asarray, PARAMS), weights, before.z, 1.3)
     z, h, c, uniform, normal = map(
@@ -82,10 +80,8 @@ def test_torch_dreams_the_same(restart, monkeypatch):
     np.testing.assert_array_equal(over, done)
 
 
-@needs_torch
 def test_torch_memory_has_the_same_loss(monkeypatch):
-    import torch
-
+    torch = pytest.importorskip("torch", reason=NO_TORCH)
     steps = 5
     z, action = draws(steps + 1, DREAMS, Z), draws(steps, DREAMS, 1)
     done = np.random.default_rng(0).random((steps, DREAMS)) < 0.3
@@ -107,17 +103,15 @@ def test_torch_memory_has_the_same_loss(monkeypatch):
     np.testing.assert_allclose(found.item(), expected, rtol=1e-5)
 
 
-@needs_torch
 @pytest.mark.parametrize("latent_size, parameters", [(32, 4_348_547), (64, 4_446_915)])
 def test_torch_vision_has_the_papers_size(latent_size, parameters, monkeypatch):
+    pytest.importorskip("torch", reason=NO_TORCH)
     network = load("torch_vision", monkeypatch).Network(latent_size)
     assert sum(weights.numel() for weights in network.parameters()) == parameters
 
 
-@needs_torch
 def test_torch_vision_encodes_and_decodes_the_same(monkeypatch):
-    import torch
-
+    torch = pytest.importorskip("torch", reason=NO_TORCH)
     model = Vision(VisionConfig(latent_size=4))
     # Biases that are not all 0, so that they count.
     params = jax.tree.map(

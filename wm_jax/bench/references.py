@@ -36,9 +36,7 @@ def _lack(name: str) -> str:
         return ""
     if find_spec("torch") is None:
         return "PyTorch is not installed; pip install 'wm-jax[bench]'"
-    import torch
-
-    backend = jax.default_backend()
+    torch, backend = import_module("torch"), jax.default_backend()
     if backend != "cpu" and not (backend == "gpu" and torch.cuda.is_available()):
         return f"PyTorch finds no {backend} here as JAX does; install a PyTorch that is built for it"
     torch.set_default_device("cuda" if backend == "gpu" else "cpu")
