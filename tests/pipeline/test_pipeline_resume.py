@@ -61,6 +61,7 @@ def results(folder: Path) -> dict[str, str]:
     files = sorted(path for kind in kinds for path in folder.glob(kind))
     digests = {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     scores = json.loads((folder / "evaluation.json").read_text())
+    scores |= {f"evolution {number}": each["actual"] for number, each in enumerate(scores.pop("evolutions"))}
     return digests | {f"returns of {name}": str(score["returns"]) for name, score in scores.items()}
 
 
