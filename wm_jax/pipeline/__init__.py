@@ -1,6 +1,8 @@
 """The stages of an experiment in order; each can be stopped at any moment and goes on with the same command."""
 
+import shlex
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -130,7 +132,8 @@ def _is_done(context: Context, step: Step, stage: StageDir) -> bool:
             return True
         context.screen.warn(f"{step}: {missing[0]} is missing; it is made again")
     elif stage.record is None:
-        made_with = {"device": machine.device(), "versions": machine.versions()}
+        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        made_with = {"command": command, "device": machine.device(), "versions": machine.versions()}
         stage.begin(step.settings(context.experiment), made_with)
     return False
 
