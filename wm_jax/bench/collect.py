@@ -11,10 +11,10 @@ from pathlib import Path
 from wm_jax.bench import bare_game
 from wm_jax.bench.config import BenchConfig
 from wm_jax.bench.table import Result, Row
-from wm_jax.bench.timing import Work, interleaved, usable_cores
+from wm_jax.bench.timing import Work, interleaved
 from wm_jax.errors import UserError
 from wm_jax.pipeline.progress import Screen
-from wm_jax.rollouts.collect import CollectConfig, collect
+from wm_jax.rollouts.collect import CollectConfig, collect, usable_cores
 from wm_jax.rollouts.workers import run_jobs
 from wm_jax.tasks import Task, load_task
 

@@ -1,6 +1,5 @@
 """Clocks: medians of runs that take turns, after a warm-up; compile times apart."""
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,11 +24,6 @@ class Speed:
     """Work per second."""
     seconds: float
     """Of the whole run."""
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on; all of the machine's where the system does not tell."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def compiled(function: Any, *arguments: Any, **settings: Any) -> tuple[Callable[..., Any], float]:

@@ -47,6 +47,11 @@ class EvolveConfig:
     seeds: int = 1
     """Evolutions at each temperature, independent of each other."""
 
+    @property
+    def evolutions(self) -> int:
+        """E: how many run side by side."""
+        return max(1, len(self.temperatures)) * self.seeds
+
     def __post_init__(self) -> None:
         require_range("evolve.population", self.population, 4)
         require_range("evolve.rollouts", self.rollouts, 1)

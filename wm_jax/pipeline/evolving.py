@@ -55,7 +55,7 @@ def load_controllers(context: Context, round_number: int) -> tuple[np.ndarray, l
     chosen."""
     path = context.stage("controller", round_number).path / CONTROLLERS
     tree, about = load_weights(path)
-    shape = (len(side_by_side.variants(context.experiment)), context.models.controller.size)
+    shape = (context.experiment.evolve.evolutions, context.models.controller.size)
     return check_like(path, tree, {"weights": jax.ShapeDtypeStruct(shape, jnp.float32)})["weights"], about["evolutions"]
 
 
@@ -70,7 +70,7 @@ def evolve(context: Context, round_number: int, stage: StageDir) -> dict[str, An
         advance = _Advance(context, round_number, params, latents, in_call, validate)
         work = Work(
             title=f"C, round {round_number}", unit="generations", units=1, steps=config.generations,
-            stride=in_call, advance_from=advance.begin, watch="mean", average=1,
+            stride=in_call, advance_from=lambda start: advance, watch="mean", average=1,
             evaluate_every=config.evaluate_every, evaluate=lambda state, done: advance.report,
             result=lambda state: (state["means"], state["evolution"].mean, state["evolution"].C),
             remedy="look at M's held-out report: a dream whose rewards are not finite comes from M",
@@ -101,7 +101,6 @@ class _Advance:
         temperatures = jnp.array([variant.temperature for variant in self.variants])
         self.temperatures, self.keys, self.evaluation_keys = parallel.replicate(self.mesh, (temperatures, *rest))
         self.groups = _groups(context, len(self.variants))
-        self.done = 0
         self.report: dict[str, Any] = {}
         """The last evaluation of the means."""
 
@@ -117,18 +116,14 @@ class _Advance:
             state["actual"] = jnp.zeros((slots, count, self.config.actual_episodes))
         return parallel.replicate(self.mesh, state)
 
-    def begin(self, done: int) -> "_Advance":
-        """Go on after `done` generations."""
-        self.done = done
-        return self
-
     def __call__(self, state: Any) -> tuple[Any, dict[str, Any]]:
-        first, self.done = self.done, self.done + self.in_call
+        first = int(state["evolution"].generation_counter[0])
+        done = first + self.in_call
         evolved = [self._generations(state["evolution"], first, group) for group in self.groups]
         searches, metrics = jax.tree.map(lambda *parts: jnp.concatenate(parts), *evolved)
         state = {**state, "evolution": searches}
-        if self.done % self.config.evaluate_every == 0 or self.done == self.config.generations:
-            state = self._evaluate(state, math.ceil(self.done / self.config.evaluate_every) - 1)
+        if done % self.config.evaluate_every == 0 or done == self.config.generations:
+            state = self._evaluate(state, done, math.ceil(done / self.config.evaluate_every) - 1)
         # One evolution's metrics are plain numbers in the log, those of many are lists.
         return state, {name: values[0] if len(values) == 1 else values.T for name, values in metrics.items()}
 
@@ -138,12 +133,12 @@ class _Advance:
             self.latents, self.temperatures[group], self.keys[group], self.in_call,
         )  # fmt: skip
 
-    def _evaluate(self, state: Any, slot: int) -> Any:
-        means = state["evolution"].mean
+    def _evaluate(self, state: Any, generation: int, slot: int) -> Any:
+        means = self.evolution.mean(state["evolution"])
         dreams = [
             side_by_side.returns_of(
                 self.fitness, self.params, self.latents, means[group], self.temperatures[group],
-                self.evaluation_keys[group], self.done, self.config.evaluation_rollouts,
+                self.evaluation_keys[group], generation, self.config.evaluation_rollouts,
             )
             for group in self.groups
         ]  # fmt: skip
@@ -153,7 +148,7 @@ class _Advance:
         self.report = {f"mean_{place}": _numbers(results[place].mean(axis=1)) for place in results if place != "means"}
         if not all(np.isfinite(values).all() for values in self.report.values()):
             raise parallel.SharedError(
-                f"a mean of generation {self.done} has a score that is not finite ({self.report}); of the dream's look at "
+                f"a mean of generation {generation} has a score that is not finite ({self.report}); of the dream's look at "
                 "M's held-out report, of the actual one's at the task's rewards"
             )
         return {**state, **{name: state[name].at[slot].set(result) for name, result in results.items()}}
@@ -185,7 +180,7 @@ def _validation(context: Context, round_number: int, stack: ExitStack) -> Valida
     out."""
     episodes = context.experiment.evolve.actual_episodes
     agent, params = load_agent(context, round_number)
-    share = math.ceil(episodes * len(side_by_side.variants(context.experiment)) / jax.process_count())
+    share = math.ceil(episodes * context.experiment.evolve.evolutions / jax.process_count())
     count = min(context.experiment.evaluate.environments, share)
     lanes = stack.enter_context(Lanes(context.experiment.task, count, context.screen.warn))
 

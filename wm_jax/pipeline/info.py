@@ -88,7 +88,7 @@ def _memory(experiment: Experiment, models: Models, frames: int, parameters: dic
         "latents on the device": frames * _latent_bytes(models),
         "M's training": 4 * FLOAT * parameters["memory"]
         + FLOAT * sequence * (10 * config.hidden_size + 4 * models.memory.output_size),
-        "evolutions side by side": len(side_by_side.variants(experiment))
+        "evolutions side by side": experiment.evolve.evolutions
         * (side_by_side.bytes_at_rest(models) + side_by_side.bytes_at_work(experiment, models)),
     }
 
@@ -118,7 +118,7 @@ def _work(experiment: Experiment, models: Models, frames: int, parameters: dict[
         "encoding": frames * image // 2,
         "M's training": 3 * step * memory.batch_size * memory.sequence_length * steps,
         "a generation at most": generation,
-        "evolution at most": len(side_by_side.variants(experiment)) * rounds.count * (
+        "evolution at most": evolve.evolutions * rounds.count * (
             generation * evolve.generations
             + math.ceil(evolve.generations / evolve.evaluate_every)
             * evolve.evaluation_rollouts * experiment.dream.horizon * step

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 import wm_jax
+from wm_jax.rollouts.collect import usable_cores
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "evosax", "gymnasium", "vizdoom", "numpy")
 
@@ -27,9 +28,7 @@ def device_of(devices: Sequence[Any]) -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores of " + (
-        names[0] if names else platform.machine()
-    )
+    return f"{usable_cores()} cores of " + (names[0] if names else platform.machine())
 
 
 def memory() -> int:

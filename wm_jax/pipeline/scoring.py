@@ -39,9 +39,11 @@ def evaluate(context: Context, round_number: int, stage: StageDir) -> dict[str, 
     with Lanes(context.experiment.task, count, context.screen.warn) as lanes:
         for name, driver in drivers.items():
             results[name] = play(lanes, driver, seeds, context.screen, context.interrupt, name, stage)
-        evolutions = _evolutions(context, round_number, stage, lanes, agent, params, seeds, results["controller"])
-    results["controller"] |= {"selected_by": chosen["selected_by"], "generation": chosen["generation"],
-                              "dream": chosen["dream"], "validation": chosen["actual"]}  # fmt: skip
+        deployed = {chosen["evolution"]: results["controller"]}
+        evolutions = _evolutions(context, round_number, stage, lanes, agent, params, seeds, deployed)
+    how = {"selected_by": chosen["selected_by"], "generation": chosen["generation"], "dream": chosen["dream"],
+           "validation": chosen["actual"]}  # fmt: skip
+    results["controller"] = {**results["controller"], **how}
     told = {name: {key: score[key] for key in ("mean", "sd", "se", "n")} for name, score in results.items()}
     if evolutions:
         results[EVOLUTIONS] = evolutions
@@ -51,16 +53,15 @@ def evaluate(context: Context, round_number: int, stage: StageDir) -> dict[str, 
 
 def _evolutions(
     context: Context, round_number: int, stage: StageDir, lanes: Lanes, agent: Agent, params: AgentParams, seeds: range,
-    deployed: dict[str, Any],
+    known: dict[int, dict[str, Any]],
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Of each evolution its temperature and seed, its dream's score and the actual one, which is known of the `deployed`
-    one; none where there was but one."""
+    """Of each evolution its temperature and seed, its dream's score and the actual one, which is `known` of some by their
+    numbers; none where there was but one evolution."""
     controllers, chosen = load_controllers(context, round_number)
-    deployed_number = load_controller(context, round_number)[1]["evolution"]
     found = []
     for number, (weights, about) in enumerate(zip(controllers, chosen, strict=True)):
-        score = deployed
-        if number != deployed_number:
+        score = known.get(number)
+        if score is None:
             driver = AgentDriver(agent, params, weights[None])
             score = play(lanes, driver, seeds, context.screen, context.interrupt, f"evolution-{number}", stage)
         found.append({**about, "validation": about["actual"], "actual": score})

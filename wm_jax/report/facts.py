@@ -84,8 +84,7 @@ class RunFacts:
     @property
     def side_by_side(self) -> int:
         """How many evolutions ran in each round."""
-        evolve = self.experiment.evolve
-        return max(1, len(evolve.temperatures)) * evolve.seeds
+        return self.experiment.evolve.evolutions
 
     def shown(self, round_number: int) -> int:
         """Number of the evolution whose curves are shown: the deployed one, the first as long as none is."""

@@ -144,7 +144,7 @@ def record(
     def tick() -> None:
         on_progress(Progress.of(headers.values()))
 
-    workers = config.workers or _cores()
+    workers = config.workers or usable_cores()
     with contextlib.closing(run_jobs("wm_jax.rollouts.collect:work", settings, missing, workers, tick, warn)) as done:
         for number, header in done:
             headers[number] = Header(**header)
@@ -158,8 +158,8 @@ def clear_leftovers(folder: Path) -> None:
         unfinished.unlink()
 
 
-def _cores() -> int:
-    """Those this process may run on; all of the machine's where the system does not tell."""
+def usable_cores() -> int:
+    """Cores that this process may run on; all of the machine's where the system does not tell."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
