@@ -177,6 +177,17 @@ def test_a_source_gives_the_frames_of_its_episodes(folder: Path) -> None:
         np.testing.assert_array_equal(source[index], expected[index])
 
 
+def test_a_source_of_pairs_has_the_frame_before_and_at_an_episodes_start_the_frame_itself(folder: Path) -> None:
+    store = EpisodeStore([folder])
+    source = FrameSource(store, [3, 1], pairs=True)
+    expected = [
+        np.stack([np.concatenate([frames[:1], frames[:-1]]), frames], axis=1)
+        for frames in (store.episode(3).frames, store.episode(1).frames)
+    ]
+    np.testing.assert_array_equal([source[index] for index in range(len(source))], np.concatenate(expected))
+    assert next(frame_batches(store, [0, 1], 2, seed=0, start=0, stop=1, pairs=True)).shape == (2, 2, 64, 64, 3)
+
+
 def test_batches_go_on_where_they_stopped(folder: Path) -> None:
     store = EpisodeStore([folder])
     whole = list(frame_batches(store, [0, 1, 3], 4, seed=5, start=0, stop=20))

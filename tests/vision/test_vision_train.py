@@ -4,6 +4,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
 
@@ -74,6 +75,29 @@ def test_loss_is_squared_error_plus_kl_with_a_floor_on_each_frames_total():
     np.testing.assert_allclose(metrics["kl_floored"], floored, rtol=1e-4)
     np.testing.assert_allclose(value, reconstruction + floored, rtol=1e-4)
     assert value == metrics["loss"]
+
+
+def test_with_a_motion_weight_errors_count_by_how_much_their_pixel_changed():
+    weighing = Vision(replace(CONFIG, motion_weight=3.0))
+    before = FRAMES[jnp.array([1, 0, 2, 3])]
+    pairs = jnp.stack([before, FRAMES], axis=1)
+    value, metrics = jax.jit(partial(loss, weighing))(PARAMS, pairs, KEY)
+    plain = jax.jit(partial(loss, MODEL))(PARAMS, FRAMES, KEY)[1]
+    decoded = jax.jit(lambda: MODEL.decode(PARAMS, sample(MODEL.encode(PARAMS, FRAMES), KEY)))()
+    error = (np.asarray(FRAMES) / 255.0 - np.asarray(decoded, float)) ** 2
+    change = np.abs(np.asarray(FRAMES) / 255.0 - np.asarray(before) / 255.0).max(-1, keepdims=True)
+    motion = (error * change).sum((1, 2, 3))
+    assert motion[0] > 0 and motion[2] == 0, "two frames follow on another one, two on themselves"
+    np.testing.assert_allclose(metrics["motion"], motion.mean(), rtol=1e-4)
+    for name in ("reconstruction", "kl", "kl_floored"):
+        np.testing.assert_allclose(metrics[name], plain[name], rtol=1e-5)
+    np.testing.assert_allclose(value, plain["loss"] + 3 * motion.mean(), rtol=1e-4)
+
+
+def test_single_frames_are_not_taken_for_pairs_nor_pairs_for_single_frames():
+    for weight, frames in ((1.0, FRAMES), (0.0, jnp.stack([FRAMES, FRAMES], axis=1))):
+        with pytest.raises(ValueError, match="frames must be"):
+            loss(Vision(replace(CONFIG, motion_weight=weight)), PARAMS, frames, KEY)
 
 
 def test_below_the_floor_the_kl_has_no_gradient():

@@ -1,4 +1,5 @@
-"""What V is trained on: batches of single frames, shuffled over all training episodes, straight from disk."""
+"""What V is trained on: batches of single frames, or of each with the one before it, shuffled over all training episodes,
+straight from disk."""
 
 from collections.abc import Iterator, Sequence
 
@@ -13,20 +14,23 @@ PREFETCHED = 256
 
 
 class FrameSource:
-    """The frames of some episodes as Grain's random-access source; index → uint8 [64, 64, 3]."""
+    """The frames of some episodes as Grain's random-access source: index → uint8 [64, 64, 3], with `pairs` [2, 64, 64, 3],
+    the frame before it, then the frame itself. An episode's first frame stands before itself."""
 
-    def __init__(self, store: EpisodeStore, episodes: Sequence[int] | np.ndarray):
-        self.store = store
+    def __init__(self, store: EpisodeStore, episodes: Sequence[int] | np.ndarray, pairs: bool = False):
+        self.store, self.pairs = store, pairs
         self.episodes = np.asarray(episodes, np.int64)
         self.ends = np.cumsum(store.lengths[self.episodes])
 
     def __len__(self) -> int:
-        return int(self.ends[-1])
+        return int(self.store.lengths[self.episodes].sum())
 
     def __getitem__(self, index: int) -> np.ndarray:
         place = int(np.searchsorted(self.ends, index, side="right"))
-        number = self.episodes[place]
-        return self.store.frame(int(self.store.starts[number] + index - self.ends[place] + self.store.lengths[number]))
+        first = int(self.store.starts[self.episodes[place]])
+        number = int(first + index - self.ends[place] + self.store.lengths[self.episodes[place]])
+        frame = self.store.frame(number)
+        return np.stack([self.store.frame(max(first, number - 1)), frame]) if self.pairs else frame
 
 
 def frame_batches(
@@ -37,14 +41,16 @@ def frame_batches(
     start: int,
     stop: int,
     part: tuple[int, int] = (0, 1),
+    pairs: bool = False,
 ) -> Iterator[np.ndarray]:
-    """Batches `start` to `stop` - 1 of an endless shuffled sequence: uint8 [B, 64, 64, 3].
+    """Batches `start` to `stop` - 1 of an endless shuffled sequence: uint8 [B, 64, 64, 3], with `pairs` [B, 2, 64, 64, 3]
+    (`FrameSource`).
 
     Every frame comes once before any comes again. Batch i depends on `seed` and i alone, so that a training that goes
     on at step `start` sees what it would have seen without the stop. With `part` (p, n) only the p-th of n equal parts of
-    each batch is read: [B / n, 64, 64, 3].
+    each batch is read, B / n frames.
     """
-    frames = grain.MapDataset.source(FrameSource(store, episodes)).shuffle(seed=seed).repeat()
+    frames = grain.MapDataset.source(FrameSource(store, episodes, pairs)).shuffle(seed=seed).repeat()
     index, count = part
     batches = frames.batch(batch_size // count)[start * count + index : stop * count : count]
     yield from batches.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=PREFETCHED))

@@ -13,7 +13,7 @@ from wm_jax import parallel
 from wm_jax import vision as vision_wing
 from wm_jax.data import latents as latents_file
 from wm_jax.data.episodes import EpisodeStore
-from wm_jax.data.frames import frame_batches
+from wm_jax.data.frames import FrameSource, frame_batches
 from wm_jax.data.weights import check_like, load_weights, save_weights
 from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.loop import Metrics, Work, run_loop
@@ -70,12 +70,14 @@ def train_vision(context: Context, round_number: int, stage: StageDir) -> dict[s
         return {"steps": 0}
     training, held_out = context.training_episodes(round_number), context.held_out_episodes(round_number)
     epoch = max(1, int(store.lengths[training].sum()) // config.batch_size)
-    sample = _spread(_frame_count(store, held_out), HELD_OUT_FRAMES)
-    frames = np.stack([store.frame(i) for i in _frame_numbers(store, held_out)[sample]]) if len(sample) else None
+    pairs = config.motion_weight > 0
+    unseen = FrameSource(store, held_out, pairs)
+    sample = _spread(len(unseen), HELD_OUT_FRAMES)
+    frames = np.stack([unseen[int(i)] for i in sample]) if len(sample) else None
 
     def advance_from(start: int) -> Any:
         seed, part = context.seed("frames", round_number), (jax.process_index(), jax.process_count())
-        batches = frame_batches(store, training, config.batch_size, seed, start, steps, part)
+        batches = frame_batches(store, training, config.batch_size, seed, start, steps, part, pairs)
         return lambda state: vision_wing.train_step(model, state, parallel.rows(mesh, next(batches)), key)
 
     def evaluate(state: Any, done: int) -> Metrics:
@@ -84,6 +86,7 @@ def train_vision(context: Context, round_number: int, stage: StageDir) -> dict[s
         params = parallel.local(state.params)
         metrics = vision_wing.evaluate(model, params, frames, context.key("vision report", 0))
         pictures = frames[_spread(len(frames), PICTURES)]
+        pictures = pictures[:, 1] if pairs else pictures
         name = f"reconstructions-round{round_number}-step{done:07d}.png"
         figures.reconstructions(context.run.figures / name, pictures, reconstruct(model, params, pictures))
         return {f"held_out_{name}": value for name, value in metrics.items()}
@@ -231,17 +234,6 @@ def _last(context: Context, stage: StageDir) -> dict[str, Any]:
     lines = [line for line in context.run.metrics() if line["stage"] == stage.name]
     held_out = [{k: v for k, v in line.items() if k.startswith("held_out_")} for line in lines]
     return next((line for line in reversed(held_out) if line), {})
-
-
-def _frame_count(store: EpisodeStore, episodes: np.ndarray) -> int:
-    """How many frames some episodes of the store have."""
-    return int(store.lengths[episodes].sum())
-
-
-def _frame_numbers(store: EpisodeStore, episodes: np.ndarray) -> np.ndarray:
-    """The store's numbers of all frames of some episodes."""
-    ranges = [store.starts[episode] + np.arange(int(store.lengths[episode])) for episode in episodes]
-    return np.concatenate([np.zeros(0, int), *ranges])
 
 
 def _spread(count: int, wanted: int) -> np.ndarray:

@@ -16,6 +16,9 @@ class VisionConfig:
     """Channels of the first layer of the encoder; all others are multiples of it."""
     kl_floor: float = 0.5
     """Free bits in nats per latent dimension: below kl_floor * Z, a frame's KL divergence costs nothing more."""
+    motion_weight: float = 0.0
+    """How much more a pixel's error weighs in the loss if it went from black to white since the frame before, in proportion
+    for smaller changes; 0 is the paper's loss. Small moving things, such as Take Cover's fireballs, are learnt first."""
     batch_size: int = 100
     """Frames per training batch."""
     steps: int = 100_000
@@ -27,6 +30,7 @@ class VisionConfig:
         require_range("vision.latent_size", self.latent_size, 1)
         require_range("vision.width", self.width, 1)
         require_range("vision.kl_floor", self.kl_floor, 0.0)
+        require_range("vision.motion_weight", self.motion_weight, 0.0, 1e6)
         require_range("vision.batch_size", self.batch_size, 1)
         require_range("vision.steps", self.steps, 1)
         self.optimizer.check("vision.optimizer")

@@ -1,7 +1,8 @@
 """V's loss and its training step, as pure functions.
 
 Paper, appendix "Variational Autoencoder" (arXiv:1803.10122): squared reconstruction error plus the KL divergence of
-q(z | frame) from N(0, 1), which costs nothing below a floor ("free bits", in the released code).
+q(z | frame) from N(0, 1), which costs nothing below a floor ("free bits", in the released code). Beyond the paper, errors
+may weigh more where something moves.
 """
 
 from functools import partial
@@ -27,21 +28,40 @@ class TrainState:
 
 
 def loss(model: Vision, params: Params, frames: Array, key: Key) -> tuple[Array, dict[str, Array]]:
-    """The loss of `frames` [B, 64, 64, 3] uint8 and its parts, all scalars, averaged over the batch:
+    """The loss of `frames` [B, 64, 64, 3] uint8, or with a `motion_weight` of pairs [B, 2, 64, 64, 3], the frame before and
+    the frame itself, and its parts, all scalars, averaged over the batch:
 
     - reconstruction: squared error of pixels in [0, 1], summed over a frame's pixels and colours;
+    - motion, with a `motion_weight` only: the same, each pixel times its largest change of a colour since the frame before;
     - kl: KL(q(z | frame) || N(0, 1)) in nats, summed over z;
     - kl_floored: each frame's KL, raised to `kl_floor` * Z where below, as it enters
-    - loss: reconstruction + kl_floored.
+    - loss: reconstruction + motion_weight * motion + kl_floored.
+
+    Raises ValueError where single frames are given for pairs or pairs for single frames.
     """
+    weight, pairs = model.config.motion_weight, frames.ndim == 5
+    if pairs != (weight > 0):
+        raise ValueError(f"with motion_weight {weight} frames must be [B, {'2, ' * (weight > 0)}64, 64, 3], "
+                         f"found {frames.shape}")  # fmt: skip
+    before, frames = (frames[:, 0], frames[:, 1]) if pairs else (frames, frames)
     stats = model.encode(params, frames)
-    decoded = model.decode(params, sample(stats, key))
-    reconstruction = jnp.sum((frames.astype(jnp.float32) / 255 - decoded) ** 2, axis=(-3, -2, -1))
+    pixels = frames.astype(jnp.float32) / 255
+    error = (pixels - model.decode(params, sample(stats, key))) ** 2
     kl = 0.5 * jnp.sum(stats.mean**2 + jnp.exp(stats.log_var) - 1 - stats.log_var, axis=-1)
     floored = jnp.maximum(kl, model.config.kl_floor * model.config.latent_size)
+    reconstruction = _sum_of_pixels(error)
     parts = {"reconstruction": reconstruction, "kl": kl, "kl_floored": floored, "loss": reconstruction + floored}
+    if pairs:
+        change = jnp.max(jnp.abs(pixels - before.astype(jnp.float32) / 255), axis=-1, keepdims=True)
+        parts["motion"] = _sum_of_pixels(change * error)
+        parts["loss"] += weight * parts["motion"]
     metrics = {name: jnp.mean(part) for name, part in parts.items()}
     return metrics["loss"], metrics
+
+
+def _sum_of_pixels(values: Array) -> Array:
+    """[B] of [B, 64, 64, 3]."""
+    return jnp.sum(values, axis=(-3, -2, -1))
 
 
 def init(model: Vision, key: Key) -> TrainState:
@@ -60,7 +80,7 @@ def continue_from(model: Vision, params: Params) -> TrainState:
 
 @partial(jax.jit, static_argnames="model", donate_argnames="state")
 def train_step(model: Vision, state: TrainState, frames: Array, key: Key) -> tuple[TrainState, dict[str, Array]]:
-    """One step of Adam on `frames` [B, 64, 64, 3] uint8: the next state and the loss's parts before the step.
+    """One step of Adam on `frames` (as `loss` takes them): the next state and the loss's parts before the step.
 
     `key` is the whole training's: the step's own is folded from it and `state.step`. `state` is donated.
     """
@@ -73,7 +93,7 @@ def train_step(model: Vision, state: TrainState, frames: Array, key: Key) -> tup
 
 @partial(jax.jit, static_argnames="model")
 def evaluate(model: Vision, params: Params, frames: Array, key: Key) -> dict[str, Array]:
-    """The loss's parts for `frames` [B, 64, 64, 3] uint8 that V is not trained on."""
+    """The loss's parts for `frames` (as `loss` takes them) that V is not trained on."""
     return loss(model, params, frames, key)[1]
 
 
