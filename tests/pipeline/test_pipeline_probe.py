@@ -131,3 +131,5 @@ def test_evolutions_run_side_by_side_and_all_are_scored(
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     generations = [line for line in lines if line["stage"] == "controller/round-0" and "best" in line]
     assert [len(line["best"]) for line in generations] == [4] * 10
+    films = {path.name for path in (folder / "figures").glob("film*")}
+    assert films == {"film.gif", "film_strip.png", "film_coldest.gif", "film_coldest_strip.png"}

@@ -10,7 +10,7 @@ import numpy as np
 from wm_jax.data.latents import build
 from wm_jax.dream import Dream, trajectory
 from wm_jax.pipeline.context import Context
-from wm_jax.pipeline.evolving import EVALUATIONS, load_agent, load_controller
+from wm_jax.pipeline.evolving import EVALUATIONS, load_agent, load_controller, load_controllers
 from wm_jax.pipeline.scoring import EVOLUTIONS
 from wm_jax.pipeline.training import encode_frames, reconstruct
 from wm_jax.report import figures
@@ -23,7 +23,8 @@ FRAMES = 300
 
 
 def draw_figures(context: Context, round_number: int) -> None:
-    """Every figure of a finished run."""
+    """Every figure of a finished run; where evolutions ran at several temperatures, also the film of the coldest dream,
+    which is the first to be cheated."""
     folder = context.run.figures
     deployed = load_controller(context, round_number)[1]["evolution"]
     evaluations = [
@@ -37,24 +38,35 @@ def draw_figures(context: Context, round_number: int) -> None:
     steps = {"dream": context.experiment.dream.horizon, "actual": context.models.task.max_steps}
     figures.dream_beside_actual(folder / "dream_beside_actual.png", evaluations, baselines, steps)
     figures.returns_histogram(folder / "returns.png", {k: v for k, v in scores.items() if k != EVOLUTIONS})
-    panels = make_film(context, round_number)
-    figures.strip(folder / "film_strip.png", panels)
-    figures.film(folder / "film.gif", panels, context.models.task.frames_per_second)
+    controllers, ends = load_controllers(context, round_number)
+    coldest = min(range(len(ends)), key=lambda number: ends[number]["temperature"])
+    films = {"film": deployed}
+    if ends[coldest]["temperature"] < ends[deployed]["temperature"]:
+        films["film_coldest"] = coldest
+    for name, number in films.items():
+        panels = make_film(context, round_number, controllers[number], ends[number]["temperature"])
+        figures.strip(folder / f"{name}_strip.png", panels)
+        figures.film(folder / f"{name}.gif", panels, context.models.task.frames_per_second)
 
 
-def make_film(context: Context, round_number: int) -> dict[str, np.ndarray]:
-    """{"actual", "seen by V", "dream"}: films [T, 64, 64, 3] uint8 that share their first moment."""
+def make_film(context: Context, round_number: int, weights: np.ndarray, temperature: float) -> dict[str, np.ndarray]:
+    """{"actual", "seen by V", "dream"}: films [T, 64, 64, 3] uint8 of C's `weights` [D] that share their first moment. One
+    that ends before the others stands still from there on, dimmed."""
     agent, params = load_agent(context, round_number)
-    weights, about = load_controller(context, round_number)
     driver = AgentDriver(agent, params, weights[None])
     with Lanes(context.experiment.task, 1, context.screen.warn, max_steps=FRAMES) as lanes:
         played = lanes.play(driver, [(context.experiment.evaluate.seed, 0)], record=True)[0]
     frames = np.stack(played.frames)
     begin = min(context.experiment.dream.burn_in, len(frames) - 1)
-    dream = _dream_from(agent, params, weights, about["temperature"], played, begin, context)
-    length = min(len(frames) - begin, len(dream))
-    films = {"actual": frames[begin:], "seen by V": _pixels(reconstruct(agent.vision, params.vision, frames[begin:]))}
-    return {name: film[:length] for name, film in {**films, "dream": dream}.items()}
+    dream = _dream_from(agent, params, weights, temperature, played, begin, context)
+    actual, length = frames[begin:], max(len(frames) - begin, len(dream))
+    films = {"actual": actual, "seen by V": _pixels(reconstruct(agent.vision, params.vision, actual)), "dream": dream}
+    return {name: _until(film, length) for name, film in films.items()}
+
+
+def _until(film: np.ndarray, length: int) -> np.ndarray:
+    """`film` [T, 64, 64, 3], made `length` long by its last frame at a third of its brightness."""
+    return np.concatenate([film, np.repeat(film[-1:] // 3, length - len(film), axis=0)])
 
 
 def _dream_from(
