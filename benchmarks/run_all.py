@@ -19,9 +19,9 @@ from tyro.conf import Positional
 
 from wm_jax.bench import scaling, suite, table
 from wm_jax.bench.config import BenchConfig
+from wm_jax.data.files import read_json, write_json
 from wm_jax.errors import UserError
 from wm_jax.pipeline.progress import Screen
-from wm_jax.run import read_json, write_json
 
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- results: written by run_all.py -->\n", "<!-- end of results -->"

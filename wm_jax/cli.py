@@ -23,8 +23,8 @@ usage: wm-jax COMMAND …   (wm-jax COMMAND --help explains each)
   run EXPERIMENT.py [--section.setting value …]   all stages of an experiment: collect, train, evolve in the dream, score
   info EXPERIMENT.py                              parameter counts, shapes, disk, memory and work, without running anything
   evaluate RUN|BUNDLE                             score a finished run or a bundle in the actual environment
-  export RUN FILE.safetensors                     V, M and C of a run as one file
-  report RUN … [--out DIR]                        one page of tables, curves and pictures: HTML and Markdown
+  export RUN FILE.safetensors                     V, M and C of a run as one file, with a model card
+  report RUN … [--out DIR]                        one page of tables, curves and pictures: HTML and Markdown; scores: JSON
   bench [NAME …] [--json FILE]                    how fast this machine is, beside the limit that it sets
 """
 STOPPED = 130
@@ -44,6 +44,8 @@ class Run:
     """The run's folder; runs/NAME unless given."""
     redo: bool = False
     """Do the stages again whose settings changed, or those named by --stages, and all that come after them."""
+    reuse: Path | None = None
+    """Another run's folder: its finished stages are taken over as far as their settings are the same."""
     hosts: Annotated[parallel.Hosts, arg(name="")] = field(default_factory=parallel.Hosts)
     """Read before all else (`wm_jax.__main__`); here for --help."""
 
@@ -78,17 +80,20 @@ class Evaluate:
 
 @dataclass
 class Export:
-    """Write V, M and C of a finished run, with the settings, as one file of at most 32 MB."""
+    """Write V, M and C of a finished run, with the settings, as one file of at most 32 MB, and its model card."""
 
     run: Positional[Path]
     """The run's folder."""
     file: Positional[Path]
-    """The bundle to write, ending in .safetensors."""
+    """The bundle to write, ending in .safetensors; its model card is written beside it, ending in .md."""
+    half: bool = False
+    """Store V and M in half precision (float16): half the size; actions differ in the third digit."""
 
 
 @dataclass
 class Report:
-    """Write one page about finished runs, as HTML and Markdown: scores beside published ones, curves, pictures."""
+    """Write one page about finished runs, as HTML and Markdown: scores beside published ones, curves, pictures. The scores
+    that were measured are written as JSON too."""
 
     runs: Positional[tuple[Path, ...]]
     """Runs' folders; several are compared with each other."""
@@ -113,7 +118,7 @@ def run(arguments: list[str]) -> None:
 
     options = _with_experiment(Run, arguments)
     path = options.run_dir or Path("runs") / options.config.name
-    run_experiment(options.config, path, options.stages, options.redo, Screen())
+    run_experiment(options.config, path, options.stages, options.redo, options.reuse, Screen())
 
 
 def info(arguments: list[str]) -> None:
@@ -127,9 +132,9 @@ def info(arguments: list[str]) -> None:
 
 def evaluate(arguments: list[str]) -> None:
     """`wm-jax evaluate`."""
+    from wm_jax.data.files import write_json
     from wm_jax.pipeline.bundle import load as load_bundle
     from wm_jax.pipeline.scoring import score_bundle
-    from wm_jax.run import write_json
 
     options = tyro.cli(Evaluate, prog="wm-jax evaluate", args=arguments)
     score = score_bundle(load_bundle(options.run), options.episodes, options.seed, Screen())
@@ -142,13 +147,11 @@ def evaluate(arguments: list[str]) -> None:
 
 def export(arguments: list[str]) -> None:
     """`wm-jax export`."""
-    from wm_jax.pipeline.bundle import load as load_bundle
+    from wm_jax.pipeline.exporting import export
 
     options = tyro.cli(Export, prog="wm-jax export", args=arguments)
-    if options.file.suffix != ".safetensors":
-        raise UserError(f"the bundle must be named FILE.safetensors, found {options.file}")
-    load_bundle(options.run).save(options.file)
-    print(f"{options.file}: {options.file.stat().st_size / 2**20:.1f} MiB")
+    card = export(options.run, options.file, options.half)
+    print(f"{options.file}: {options.file.stat().st_size / 2**20:.1f} MiB\n{card}")
 
 
 def report(arguments: list[str]) -> None:
@@ -163,7 +166,7 @@ def report(arguments: list[str]) -> None:
 def bench(arguments: list[str]) -> None:
     """`wm-jax bench`."""
     from wm_jax.bench import suite, table
-    from wm_jax.run import write_json
+    from wm_jax.data.files import write_json
 
     default = Bench(names=(), config=BenchConfig())
     options = tyro.cli(Bench, prog="wm-jax bench", default=default, args=arguments)

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from wm_jax import memory, parallel, vision
+from wm_jax.checkpoints import Checkpoints
 from wm_jax.data import latents as latents_file
 from wm_jax.errors import UserError
 from wm_jax.memory import Memory, MemoryConfig
 from wm_jax.optimizers import OptimizerConfig
-from wm_jax.run import Checkpoints
 from wm_jax.vision import Vision, VisionConfig
 
 STEPS = 3

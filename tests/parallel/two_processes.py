@@ -11,8 +11,9 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
+from wm_jax.checkpoints import Checkpoints  # noqa: E402
 from wm_jax.errors import UserError  # noqa: E402
-from wm_jax.run import Checkpoints, RunDir  # noqa: E402
+from wm_jax.run import RunDir  # noqa: E402
 
 ME, FOLDER = jax.process_index(), Path(sys.argv[3])
 

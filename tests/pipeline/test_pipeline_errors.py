@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from wm_jax import cli
+from wm_jax.checkpoints import Checkpoints
 from wm_jax.data.weights import check_like, load_weights, save_weights
 from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment, flatten, from_dict, load, to_dict
@@ -20,7 +21,7 @@ from wm_jax.pipeline.loop import Work, run_loop
 from wm_jax.pipeline.progress import Interrupt, Screen
 from wm_jax.pipeline.stages import choose, plan, stale
 from wm_jax.rollouts import EvaluateConfig
-from wm_jax.run import Checkpoints, RunDir
+from wm_jax.run import RunDir
 
 
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:

@@ -1,7 +1,8 @@
 """The whole loop, for real and small: on an environment whose best controller is known it must be found, in dreams only."""
 
+import hashlib
 import json
-import shutil
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,13 @@ from PIL import Image
 
 from wm_jax.data.weights import load_weights
 from wm_jax.errors import UserError
+from wm_jax.experiment import load as load_experiment
+from wm_jax.pipeline import run_experiment
 from wm_jax.pipeline.bundle import load
+from wm_jax.pipeline.exporting import export
+from wm_jax.pipeline.info import describe
+from wm_jax.pipeline.progress import Screen
+from wm_jax.pipeline.reporting import read
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +29,12 @@ def run(probe_experiment: Path, compilation_cache: dict[str, str], tmp_path_fact
     folder = tmp_path_factory.mktemp("probe") / "run"
     wm_jax_command(compilation_cache, "run", str(probe_experiment), "--run-dir", str(folder))
     return folder
+
+
+def contents(folder: Path) -> dict[str, tuple[int, str]]:
+    """When each file was last written, and a digest of it."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(f): (f.stat().st_mtime_ns, hashlib.sha256(f.read_bytes()).hexdigest()) for f in files}
 
 
 def wm_jax_command(environment: dict[str, str], *arguments: str) -> str:
@@ -65,6 +78,10 @@ def test_a_bundle_acts_as_the_run_does(run: Path, compilation_cache: dict[str, s
     bundle, scores = tmp_path / "probe.safetensors", [tmp_path / "a.json", tmp_path / "b.json"]
     wm_jax_command(compilation_cache, "export", str(run), str(bundle))
     assert bundle.stat().st_size < 32 * 2**20
+    assert "wm-jax evaluate probe.safetensors" in bundle.with_suffix(".md").read_text()
+    card = export(run, tmp_path / "half.safetensors", half=True)
+    assert card == tmp_path / "half.md" and "V and M float16" in card.read_text()
+    assert (tmp_path / "half.safetensors").stat().st_size < 0.6 * bundle.stat().st_size
     for source, path in zip((run, bundle), scores, strict=True):
         options = ("--episodes", "3", "--seed", "7", "--json", str(path))
         wm_jax_command(compilation_cache, "evaluate", str(source), *options)
@@ -76,6 +93,20 @@ def test_a_bundle_acts_as_the_run_does(run: Path, compilation_cache: dict[str, s
     bundle.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match=r"probe\.safetensors is damaged"):
         load(bundle)
+
+
+def test_a_finished_run_draws_only_what_is_missing_or_old(run: Path, probe_experiment: Path) -> None:
+    def again() -> dict[str, int]:
+        run_experiment(load_experiment(probe_experiment), run, (), False, None, Screen())
+        return {path.name: path.stat().st_mtime_ns for path in (run / "figures").iterdir()}
+
+    before = again()
+    assert again() == before
+    (run / "figures" / "returns.png").unlink()
+    os.utime(run / "figures" / "learning_curves.png", (0, 0))
+    after = again()
+    charts = {"returns.png", "learning_curves.png", "dream_beside_actual.png"}
+    assert {name for name in after if after[name] != before[name]} == charts
 
 
 def test_the_dream_is_a_gymnasium_environment(run: Path) -> None:
@@ -105,20 +136,25 @@ def test_info_says_what_it_takes(probe_experiment: Path, compilation_cache: dict
         ("car_racing_dream", (4_348_547, 422_625, 867)),
     ):
         path = Path(__file__).parents[2] / "experiments" / f"{paper}.py"
-        found = json.loads(wm_jax_command(compilation_cache, "info", str(path), "--json"))["parameters"]
-        assert tuple(found.values()) == expected
+        assert tuple(describe(load_experiment(path))["parameters"].values()) == expected
 
 
 def test_evolutions_run_side_by_side_and_all_are_scored(
     run: Path, probe_experiment: Path, compilation_cache: dict[str, str], tmp_path: Path
 ) -> None:
-    """From the V and M of the run on, with two temperatures and two seeds."""
-    folder = tmp_path / "run"
-    shutil.copytree(run, folder)
-    settings = ["--evolve.generations", "10", "--evolve.temperatures", "0.7", "1.0", "--evolve.seeds", "2", "--redo"]
-    printed = wm_jax_command(compilation_cache, "run", str(probe_experiment), "--run-dir", str(folder), *settings)
+    """With the V and M of the run, with two temperatures and two seeds."""
+    folder, before = tmp_path / "run", contents(run)
+    settings = ["--evolve.generations", "10", "--evolve.temperatures", "0.7", "1.0", "--evolve.seeds", "2"]
+    where = ["--run-dir", str(folder), "--reuse", str(run)]
+    printed = wm_jax_command(compilation_cache, "run", str(probe_experiment), *where, *settings)
     assert "4 evolutions, 4 side by side, in about" in printed
-    assert "V, round 0" not in printed
+    assert f"memory (round 0): taken over from {run}" in " ".join(printed.split())
+    assert contents(run) == before
+    told, source = read(folder, "side by side"), read(run, "run")
+    for wing, name in (("vision", "reconstruction"), ("vision", "held_out_kl"), ("memory", "nll")):
+        assert told.series(wing, name) == source.series(wing, name) != ([], [])
+    assert [stage.stage for stage in told.stages if stage.taken_over] == ["collect", "vision", "encode", "memory"]
+    assert told.reconstructions == source.reconstructions and len(told.reconstructions) == 1
     scores = json.loads((folder / "evaluation.json").read_text())
     evolutions = scores["evolutions"]
     assert [(each["temperature"], each["seed"]) for each in evolutions] == [(0.7, 0), (0.7, 1), (1.0, 0), (1.0, 1)]

@@ -10,12 +10,13 @@ import numpy as np
 from PIL import Image
 
 from wm_jax.controller import EvolveConfig
+from wm_jax.data.files import write_json
 from wm_jax.data.weights import save_weights
 from wm_jax.experiment import Experiment, to_dict
 from wm_jax.pipeline.stages import plan
 from wm_jax.rollouts import RoundsConfig
 from wm_jax.rollouts.evaluate import score, summary
-from wm_jax.run import RunDir, write_json
+from wm_jax.run import RunDir
 
 EXPERIMENT = Experiment(
     name="synthetic",

@@ -1,20 +1,32 @@
 """A report says what the run's files say, needs nothing but itself, and says what its numbers lack."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from report_run import COMMAND, CONTROLLER, DREAMS, EXPERIMENT, RANDOM, VALIDATION, Reader, make_run
+from report_run import (
+    COMMAND,
+    CONTROLLER,
+    DREAMS,
+    EXPERIMENT,
+    MADE_WITH,
+    RANDOM,
+    VALIDATION,
+    Reader,
+    make_run,
+    write_png,
+)
 
 from wm_jax import cli
 from wm_jax.errors import UserError
 from wm_jax.pipeline.reporting import read, report
-from wm_jax.report import published
+from wm_jax.report import measured, published
 from wm_jax.report.page import PICTURES
 from wm_jax.report.temperatures import over_seeds
-from wm_jax.rollouts.evaluate import summary
+from wm_jax.rollouts.evaluate import score, summary
 
 
 def told(returns: list[float]) -> str:
@@ -32,7 +44,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(finished: Path) -> Reader:
-    html, _ = report([finished], None)
+    html, *_ = report([finished], None)
     return Reader(html.read_text())
 
 
@@ -85,7 +97,7 @@ def test_what_numbers_lack_is_said(page: Reader) -> None:
 def test_the_page_needs_nothing_but_itself(page: Reader) -> None:
     assert not {"link", "script", "iframe", "object", "base"} & {tag for tag, _ in page.tags}
     sources = [attributes["src"] for _, attributes in page.tags if "src" in attributes]
-    names = ("returns", "population", "means", "sigma", "vision", "memory", "strip", "reconstructions-0")
+    names = ("returns", "population", "means", "sigma", "vision", "memory", "film-strip", "reconstructions-0")
     assert len(sources) == len(names) + 1, "two rounds of reconstructions"
     assert all(source is not None and source.startswith("data:image/png;base64,iVBOR") for source in sources)
 
@@ -111,7 +123,7 @@ def test_markdown_says_the_same_with_its_pictures_beside_it(page: Reader, finish
 
 def test_hostile_names_are_shown_and_not_obeyed(tmp_path: Path) -> None:
     name = '<script>alert("1")</script> $\\frac{ | `x` _y_ ![](http://x)'
-    (html, text) = report([make_run(tmp_path / "_$x^{", name=name)], None)
+    html, text, _ = report([make_run(tmp_path / "_$x^{", name=name)], None)
     page = Reader(html.read_text())
     assert name in page.text
     assert "script" not in {tag for tag, _ in page.tags}
@@ -162,11 +174,13 @@ def test_temperatures_stand_beside_the_papers(tmp_path: Path) -> None:
     """Two seeds at τ 1.15, one at 0.1; the paper's other temperatures are listed too."""
     runs = [(0.1, 0, 2000.0, 200.0), (1.15, 0, 900.0, 1000.0), (1.15, 1, 1000.0, 1200.0)]
     evolutions = [
-        {"temperature": t, "seed": s, "dream": summary([d, d + 2]), "actual": summary([a - 1, a, a + 1])}
+        {"temperature": t, "seed": s, "dream": summary([d, d + 2]),
+         "actual": score([a - 1, a, a + 1], range(3), **MADE_WITH)}
         for t, s, d, a in runs
-    ]
+    ]  # fmt: skip
     settings = replace(EXPERIMENT.evolve, temperatures=(0.1, 1.15), seeds=2)
     run = make_run(tmp_path / "many", evolutions=evolutions, evolve=settings)
+    write_png(run / "figures" / "film_coldest_strip.png")
     page = Reader(report([run], None)[0].read_text())
     assert page.rows("1.15")[0] == [
         "1.15", "2", "951.0 ± 1.4 (n = 4)", "50.0", "918 ± 546", "1,100.0 ± 1.0 (n = 6)", "100.0", "1,092 ± 556"
@@ -175,6 +189,7 @@ def test_temperatures_stand_beside_the_papers(tmp_path: Path) -> None:
     assert page.rows("0.50")[0] == ["0.50", "–", "–", "–", "2,060 ± 277", "–", "–", "196 ± 50"]
     assert len(page.rows("1.15")) == 3, "and each evolution for itself"
     assert "Of 4 evolutions side by side the curves show one; round 0: the deployed one (τ 1.15, seed 0)" in page.text
+    assert "the coldest of the temperatures" in page.text
     assert [row[0] for row in page.rows("2") + page.rows("4, deployed")] == ["2", "2", "4, deployed", "4, deployed"]
     assert read(run, "many").series("controller", "mean") == ([1, 2, 3, 4, 5, 6, 7, 8], [20, 40, 60, 80] * 2)
 
@@ -221,8 +236,9 @@ def test_the_command_prints_where_the_page_is(
     monkeypatch.setattr("sys.argv", ["wm-jax", "report", str(finished), "--out", str(tmp_path / "page")])
     cli.main()
     printed = capsys.readouterr().out.split()
-    assert printed == [str(tmp_path / "page" / "report.html"), str(tmp_path / "page" / "report.md")]
+    assert printed == [str(tmp_path / "page" / name) for name in ("report.html", "report.md", "scores.json")]
     assert all(Path(path).is_file() for path in printed)
+    assert json.loads(Path(printed[2]).read_text()) == measured.entries([read(finished, finished.name)])
 
 
 @pytest.mark.parametrize(

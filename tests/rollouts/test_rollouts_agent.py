@@ -12,7 +12,7 @@ import pytest
 from wm_jax.controller import Controller, PolicyConfig
 from wm_jax.dream import Dream, DreamConfig
 from wm_jax.memory import Memory, MemoryConfig
-from wm_jax.rollouts.acting import Lanes, Played, ScriptedDriver
+from wm_jax.rollouts.acting import Lanes, Played, ScriptedCrew, ScriptedDriver
 from wm_jax.rollouts.agent import Agent, AgentDriver, AgentParams, Exploration, act, begin, initial_state
 from wm_jax.rollouts.evaluate import returns, summary
 from wm_jax.tasks import load_task
@@ -101,19 +101,19 @@ def test_exploration_is_what_M_is_fed(agent: tuple[Agent, AgentParams, np.ndarra
 def test_exploration_does_not_draw_what_the_environment_draws(agent: tuple[Agent, AgentParams, np.ndarray]) -> None:
     models, params, weights = agent
     driver = AgentDriver(models, params, weights, action_noise=1.0)
-    driver.open(1)
-    driver.begin({0: (3, 0)})
+    crew = driver.open(1)
+    crew.begin({0: (3, 0)})
     environment = gymnasium.Env()
     environment.reset(seed=3)
-    assert float(driver._explore().noise[0, 0]) != pytest.approx(environment.np_random.standard_normal(), rel=1e-5)
+    assert float(crew._explore().noise[0, 0]) != pytest.approx(environment.np_random.standard_normal(), rel=1e-5)
 
 
 def test_random_stretches_have_the_length_they_are_given(agent: tuple[Agent, AgentParams, np.ndarray]) -> None:
     models, params, weights = agent
     driver = AgentDriver(models, params, weights, random_stretches=1.0, stretch_length=1)
-    driver.open(2)
-    driver.begin({0: (3, 0), 1: (4, 0)})
-    drawn = [driver._explore() for _ in range(20)]
+    crew = driver.open(2)
+    crew.begin({0: (3, 0), 1: (4, 0)})
+    drawn = [crew._explore() for _ in range(20)]
     assert all(bool(step.replace.all()) for step in drawn)
     values = np.array([float(step.action[0, 0]) for step in drawn])
     assert len(set(values)) == 20, "a stretch of one step draws anew at each"
@@ -127,12 +127,16 @@ def test_the_best_scripted_policy_scores_what_is_known() -> None:
 def test_finished_blocks_are_not_played_again() -> None:
     played: list[int] = []
 
-    class Counting(ScriptedDriver):
+    class Counting(ScriptedCrew):
         def begin(self, episodes: dict[int, tuple[int, int]]) -> None:
             played.extend(seed for seed, _ in episodes.values())
             super().begin(episodes)
 
-    driver, saved, ticks = Counting(load_task(PROBE).policy("centre")), [], []
+    class Counted(ScriptedDriver):
+        def open(self, lanes: int) -> Counting:
+            return Counting(self.policy, lanes)
+
+    driver, saved, ticks = Counted(load_task(PROBE).policy("centre")), [], []
     with Lanes(PROBE, 1, print) as lanes:
         whole = returns(lanes, driver, SEEDS, [], lambda blocks: saved.append(list(blocks)), ticks.append)
         played.clear()

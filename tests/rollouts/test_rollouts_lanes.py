@@ -11,6 +11,7 @@ import pytest
 
 from wm_jax.errors import UserError
 from wm_jax.rollouts.acting import ATTEMPTS, Lanes, Played, ScriptedDriver
+from wm_jax.rollouts.lanes import LaneEnvs
 from wm_jax.tasks import load_task
 
 PROBE = str(Path(__file__).parent.parent / "probe_task.py")
@@ -69,8 +70,8 @@ def calm() -> list[Played]:
 
 
 def pids(lanes: Lanes) -> list[int]:
-    assert lanes.environments is not None
-    return [process.pid for process in lanes.environments.processes if process.pid is not None]
+    groups = [group for group in lanes.groups if isinstance(group, LaneEnvs)]
+    return [process.pid for group in groups for process in group.processes if process.pid is not None]
 
 
 def session(worker: int) -> list[int]:

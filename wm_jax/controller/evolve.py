@@ -27,7 +27,15 @@ class EvolveConfig:
     population: int = 64
     """P: candidates a generation."""
     rollouts: int = 16
-    """R: dreams whose mean return is a candidate's fitness."""
+    """R: dreams, or actual episodes, whose mean return is a candidate's fitness."""
+    fitness: Literal["dream", "actual"] = "dream"
+    """Where candidates play: in M's dream, or in the actual environment, as the paper's Car Racing does, where of M only
+    its memory is used. There all candidates of a generation meet the same episodes, and each generation meets new ones."""
+    environments: int = 16
+    """With `fitness` actual: environments stepped side by side. Those of the reference backend are a process each."""
+    backend: str | None = None
+    """With `fitness` actual: which of the task's backends is played; the reference unless given. Validation and scores are
+    the reference's in any case."""
     sigma: float = 0.1
     """Standard deviation of the first generation's weights; their mean is 0."""
     generations: int = 2000
@@ -67,6 +75,18 @@ class EvolveConfig:
                 raise UserError(f"evolve.temperatures has {temperature} more than once; for several evolutions at one "
                                 "temperature raise evolve.seeds")  # fmt: skip
         require_range("evolve.seeds", self.seeds, 1)
+        self._check_actual()
+
+    def _check_actual(self) -> None:
+        """Raise `UserError` where evolution in the actual environment is asked for what only a dream has."""
+        require_choice("evolve.fitness", self.fitness, ("dream", "actual"))
+        require_range("evolve.environments", self.environments, 1, 1024)
+        if self.fitness == "actual" and self.select == "dream":
+            raise UserError("evolve.select is 'dream' but evolve.fitness is 'actual': no mean has a dream's score; set "
+                            "evolve.select to 'actual'")  # fmt: skip
+        if self.fitness == "actual" and self.temperatures:
+            raise UserError(f"evolve.temperatures is {self.temperatures} but evolve.fitness is 'actual', which has no "
+                            "temperature; leave it empty, and raise evolve.seeds for several evolutions")  # fmt: skip
 
 
 def strict_rank_weights(population: Population, fitness: Array, state: State, params: Params) -> Array:

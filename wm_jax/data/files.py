@@ -1,9 +1,12 @@
-"""Files that are whole or not there: written under another name, forced to the disk, then renamed."""
+"""Files that are whole or not there: written under another name, forced to the disk, then renamed. JSON and checksums."""
 
+import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from wm_jax.errors import UserError
 
@@ -38,6 +41,29 @@ def write_atomically(path: Path, data: bytes) -> None:
     with replacing(path) as unfinished:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished.write_bytes(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, whole or not at all. Raises `UserError` where the disk does not take it."""
+    write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in `path`. Raises `UserError` where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; check the path, or run the stage that writes it") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path} is damaged: expected JSON, found {error}; restore it, or delete it and run the same command again"
+        ) from None
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _force(path: Path) -> None:

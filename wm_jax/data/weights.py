@@ -86,6 +86,24 @@ def load_weights(path: Path, remedy: str = REMEDY) -> tuple[dict[str, Any], dict
     return _nest(arrays), about
 
 
+def halved(path: Path, tree: dict[str, Any]) -> dict[str, Any]:
+    """`tree`, to be written to `path`, in half precision: float16. Raises `UserError` that names the first array with a
+    value that is not finite there."""
+    halves = jax.tree.map(_half, tree)
+    for name, half in _flatten(halves).items():
+        if not np.isfinite(half).all():
+            raise UserError(
+                f"{path} cannot have half precision: {name} holds values beyond ±{np.finfo(np.float16).max:.0f} or not "
+                "finite; leave --half out"
+            )
+    return halves
+
+
+def _half(array: Any) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return np.asarray(array).astype(np.float16)
+
+
 def check_like(path: Path, tree: dict[str, Any], like: Any) -> dict[str, Any]:
     """`tree`, if it has the structure, shapes and types of `like` (arrays or `jax.ShapeDtypeStruct`). Raises `UserError`
     that names the first array that differs."""

@@ -11,14 +11,15 @@ from typing import Any
 from rich.console import Console
 
 from wm_jax import parallel
+from wm_jax.data.files import read_json
 from wm_jax.data.records import INDEX, episode_path
 from wm_jax.errors import UserError, require_choice, require_range
 from wm_jax.experiment import Experiment, to_dict
-from wm_jax.pipeline import collecting, evolving, filming, machine, scoring, side_by_side, training
+from wm_jax.pipeline import collecting, evolving, filming, machine, reusing, scoring, side_by_side, training
 from wm_jax.pipeline.context import Context, Models
 from wm_jax.pipeline.progress import Interrupt, Screen, Stopped
 from wm_jax.pipeline.stages import Step, choose, plan
-from wm_jax.run import RunDir, StageDir, read_json
+from wm_jax.run import RunDir, StageDir
 
 RUNS: dict[str, Callable[[Context, int, StageDir], dict[str, Any]]] = {
     "collect": collecting.record,
@@ -30,8 +31,11 @@ RUNS: dict[str, Callable[[Context, int, StageDir], dict[str, Any]]] = {
 }
 
 
-def run_experiment(experiment: Experiment, path: Path, stages: tuple[str, ...], redo: bool, screen: Screen) -> None:
+def run_experiment(
+    experiment: Experiment, path: Path, stages: tuple[str, ...], redo: bool, reuse: Path | None, screen: Screen
+) -> None:
     """Run the stages of an experiment that are not finished yet, in the folder `path`; every process of a run calls it.
+    What the run in `reuse` has finished with the same settings is not done again, but taken over from there.
 
     Raises `UserError` where a setting, a file or a number is wrong, and `Stopped` when the user asks to stop.
     """
@@ -42,7 +46,7 @@ def run_experiment(experiment: Experiment, path: Path, stages: tuple[str, ...], 
         with run.locked():
             context = Context(experiment, models, run, screen, interrupt)
             # Process 0 reads the folder and decides for all: what another host sees of it may be seconds old.
-            chosen = parallel.on_main(lambda: _begin(context, stages, redo))
+            chosen = parallel.on_main(lambda: _begin(context, stages, redo, reuse))
             for stage, round_number in chosen:
                 step = Step(stage, round_number)
                 _run(context, step)
@@ -51,12 +55,15 @@ def run_experiment(experiment: Experiment, path: Path, stages: tuple[str, ...], 
             parallel.on_main(lambda: _end(context))
 
 
-def _begin(context: Context, stages: tuple[str, ...], redo: bool) -> list[tuple[str, int]]:
+def _begin(context: Context, stages: tuple[str, ...], redo: bool, reuse: Path | None) -> list[tuple[str, int]]:
     """Prepare the folder; which stages of which rounds are to run."""
     experiment, run = context.experiment, context.run
+    taken = reusing.take_over(experiment, run, RunDir.open(reuse)) if reuse is not None else ""
     chosen = choose(experiment, run, stages, redo)
     run.prepare(to_dict(experiment), experiment.tensorboard)
     context.screen.say(f"{experiment.name}: {context.models.task.name} in {run.path}, on {machine.device()}")
+    if taken:
+        context.screen.say(f"  {taken}")
     return [(step.stage, step.round_number) for step in chosen]
 
 
@@ -83,6 +90,16 @@ def check(experiment: Experiment, models: Models) -> None:
                             f"{devices}, as {-(-size // devices) * devices}, or other --devices")  # fmt: skip
     longest = experiment.collect.max_steps or task.max_steps
     require_range("dream.burn_in", dream.burn_in, 0, longest - 1)
+    if experiment.evolve.fitness == "actual":
+        # A package that is missing is to be missed now.
+        task.make(experiment.evolve.backend).close()
+    else:
+        _check_dream(experiment)
+
+
+def _check_dream(experiment: Experiment) -> None:
+    """Raise `UserError` where the dream would not tell good controllers from bad ones."""
+    memory, dream = experiment.memory, experiment.dream
     if dream.reward == "predicted" and not memory.predict_reward:
         raise UserError("dream.reward is 'predicted' but memory.predict_reward is False: every dream would be without "
                         "reward; set memory.predict_reward to True, or dream.reward to 'survival'")  # fmt: skip
@@ -128,10 +145,15 @@ def _is_done(context: Context, step: Step, stage: StageDir) -> bool:
         missing = [path for path in outputs(context, step) if not path.exists()]
         if not missing:
             stage.tidy()
-            context.screen.say(f"  {step}: finished before")
+            context.screen.say(
+                f"  {step}: " + (f"taken over from {stage.origin}" if stage.origin else "finished before")
+            )
             return True
+        stage.require_own(f"{missing[0].name} is missing")
         context.screen.warn(f"{step}: {missing[0]} is missing; it is made again")
-    elif stage.record is None:
+    elif stage.record is not None:
+        stage.require_own("it is not finished there any more")
+    else:
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         made_with = {"command": command, "device": machine.device(), "versions": machine.versions()}
         stage.begin(step.settings(context.experiment), made_with)
@@ -146,19 +168,25 @@ def report(context: Context) -> None:
     first = next(iter(scores.values()))
     screen.say(f"\nReturns in the actual environment ({context.models.task.name}, {first['n']} fresh episodes, seeds "
                f"{first['seeds'][0]} to {first['seeds'][-1]}, {first['device']})")  # fmt: skip
+    place = "dream" if context.experiment.evolve.fitness == "dream" else "actual environment"
     screen.say(f"  {'policy':<46}{'mean ± sd':>18}{'standard error':>18}")
     for name, score in scores.items():
-        what = "C, evolved in the dream" if name == "controller" else f"{name} policy"
+        what = f"C, evolved in the {place}" if name == "controller" else f"{name} policy"
         screen.say(f"  {what:<46}{score['mean']:>9.1f} ± {score['sd']:<6.1f}{score['se']:>18.1f}")
     controller = scores["controller"]
-    dream, place = controller["dream"], "in the dream" if controller["selected_by"] == "dream" else (
+    chosen = "in the dream" if controller["selected_by"] == "dream" else (
         f"in {controller['validation']['n']} validation episodes of the actual environment")  # fmt: skip
-    screen.say(f"  C is the mean of generation {controller['generation']}, chosen by its score {place}; "
-               f"in its dream it scores {dream['mean']:.1f} ± {dream['sd']:.1f} (n = {dream['n']})")  # fmt: skip
+    dream = controller["dream"]
+    screen.say(f"  C is the mean of generation {controller['generation']}, chosen by its score {chosen}"
+               + (f"; in its dream it scores {_spread(dream)} (n = {dream['n']})" if dream else ""))  # fmt: skip
     if evolutions:
         screen.say(f"  {'evolutions side by side':<24}{'in the dream':>22}{'actual':>20}{'standard error':>20}")
     for each in evolutions:
-        dream, actual = (f"{each[place]['mean']:.1f} ± {each[place]['sd']:<6.1f}" for place in ("dream", "actual"))
+        dream, actual = _spread(each["dream"]) if each["dream"] else "", _spread(each["actual"])
         what = f"τ {each['temperature']:g}, seed {each['seed']}"
         screen.say(f"    {what:<22}{dream:>22}{actual:>20}{each['actual']['se']:>20.1f}")
     screen.say(f"scores: {context.run.path / scoring.SCORES}   figures and film: {context.run.figures}")
+
+
+def _spread(score: dict[str, Any]) -> str:
+    return f"{score['mean']:.1f} ± {score['sd']:<6.1f}"

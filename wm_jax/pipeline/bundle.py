@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from wm_jax.data.files import read_json
 from wm_jax.data.latents import build
-from wm_jax.data.weights import check_like, load_weights, save_weights
+from wm_jax.data.weights import check_like, halved, load_weights, save_weights
 from wm_jax.dream import DreamConfig
 from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment, from_dict, to_dict
@@ -22,7 +24,7 @@ from wm_jax.pipeline.evolving import load_agent, load_controller
 from wm_jax.pipeline.progress import Interrupt, Screen
 from wm_jax.pipeline.training import load_round_latents
 from wm_jax.rollouts.agent import Agent, AgentParams
-from wm_jax.run import RunDir, read_json
+from wm_jax.run import RunDir
 from wm_jax.types import Latents
 
 FORMAT = "wm-jax bundle 1"
@@ -56,11 +58,12 @@ class Bundle:
         models = self.models
         return Agent(models.vision, models.memory, models.controller)
 
-    def save(self, path: Path) -> None:
-        """Write the bundle. Raises `UserError` where it would be larger than 32 MB."""
+    def save(self, path: Path, half: bool = False) -> None:
+        """Write the bundle, with `half` V and M as float16. Raises `UserError` where it would be larger than 32 MB, or
+        where a weight is too large for half precision."""
+        models = {"vision": self.params.vision, "memory": self.params.memory}
         tree = {
-            "vision": self.params.vision,
-            "memory": self.params.memory,
+            **(halved(path, models) if half else models),
             "controller": {"weights": self.weights},
             "starts": _starts_as_arrays(choose_starts(self.starts, self.experiment.dream, seed=0)),
         }
@@ -68,7 +71,7 @@ class Bundle:
         if size > LARGEST:
             raise UserError(f"{path} would have {size / 2**20:.1f} MiB, more than a bundle's {LARGEST / 2**20:.0f}: "
                             "models this large have to be kept as a run's folder")  # fmt: skip
-        save_weights(path, tree, {"format": FORMAT, "config": to_dict(self.experiment), **self.about})
+        save_weights(path, tree, {"format": FORMAT, "half": half, "config": to_dict(self.experiment), **self.about})
 
 
 def load(path: Path) -> Bundle:
@@ -76,8 +79,9 @@ def load(path: Path) -> Bundle:
     if path.is_dir():
         return _from_run(RunDir.open(path))
     tree, about = load_weights(path)
-    if about.get("format") != FORMAT:
-        raise UserError(f"{path} is no bundle: expected the format {FORMAT!r}, found {about.get('format')!r}; "
+    found = about.pop("format", None)
+    if found != FORMAT:
+        raise UserError(f"{path} is no bundle: expected the format {FORMAT!r}, found {found!r}; "
                         "make one by `wm-jax export RUN FILE.safetensors`")  # fmt: skip
     experiment = from_dict(about.pop("config", None), f"settings in {path}")
     models = Models(experiment)
@@ -85,14 +89,23 @@ def load(path: Path) -> Bundle:
         lambda key: {
             "vision": models.vision.init(key),
             "memory": models.memory.init(key),
-            "controller": {"weights": jax.numpy.zeros(models.controller.size)},
+            "controller": {"weights": jnp.zeros(models.controller.size)},
         },
         jax.random.key(0),
     )
     starts = _starts_from_arrays(tree.pop("starts", {}), path)
+    if about.pop("half", False):
+        like |= {model: jax.tree.map(_as_half, like[model]) for model in ("vision", "memory")}
     check_like(path, tree, like)
-    params = AgentParams(vision=jax.device_put(tree["vision"]), memory=jax.device_put(tree["memory"]))
+    vision, memory = (
+        jax.tree.map(partial(jnp.asarray, dtype=jnp.float32), tree[model]) for model in ("vision", "memory")
+    )
+    params = AgentParams(vision=vision, memory=memory)
     return Bundle(experiment, params, tree["controller"]["weights"], starts, about)
+
+
+def _as_half(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, jnp.float16)
 
 
 def _from_run(run: RunDir) -> Bundle:

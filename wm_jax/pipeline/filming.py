@@ -1,12 +1,15 @@
 """The film of a run: C in the actual environment, what V sees of it, and C in the dream that begins at the same moment."""
 
 import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wm_jax.data.files import read_json, replacing
 from wm_jax.data.latents import build
 from wm_jax.dream import Dream, trajectory
 from wm_jax.pipeline.context import Context
@@ -16,16 +19,44 @@ from wm_jax.pipeline.training import encode_frames, reconstruct
 from wm_jax.report import figures
 from wm_jax.rollouts.acting import Lanes, Played
 from wm_jax.rollouts.agent import Agent, AgentDriver, AgentParams
-from wm_jax.run import read_json
+from wm_jax.run import RECORD
 
 FRAMES = 300
 """Length of the film at most."""
+CURVES, BESIDE, RETURNS = "learning_curves.png", "dream_beside_actual.png", "returns.png"
+"""Files of the figures that are no films."""
 
 
 def draw_figures(context: Context, round_number: int) -> None:
-    """Every figure of a finished run; where evolutions ran at several temperatures, also the film of the coldest dream,
-    which is the first to be cheated."""
+    """Draw the figures of a finished run that are not there or older than its result; where evolutions ran at several
+    temperatures, also the film of the coldest dream, which is the first to be cheated."""
     folder = context.run.figures
+    result = (context.stage("evaluation", round_number).path / RECORD).stat().st_mtime
+    if _any_older((CURVES, BESIDE, RETURNS), folder, result):
+        _draw_charts(context, round_number)
+    deployed = load_controller(context, round_number)[1]["evolution"]
+    controllers, ends = load_controllers(context, round_number)
+    coldest = min(range(len(ends)), key=lambda number: ends[number]["temperature"])
+    films = {"film": deployed}
+    if ends[coldest]["temperature"] < ends[deployed]["temperature"]:
+        films["film_coldest"] = coldest
+    for name, number in films.items():
+        files = (f"{name}_strip.png", f"{name}.gif")
+        if _any_older(files, folder, result):
+            panels = make_film(context, round_number, controllers[number], ends[number]["temperature"])
+            with replacing(folder / files[0]) as strip, replacing(folder / files[1]) as film:
+                figures.strip(strip, panels)
+                figures.film(film, panels, context.models.task.frames_per_second)
+
+
+def _any_older(names: Sequence[str], folder: Path, moment: float) -> bool:
+    """Whether one of these files is not there or was last written before `moment`, in seconds of the file system."""
+    paths = [folder / name for name in names]
+    return not all(path.exists() and path.stat().st_mtime >= moment for path in paths)
+
+
+def _draw_charts(context: Context, round_number: int) -> None:
+    """The figures that are no films."""
     deployed = load_controller(context, round_number)[1]["evolution"]
     evaluations = [
         evaluation
@@ -33,20 +64,13 @@ def draw_figures(context: Context, round_number: int) -> None:
         if evaluation["evolution"] == deployed
     ]
     scores = read_json(context.run.path / "evaluation.json")
-    figures.learning_curves(folder / "learning_curves.png", list(context.run.metrics()))
     baselines = [scores[name] for name in context.experiment.evaluate.baselines]
     steps = {"dream": context.experiment.dream.horizon, "actual": context.models.task.max_steps}
-    figures.dream_beside_actual(folder / "dream_beside_actual.png", evaluations, baselines, steps)
-    figures.returns_histogram(folder / "returns.png", {k: v for k, v in scores.items() if k != EVOLUTIONS})
-    controllers, ends = load_controllers(context, round_number)
-    coldest = min(range(len(ends)), key=lambda number: ends[number]["temperature"])
-    films = {"film": deployed}
-    if ends[coldest]["temperature"] < ends[deployed]["temperature"]:
-        films["film_coldest"] = coldest
-    for name, number in films.items():
-        panels = make_film(context, round_number, controllers[number], ends[number]["temperature"])
-        figures.strip(folder / f"{name}_strip.png", panels)
-        figures.film(folder / f"{name}.gif", panels, context.models.task.frames_per_second)
+    paths = [context.run.figures / name for name in (CURVES, BESIDE, RETURNS)]
+    with replacing(paths[0]) as curves, replacing(paths[1]) as beside, replacing(paths[2]) as returns:
+        figures.learning_curves(curves, list(context.run.metrics()))
+        figures.dream_beside_actual(beside, evaluations, baselines, steps)
+        figures.returns_histogram(returns, {k: v for k, v in scores.items() if k != EVOLUTIONS})
 
 
 def make_film(context: Context, round_number: int, weights: np.ndarray, temperature: float) -> dict[str, np.ndarray]:
@@ -84,7 +108,10 @@ def _dream_from(
         length=np.array([begin + 1]),
         terminated=np.array([False]),
     )
-    config = dataclasses.replace(context.experiment.dream, start="anywhere", burn_in=begin, temperature=temperature)
+    # Nobody asks what it earns there, so that an M without a reward can be filmed.
+    config = dataclasses.replace(
+        context.experiment.dream, start="anywhere", burn_in=begin, temperature=temperature, reward="survival"
+    )
     dream = Dream(agent.memory, config)
     path = trajectory(
         dream, agent.controller, params.memory, one, jnp.asarray(weights), context.key("film", 0), steps=FRAMES

@@ -60,7 +60,10 @@ def _shapes(experiment: Experiment, models: Models) -> dict[str, list[int]]:
         "M's outputs": [memory.output_size],
         "C's inputs": [models.controller.layers[0][0]],
         "population": [evolve.population, models.controller.size],
-        "dreams of a generation": [evolve.population, evolve.rollouts],
+        f"{'dreams' if evolve.fitness == 'dream' else 'episodes'} of a generation": [
+            evolve.population,
+            evolve.rollouts,
+        ],
     }
 
 
@@ -110,7 +113,12 @@ def _work(experiment: Experiment, models: Models, frames: int, parameters: dict[
     image, step = _vision_flop(models), 2 * parameters["memory"]
     later = rounds.count - 1
     steps = memory.steps + later * rounds.memory_steps
-    generation = evolve.population * evolve.rollouts * experiment.dream.horizon * step
+    # In the actual environment every frame is encoded too, which is about half of what a frame takes through all of V.
+    longest, one = (
+        (experiment.dream.horizon, step) if evolve.fitness == "dream" else (models.task.max_steps, step + image // 2)
+    )
+    evaluation = evolve.evaluation_rollouts if evolve.fitness == "dream" else evolve.actual_episodes
+    generation = evolve.population * evolve.rollouts * longest * one
     return {
         "one frame through V": image,
         "one step of M (a dream step)": step,
@@ -121,7 +129,7 @@ def _work(experiment: Experiment, models: Models, frames: int, parameters: dict[
         "evolution at most": evolve.evolutions * rounds.count * (
             generation * evolve.generations
             + math.ceil(evolve.generations / evolve.evaluate_every)
-            * evolve.evaluation_rollouts * experiment.dream.horizon * step
+            * evaluation * longest * one
         ),
     }  # fmt: skip
 

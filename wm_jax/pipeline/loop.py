@@ -12,7 +12,7 @@ import numpy as np
 
 from wm_jax import parallel
 from wm_jax.errors import UserError
-from wm_jax.pipeline.progress import Interrupt, Screen, Stopped
+from wm_jax.pipeline.progress import Bar, Interrupt, Screen, Stopped
 from wm_jax.run import StageDir
 
 Metrics = dict[str, Any]
@@ -46,6 +46,8 @@ class Work:
     """The part of the state that must be finite to be worth saving."""
     remedy: str
     """What a user can do where the numbers are not finite."""
+    attach: Callable[[Bar], None] = lambda bar: None
+    """Given the bar, for work that shows how far it is within a step."""
 
 
 def run_loop(
@@ -61,6 +63,7 @@ def run_loop(
     advance = work.advance_from(done)
     saved, saved_at, pending = done, time.monotonic(), []
     with screen.bar(work.title, work.unit, work.steps * work.units, done * work.units) as bar:
+        work.attach(bar)
         while done < work.steps:
             state, metrics = advance(state)
             pending.append(metrics)

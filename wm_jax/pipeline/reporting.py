@@ -8,25 +8,27 @@ from typing import Any
 import jax
 import numpy as np
 
-from wm_jax.data.files import write_atomically
+from wm_jax.data.files import read_json, write_atomically, write_json
 from wm_jax.data.weights import load_weights
 from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment, from_dict
 from wm_jax.pipeline.evolving import EVALUATIONS
 from wm_jax.pipeline.scoring import EVOLUTIONS, SCORES
-from wm_jax.pipeline.stages import WINGS, plan
-from wm_jax.pipeline.training import WEIGHTS
-from wm_jax.report import contents, page
+from wm_jax.pipeline.stages import WINGS, Step, plan
+from wm_jax.pipeline.training import RECONSTRUCTIONS, WEIGHTS
+from wm_jax.report import contents, measured, page
 from wm_jax.report.facts import MetricsLine, RunFacts, StageFacts
-from wm_jax.run import RunDir, read_json
+from wm_jax.run import RunDir, StageDir
 
 MODELS = {"V": "vision", "M": "memory", "C": "controller"}
 REMEDY = "do the stage that writes it again with --stages NAME --redo"
 SUMMARY = ("mean", "sd", "se", "n")
+ORIGIN = ("seeds", "device", "versions")
 
 
 def report(paths: Sequence[Path], folder: Path | None) -> list[Path]:
-    """Write the report of the runs in `paths` as HTML and Markdown and return the two files' paths.
+    """Write the report of the runs in `paths` as HTML and Markdown, and the scores that they have measured as JSON. Returns
+    the three files' paths.
 
     One run's goes to RUN/report unless a folder is given. Raises `UserError` where a path is no run with a finished
     stage, where a file of it is damaged, or where several runs have no folder to be reported in.
@@ -38,20 +40,22 @@ def report(paths: Sequence[Path], folder: Path | None) -> list[Path]:
     folder = folder or paths[0] / "report"
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder} is a file; give a folder")
-    built = contents.page([read(path, label) for path, label in zip(paths, _labels(paths), strict=True)])
+    runs = [read(path, label) for path, label in zip(paths, _labels(paths), strict=True)]
+    built = contents.page(runs)
     for picture in built.pictures:
         write_atomically(folder / page.PICTURES / picture.name, picture.data)
     written = [folder / "report.html", folder / "report.md"]
     for path, text in zip(written, (page.html(built), page.markdown(built)), strict=True):
         write_atomically(path, text.encode())
-    return written
+    write_json(folder / "scores.json", measured.entries(runs))
+    return [*written, folder / "scores.json"]
 
 
 def read(path: Path, label: str) -> RunFacts:
     """Everything a report says of the run in `path`. Raises `UserError` where it is no run with a finished stage."""
     run = RunDir.open(path)
     experiment = from_dict(read_json(path / "config.json"), str(path / "config.json"))
-    stages = tuple(StageFacts(step.stage, step.round_number, step.folder(run).record) for step in plan(experiment))
+    stages = tuple(_stage(step, step.folder(run)) for step in plan(experiment))
     _require_finished_stage(path, stages)
     metrics, damaged = _metrics(run)
     scores = _scores(run, stages[-1])
@@ -59,8 +63,12 @@ def read(path: Path, label: str) -> RunFacts:
         label=label, folder=str(path), experiment=experiment, stages=stages, parameters=_parameters(run, experiment),
         metrics=metrics, damaged_lines=damaged, evaluations=_evaluations(run, stages),
         evolutions=tuple(scores.pop(EVOLUTIONS, ())), scores=scores,
-        reconstructions=_reconstructions(run, experiment, metrics), film_strip=_film_strip(run, stages[-1]),
+        reconstructions=_reconstructions(run, experiment, metrics), film_strips=_film_strips(run, stages[-1]),
     )  # fmt: skip
+
+
+def _stage(step: Step, folder: StageDir) -> StageFacts:
+    return StageFacts(step.stage, step.round_number, folder.record, taken_over=folder.origin is not None)
 
 
 def _labels(paths: Sequence[Path]) -> list[str]:
@@ -108,7 +116,7 @@ def _evaluations(run: RunDir, stages: Sequence[StageFacts]) -> dict[int, list[di
             path = _folder(run, stage) / EVALUATIONS
             evaluations = read_json(path)
             for evaluation in evaluations if isinstance(evaluations, list) else [evaluations]:
-                _require_summary(path, evaluation.get("dream") if isinstance(evaluation, dict) else evaluation)
+                _require_played(path, evaluation)
             deployed = stage.summary.get("evolution")
             found[stage.round_number] = [e for e in evaluations if e.get("evolution") == deployed]
     return found
@@ -125,12 +133,19 @@ def _scores(run: RunDir, stage: StageFacts) -> dict[str, Any]:
     for name, score in scores.items():
         if name == EVOLUTIONS:
             for evolution in score:
-                _require_summary(path, evolution.get("dream"))
-                _require_summary(path, evolution.get("actual"))
+                _require_played(path, evolution)
+                _require_summary(path, evolution.get("actual"), ORIGIN)
         else:
-            _require_summary(path, score, ("returns", "seeds", "device"))
+            _require_summary(path, score, ("returns", *ORIGIN))
     _require_summary(path, scores["controller"], ("selected_by", "generation", "dream", "validation"))
     return scores
+
+
+def _require_played(path: Path, entry: Any) -> None:
+    """Raise `UserError` unless this tells a mean's score in the dream, or in the actual environment where it was evolved
+    there."""
+    known = entry if isinstance(entry, dict) else {}
+    _require_summary(path, known.get("dream") or known.get("actual") or entry)
 
 
 def _require_summary(path: Path, summary: Any, also: tuple[str, ...] = ()) -> None:
@@ -162,13 +177,13 @@ def _reconstructions(run: RunDir, experiment: Experiment, metrics: Sequence[Metr
             line["step"] for line in metrics
             if line["stage"] == f"vision/round-{number}" and "held_out_reconstruction" in line
         ]  # fmt: skip
-        path = run.figures / f"reconstructions-round{number}-step{max(steps, default=0):07d}.png"
+        path = run.figures / RECONSTRUCTIONS.format(round=number, step=f"{max(steps, default=0):07d}")
         if path.is_file():
             found[number] = path.read_bytes()
     return found
 
 
-def _film_strip(run: RunDir, stage: StageFacts) -> bytes | None:
-    """The film strip that was drawn when the run was finished."""
-    path = run.figures / "film_strip.png"
-    return path.read_bytes() if stage.finished and path.is_file() else None
+def _film_strips(run: RunDir, stage: StageFacts) -> dict[str, bytes]:
+    """The film strips that were drawn when the run was finished."""
+    paths = {name: run.figures / f"{name}_strip.png" for name in contents.FILMS}
+    return {name: path.read_bytes() for name, path in paths.items() if stage.finished and path.is_file()}

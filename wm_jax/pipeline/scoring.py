@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from wm_jax import parallel
+from wm_jax.data.files import read_json, write_json
 from wm_jax.errors import require_range
 from wm_jax.pipeline import machine
 from wm_jax.pipeline.bundle import Bundle
@@ -16,7 +17,7 @@ from wm_jax.rollouts import evaluate as scores
 from wm_jax.rollouts.acting import Driver, Lanes, ScriptedDriver
 from wm_jax.rollouts.agent import Agent, AgentDriver, AgentParams
 from wm_jax.rollouts.config import require_fresh
-from wm_jax.run import StageDir, read_json, write_json
+from wm_jax.run import StageDir
 
 SCORES = "evaluation.json"
 EVOLUTIONS = "evolutions"

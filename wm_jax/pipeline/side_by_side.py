@@ -1,4 +1,4 @@
-"""Evolutions side by side: every temperature with every seed, as one compiled program."""
+"""Evolutions side by side: every temperature with every seed, in the dream as one compiled program."""
 
 import math
 from dataclasses import dataclass
@@ -8,14 +8,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from wm_jax import parallel
 from wm_jax.controller import Evolution
 from wm_jax.dream import DreamFitness, population_returns
 from wm_jax.dream.rollout import STEPS_BETWEEN_LOOKS
 from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment
-from wm_jax.pipeline.context import Models
+from wm_jax.pipeline import machine
+from wm_jax.pipeline.context import Context, Models
 from wm_jax.types import Array, Key, Latents, Params, Weights
 
+GENERATIONS_IN_CALL = 5
+"""At most this many generations run between two moments at which the loop can log, save or stop."""
 FLOAT = 4
 """Bytes of a float32."""
 SHARE_OF_MEMORY = 0.6
@@ -87,6 +91,64 @@ def returns_of(
         ).returns[0]  # fmt: skip
 
     return jax.vmap(one)(controllers, temperatures, keys)
+
+
+class Dreams:
+    """Generations in M's dream, some in one compiled call, with the evolutions that do not fit in memory in turn."""
+
+    def __init__(self, context: Context, round_number: int, evolution: Evolution, params: Params, latents: Latents):
+        config, models = context.experiment.evolve, context.models
+        models.dream.check(latents)
+        self.evolution, self.rollouts = evolution, config.evaluation_rollouts
+        self.in_call = math.gcd(config.generations, config.evaluate_every, GENERATIONS_IN_CALL)
+        self.fitness = DreamFitness(models.dream, models.controller, config.rollouts, context.mesh)
+        found = variants(context.experiment)
+        self.params, self.latents, self.temperatures, self.keys, self.evaluation_keys = parallel.replicate(
+            context.mesh,
+            (
+                *(params, latents, jnp.array([variant.temperature for variant in found])),
+                *(keys(context.key(name, round_number), found) for name in ("generations", "evaluation of means")),
+            ),
+        )
+        self.groups = _groups(context, len(found))
+
+    def __call__(self, searches: Any, first: int) -> tuple[Any, dict[str, Array]]:
+        """Generations `first` to `first + in_call - 1`: the searches [E, ...], which are used up, and metrics
+        [E, in_call]."""
+        evolved = [
+            generations(
+                self.evolution, self.fitness, jax.tree.map(lambda array, group=group: array[group], searches), first,
+                self.params, self.latents, self.temperatures[group], self.keys[group], self.in_call,
+            )
+            for group in self.groups
+        ]  # fmt: skip
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts), *evolved)
+
+    def returns(self, means: Weights, generation: int) -> Array:
+        """[E, rollouts]: what the means [E, D] of a generation score."""
+        found = [
+            returns_of(
+                self.fitness, self.params, self.latents, means[group], self.temperatures[group],
+                self.evaluation_keys[group], generation, self.rollouts,
+            )
+            for group in self.groups
+        ]  # fmt: skip
+        return jnp.concatenate(found)
+
+
+def _groups(context: Context, count: int) -> list[slice]:
+    """The evolutions that fit in memory at a time; says so where there are many."""
+    rest = bytes_at_rest(context.models)
+    work = bytes_at_work(context.experiment, context.models, context.mesh.size)
+    memory = parallel.on_main(machine.memory)
+    found = groups(count, rest, work, memory)
+    if count > 1:
+        size = found[0].stop
+        context.screen.say(
+            f"  {count} evolutions, {size} side by side, in about {(count * rest + size * work) / 2**20:,.0f} MiB of a "
+            f"device's {memory / 2**20:,.0f}" + (f", {len(found)} such groups in turn" if len(found) > 1 else "")
+        )
+    return found
 
 
 def bytes_at_rest(models: Models) -> int:

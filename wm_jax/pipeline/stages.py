@@ -70,6 +70,13 @@ def plan(experiment: Experiment) -> list[Step]:
     return [*steps, Step(STAGES[-1], rounds[-1])]
 
 
+def changes(experiment: Experiment, step: Step, record: dict[str, Any]) -> str:
+    """The settings that a stage's record and the experiment do not share, in words; empty where there are none."""
+    before, now = record["settings"], step.settings(experiment)
+    differing = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
+    return "; ".join(f"{name} was {before.get(name)!r}, now {now.get(name)!r}" for name in differing)
+
+
 def stale(experiment: Experiment, run: RunDir) -> list[tuple[Step, str]]:
     """The stages that were begun with other settings than these, or on results that are gone, each with the reason."""
     found: list[tuple[Step, str]] = []
@@ -79,14 +86,9 @@ def stale(experiment: Experiment, run: RunDir) -> list[tuple[Step, str]]:
         if record is None:
             unfinished = unfinished or step
             continue
-        before, now = record["settings"], step.settings(experiment)
-        changes = [
-            f"{name} was {before.get(name)!r}, now {now.get(name)!r}"
-            for name in sorted(before.keys() | now.keys())
-            if before.get(name) != now.get(name)
-        ]
-        if changes:
-            found.append((step, "; ".join(changes)))
+        changed = changes(experiment, step, record)
+        if changed:
+            found.append((step, changed))
         elif found:
             found.append((step, f"depends on {found[0][0]}"))
         elif unfinished:

@@ -27,6 +27,8 @@ WEIGHTS = "weights.safetensors"
 LATENTS = "latents.safetensors"
 PART = "{:06d}.safetensors"
 """A part of them, by the number of its first episode."""
+RECONSTRUCTIONS = "reconstructions-round{round}-step{step}.png"
+"""Held-out frames above what V makes of them, among the run's figures."""
 EPISODES_IN_PART = 16
 """Episodes encoded between two moments at which a kill loses nothing."""
 FRAMES_IN_BATCH = 256
@@ -87,7 +89,7 @@ def train_vision(context: Context, round_number: int, stage: StageDir) -> dict[s
         metrics = vision_wing.evaluate(model, params, frames, context.key("vision report", 0))
         pictures = frames[_spread(len(frames), PICTURES)]
         pictures = pictures[:, 1] if pairs else pictures
-        name = f"reconstructions-round{round_number}-step{done:07d}.png"
+        name = RECONSTRUCTIONS.format(round=round_number, step=f"{done:07d}")
         figures.reconstructions(context.run.figures / name, pictures, reconstruct(model, params, pictures))
         return {f"held_out_{name}": value for name, value in metrics.items()}
 

@@ -25,7 +25,7 @@ CURVES = (
         "squared error per image",
     ),
     ("memory", "held_out_nll", "o-", "M: held-out negative log likelihood", "step", "nats per latent dimension"),
-    ("controller", "mean", "-", "C: mean return of the population in the dream", "generation", "return"),
+    ("controller", "mean", "-", "C: mean return of the population, where it was evolved", "generation", "return"),
     ("controller", "mean_dream", "o-", "C: the evaluated means in the dream", "generation", "return"),
     ("controller", "mean_actual", "o-", "C: the evaluated means, validation seeds", "generation", "return"),
 )

@@ -10,6 +10,12 @@ from wm_jax.report.words import NOTHING, duration, value
 
 NOT_TOLD = ("seconds", "held_out_")
 """Entries of a stage's summary, by how they begin, that stand elsewhere in the report."""
+FILMS = {
+    "film": "The actual environment, what V sees of it, and the dream that begins at the same moment, evenly spread over "
+    "the film ({}). What ends before the others stands still from there on, dimmed.",
+    "film_coldest": "The same at the coldest of the temperatures, where the dream is cheated first ({}).",
+}
+"""What is said of each film that a run may have; {} is where it is."""
 
 
 def page(runs: Sequence[RunFacts]) -> Page:
@@ -25,7 +31,7 @@ def page(runs: Sequence[RunFacts]) -> Page:
 def sections(run: RunFacts, name: str) -> tuple[Section, ...]:
     """All that is said of one run; `name` begins its pictures' names."""
     found = [scores.section(run, name)]
-    if run.evolutions:
+    if run.evolutions and run.place == "dream":
         found.append(temperatures.section(run, name))
     found += [learning.controller(run, name), learning.models(run, name), _seen(run, name), _made(run)]
     return tuple(section for section in found if section.tables or section.pictures)
@@ -34,12 +40,9 @@ def sections(run: RunFacts, name: str) -> tuple[Section, ...]:
 def _seen(run: RunFacts, name: str) -> Section:
     """What V sees, and what M dreams."""
     pictures = []
-    if run.film_strip is not None:
-        caption = (
-            "The actual environment, what V sees of it, and the dream that begins at the same moment, evenly spread over "
-            f"the film; the film itself is {run.folder}/figures/film.gif."
-        )
-        pictures.append(Picture(f"{name}-strip.png", caption, run.film_strip, wide=True))
+    for film, data in run.film_strips.items():
+        place = f"{run.folder}/figures/{film}.gif"
+        pictures.append(Picture(f"{name}-{film}-strip.png", FILMS[film].format(place), data, wide=True))
     for number, data in run.reconstructions.items():
         caption = f"Round {number}: held-out frames above what V makes of them."
         pictures.append(Picture(f"{name}-reconstructions-{number}.png", caption, data, wide=True))
@@ -53,6 +56,8 @@ def _made(run: RunFacts) -> Section:
     if not commands:
         told.append("The command was not recorded; the settings below are complete.")
     notes = ("A stage that was stopped and went on is timed from where it last went on.",)
+    if any(stage.taken_over for stage in run.stages):
+        notes += ("A stage that was taken over was done, and timed, in another run.",)
     return Section("How it was made", tuple(told), notes, tuple(commands),
                    (_sizes(run), _stages(run), _versions(run), _settings(run)))  # fmt: skip
 
@@ -77,7 +82,8 @@ def _sizes(run: RunFacts) -> Table:
         ("C reads", f"{config.controller.features}, hidden layer {config.controller.hidden_size or NOTHING}"),
         (
             "a generation",
-            f"{evolve.population} candidates × {evolve.rollouts} dreams of at most {config.dream.horizon} steps",
+            f"{evolve.population} candidates × {evolve.rollouts} "
+            + (f"dreams of at most {config.dream.horizon} steps" if run.place == "dream" else "actual episodes"),
         ),
         ("generations", f"{evolve.generations:,}, the mean evaluated every {evolve.evaluate_every}"),
     )
@@ -90,7 +96,8 @@ def _stages(run: RunFacts) -> Table:
 
 
 def _stage_row(stage: StageFacts) -> Row:
-    state = "finished" if stage.finished else NOTHING if stage.record is None else "begun"
+    done = "taken over" if stage.taken_over else "finished"
+    state = done if stage.finished else NOTHING if stage.record is None else "begun"
     told = ", ".join(
         f"{name.replace('_', ' ')} {value(entry)}"
         for name, entry in stage.summary.items()

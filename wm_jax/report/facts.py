@@ -20,6 +20,8 @@ class StageFacts:
     round_number: int
     record: dict[str, Any] | None
     """Its stage.json, or None before it began."""
+    taken_over: bool = False
+    """Whether another run did it."""
 
     @property
     def finished(self) -> bool:
@@ -59,8 +61,8 @@ class RunFacts:
     """[{"temperature", "seed", "dream", "actual"}]: the scores of each where several ran side by side."""
     reconstructions: dict[int, bytes]
     """By round: PNG of held-out frames above what V makes of them, after its last report."""
-    film_strip: bytes | None
-    """PNG: the actual environment, what V sees of it, and the dream that begins at the same moment."""
+    film_strips: dict[str, bytes]
+    """By the film's name: PNG of the actual environment, what V sees of it, and the dream that begins there."""
 
     @property
     def finished(self) -> bool:
@@ -80,6 +82,11 @@ class RunFacts:
     def stage(self, name: str, round_number: int) -> StageFacts:
         """The stage of that name in a round."""
         return next(s for s in self.stages if (s.stage, s.round_number) == (name, round_number))
+
+    @property
+    def place(self) -> str:
+        """Where C was evolved, as evaluations and colours name it: dream or actual."""
+        return self.experiment.evolve.fitness
 
     @property
     def side_by_side(self) -> int:

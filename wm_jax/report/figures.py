@@ -21,7 +21,7 @@ def reconstructions(path: Path, frames: np.ndarray, decoded: Any) -> None:
     """Frames [n, 64, 64, 3] uint8 above what V makes of them (float, in [0, 1])."""
     pixels = np.round(np.asarray(decoded) * 255).astype(np.uint8)
     rows = [np.concatenate(list(row), axis=1) for row in (frames, pixels)]
-    _enlarged(np.concatenate(rows), 3).save(path)
+    _enlarged(np.concatenate(rows), 3).save(path, "png")
 
 
 def strip(path: Path, rows: dict[str, np.ndarray], columns: int = 12) -> None:
@@ -29,7 +29,7 @@ def strip(path: Path, rows: dict[str, np.ndarray], columns: int = 12) -> None:
     length = min(len(film) for film in rows.values())
     chosen = np.linspace(0, length - 1, min(columns, length)).astype(int)
     images = [_labelled(_enlarged(np.concatenate(list(film[chosen]), axis=1), 2), name) for name, film in rows.items()]
-    _stacked(images).save(path)
+    _stacked(images).save(path, "png")
 
 
 def film(path: Path, panels: dict[str, np.ndarray], frames_per_second: int, every: int = 2) -> None:
@@ -41,15 +41,16 @@ def film(path: Path, panels: dict[str, np.ndarray], frames_per_second: int, ever
     ]
     palette = [image.quantize(96) for image in images]
     duration = round(1000 * every / frames_per_second)
-    palette[0].save(path, save_all=True, append_images=palette[1:], duration=duration, loop=0, optimize=True)
+    palette[0].save(path, "gif", save_all=True, append_images=palette[1:], duration=duration, loop=0, optimize=True)
 
 
 def learning_curves(path: Path, metrics: Sequence[dict[str, Any]]) -> None:
-    """Loss of V and M, with the held-out values, and the population's returns in the dream, over all rounds."""
+    """Loss of V and M, with the held-out values, and the population's returns where it was evolved, over all
+    rounds."""
     figure, axes = plt.subplots(1, 3, figsize=(15, 4))
     _curve(axes[0], metrics, "vision/", ("reconstruction", "kl"), "V: loss over steps")
     _curve(axes[1], metrics, "memory/", ("nll",), "M: negative log likelihood per dimension")
-    _curve(axes[2], metrics, "controller/", ("best", "mean", "worst"), "C: population's return in the dream")
+    _curve(axes[2], metrics, "controller/", ("best", "mean", "worst"), "C: population's return")
     save(figure, path)
 
 
@@ -61,9 +62,11 @@ def dream_beside_actual(
     lasts at most."""
     figure, axis = plt.subplots(figsize=(7, 4))
     generations = [evaluation["generation"] for evaluation in evaluations]
-    for place in ("dream", "actual"):
+    places = []
+    for place, name in (("dream", "its dream"), ("actual", "the actual environment")):
         values = [evaluation[place] for evaluation in evaluations]
         if all(value is not None for value in values):
+            places.append(name)
             means = [value["mean"] for value in values]
             errors = [value["se"] for value in values]
             label = f"{place}, at most {steps[place]} steps (n = {values[0]['n']})"
@@ -71,7 +74,7 @@ def dream_beside_actual(
     for baseline, style in zip(baselines, cycle(["--", ":", "-."]), strict=False):
         label = f"{baseline['policy']} policy, actual (n = {baseline['n']})"
         axis.axhline(baseline["mean"], linestyle=style, color=COLOURS["baseline"], label=label)
-    axis.set(xlabel="generation", ylabel="return", title="The mean's score in its dream and in the actual environment")
+    axis.set(xlabel="generation", ylabel="return", title=f"The mean's score in {' and in '.join(places)}")
     axis.legend()
     save(figure, path)
 

@@ -7,7 +7,7 @@ from wm_jax.report.facts import RunFacts
 from wm_jax.report.figures import COLOURS
 from wm_jax.report.page import Picture, Row, Section, Table
 from wm_jax.report.scores import CONTROLLER
-from wm_jax.report.words import number, scored, value
+from wm_jax.report.words import PLACES, number, scored, value
 
 ROUNDS = " Grey lines end a round."
 
@@ -17,18 +17,21 @@ def controller(run: RunFacts, name: str) -> Section:
     charts = (
         (
             _population(run, name),
-            "The population's returns in the dream, and the evaluated means with one standard error.",
+            f"The population's returns in {PLACES[run.place]}, and the evaluated means with one standard error.",
         ),
         (
             _means(run, name),
-            "Where the dream's score rises and the actual one falls, C has learned to cheat its dream.",
+            "Where the dream's score rises and the actual one falls, C has learned to cheat its dream."
+            if run.place == "dream"
+            else "Validation beside the score on fresh episodes.",
         ),
         (
             _curves(run, f"{name}-sigma", "controller", ("sigma",), "CMA-ES: step size σ", "generation"),
             "The search's step size.",
         ),
     )
-    return Section("C: evolution in the dream", _which(run), tables=_evaluated(run), pictures=_drawn(run, charts))
+    title = f"C: evolution in {PLACES[run.place]}"
+    return Section(title, _which(run), tables=_evaluated(run), pictures=_drawn(run, charts))
 
 
 def _which(run: RunFacts) -> tuple[str, ...]:
@@ -80,14 +83,14 @@ def _curves(
 
 
 def _population(run: RunFacts, name: str) -> Chart:
-    """Worst to best of the population, its mean, and the evaluated means, all in the dream."""
+    """Worst to best of the population, its mean, and the evaluated means, all where C was evolved."""
     steps, mean = run.series("controller", "mean")
     worst, best = run.series("controller", "worst")[1], run.series("controller", "best")[1]
     lines = [Line("mean of the population", steps, mean, colour=COLOURS["population"])] if steps else []
     bands = (Band("worst to best", steps, worst, best, COLOURS["population"]),) if steps else ()
-    lines += evaluated_lines(run, ("dream",))
+    lines += evaluated_lines(run, (run.place,))
     boundaries = tuple(run.starts("controller")[1:])
-    return Chart(f"{name}-population", "C: returns in the dream", "generation", "return", tuple(lines), bands,
+    return Chart(f"{name}-population", f"C: returns in {PLACES[run.place]}", "generation", "return", tuple(lines), bands,
                  boundaries=boundaries)  # fmt: skip
 
 
@@ -102,8 +105,8 @@ def _means(run: RunFacts, name: str) -> Chart:
         lines.append(Line(label, [generation], [score["mean"]], "*", "black", [score["se"]]))
         levels = tuple((f"{n} policy (n = {s['n']})", s["mean"]) for n, s in run.scores.items() if n != CONTROLLER)
     boundaries = tuple(run.starts("controller")[1:])
-    return Chart(f"{name}-means", "C: the mean's score, dream and actual", "generation", "return", tuple(lines),
-                 levels=levels, boundaries=boundaries)  # fmt: skip
+    title = "C: the mean's score" + (", dream and actual" if run.place == "dream" else "")
+    return Chart(f"{name}-means", title, "generation", "return", tuple(lines), levels=levels, boundaries=boundaries)
 
 
 def evaluated_lines(run: RunFacts, places: tuple[str, ...]) -> list[Line]:

@@ -6,7 +6,7 @@ from typing import Any
 from wm_jax.report import figures, published
 from wm_jax.report.facts import RunFacts, Summary
 from wm_jax.report.page import Picture, Row, Section, Table
-from wm_jax.report.words import NOTHING, number, scored, spread
+from wm_jax.report.words import NOTHING, PLACES, number, scored, spread
 
 CONTROLLER = "controller"
 """C's name among the scored policies."""
@@ -22,8 +22,8 @@ def headline(run: RunFacts) -> str:
     score = run.scores[CONTROLLER]
     told = (
         f"{run.label}: {spread(score['mean'], score['sd'])} in the actual environment (standard error "
-        f"{number(score['se'])}, n = {score['n']:,} fresh episodes), {scored(score['dream'])} in its dream."
-    )
+        f"{number(score['se'])}, n = {score['n']:,} fresh episodes)"
+    ) + (f", {scored(score['dream'])} in its dream." if score["dream"] else ".")
     return f"{told} {_against_blind(run)}".strip()
 
 
@@ -51,7 +51,7 @@ def notes(run: RunFacts) -> tuple[str, ...]:
             f"{run.damaged_lines} damaged line(s) of metrics.jsonl were passed over: points of the curves are missing."
         )
     if run.scores:
-        found += _notes_on_selection(run)
+        found += notes_on_selection(run)
         few = sorted({score["n"] for score in run.scores.values() if score["n"] < USUAL_EPISODES})
         if few:
             counted = " and ".join(map(str, few))
@@ -65,7 +65,8 @@ def notes(run: RunFacts) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _notes_on_selection(run: RunFacts) -> list[str]:
+def notes_on_selection(run: RunFacts) -> list[str]:
+    """What has to be said of how a scored run's C was chosen."""
     score = run.scores[CONTROLLER]
     found = []
     if score["selected_by"] == "actual":
@@ -84,10 +85,9 @@ def _notes_on_selection(run: RunFacts) -> list[str]:
 
 
 def _about(run: RunFacts) -> str:
-    told = (
-        "Return of an episode, mean ± standard deviation over n episodes; se is the standard error of the mean. "
-        f"A dream lasts at most {run.experiment.dream.horizon} steps (τ {_temperature(run):g})."
-    )
+    told = "Return of an episode, mean ± standard deviation over n episodes; se is the standard error of the mean."
+    if run.place == "dream":
+        told += f" A dream lasts at most {run.experiment.dream.horizon} steps (τ {_temperature(run):g})."
     if not run.scores:
         return told
     score = run.scores[CONTROLLER]
@@ -108,7 +108,7 @@ def _table(run: RunFacts) -> Table:
     rows = []
     if run.scores:
         names = [CONTROLLER, *(name for name in run.scores if name != CONTROLLER)]
-        rows += [Row(("This run",), "group"), *(_own_row(name, run.scores[name]) for name in names)]
+        rows += [Row(("This run",), "group"), *(_own_row(run, name, run.scores[name]) for name in names)]
     for title, scores in (("Without eyes", published.BLIND), ("Published", published.PUBLISHED)):
         if task in scores:
             rows += [Row((title,), "group"), *map(_published_row, scores[task])]
@@ -116,11 +116,15 @@ def _table(run: RunFacts) -> Table:
     return Table("", columns, tuple(rows), "lrrrrl")
 
 
-def _own_row(name: str, score: Summary) -> Row:
+def named(run: RunFacts, name: str) -> str:
+    """A scored policy of the run, in words."""
+    return f"C, evolved in {PLACES[run.place]}" if name == CONTROLLER else f"{name} policy"
+
+
+def _own_row(run: RunFacts, name: str, score: Summary) -> Row:
     dream = scored(score["dream"]) if name == CONTROLLER else NOTHING
-    what = "C, evolved in the dream" if name == CONTROLLER else f"{name} policy"
     actual = (spread(score["mean"], score["sd"]), number(score["se"]), f"{score['n']:,}")
-    return Row((what, *actual, dream, "this run, fresh seeds"), "own" if name == CONTROLLER else "plain")
+    return Row((named(run, name), *actual, dream, "this run, fresh seeds"), "own" if name == CONTROLLER else "plain")
 
 
 def _published_row(score: published.Score) -> Row:

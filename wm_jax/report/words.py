@@ -16,6 +16,10 @@ def spread(mean: float, sd: float | None, decimals: int = 1) -> str:
     return number(mean, decimals) + ("" if sd is None else f" ± {number(sd, decimals)}")
 
 
+PLACES = {"dream": "the dream", "actual": "the actual environment"}
+"""Where C can be evolved."""
+
+
 def scored(summary: dict[str, Any] | None) -> str:
     """A score with its number of episodes."""
     return NOTHING if summary is None else f"{spread(summary['mean'], summary['sd'])} (n = {summary['n']:,})"

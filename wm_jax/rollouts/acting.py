@@ -1,6 +1,9 @@
-"""Episodes in the actual environment, many lanes in lockstep, driven by anything that maps frames to actions."""
+"""Episodes in the actual environment, many lanes side by side, driven by anything that maps frames to actions.
 
-from collections.abc import Callable, Sequence
+Lanes form groups that take turns: while the environments of one step, the actions of another are computed.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -8,22 +11,21 @@ import numpy as np
 
 from wm_jax.errors import UserError
 from wm_jax.rollouts.lanes import LaneEnvs, WorkerDied
-from wm_jax.tasks import ScriptedPolicy
+from wm_jax.rollouts.pools import PoolEnvs
+from wm_jax.tasks import ScriptedPolicy, load_task
 from wm_jax.tasks.task import Act
 
 ATTEMPTS = 3
 """Times a block of episodes is begun again after a worker died, before giving up."""
+GROUPS = 2
+"""Groups that take turns: with two, environments and device are both at work all the time if either can be."""
 
 
 Tick = Callable[[int], None]
 
 
-class Driver(Protocol):
-    """What acts: `rollouts.agent.AgentDriver`, or `ScriptedDriver` without eyes."""
-
-    def open(self, lanes: int) -> None:
-        """Make room for `lanes` lanes."""
-        ...
+class Crew(Protocol):
+    """What drives one group of lanes."""
 
     def begin(self, episodes: dict[int, tuple[int, int]]) -> None:
         """Begin lane → (environment seed, row of the controller)."""
@@ -34,15 +36,64 @@ class Driver(Protocol):
         ...
 
 
+class Driver(Protocol):
+    """What acts: `rollouts.agent.AgentDriver`, or `ScriptedDriver` without eyes."""
+
+    def open(self, lanes: int) -> Crew:
+        """A crew for a group of `lanes` lanes."""
+        ...
+
+
+class Group(Protocol):
+    """Lanes whose environments work in the background: `LaneEnvs`, or `PoolEnvs` where a task's backend has pools."""
+
+    @property
+    def num_envs(self) -> int:
+        """B: lanes of the group."""
+        ...
+
+    def prepare(self, seeds: Sequence[int]) -> None:
+        """Get ready for episodes of these seeds, which will begin in this order."""
+        ...
+
+    def begin(self, seeds: Mapping[int, int]) -> None:
+        """Have lanes begin episodes, lane → seed, while the others stand still; `begun` waits for them."""
+        ...
+
+    def begun(self) -> np.ndarray:
+        """The frames [B, 64, 64, 3] of all lanes."""
+        ...
+
+    def act(self, actions: np.ndarray) -> None:
+        """Have all lanes take a step with their actions [B, A]; `acted` waits for them."""
+        ...
+
+    def acted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """(frames [B, 64, 64, 3], rewards [B], terminated [B], truncated [B]); a lane without an episode is terminated."""
+        ...
+
+    def close(self, *, terminate: bool) -> None:
+        """End what is at work; with `terminate` at once."""
+        ...
+
+
 class ScriptedDriver:
     """A task's scripted policy, drawn anew for every episode from the episode's seed."""
 
     def __init__(self, policy: ScriptedPolicy):
         self.policy = policy
 
-    def open(self, lanes: int) -> None:
-        """Make room for `lanes` lanes."""
-        self.acts: list[Act] = [self.policy(np.random.default_rng(0)) for _ in range(lanes)]
+    def open(self, lanes: int) -> "ScriptedCrew":
+        """A crew for a group of `lanes` lanes."""
+        return ScriptedCrew(self.policy, lanes)
+
+
+class ScriptedCrew:
+    """Drives one group of lanes with a scripted policy."""
+
+    def __init__(self, policy: ScriptedPolicy, lanes: int):
+        self.policy = policy
+        self.acts: list[Act] = [policy(np.random.default_rng(0)) for _ in range(lanes)]
         self.steps = [0] * lanes
 
     def begin(self, episodes: dict[int, tuple[int, int]]) -> None:
@@ -73,9 +124,21 @@ class Lanes:
     """Lanes that are opened at the first block of episodes and stay open over many; a worker that dies is named and all
     lanes are replaced."""
 
-    def __init__(self, task_name: str, count: int, warn: Callable[[str], None], max_steps: int | None = None):
-        self.task_name, self.count, self.warn, self.max_steps = task_name, count, warn, max_steps
-        self.environments: LaneEnvs | None = None
+    def __init__(
+        self,
+        task_name: str,
+        count: int,
+        warn: Callable[[str], None],
+        max_steps: int | None = None,
+        backend: str | None = None,
+    ):
+        """`count` lanes, one more where groups would differ in size; of the task's reference backend unless another is
+        named."""
+        self.task_name, self.warn, self.max_steps, self.backend = task_name, warn, max_steps, backend
+        self.size = -(-count // GROUPS)
+        """Lanes of a group: the last bits of what a controller does depend on how many are computed at once."""
+        self.count = self.size * min(count, GROUPS)
+        self.groups: list[Group] = []
 
     def __enter__(self) -> "Lanes":
         return self
@@ -91,14 +154,14 @@ class Lanes:
         tick: Tick = lambda finished: None,
     ) -> list[Played]:
         """Play episodes (environment seed, row of the controller), in order. The result depends on nothing but the driver,
-        the episodes and the number of lanes. `tick` is told after every step how many episodes are finished; what it
-        raises ends the play. Raises `UserError` where a worker does, or where workers die or fail again and again."""
+        the episodes and the number of lanes in a group. `tick` is told after every turn how many episodes are finished;
+        what it raises ends the play. Raises `UserError` where a worker does, or where workers die or fail again and again.
+        """
         message = ""
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                if self.environments is None:
-                    self.environments = LaneEnvs(self.task_name, self.count, self.max_steps)
-                return _lockstep(self.environments, driver, episodes, record, tick)
+                self._open()
+                return _in_turn(self.groups, driver, episodes, record, tick)
             except WorkerDied as death:
                 message = f"{death} while playing {self.task_name}"
                 self._close(broken=True)
@@ -109,38 +172,62 @@ class Lanes:
             "are given up; check memory and the environment's installation"
         )
 
+    def _open(self) -> None:
+        """Open the groups that are not."""
+        task = load_task(self.task_name)
+        make = task.pools.get(self.backend or "")
+        while len(self.groups) < self.count // self.size:
+            self.groups.append(
+                PoolEnvs(task, make, self.size, self.max_steps)
+                if make
+                else LaneEnvs(self.task_name, self.size, self.max_steps, self.backend)
+            )
+
     def _close(self, broken: bool) -> None:
-        if self.environments is not None:
-            self.environments.close(terminate=broken)
-            self.environments = None
+        while self.groups:
+            self.groups.pop().close(terminate=broken)
 
 
-def _lockstep(
-    environments: LaneEnvs, driver: Driver, episodes: Sequence[tuple[int, int]], record: bool, tick: Tick
+def _in_turn(
+    groups: Sequence[Group], driver: Driver, episodes: Sequence[tuple[int, int]], record: bool, tick: Tick
 ) -> list[Played]:
-    """All episodes: every lane takes the next one in line when its own is over."""
-    lanes = environments.num_envs
-    driver.open(lanes)
+    """All episodes, dealt out to the groups, which go on from turn to turn until each has played its share."""
     played = [Played(seed, row) for seed, row in episodes]
-    waiting = iter(played)
+    shares = [played[number :: len(groups)] for number in range(len(groups))]
+    plays = [_play(group, driver, share, record) for group, share in zip(groups, shares, strict=True)]
+    finished = [0] * len(groups)
+    while sum(finished) < len(played):
+        for number, play in enumerate(plays):
+            finished[number] = next(play, len(shares[number]))
+            tick(sum(finished))
+    return played
+
+
+def _play(group: Group, driver: Driver, episodes: Sequence[Played], record: bool) -> Iterator[int]:
+    """A group's share: every lane takes the next episode in line when its own is over. Yields, whenever its environments
+    are at work, how many are finished."""
+    lanes = group.num_envs
+    crew = driver.open(lanes)
+    group.prepare([episode.seed for episode in episodes])
+    waiting = iter(episodes)
     current: list[Played | None] = [None] * lanes
     over = np.ones(lanes, bool)
     finished = 0
-    frames = np.zeros(environments.observation_space.shape or (), np.uint8)
-    while True:
+    frames = np.zeros(0, np.uint8)
+    while finished < len(episodes):
         free = np.flatnonzero(over).tolist()
         begun = dict(zip(free, waiting, strict=False))
         for lane in free:
             current[lane] = begun.get(lane)
         if begun:
-            mask = np.isin(np.arange(lanes), list(begun))
-            seeds = [begun[lane].seed if lane in begun else None for lane in range(lanes)]
-            frames = environments.reset(seed=seeds, options={"reset_mask": mask})[0]
-            driver.begin({lane: (episode.seed, episode.row) for lane, episode in begun.items()})
-        if not any(current):
-            return played
-        actions = driver(frames)
-        following, rewards, terminated, truncated, _ = environments.step(actions)
+            group.begin({lane: episode.seed for lane, episode in begun.items()})
+            yield finished
+            frames = group.begun()
+            crew.begin({lane: (episode.seed, episode.row) for lane, episode in begun.items()})
+        actions = crew(frames)
+        group.act(actions)
+        yield finished
+        following, rewards, terminated, truncated = group.acted()
         for lane, episode in enumerate(current):
             if episode is not None:
                 episode.rewards.append(float(rewards[lane]))
@@ -150,5 +237,4 @@ def _lockstep(
                     episode.actions.append(actions[lane].copy())
         over = np.logical_or(terminated, truncated)
         finished += sum(episode is not None and ended for episode, ended in zip(current, over.tolist(), strict=True))
-        tick(finished)
         frames = following

@@ -117,20 +117,28 @@ class AgentDriver:
         self.agent, self.params, self.table = agent, params, weights
         self.action_noise, self.random_stretches, self.stretch_length = action_noise, random_stretches, stretch_length
 
-    def open(self, lanes: int) -> None:
-        """Make room for `lanes` lanes."""
-        self.state = initial_state(self.agent, lanes)
+    def open(self, lanes: int) -> "AgentCrew":
+        """A crew for a group of `lanes` lanes."""
+        return AgentCrew(self, lanes)
+
+
+class AgentCrew:
+    """V, M and C at the wheel of one group of lanes."""
+
+    def __init__(self, driver: AgentDriver, lanes: int):
+        self.driver = driver
+        self.state = initial_state(driver.agent, lanes)
         self.generators = [np.random.default_rng(0) for _ in range(lanes)]
         self.left = np.zeros(lanes, int)
-        self.held = np.zeros((lanes, self.agent.memory.action_size), np.float32)
+        self.held = np.zeros((lanes, driver.agent.memory.action_size), np.float32)
 
     def begin(self, episodes: dict[int, tuple[int, int]]) -> None:
         """Begin lane → (environment seed, row of the controller)."""
         lanes = np.zeros(len(self.generators), bool)
         seeds = np.zeros(len(lanes), np.uint32)
-        weights = np.zeros((len(lanes), self.table.shape[1]), np.float32)
+        weights = np.zeros((len(lanes), self.driver.table.shape[1]), np.float32)
         for lane, (seed, row) in episodes.items():
-            lanes[lane], seeds[lane], weights[lane] = True, seed, self.table[row]
+            lanes[lane], seeds[lane], weights[lane] = True, seed, self.driver.table[row]
             # Of its own: with the seed alone it would draw the very numbers that the environment draws.
             self.generators[lane] = np.random.default_rng([seed, 2])
             self.left[lane] = 0
@@ -138,17 +146,18 @@ class AgentDriver:
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         """Actions [B, A] for frames [B, 64, 64, 3]."""
-        self.state, action, _ = act(self.agent, self.params, self.state, frames, self._explore())
+        driver = self.driver
+        self.state, action, _ = act(driver.agent, driver.params, self.state, frames, self._explore())
         return np.asarray(action)
 
     def _explore(self) -> Exploration:
-        noise = np.zeros_like(self.held)
+        driver, noise = self.driver, np.zeros_like(self.held)
         for lane, generator in enumerate(self.generators):
-            if self.action_noise > 0:
-                noise[lane] = self.action_noise * generator.standard_normal(noise.shape[1])
+            if driver.action_noise > 0:
+                noise[lane] = driver.action_noise * generator.standard_normal(noise.shape[1])
             if self.left[lane] > 0:
                 self.left[lane] -= 1
-            if self.left[lane] == 0 and self.random_stretches > 0 and generator.random() < self.random_stretches:
-                self.left[lane] = generator.integers(1, self.stretch_length + 1)
+            if self.left[lane] == 0 and driver.random_stretches > 0 and generator.random() < driver.random_stretches:
+                self.left[lane] = generator.integers(1, driver.stretch_length + 1)
                 self.held[lane] = generator.uniform(-1.0, 1.0, noise.shape[1])
         return Exploration(noise=jnp.array(noise), replace=jnp.array(self.left > 0), action=jnp.array(self.held))

@@ -21,7 +21,7 @@ from wm_jax.tasks import FRAME_SHAPE, PolicySettings, ScriptedPolicy, Task, load
 ATTEMPTS_ALLOWED = 1000
 """Episodes too short in a row before it is said that the settings cannot be met."""
 FIRST_SEED = 2**30
-"""Environment seeds of recorded episodes stand from here on; those below are left for validation and scores."""
+"""Environment seeds of recorded episodes stand from here on; those below are left for evolution, validation and scores."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ def play(environment: TaskEnv, policy: ScriptedPolicy, seed: int, room: np.ndarr
 def episode_seed(seed: int, number: int, attempt: int) -> int:
     """The environment seed of an attempt at an episode, in [2³⁰, 2³¹): every environment takes 31 bits.
 
-    Seeds below 2³⁰ are left for validation and for scores, which must never meet an episode that was trained on.
+    Seeds below 2³⁰ are left for evolution, for validation and for scores, which must never meet an episode that was
+    trained on.
     """
     return FIRST_SEED + (int(np.random.SeedSequence([seed, number, attempt]).generate_state(1)[0]) >> 2)
 

@@ -1,6 +1,8 @@
-"""Settings of what an agent does in actual environments: later rounds of collection, and scoring."""
+"""Settings of what an agent does in actual environments: later rounds of collection, and scoring; which seeds are whose."""
 
 from dataclasses import dataclass
+
+import numpy as np
 
 from wm_jax.errors import UserError, require_range
 
@@ -8,6 +10,9 @@ VALIDATION_SEED = 500_000
 """Seeds of the validation episodes stand from here on; no score is ever measured on them."""
 VALIDATION_SEEDS = 100_000
 """How many seeds are set aside for validation."""
+EVOLUTION_SEED = 2**29
+"""Seeds of the episodes that candidates are evolved on stand from here on, up to those of recorded episodes, which begin at
+twice as much (`rollouts.collect.FIRST_SEED`); those below are left for validation and scores."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +66,15 @@ class EvaluateConfig:
         require_fresh("evaluate.seed", self.seed, self.episodes)
 
 
+def evolution_seeds(seed: int, evolution: int, generation: int, episodes: int) -> list[int]:
+    """The environment seeds, in [2²⁹, 2³⁰), that all candidates of an evolution's generation meet."""
+    drawn = np.random.SeedSequence([seed, evolution, generation]).generate_state(episodes)
+    return [EVOLUTION_SEED + (int(number) >> 3) for number in drawn]
+
+
 def require_fresh(name: str, seed: int, episodes: int) -> None:
-    """Raise `UserError` where the seeds `seed … seed + episodes` touch those of the validation or of the collection, which
-    are 2³⁰ and above (`rollouts.collect.episode_seed`)."""
-    require_range(name, seed, 0, 2**30 - episodes)
+    """Raise `UserError` where the seeds `seed … seed + episodes` touch those of validation, evolution or collection."""
+    require_range(name, seed, 0, EVOLUTION_SEED - episodes)
     if seed < VALIDATION_SEED + VALIDATION_SEEDS and seed + episodes > VALIDATION_SEED:
         raise UserError(
             f"{name} {seed} with {episodes} episodes touches the seeds that controllers are selected on "

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -70,8 +70,8 @@ class Lane(gymnasium.Env):
     would print it, and cannot hand over an exception that a task's file defines.
     """
 
-    def __init__(self, task: Task, max_steps: int | None):
-        self.task, self.max_steps = task, max_steps
+    def __init__(self, task: Task, backend: str | None, max_steps: int | None):
+        self.task, self.backend, self.max_steps = task, backend, max_steps
         self.observation_space = spaces.Box(0, 255, FRAME_SHAPE, np.uint8)
         self.action_space = spaces.Box(-1.0, 1.0, (task.action_size,), np.float32)
         self.environment: TaskEnv | None = None
@@ -79,10 +79,12 @@ class Lane(gymnasium.Env):
         self.over = True
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
-        """Begin the episode of `seed`."""
+        """Begin the episode of `seed`; without one, stand still."""
+        if seed is None:
+            return self.frame, {}
         try:
             if self.environment is None:
-                self.environment = TaskEnv(self.task, self.task.make(), self.max_steps)
+                self.environment = TaskEnv(self.task, self.task.make(self.backend), self.max_steps)
             self.frame[...] = self.environment.reset(seed)
         except Exception as error:
             return self.frame, _told(error)
@@ -116,13 +118,13 @@ def _told(error: Exception) -> dict[str, str]:
     return {"failure": f"{type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno})"}
 
 
-def _make(task_name: str, max_steps: int | None) -> Lane:
+def _make(task_name: str, backend: str | None, max_steps: int | None) -> Lane:
     if multiprocessing.parent_process() is not None:
         # A session of its own: a Ctrl-C at the terminal is the parent's to handle, and the worker can be killed together
         # with the game that it may have started.
         os.setsid()
         _keep_connections()
-    return Lane(load_task(task_name), max_steps)
+    return Lane(load_task(task_name), backend, max_steps)
 
 
 def _keep_connections() -> None:
@@ -135,40 +137,55 @@ def _keep_connections() -> None:
 
 
 class LaneEnvs(AsyncVectorEnv):
-    """`count` lanes of a task, each in its own process; episodes begin only when asked for.
+    """A group of `count` lanes of a task, each in its own process (`rollouts.acting.Group`).
 
     Raises `WorkerDied` where a process ends or its environment raises anything but a `UserError`, which is passed on.
     """
 
-    def __init__(self, task_name: str, count: int, max_steps: int | None = None):
-        make = partial(_make, task_name, max_steps)
+    def __init__(self, task_name: str, count: int, max_steps: int | None = None, backend: str | None = None):
+        make = partial(_make, task_name, backend, max_steps)
+        # Gymnasium's shared memory is gone for workers that are still starting when this returns.
+        super().__init__([make] * count, context="spawn", shared_memory=False, autoreset_mode=AutoresetMode.DISABLED)
+
+    def _check_spaces(self) -> None:
+        """Nothing: lanes are made alike, and to ask them would be to wait here until all have started."""
+
+    def prepare(self, seeds: Sequence[int]) -> None:
+        """Nothing: a lane's environment is made when its first episode begins."""
+
+    def begin(self, seeds: Mapping[int, int]) -> None:
+        """Have lanes begin episodes, lane → seed, while the others stand still; `begun` waits for them."""
+        self._guard(partial(self.reset_async, [seeds.get(lane) for lane in range(self.num_envs)]))
+
+    def begun(self) -> np.ndarray:
+        """The frames [B, 64, 64, 3] of all lanes."""
+        frames, info = self._guard(self.reset_wait)
+        self._check_told(info)
+        return frames
+
+    def act(self, actions: np.ndarray) -> None:
+        """Have all lanes take a step with their actions [B, A]; `acted` waits for them."""
+        self._guard(partial(self.step_async, actions))
+
+    def acted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """(frames [B, 64, 64, 3], rewards [B], terminated [B], truncated [B])."""
+        frames, rewards, terminated, truncated, info = self._guard(self.step_wait)
+        self._check_told(info)
+        return frames, rewards, terminated, truncated
+
+    def _guard(self, call: Callable[[], Any]) -> Any:
         try:
-            super().__init__([make] * count, context="spawn", autoreset_mode=AutoresetMode.DISABLED)
-        except (EOFError, ConnectionError):
-            death = self._death()
-            self.close(terminate=True)
-            raise death from None
-
-    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """As Gymnasium's."""
-        return self._ask(partial(super().reset, seed=seed, options=options))
-
-    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """As Gymnasium's."""
-        return self._ask(partial(super().step, actions))
-
-    def _ask(self, call: Callable[[], Any]) -> Any:
-        try:
-            answer = call()
+            return call()
         except (EOFError, OSError):
             raise self._death() from None
-        info = answer[-1]
+
+    def _check_told(self, info: dict[str, Any]) -> None:
+        """Raise what workers have told of."""
         for message in filter(None, info.get("user_error", ())):
             raise UserError(message)
         for lane, message in enumerate(info.get("failure", ())):
             if message:
                 raise WorkerDied(f"worker {lane} (pid {self.processes[lane].pid}) failed with {message}")
-        return answer
 
     def _death(self) -> WorkerDied:
         """Of the worker that has broken its connection; it may not be quite gone yet."""

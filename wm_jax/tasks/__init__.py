@@ -1,5 +1,5 @@
 """What the rest must know about an environment: one file a task, each defining `TASK`."""
 
-from wm_jax.tasks.task import FRAME_SHAPE, Act, PolicySettings, ScriptedPolicy, Task, load_task
+from wm_jax.tasks.task import FRAME_SHAPE, Act, PolicySettings, Pool, ScriptedPolicy, Task, load_task
 
-__all__ = ["FRAME_SHAPE", "Act", "PolicySettings", "ScriptedPolicy", "Task", "load_task"]
+__all__ = ["FRAME_SHAPE", "Act", "PolicySettings", "Pool", "ScriptedPolicy", "Task", "load_task"]

@@ -5,6 +5,7 @@ environment gets steer = t0, gas = (t1 + 1) / 2, brake = clip(t2, 0, 1), as in t
 """
 
 import warnings
+from collections.abc import Sequence
 from importlib import import_module
 
 import gymnasium
@@ -35,32 +36,54 @@ def _gymnasium() -> gymnasium.Env:
         return gymnasium.make("CarRacing-v3", disable_env_checker=True)
 
 
-class EnvPoolCarRacing(gymnasium.Env):
-    """EnvPool's CarRacing-v3, one track at a time, with Gymnasium's face.
+class EnvPoolTracks:
+    """EnvPool's CarRacing-v3 as a `Pool` of tracks, one for each seed; it takes seeds only when it is built.
 
     About ten times as fast as the reference; not anti-aliased, and other tracks for the same seed.
     """
+
+    def __init__(self, seeds: Sequence[int]):
+        try:
+            envpool = import_module("envpool")
+        except ImportError as error:
+            raise UserError(f'backend envpool cannot be imported ({error}): pip install "wm-jax[envpool]"') from error
+        self.envs = envpool.make_gymnasium(
+            "CarRacing-v3", num_envs=len(seeds), env_seed=list(seeds), max_episode_steps=MAX_STEPS
+        )
+
+    def reset(self, episodes: np.ndarray) -> np.ndarray:
+        """Begin these tracks [n]: their first observations [n, 96, 96, 3]."""
+        return self.envs.reset(episodes)[0]
+
+    def send(self, actions: np.ndarray, episodes: np.ndarray) -> None:
+        """Have these tracks [n] go on by a fiftieth of a second with `actions` [n, 3]; returns at once."""
+        self.envs.send(actions, episodes)
+
+    def recv(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """What came of it: (observations [n, 96, 96, 3], rewards [n], terminated [n], truncated [n])."""
+        return self.envs.recv()[:4]
+
+
+class EnvPoolCarRacing(gymnasium.Env):
+    """One of EnvPool's tracks at a time, with Gymnasium's face."""
 
     observation_space = gymnasium.spaces.Box(0, 255, (96, 96, 3), np.uint8)
     action_space = gymnasium.spaces.Box(np.array([-1, 0, 0], np.float32), np.array([1, 1, 1], np.float32))
 
     def __init__(self) -> None:
-        try:
-            self._envpool = import_module("envpool")
-        except ImportError as error:
-            raise UserError(f'backend envpool cannot be imported ({error}): pip install "wm-jax[envpool]"') from error
+        # A missing package is to be named now, not when the first track begins.
+        self.tracks = EnvPoolTracks([0])
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
-        """Start a track. EnvPool takes a seed only when it is built, so that each episode has a pool of its own."""
+        """Start a track."""
         super().reset(seed=seed)
-        seed = int(self.np_random.integers(2**31 - 1)) if seed is None else seed
-        self._pool = self._envpool.make_gymnasium("CarRacing-v3", num_envs=1, seed=seed, max_episode_steps=MAX_STEPS)
-        observation, _ = self._pool.reset()
-        return observation[0], {}
+        self.tracks = EnvPoolTracks([int(self.np_random.integers(2**31 - 1)) if seed is None else seed])
+        return self.tracks.reset(np.zeros(1, np.int32))[0], {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
         """Advance by a fiftieth of a second."""
-        observation, reward, terminated, truncated, _ = self._pool.step(action[None])
+        self.tracks.send(action[None], np.zeros(1, np.int32))
+        observation, reward, terminated, truncated = self.tracks.recv()
         return observation[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), {}
 
 
@@ -110,6 +133,7 @@ TASK = Task(
     backends={"gymnasium": _gymnasium, "envpool": EnvPoolCarRacing},
     frame=frame,
     environment_action=environment_action,
+    pools={"envpool": EnvPoolTracks},
     policies={"smooth_walk": smooth_walk, "random_network": random_network, "random": uniform},
     reward_range=(-1.0, 8.0),
     typical_length=1000,

@@ -5,12 +5,12 @@ A new environment is one new file that defines `TASK`: beside the built-in ones,
 
 import os
 import runpy
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Any
+from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
@@ -46,6 +46,23 @@ class PolicySettings:
         require_range("collect.sweep_steps", self.sweep_steps, 1)
 
 
+class Pool(Protocol):
+    """Many episodes that are stepped by one call, in threads: the i-th follows from the i-th of the seeds that the pool was
+    made with. What they see, get and take is the bare environment's, the episodes along the first axis."""
+
+    def reset(self, episodes: np.ndarray) -> np.ndarray:
+        """Begin these episodes [n]: their first observations [n, ...]."""
+        ...
+
+    def send(self, actions: np.ndarray, episodes: np.ndarray) -> None:
+        """Have these episodes [n] take a step with `actions` [n, ...]; returns at once."""
+        ...
+
+    def recv(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """What came of it: (observations [n, ...], rewards [n], terminated [n], truncated [n]), in the order sent."""
+        ...
+
+
 @dataclass(frozen=True)
 class Task:
     """An environment as V, M and C meet it."""
@@ -64,6 +81,9 @@ class Task:
     """Action [A] → what the environment's `step` takes."""
     policies: Mapping[str, Callable[[np.random.Generator, PolicySettings], Act]]
     """Policies that are not learned, by name, for the first collection and for baselines; one is called `random`."""
+    pools: Mapping[str, Callable[[Sequence[int]], Pool]] = field(default_factory=dict)
+    """Makers of pools, from the seeds of their episodes, by the name of those backends that have them. A maker raises
+    `UserError` where its package is not installed."""
     reward_range: tuple[float, float] = (float("-inf"), float("inf"))
     """M learns rewards clipped to this range; rare huge ones (a lap's penalty) would drown the rest."""
     frames_per_second: int = 50

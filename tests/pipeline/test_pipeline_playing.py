@@ -1,0 +1,163 @@
+"""C evolved in the actual environment: stopped anywhere it ends with the same bits, and nothing whole is played twice."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from wm_jax.controller import EvolveConfig
+from wm_jax.data.weights import load_weights, save_weights
+from wm_jax.errors import UserError
+from wm_jax.experiment import Experiment, load
+from wm_jax.pipeline import check, evolving, reporting
+from wm_jax.pipeline.context import Context, Models
+from wm_jax.pipeline.progress import Interrupt, Screen, Stopped
+from wm_jax.pipeline.training import WEIGHTS
+from wm_jax.rollouts.acting import Lanes
+from wm_jax.rollouts.config import EVOLUTION_SEED, VALIDATION_SEED, evolution_seeds
+from wm_jax.run import RunDir
+
+POOL = str(Path(__file__).parents[1] / "rollouts" / "pool_task.py")
+POPULATION, ROLLOUTS, GENERATIONS, VALIDATION, SEEDS = 6, 2, 3, 4, 2
+
+
+@pytest.fixture(scope="module")
+def experiment(probe_experiment: Path) -> Experiment:
+    evolve = EvolveConfig(
+        population=POPULATION, rollouts=ROLLOUTS, generations=GENERATIONS, evaluate_every=2, select="actual",
+        actual_episodes=VALIDATION, seeds=SEEDS, fitness="actual", environments=2, backend="pool",
+    )  # fmt: skip
+    found = load(probe_experiment)
+    memory = dataclasses.replace(found.memory, predict_reward=False, predict_done=False, steps=0)
+    evaluate = dataclasses.replace(found.evaluate, environments=2)
+    found = dataclasses.replace(found, task=POOL, memory=memory, evolve=evolve, evaluate=evaluate)
+    check(found, Models(found))
+    return found
+
+
+class Impatient(Interrupt):
+    """Asks to stop after it has been looked at so many times."""
+
+    def __init__(self, patience: int):
+        self.patience = patience
+
+    @property
+    def requested(self) -> bool:
+        self.patience -= 1
+        return self.patience < 0
+
+    @requested.setter
+    def requested(self, value: bool) -> None:
+        pass
+
+
+def context(experiment: Experiment, folder: Path, interrupt: Interrupt) -> Context:
+    found = Context(experiment, Models(experiment), RunDir(folder), Screen(), interrupt)
+    for wing, model in (("vision", found.models.vision), ("memory", found.models.memory)):
+        path = found.stage(wing, 0).path / WEIGHTS
+        if not path.exists():
+            save_weights(path, model.init(jax.random.key(0)), {})
+    return found
+
+
+def evolve(experiment: Experiment, folder: Path, interrupt: Interrupt) -> dict:
+    with interrupt:
+        here = context(experiment, folder, interrupt)
+        return evolving.evolve(here, 0, here.stage("controller", 0))
+
+
+@pytest.fixture(scope="module")
+def whole(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    evolve(experiment, folder, Interrupt())
+    return folder
+
+
+def test_stopped_anywhere_it_ends_with_the_same_bits(
+    experiment: Experiment, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played: list[int] = []
+    play = Lanes.play
+
+    def counted(self, driver, episodes, record=False, tick=lambda finished: None):
+        found = play(self, driver, episodes, record, tick)
+        played.append(len(found))
+        return found
+
+    monkeypatch.setattr(Lanes, "play", counted)
+    stops, ended = 0, False
+    while not ended:
+        assert stops < 20, "it does not get on"
+        try:
+            evolve(experiment, tmp_path, Impatient(500))
+            ended = True
+        except Stopped as stop:
+            stops += 1
+            assert "the same command goes on" in str(stop)
+    assert stops > 3
+    means = 2 * SEEDS * VALIDATION
+    assert sum(played) == SEEDS * POPULATION * ROLLOUTS * GENERATIONS + means, "a whole block was played twice"
+    for name in (WEIGHTS, evolving.CONTROLLERS, evolving.EVALUATIONS, "means.safetensors"):
+        ours, theirs = (folder / "controller" / "round-0" / name for folder in (tmp_path, whole))
+        assert ours.read_bytes() == theirs.read_bytes(), name
+
+
+def test_every_file_is_there_and_no_dream_is_told_of(experiment: Experiment, whole: Path) -> None:
+    folder = whole / "controller" / "round-0"
+    evaluations = json.loads((folder / evolving.EVALUATIONS).read_text())
+    assert [(e["generation"], e["seed"]) for e in evaluations] == [(2, 0), (2, 1), (3, 0), (3, 1)]
+    assert all(e["dream"] is None and e["actual"]["n"] == VALIDATION for e in evaluations)
+    best = max(evaluations, key=lambda e: e["actual"]["mean"])
+    weights, about = load_weights(folder / WEIGHTS)
+    assert about["actual"] == best["actual"] and about["selected_by"] == "actual"
+    controllers, _ = load_weights(folder / evolving.CONTROLLERS)
+    assert len(np.unique(controllers["weights"], axis=0)) == SEEDS
+    assert any((weights["weights"] == each).all() for each in controllers["weights"])
+    for evaluation in evaluations:
+        reporting._require_played(folder, evaluation)
+    lines = list(RunDir(whole).metrics())
+    assert [line["step"] for line in lines if "best" in line] == [1, 2, 3]
+    assert all(len(line["mean"]) == SEEDS for line in lines if "best" in line)
+
+
+def test_all_candidates_of_a_generation_meet_the_same_new_episodes(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    met: list[list[tuple[int, int]]] = []
+
+    def noted(self, driver, episodes, record=False, tick=lambda finished: None):
+        met.append(list(episodes))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Lanes, "play", noted)
+    with pytest.raises(KeyboardInterrupt):
+        evolve(experiment, tmp_path, Interrupt())
+    by_candidate = [[seed for seed, row in met[0] if row == candidate] for candidate in range(4)]
+    assert by_candidate == [by_candidate[0]] * 4 and len(set(by_candidate[0])) == ROLLOUTS
+    drawn = [evolution_seeds(5, evolution, generation, 16) for evolution in range(2) for generation in range(50)]
+    every = [seed for seeds in drawn for seed in seeds]
+    assert len(set(every)) == len(every)
+    assert min(every) >= EVOLUTION_SEED > VALIDATION_SEED and max(every) < 2**30
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({}, r"evolve\.select is 'dream' but evolve\.fitness is 'actual'"),
+        ({"select": "actual", "temperatures": (1.0, 1.3)}, r"evolve\.temperatures is \(1\.0, 1\.3\) but"),
+        ({"select": "actual", "environments": 0}, r"evolve\.environments must be between 1"),
+        ({"select": "actual", "actual_episodes": 0}, r"evolve\.actual_episodes must be at least 1"),
+    ],
+)
+def test_what_only_a_dream_has_is_refused(settings: dict, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        EvolveConfig(fitness="actual", **settings)
+
+
+def test_a_backend_that_is_not_there_is_named_before_anything_runs(experiment: Experiment) -> None:
+    wrong = dataclasses.replace(experiment, evolve=dataclasses.replace(experiment.evolve, backend="pol"))
+    with pytest.raises(UserError, match="did you mean 'pool'"):
+        check(wrong, Models(wrong))

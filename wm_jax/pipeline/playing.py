@@ -1,0 +1,144 @@
+"""C in the actual environment while it evolves: generations that are played there, and the means' validation."""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from wm_jax import parallel
+from wm_jax.controller import Evolution
+from wm_jax.data.files import read_json, write_json
+from wm_jax.pipeline import side_by_side
+from wm_jax.pipeline.context import Context
+from wm_jax.pipeline.progress import Bar, Meetings, Stopped
+from wm_jax.rollouts.acting import Lanes
+from wm_jax.rollouts.agent import Agent, AgentDriver, AgentParams
+from wm_jax.rollouts.config import VALIDATION_SEED, evolution_seeds
+from wm_jax.rollouts.evaluate import returns
+from wm_jax.run import StageDir
+from wm_jax.types import Array, Key, Population, Weights
+
+
+class Arena:
+    """Where controllers play: the processes share out their episodes, and every finished block of them survives a kill."""
+
+    def __init__(self, context: Context, stage: StageDir, agent: Agent, params: AgentParams):
+        self.context, self.stage, self.agent, self.params = context, stage, agent, params
+        self.bar: Bar | None = None
+
+    def attach(self, bar: Bar) -> None:
+        """Show on this bar how far a play is."""
+        self.bar = bar
+
+    def returns(
+        self,
+        name: str,
+        generation: int,
+        lanes: Lanes,
+        controllers: Weights | np.ndarray,
+        episodes: Sequence[tuple[int, int]],
+        show: Callable[[Bar, int], None],
+    ) -> np.ndarray:
+        """The returns of `episodes` (environment seed, row of the `controllers` [M, D]), in order.
+
+        What a stopped process has finished of the play of this `name` in this `generation` is not played again. `show` is
+        told how many episodes are finished.
+        """
+        path = self.stage.work / f"{name}.json"
+
+        def save(blocks: list[list[float]]) -> None:
+            if parallel.is_main():
+                write_json(path, {"generation": generation, "blocks": blocks})
+
+        def tell(counts: list[float], stop: bool) -> None:
+            finished = int(counts[0])
+            if self.bar is not None:
+                show(self.bar, finished)
+            if stop and finished < len(episodes):
+                raise Stopped(
+                    f"stopped in {self.stage.name}, {name} {generation}, after {finished} of {len(episodes)} episodes; the "
+                    "same command goes on from the last block"
+                )
+
+        saved = parallel.on_main(lambda: read_json(path) if path.exists() else {})
+        done = saved["blocks"] if saved.get("generation") == generation else []
+        driver = AgentDriver(self.agent, self.params, np.asarray(controllers))
+        meetings = Meetings(self.context.interrupt, tell)
+        return np.array(returns(lanes, driver, episodes, done, save, meetings.tell, meetings.finish), np.float32)
+
+
+class Generations:
+    """Generations whose candidates play in the actual environment, one a call."""
+
+    in_call = 1
+
+    def __init__(self, context: Context, round_number: int, evolution: Evolution, arena: Arena, stack: ExitStack):
+        experiment, config = context.experiment, context.experiment.evolve
+        self.evolution, self.config, self.mesh, self.arena = evolution, config, context.mesh, arena
+        self.variants = side_by_side.variants(experiment)
+        # The dream's own: the first of each two is for the candidates, the other for what the dream draws.
+        keys = side_by_side.keys(context.key("generations", round_number), self.variants)
+        self.keys = parallel.replicate(self.mesh, jax.vmap(lambda key: jax.random.split(key)[0])(keys))
+        self.seed = context.seed("evolution episodes", round_number)
+        lanes = Lanes(experiment.task, config.environments, context.screen.warn, backend=config.backend)
+        self.lanes = stack.enter_context(lanes)
+        self.note = ""
+
+    def __call__(self, searches: Any, first: int) -> tuple[Any, dict[str, Array]]:
+        """Generation `first`: the searches [E, ...] after it and metrics [E, 1]."""
+        populations, searches = _ask(self.evolution, searches, first, self.keys)
+        count, size = len(self.variants) * self.config.population, self.evolution.size
+        seeds = [
+            evolution_seeds(self.seed, variant.seed, first, self.config.rollouts)
+            for variant in self.variants
+            for _ in range(self.config.population)
+        ]
+        episodes = [(seed, row) for row in range(count) for seed in seeds[row]]
+
+        def show(bar: Bar, finished: int) -> None:
+            bar.update(first * len(episodes) + finished, f"generation {first + 1}{self.note}")
+
+        found = self.arena.returns(
+            "generation", first + 1, self.lanes, np.asarray(populations).reshape(count, size), episodes, show
+        )
+        fitness = found.reshape(len(self.variants), self.config.population, self.config.rollouts).mean(axis=2)
+        self.note = f", last mean {fitness.mean():.4g}"
+        searches, metrics = _tell(self.evolution, searches, populations, parallel.replicate(self.mesh, fitness))
+        return searches, {name: values[:, None] for name, values in metrics.items()}
+
+
+@partial(jax.jit, static_argnames="evolution")
+def _ask(evolution: Evolution, searches: Any, generation: Array | int, keys: Key) -> tuple[Population, Any]:
+    """The candidates [E, P, D] of a generation [], and the searches to `_tell`."""
+    return jax.vmap(evolution.ask, (0, None, 0))(searches, generation, keys)
+
+
+@partial(jax.jit, static_argnames="evolution")
+def _tell(evolution: Evolution, searches: Any, populations: Population, fitness: Array) -> tuple[Any, dict[str, Array]]:
+    """The searches after a generation with this fitness [E, P], and its metrics [E]."""
+    return jax.vmap(evolution.tell)(searches, populations, fitness)
+
+
+class Validation:
+    """The validation episodes, the same for every mean, on seeds that no score ever uses and the reference backend."""
+
+    def __init__(self, context: Context, arena: Arena, stack: ExitStack):
+        experiment = context.experiment
+        self.episodes, self.arena = experiment.evolve.actual_episodes, arena
+        share = math.ceil(self.episodes * experiment.evolve.evolutions / jax.process_count())
+        count = min(experiment.evaluate.environments, share)
+        self.lanes = stack.enter_context(Lanes(experiment.task, count, context.screen.warn))
+
+    def __call__(self, means: Weights, generation: int) -> np.ndarray:
+        """The returns [E, episodes] of the means [E, D] of a generation."""
+        wanted = [(VALIDATION_SEED + i, row) for row in range(len(means)) for i in range(self.episodes)]
+
+        def show(bar: Bar, finished: int) -> None:
+            bar.update(bar.done, f"validation of generation {generation}: {finished}/{len(wanted)} episodes")
+
+        found = self.arena.returns("validation", generation, self.lanes, means, wanted, show)
+        return found.reshape(len(means), self.episodes)

@@ -1,0 +1,91 @@
+"""The model card that lies beside an exported bundle: what it is, what it scores, how it was made, what it is for."""
+
+from pathlib import Path
+
+from wm_jax.experiment import Experiment, flatten
+from wm_jax.report import published
+from wm_jax.report.facts import RunFacts
+from wm_jax.report.page import Page, Part, Row, Section, Table, markdown
+from wm_jax.report.scores import CONTROLLER, named, notes_on_selection
+from wm_jax.report.words import NOTHING, duration, number, scored, spread, value
+
+LIMITS = (
+    "For research and teaching: to be scored, watched, dreamt in, or gone on from. It knows one task, as that task's "
+    "environment is set up and seen through wm_jax; anywhere else its actions mean nothing.",
+    "Its dream is an approximation: what scores high in it need not score high outside. Single episodes differ by about "
+    "their standard deviation; only means over many say something.",
+)
+
+
+def text(run: RunFacts, file: str, size: int, half: bool) -> str:
+    """The card, as Markdown, of the bundle `file` of `size` bytes; `half`: its V and M are float16."""
+    what = (
+        f"An agent for the task {Path(run.experiment.task).stem}, trained by wm_jax (World Models, arXiv:1803.10122): V, a "
+        "convolutional VAE, sees; M, an LSTM with a mixture density head, predicts; C, a small controller, acts on what "
+        f"they know. {file} holds all three with their settings, {size / 2**20:.1f} MiB, as safetensors: weights and JSON, "
+        "no code."
+    )
+    sections = (_scores(run, half), _use(file), _made(run, half), Section("Intended use and limits", LIMITS),
+                Section("Licence", ("Apache-2.0",)))  # fmt: skip
+    return markdown(Page(f"{run.experiment.name}: a World Models agent", (what,), (Part("", sections),)))
+
+
+def _scores(run: RunFacts, half: bool) -> Section:
+    """C's score beside its dream's, the run's baselines and the best blind policy."""
+    if not run.scores:
+        return Section("Scores", ("The run that this was exported from has not been scored.",))
+    score = run.scores[CONTROLLER]
+    names = [CONTROLLER, *(name for name in run.scores if name != CONTROLLER)]
+    rows = [_own_row(run, name) for name in names]
+    best = published.best_blind(run.experiment.task)
+    if best is not None:
+        n = NOTHING if best.n is None else f"{best.n:,}"
+        rows.append(Row((f"{best.what} (never looks)", spread(best.mean, best.sd), number(best.se), n, NOTHING)))
+    rounded = ", before V and M were rounded to 16 bits" if half else ""
+    told = (
+        "Return of an episode of the actual environment, mean ± standard deviation over n fresh episodes; se: standard "
+        f"error of the mean. Scored on {score['device']}{rounded}."
+    )
+    dream = f" In the dream that it was evolved in it scores {scored(score['dream'])}." if score["dream"] else ""
+    chosen = f"C is the mean of generation {score['generation']}.{dream}"
+    table = Table("", ("policy", "mean ± sd", "se", "n", "seeds"), tuple(rows), "lrrrr")
+    return Section("Scores", (told, chosen), tuple(notes_on_selection(run)), tables=(table,))
+
+
+def _own_row(run: RunFacts, name: str) -> Row:
+    score = run.scores[name]
+    result = (spread(score["mean"], score["sd"]), number(score["se"]), f"{score['n']:,}")
+    seeds = f"{score['seeds'][0]} to {score['seeds'][-1]}"
+    return Row((named(run, name), *result, seeds), "own" if name == CONTROLLER else "plain")
+
+
+def _use(file: str) -> Section:
+    return Section("How to use it", code=(
+        f"wm-jax evaluate {file} --episodes 1000",
+        f'gymnasium.make("wm_jax/Dream-v0", run="{file}")  # its dream; import wm_jax first',
+    ))  # fmt: skip
+
+
+def _made(run: RunFacts, half: bool) -> Section:
+    """Commands, data, sizes, device, versions, and the settings that differ from the defaults."""
+    records = [stage.record for stage in run.stages if stage.record is not None]
+    commands = dict.fromkeys(record["command"] for record in records if "command" in record)
+    encoded = run.stage("encode", run.experiment.rounds.count - 1).summary
+    versions = records[-1].get("versions", {})
+    rows = (
+        ("trained on", f"{encoded['episodes']:,} recorded episodes, {encoded['frames']:,} frames"),
+        *((f"weights of {model}", f"{count:,}") for model, count in run.parameters.items()),
+        ("stored as", "V and M float16, C float32" if half else "float32"),
+        ("time", duration(run.seconds)),
+        ("device", ", ".join(dict.fromkeys(record["device"] for record in records if "device" in record))),
+        ("versions", ", ".join(f"{package} {version}" for package, version in versions.items())),
+    )
+    defaults = flatten(Experiment())
+    settings = tuple(
+        Row((name, value(setting))) for name, setting in flatten(run.experiment).items() if setting != defaults[name]
+    )
+    tables = (
+        Table("", ("what", "size"), tuple(map(Row, rows)), "ll"),
+        Table("Settings that differ from the defaults", ("setting", "value"), settings, "ll"),
+    )
+    return Section("How it was made", code=tuple(commands), tables=tables)

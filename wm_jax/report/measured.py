@@ -1,0 +1,60 @@
+"""The scores that runs have measured, as plain entries for a JSON file: what is left of them when the runs are gone."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from wm_jax.report.facts import RunFacts, Summary
+from wm_jax.report.scores import CONTROLLER, named
+
+SUMMARY = ("mean", "sd", "se", "n")
+
+
+def entries(runs: Sequence[RunFacts]) -> list[dict[str, Any]]:
+    """Every score in the actual environment: of each run its policies', then those of its evolutions side by side.
+
+    Each entry has what, mean, sd, se, n, seeds ([first, last]), command, device and versions; a controller's also
+    temperature, evolution_seed, generation and selected_by, and dream (mean, sd, se, n) where it was evolved in one.
+    """
+    return [entry for run in runs for entry in (*_policies(run), *_evolutions(run))]
+
+
+def _policies(run: RunFacts) -> list[dict[str, Any]]:
+    deployed = run.stage("evolve", run.experiment.rounds.count - 1).summary
+    found = []
+    for name, score in run.scores.items():
+        about = _controller(run, {**deployed, **score}) if name == CONTROLLER else {}
+        found.append(_entry(run, named(run, name), score) | about)
+    return found
+
+
+def _evolutions(run: RunFacts) -> list[dict[str, Any]]:
+    """Of each evolution the controller that it ended with."""
+    return [
+        _entry(run, f"{named(run, CONTROLLER)} at τ {each['temperature']:g}, seed {each['seed']}", each["actual"])
+        | _controller(run, each)
+        for each in run.evolutions
+    ]
+
+
+def _entry(run: RunFacts, what: str, score: Summary) -> dict[str, Any]:
+    record = run.stages[-1].record or {}
+    return {
+        "what": f"{run.label}: {what}",
+        **{name: score[name] for name in SUMMARY},
+        "seeds": [score["seeds"][0], score["seeds"][-1]],
+        "command": record.get("command"),
+        "device": score["device"],
+        "versions": score["versions"],
+    }
+
+
+def _controller(run: RunFacts, about: dict[str, Any]) -> dict[str, Any]:
+    """How a controller was evolved and chosen."""
+    found = {
+        "temperature": about.get("temperature"),
+        "evolution_seed": about.get("seed"),
+        "generation": about.get("generation"),
+        "selected_by": run.scores[CONTROLLER]["selected_by"],
+        "dream": about["dream"] and {name: about["dream"][name] for name in SUMMARY},
+    }
+    return {name: value for name, value in found.items() if value is not None}
