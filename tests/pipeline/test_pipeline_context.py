@@ -11,6 +11,7 @@ from wm_jax.data.records import Episode, write_episode, write_index
 from wm_jax.experiment import load
 from wm_jax.pipeline.context import Context, Models
 from wm_jax.pipeline.progress import Interrupt, Screen
+from wm_jax.pipeline.stages import Step, plan
 from wm_jax.run import RunDir
 
 LENGTHS = {0: [10] * 20, 1: [30] * 4}
@@ -75,3 +76,20 @@ def test_every_purpose_and_round_has_random_numbers_of_its_own(context: Context)
     other = dataclasses.replace(context, experiment=dataclasses.replace(context.experiment, seed=1))
     keys.add(tuple(jax.random.key_data(other.key("vision", 0)).tolist()))
     assert len(keys) == 5
+
+
+def test_later_rounds_may_evolve_for_another_number_of_generations(context: Context) -> None:
+    experiment = context.experiment
+    rounds = dataclasses.replace(experiment.rounds, generations=7)
+    longer = dataclasses.replace(context, experiment=dataclasses.replace(experiment, rounds=rounds))
+    first = experiment.evolve
+    assert [longer.evolve(0), longer.evolve(1)] == [first, dataclasses.replace(first, generations=7)]
+    assert context.evolve(1) == first, "0 changes nothing"
+
+
+def test_a_change_of_later_rounds_generations_leaves_the_first_round_alone(context: Context) -> None:
+    experiment = context.experiment
+    rounds = dataclasses.replace(experiment.rounds, generations=7)
+    changed = dataclasses.replace(experiment, rounds=rounds)
+    differing = [step for step in plan(experiment) if step.settings(experiment) != step.settings(changed)]
+    assert differing == [Step("evolve", 1)]

@@ -27,7 +27,7 @@ TINY = [
         "0",
     ),
     *("--rounds.count", "2", "--rounds.episodes", "6", "--rounds.vision-steps", "100", "--rounds.memory-steps", "60"),
-    *("--rounds.action-noise", "0.2", "--rounds.random-stretches", "0.1"),
+    *("--rounds.action-noise", "0.2", "--rounds.random-stretches", "0.1", "--rounds.generations", "10"),
 ]
 
 BEGUN = {

@@ -1,7 +1,7 @@
 """What every stage is given: the experiment, its models, its folder, and where to speak."""
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import jax
@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from wm_jax import parallel
-from wm_jax.controller import Controller
+from wm_jax.controller import Controller, EvolveConfig
 from wm_jax.data.episodes import EpisodeStore, split
 from wm_jax.dream import Dream
 from wm_jax.experiment import Experiment
@@ -81,6 +81,11 @@ class Context:
     def seed(self, purpose: str, round_number: int) -> int:
         """The seed of a purpose in a round: a 32-bit number that follows from the experiment's seed."""
         return zlib.crc32(f"{self.experiment.seed}/{purpose}/{round_number}".encode())
+
+    def evolve(self, round_number: int) -> EvolveConfig:
+        """How C is evolved in a round."""
+        config, later = self.experiment.evolve, self.experiment.rounds.generations
+        return replace(config, generations=later) if round_number and later else config
 
     def store(self, round_number: int) -> EpisodeStore:
         """The recorded episodes of all rounds up to this one."""

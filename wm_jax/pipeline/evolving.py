@@ -58,7 +58,8 @@ def load_controllers(context: Context, round_number: int) -> tuple[np.ndarray, l
 def evolve(context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
     """Evolve C in the dream or the actual environment; write every evaluated mean, each evolution's best, and the one that
     is deployed."""
-    config, evolution = context.experiment.evolve, Evolution(context.experiment.evolve, context.models.controller.size)
+    config = context.evolve(round_number)
+    evolution = Evolution(config, context.models.controller.size)
     agent, params = load_agent(context, round_number)
     arena = playing.Arena(context, stage, agent, params)
     with ExitStack() as stack:
@@ -77,11 +78,13 @@ def evolve(context: Context, round_number: int, stage: StageDir) -> dict[str, An
         work = _work(context, round_number, advance, arena.attach)
         state = run_loop(stage, work, advance.initial_state(), context.screen, context.interrupt, seconds)
     found = jax.device_get(parallel.local(state))
-    return parallel.on_main(lambda: _deploy(context, stage, side_by_side.variants(context.experiment), found))
+    return parallel.on_main(
+        lambda: _deploy(context, round_number, stage, side_by_side.variants(context.experiment), found)
+    )
 
 
 def _work(context: Context, round_number: int, advance: "_Advance", attach: Callable[[Bar], None]) -> Work:
-    config = context.experiment.evolve
+    config = context.evolve(round_number)
     dream = config.fitness == "dream"
     return Work(
         title=f"C, round {round_number}", unit="generations" if dream else "episodes",
@@ -101,7 +104,7 @@ class _Advance:
         self, context: Context, round_number: int, evolution: Evolution,
         generations: side_by_side.Dreams | playing.Generations, scores: dict[str, Score],
     ):  # fmt: skip
-        self.config, self.mesh = context.experiment.evolve, context.mesh
+        self.config, self.mesh = context.evolve(round_number), context.mesh
         self.evolution, self.generations, self.scores = evolution, generations, scores
         variants = side_by_side.variants(context.experiment)
         self.begin_keys = side_by_side.keys(context.key("evolution", round_number), variants)
@@ -148,10 +151,10 @@ def _numbers(values: Array) -> float | list[float]:
 
 
 def _deploy(
-    context: Context, stage: StageDir, variants: list[side_by_side.Variant], state: dict[str, Any]
+    context: Context, round_number: int, stage: StageDir, variants: list[side_by_side.Variant], state: dict[str, Any]
 ) -> dict[str, Any]:
     """Write all evaluated means, each evolution's best and the one to deploy. Returns what that choice was made by."""
-    config, dream = context.experiment.evolve, context.experiment.dream
+    config, dream = context.evolve(round_number), context.experiment.dream
     evaluations = [
         [
             {

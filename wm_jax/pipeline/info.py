@@ -119,6 +119,9 @@ def _work(experiment: Experiment, models: Models, frames: int, parameters: dict[
     )
     evaluation = evolve.evaluation_rollouts if evolve.fitness == "dream" else evolve.actual_episodes
     generation = evolve.population * evolve.rollouts * longest * one
+    # In each round the generations, and the means' evaluations.
+    counts = [evolve.generations, *later * [rounds.generations or evolve.generations]]
+    evaluations = sum(math.ceil(count / evolve.evaluate_every) for count in counts)
     return {
         "one frame through V": image,
         "one step of M (a dream step)": step,
@@ -126,11 +129,7 @@ def _work(experiment: Experiment, models: Models, frames: int, parameters: dict[
         "encoding": frames * image // 2,
         "M's training": 3 * step * memory.batch_size * memory.sequence_length * steps,
         "a generation at most": generation,
-        "evolution at most": evolve.evolutions * rounds.count * (
-            generation * evolve.generations
-            + math.ceil(evolve.generations / evolve.evaluate_every)
-            * evaluation * longest * one
-        ),
+        "evolution at most": evolve.evolutions * (sum(counts) * generation + evaluations * evaluation * longest * one),
     }  # fmt: skip
 
 

@@ -97,7 +97,7 @@ class Dreams:
     """Generations in M's dream, some in one compiled call, with the evolutions that do not fit in memory in turn."""
 
     def __init__(self, context: Context, round_number: int, evolution: Evolution, params: Params, latents: Latents):
-        config, models = context.experiment.evolve, context.models
+        config, models = context.evolve(round_number), context.models
         models.dream.check(latents)
         self.evolution, self.rollouts = evolution, config.evaluation_rollouts
         self.in_call = math.gcd(config.generations, config.evaluate_every, GENERATIONS_IN_CALL)

@@ -33,6 +33,7 @@ LATER_ROUNDS = {
     ),
     "vision": ("rounds.vision_steps", "rounds.new_share"),
     "memory": ("rounds.memory_steps", "rounds.new_share"),
+    "evolve": (*FIRST_ROUND["evolve"], "rounds.generations"),
 }
 
 WITHOUT_EFFECT = ("collect.workers", "devices")

@@ -35,6 +35,8 @@ class RoundsConfig:
     """Steps V goes on training in each later round; 0 leaves V, and the latents of old data, as they are."""
     memory_steps: int = 1000
     """Steps M goes on training in each later round."""
+    generations: int = 0
+    """Generations C is evolved for, from the start, in each later round; 0: as many as in the first."""
 
     def __post_init__(self) -> None:
         require_range("rounds.count", self.count, 1)
@@ -45,6 +47,7 @@ class RoundsConfig:
         require_range("rounds.new_share", self.new_share, 0.01, 1.0)
         require_range("rounds.vision_steps", self.vision_steps, 0)
         require_range("rounds.memory_steps", self.memory_steps, 0)
+        require_range("rounds.generations", self.generations, 0)
 
 
 @dataclass(frozen=True)
