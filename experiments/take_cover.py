@@ -2,7 +2,7 @@
 
 wm-jax run experiments/take_cover.py
 
-Not yet run to its end; the paper's score is 1092 ± 556 (100 episodes), a blind sweep's 802 ± 457 (150 episodes).
+Not yet run to its end; the paper's score is 1092 ± 556 (100 episodes), a blind sweep's 754 ± 452 (1000 episodes).
 Cost: `wm-jax info experiments/take_cover.py`. Made for an accelerator: on CPU cores the evolution alone takes days.
 """
 

@@ -15,7 +15,7 @@ from wm_jax.dream import DreamConfig
 from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment, load
 from wm_jax.memory import MemoryConfig
-from wm_jax.pipeline.bundle import Bundle
+from wm_jax.pipeline.bundle import STARTS, Bundle
 from wm_jax.pipeline.bundle import load as load_bundle
 from wm_jax.pipeline.context import Models
 from wm_jax.pipeline.progress import Screen
@@ -109,3 +109,18 @@ def test_take_cover_fits_in_12_mib(hidden_size: int, tmp_path: Path) -> None:
     bundle_of(experiment, AgentParams(vision=vision, memory=memory)).save(tmp_path / "b.safetensors", half=True)
     assert sum(leaf.size for leaf in jax.tree.leaves(vision)) == 4_446_915
     assert (tmp_path / "b.safetensors").stat().st_size <= 12 * 2**20
+
+
+PRETRAINED = Path(__file__).parents[2] / "pretrained"
+
+
+@pytest.mark.parametrize("path", sorted(PRETRAINED.glob("*.safetensors")), ids=lambda path: path.stem)
+def test_what_is_shipped_is_small_whole_and_has_a_card(path: Path) -> None:
+    bundle = load_bundle(path)
+    assert path.stat().st_size <= 12 * 2**20
+    assert bundle.experiment.task == path.stem
+    assert path.with_suffix(".md").is_file()
+    frames = np.random.default_rng(2).integers(0, 256, (8, 2, 64, 64, 3)).astype(np.uint8)
+    found = actions(bundle, frames)
+    assert np.isfinite(found).all() and np.abs(found).max() <= 1
+    assert len(bundle.starts.length) == STARTS

@@ -30,6 +30,9 @@ def counts(experiment: Experiment) -> tuple[int, int, int]:
         ("car_racing_dream", (4_348_547, 422_368 + 257, 867)),
         ("car_racing", (4_348_547, 422_368, 867)),
         ("car_racing_cpu", (4_348_547, 422_368, 867)),
+        # M half as wide: 4 * 256 * (66 + 256 + 1) in the LSTM and 961 * (256 + 1) in the head.
+        ("take_cover_cpu", (4_446_915, 577_729, 64 + 2 * 256)),
+        ("take_cover_rounds", (4_446_915, 577_729, 64 + 2 * 256)),
     ],
 )
 def test_parameters_are_the_papers(name: str, expected: tuple[int, int, int]) -> None:

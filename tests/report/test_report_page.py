@@ -57,15 +57,15 @@ def test_scores_stand_beside_the_dream_and_what_others_published(page: Reader) -
     assert page.rows("paper, τ 1.15") == [
         ["paper, τ 1.15", "1,092 ± 556", "55.6", "100", "918 ± 546", "Ha & Schmidhuber 2018, arXiv:1803.10122"]
     ]
-    assert page.rows("sweep, 100 tics each")[0][1:4] == ["802 ± 457", "37.3", "150"]
+    assert page.rows("sweep, 100 tics each")[0][1:4] == ["754 ± 452", "14.3", "1,000"]
     assert page.rows("best of the leaderboard")[0][2:4] == ["–", "–"], "no n, hence no standard error"
 
 
 def test_the_result_is_read_against_the_best_untrained_policy(page: Reader) -> None:
     best = published.best_blind("take_cover")
-    assert best is not None and (best.mean, best.n) == (802, 150)
-    difference = np.mean(CONTROLLER) - 802
-    errors = difference / np.hypot(np.std(CONTROLLER, ddof=1) / 2, 457 / np.sqrt(150))
+    assert best is not None and (best.mean, best.n) == (754, 1000)
+    difference = np.mean(CONTROLLER) - 754
+    errors = difference / np.hypot(np.std(CONTROLLER, ddof=1) / 2, 452 / np.sqrt(1000))
     assert f"C is {difference:.1f} above it, {errors:.1f} standard errors" in page.text
 
 
