@@ -63,6 +63,6 @@ CONFIG = Experiment(
         actual_episodes=8,
     ),
     evaluate=EvaluateConfig(
-        episodes=1000, environments=16, baselines=("random", "held", "stay", "left", "right", "sweep")
+        episodes=1000, environments=64, baselines=("random", "held", "stay", "left", "right", "sweep")
     ),
 )

@@ -14,13 +14,13 @@ from wm_jax.dream import Dream, DreamConfig
 from wm_jax.memory import Memory, MemoryConfig
 from wm_jax.rollouts.acting import Lanes, Played, ScriptedCrew, ScriptedDriver
 from wm_jax.rollouts.agent import Agent, AgentDriver, AgentParams, Exploration, act, begin, initial_state
-from wm_jax.rollouts.evaluate import returns, summary
+from wm_jax.rollouts.evaluate import BLOCK, returns, summary
 from wm_jax.tasks import load_task
 from wm_jax.types import Features, Latents, LatentStats
 from wm_jax.vision import Vision, VisionConfig
 
 PROBE = str(Path(__file__).parent.parent / "probe_task.py")
-SEEDS = [(100 + i, 0) for i in range(7)]
+SEEDS = [(100 + i, 0) for i in range(BLOCK + 3)]
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_finished_blocks_are_not_played_again() -> None:
         played.clear()
         rest = returns(lanes, driver, SEEDS, saved[0], lambda blocks: None, ticks.append)
     assert rest == whole
-    assert played == [seed for seed, _ in SEEDS[4:]]
+    assert played == [seed for seed, _ in SEEDS[BLOCK:]]
     assert sorted(set(ticks)) == list(range(len(SEEDS) + 1))
 
 

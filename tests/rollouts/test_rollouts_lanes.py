@@ -71,7 +71,7 @@ def calm() -> list[Played]:
 
 def pids(lanes: Lanes) -> list[int]:
     groups = [group for group in lanes.groups if isinstance(group, LaneEnvs)]
-    return [process.pid for group in groups for process in group.processes if process.pid is not None]
+    return [process.pid for group in groups for process in group.workers.processes if process.pid is not None]
 
 
 def session(worker: int) -> list[int]:

@@ -22,8 +22,8 @@ from wm_jax.memory import Memory, MemoryConfig
 from wm_jax.pipeline.progress import Screen
 from wm_jax.rollouts.acting import Lanes
 from wm_jax.rollouts.agent import Agent, AgentDriver, AgentParams
-from wm_jax.rollouts.collect import CollectConfig, collect, episode_seed, usable_cores
-from wm_jax.rollouts.workers import run_jobs
+from wm_jax.rollouts.collect import CollectConfig, collect, episode_seed
+from wm_jax.rollouts.workers import run_jobs, usable_cores
 from wm_jax.tasks import Task, load_task
 from wm_jax.vision import Vision, VisionConfig
 

@@ -12,7 +12,7 @@ from wm_jax.bench.table import Result
 from wm_jax.errors import require_choice
 from wm_jax.pipeline.machine import device_of, versions
 from wm_jax.pipeline.progress import Screen
-from wm_jax.rollouts.collect import usable_cores
+from wm_jax.rollouts.workers import usable_cores
 from wm_jax.tasks import load_task
 
 BENCHMARKS = ("dream", "evolve", "vision", "memory", "collect", "scaling")

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 import wm_jax
-from wm_jax.rollouts.collect import usable_cores
+from wm_jax.rollouts.workers import usable_cores
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "evosax", "gymnasium", "vizdoom", "numpy")
 

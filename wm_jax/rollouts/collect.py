@@ -4,7 +4,6 @@ An episode depends on the seed, its number and nothing else: not on the number o
 """
 
 import contextlib
-import os
 import statistics
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +14,7 @@ import numpy as np
 from wm_jax.data.records import Episode, Header, episode_path, read_header, write_episode, write_index
 from wm_jax.errors import UserError, require_range
 from wm_jax.rollouts.lanes import TaskEnv
-from wm_jax.rollouts.workers import run_jobs, serve
+from wm_jax.rollouts.workers import run_jobs, serve, usable_cores
 from wm_jax.tasks import FRAME_SHAPE, PolicySettings, ScriptedPolicy, Task, load_task
 
 ATTEMPTS_ALLOWED = 1000
@@ -157,11 +156,6 @@ def clear_leftovers(folder: Path) -> None:
     """Delete what a killed run has left half written; for one process to do, while none is recording."""
     for unfinished in folder.glob(".*.unfinished"):
         unfinished.unlink()
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on; all of the machine's where the system does not tell."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check(task: Task, config: CollectConfig) -> None:

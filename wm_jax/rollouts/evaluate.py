@@ -10,7 +10,7 @@ import numpy as np
 from wm_jax import parallel
 from wm_jax.rollouts.acting import Driver, Lanes, Tick
 
-BLOCK = 4
+BLOCK = 8
 """A block holds this many episodes for each lane: what is finished survives a kill block by block."""
 
 

@@ -1,4 +1,4 @@
-"""Lanes: many actual environments side by side, each in a process of its own, frames out and actions in."""
+"""Lanes: many actual environments side by side in processes of their own, frames out and actions in."""
 
 import contextlib
 import multiprocessing
@@ -6,11 +6,11 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -18,6 +18,7 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 from wm_jax.errors import UserError
+from wm_jax.rollouts.workers import usable_cores
 from wm_jax.tasks import FRAME_SHAPE, Task, load_task
 
 GRACE_SECONDS = 3.0
@@ -25,7 +26,7 @@ GRACE_SECONDS = 3.0
 
 
 class WorkerDied(Exception):
-    """Says which worker of a lane died or failed, and how."""
+    """Says which worker died or failed, and how."""
 
 
 class TaskEnv:
@@ -63,51 +64,71 @@ class TaskEnv:
         self.environment.close()
 
 
-class Lane(gymnasium.Env):
-    """A `TaskEnv` in a worker process, with Gymnasium's face; made when its first episode begins.
+class WorkerLanes(gymnasium.Env):
+    """The lanes of one worker process, with Gymnasium's face; a lane's `TaskEnv` is made when its first episode begins.
 
-    Without an episode it stands still and costs nothing. What goes wrong is told in the info, not raised: Gymnasium
+    A lane without an episode stands still and costs nothing. What goes wrong is told in the info, not raised: Gymnasium
     would print it, and cannot hand over an exception that a task's file defines.
     """
 
-    def __init__(self, task: Task, backend: str | None, max_steps: int | None):
-        self.task, self.backend, self.max_steps = task, backend, max_steps
-        self.observation_space = spaces.Box(0, 255, FRAME_SHAPE, np.uint8)
-        self.action_space = spaces.Box(-1.0, 1.0, (task.action_size,), np.float32)
-        self.environment: TaskEnv | None = None
-        self.frame = np.zeros(FRAME_SHAPE, np.uint8)
-        self.over = True
+    def __init__(self, task: Task, lanes: int, backend: str | None, max_steps: int | None):
+        self.make = lambda: TaskEnv(task, task.make(backend), max_steps)
+        self.observation_space = spaces.Dict(
+            {
+                "frames": spaces.Box(0, 255, (lanes, *FRAME_SHAPE), np.uint8),
+                "rewards": spaces.Box(-np.inf, np.inf, (lanes,), np.float64),
+                "terminated": spaces.MultiBinary(lanes),
+                "truncated": spaces.MultiBinary(lanes),
+            }
+        )
+        self.action_space = spaces.Box(-1.0, 1.0, (lanes, task.action_size), np.float32)
+        self.environments: list[TaskEnv | None] = [None] * lanes
+        self.frames = np.zeros((lanes, *FRAME_SHAPE), np.uint8)
+        self.rewards = np.zeros(lanes)
+        self.terminated, self.truncated = np.ones(lanes, bool), np.zeros(lanes, bool)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
-        """Begin the episode of `seed`; without one, stand still."""
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[dict[str, np.ndarray], dict]:
+        """Begin the episodes of `seed`, a list of one for each lane; where that is None, a lane stays as it is."""
+        return self._see(self._begin, seed or ())
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict]:
+        """One step of every episode: what came of each is in the observation."""
+        observation, info = self._see(self._step, action)
+        return observation, 0.0, False, False, info
+
+    def _begin(self, lane: int, seed: int | None) -> None:
         if seed is None:
-            return self.frame, {}
-        try:
-            if self.environment is None:
-                self.environment = TaskEnv(self.task, self.task.make(self.backend), self.max_steps)
-            self.frame[...] = self.environment.reset(seed)
-        except Exception as error:
-            return self.frame, _told(error)
-        self.over = False
-        return self.frame, {}
+            return
+        environment = self.environments[lane] = self.environments[lane] or self.make()
+        self.frames[lane] = environment.reset(seed)
+        self.terminated[lane] = self.truncated[lane] = False
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
-        """One step of the episode."""
-        if self.over or self.environment is None:
-            return self.frame, 0.0, True, False, {}
+    def _step(self, lane: int, action: np.ndarray) -> None:
+        environment = self.environments[lane]
+        if environment is None or self.terminated[lane] or self.truncated[lane]:
+            self.rewards[lane], self.terminated[lane], self.truncated[lane] = 0.0, True, False
+            return
+        frame, self.rewards[lane], self.terminated[lane], self.truncated[lane] = environment.step(action)
+        self.frames[lane] = frame
+
+    def _see(
+        self, do: Callable[[int, Any], None], orders: Iterable[Any]
+    ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+        """Follow each lane's order; returns what is to be seen then, and what there is to tell."""
+        info = {}
         try:
-            frame, reward, terminated, truncated = self.environment.step(action)
-            self.frame[...] = frame
+            for lane, order in enumerate(orders):
+                do(lane, order)
         except Exception as error:
-            return self.frame, 0.0, True, False, _told(error)
-        self.over = terminated or truncated
-        return self.frame, reward, terminated, truncated, {}
+            info = _told(error)
+        observation = {"frames": self.frames, "rewards": self.rewards}
+        return observation | {"terminated": self.terminated, "truncated": self.truncated}, info
 
     def close(self) -> None:
-        """Close the environment; the process ends with it, so that what it complains of does not matter."""
-        if self.environment is not None:
+        """Close the environments; the process ends with them, so that what they complain of does not matter."""
+        for environment in filter(None, self.environments):
             with contextlib.suppress(Exception):
-                self.environment.close()
+                environment.close()
 
 
 def _told(error: Exception) -> dict[str, str]:
@@ -118,13 +139,13 @@ def _told(error: Exception) -> dict[str, str]:
     return {"failure": f"{type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno})"}
 
 
-def _make(task_name: str, backend: str | None, max_steps: int | None) -> Lane:
+def _make(task_name: str, lanes: int, backend: str | None, max_steps: int | None) -> WorkerLanes:
     if multiprocessing.parent_process() is not None:
         # A session of its own: a Ctrl-C at the terminal is the parent's to handle, and the worker can be killed together
-        # with the game that it may have started.
+        # with the games that it may have started.
         os.setsid()
         _keep_connections()
-    return Lane(load_task(task_name), backend, max_steps)
+    return WorkerLanes(load_task(task_name), lanes, backend, max_steps)
 
 
 def _keep_connections() -> None:
@@ -136,42 +157,50 @@ def _keep_connections() -> None:
                 os.set_inheritable(int(name), False)
 
 
-class LaneEnvs(AsyncVectorEnv):
-    """A group of `count` lanes of a task, each in its own process (`rollouts.acting.Group`).
+class LaneEnvs:
+    """A group of `count` lanes of a task, shared out over a process for each core (`rollouts.acting.Group`): a process
+    for each lane would spend most of its time on taking turns with the others.
 
     Raises `WorkerDied` where a process ends or its environment raises anything but a `UserError`, which is passed on.
     """
 
     def __init__(self, task_name: str, count: int, max_steps: int | None = None, backend: str | None = None):
-        make = partial(_make, task_name, backend, max_steps)
-        # Gymnasium's shared memory is gone for workers that are still starting when this returns.
-        super().__init__([make] * count, context="spawn", shared_memory=False, autoreset_mode=AutoresetMode.DISABLED)
-
-    def _check_spaces(self) -> None:
-        """Nothing: lanes are made alike, and to ask them would be to wait here until all have started."""
+        self.num_envs = count
+        self.share = -(-count // usable_cores())
+        """Lanes of a worker; the last one's may be more than it gets to do."""
+        self.workers = Workers(-(-count // self.share), partial(_make, task_name, self.share, backend, max_steps))
 
     def prepare(self, seeds: Sequence[int]) -> None:
         """Nothing: a lane's environment is made when its first episode begins."""
 
     def begin(self, seeds: Mapping[int, int]) -> None:
         """Have lanes begin episodes, lane → seed, while the others stand still; `begun` waits for them."""
-        self._guard(partial(self.reset_async, [seeds.get(lane) for lane in range(self.num_envs)]))
+        orders = [seeds.get(lane) for lane in range(self.workers.num_envs * self.share)]
+        shares = [orders[lane : lane + self.share] for lane in range(0, len(orders), self.share)]
+        self._guard(partial(self.workers.reset_async, cast(Any, shares)))
 
     def begun(self) -> np.ndarray:
         """The frames [B, 64, 64, 3] of all lanes."""
-        frames, info = self._guard(self.reset_wait)
+        seen, info = self._guard(self.workers.reset_wait)
         self._check_told(info)
-        return frames
+        return self._lanes(seen["frames"])
 
     def act(self, actions: np.ndarray) -> None:
         """Have all lanes take a step with their actions [B, A]; `acted` waits for them."""
-        self._guard(partial(self.step_async, actions))
+        orders = np.zeros(self.workers.action_space.shape or (), np.float32)
+        self._lanes(orders)[:] = actions
+        self._guard(partial(self.workers.step_async, orders))
 
     def acted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """(frames [B, 64, 64, 3], rewards [B], terminated [B], truncated [B])."""
-        frames, rewards, terminated, truncated, info = self._guard(self.step_wait)
+        """(frames [B, 64, 64, 3], rewards [B], terminated [B], truncated [B]); a lane without an episode is terminated."""
+        seen, _, _, _, info = self._guard(self.workers.step_wait)
         self._check_told(info)
-        return frames, rewards, terminated, truncated
+        flags = self._lanes(seen["terminated"]).astype(bool), self._lanes(seen["truncated"]).astype(bool)
+        return self._lanes(seen["frames"]), self._lanes(seen["rewards"]), *flags
+
+    def _lanes(self, of_workers: np.ndarray) -> np.ndarray:
+        """[workers, share, ...] to [B, ...]."""
+        return of_workers.reshape(-1, *of_workers.shape[2:])[: self.num_envs]
 
     def _guard(self, call: Callable[[], Any]) -> Any:
         try:
@@ -183,19 +212,34 @@ class LaneEnvs(AsyncVectorEnv):
         """Raise what workers have told of."""
         for message in filter(None, info.get("user_error", ())):
             raise UserError(message)
-        for lane, message in enumerate(info.get("failure", ())):
+        for worker, message in enumerate(info.get("failure", ())):
             if message:
-                raise WorkerDied(f"worker {lane} (pid {self.processes[lane].pid}) failed with {message}")
+                raise WorkerDied(f"worker {worker} (pid {self.workers.processes[worker].pid}) failed with {message}")
 
     def _death(self) -> WorkerDied:
         """Of the worker that has broken its connection; it may not be quite gone yet."""
         end = time.monotonic() + GRACE_SECONDS
         while time.monotonic() < end:
-            for lane, process in enumerate(self.processes):
+            for worker, process in enumerate(self.workers.processes):
                 if not process.is_alive():
-                    return WorkerDied(f"worker {lane} (pid {process.pid}) died with exit code {process.exitcode}")
+                    return WorkerDied(f"worker {worker} (pid {process.pid}) died with exit code {process.exitcode}")
             time.sleep(0.01)
         return WorkerDied("a worker broke its connection")
+
+    def close(self, *, terminate: bool) -> None:
+        """End the workers; with `terminate` at once."""
+        self.workers.close(terminate=terminate)
+
+
+class Workers(AsyncVectorEnv):
+    """`count` processes, each with what `make` gives; ended whatever they are at."""
+
+    def __init__(self, count: int, make: Callable[[], WorkerLanes]):
+        # Gymnasium's shared memory is gone for workers that are still starting when this returns.
+        super().__init__([make] * count, context="spawn", shared_memory=False, autoreset_mode=AutoresetMode.DISABLED)
+
+    def _check_spaces(self) -> None:
+        """Nothing: workers are made alike, and to ask them would be to wait here until all have started."""
 
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
         """End all workers: let them close their environments, or, with `terminate`, kill them with what they started.

@@ -37,6 +37,11 @@ Answer = tuple[int, Any]
 """Job number, what the worker made of it."""
 
 
+def usable_cores() -> int:
+    """Cores that this process may run on; all of the machine's where the system does not tell."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def serve(prepare: Callable[[dict], Callable[[int], Any]]) -> None:
     """The worker's main loop: `prepare` turns the first line, the settings, into the function that does a job.
 
