@@ -32,9 +32,9 @@ def draw_figures(context: Context, round_number: int) -> None:
     temperatures, also the film of the coldest dream, which is the first to be cheated."""
     folder = context.run.figures
     result = (context.stage("evaluation", round_number).path / RECORD).stat().st_mtime
-    if _any_older((CURVES, BESIDE, RETURNS), folder, result):
-        _draw_charts(context, round_number)
     deployed = load_controller(context, round_number)[1]["evolution"]
+    if _any_older((CURVES, BESIDE, RETURNS), folder, result):
+        _draw_charts(context, round_number, deployed)
     controllers, ends = load_controllers(context, round_number)
     coldest = min(range(len(ends)), key=lambda number: ends[number]["temperature"])
     films = {"film": deployed}
@@ -55,9 +55,8 @@ def _any_older(names: Sequence[str], folder: Path, moment: float) -> bool:
     return not all(path.exists() and path.stat().st_mtime >= moment for path in paths)
 
 
-def _draw_charts(context: Context, round_number: int) -> None:
-    """The figures that are no films."""
-    deployed = load_controller(context, round_number)[1]["evolution"]
+def _draw_charts(context: Context, round_number: int, deployed: int) -> None:
+    """The figures that are no films, of the evolution that is `deployed`."""
     evaluations = [
         evaluation
         for evaluation in read_json(context.stage("controller", round_number).path / EVALUATIONS)
