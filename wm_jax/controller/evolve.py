@@ -32,7 +32,7 @@ class EvolveConfig:
     """Where candidates play: in M's dream, or in the actual environment, as the paper's Car Racing does, where of M only
     its memory is used. There all candidates of a generation meet the same episodes, and each generation meets new ones."""
     environments: int = 16
-    """With `fitness` actual: environments stepped side by side. Those of the reference backend are a process each."""
+    """With `fitness` actual: environments stepped side by side."""
     backend: str | None = None
     """With `fitness` actual: which of the task's backends is played; the reference unless given. Validation and scores are
     the reference's in any case."""

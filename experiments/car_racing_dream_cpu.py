@@ -1,0 +1,58 @@
+"""Car Racing learned in dreams only, for 2 CPU cores in 3 hours: three rounds of collecting with the current C, going on
+training V and M, and evolving again in the new dream.
+
+wm-jax run experiments/car_racing_dream_cpu.py
+
+Not yet run to its end. Which of the evaluated means is deployed is decided by 8 validation drives on tracks of their own.
+"""
+
+from wm_jax.controller import EvolveConfig, PolicyConfig
+from wm_jax.dream import DreamConfig
+from wm_jax.experiment import Experiment
+from wm_jax.memory import MemoryConfig
+from wm_jax.optimizers import OptimizerConfig
+from wm_jax.rollouts import CollectConfig, EvaluateConfig, RoundsConfig
+from wm_jax.vision import VisionConfig
+
+CONFIG = Experiment(
+    name="car_racing_dream_cpu",
+    task="car_racing",
+    # Random drives leave the track within 150 steps: many short ones see more of it than few long ones.
+    collect=CollectConfig(episodes=400, policy="smooth_walk", max_steps=300),
+    vision=VisionConfig(
+        batch_size=32,
+        steps=5000,
+        optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine"),
+    ),
+    memory=MemoryConfig(
+        hidden_size=256,
+        predict_reward=True,
+        batch_size=32,
+        sequence_length=100,
+        steps=2000,
+        optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", clip=1.0),
+    ),
+    # A dream of 300 steps sees several corners; from anywhere in the drives, since all of them begin on the same straight.
+    dream=DreamConfig(temperature=1.0, horizon=300, start="anywhere", burn_in=20, reward="predicted"),
+    controller=PolicyConfig(features="zh"),
+    evolve=EvolveConfig(
+        population=32,
+        rollouts=16,
+        generations=40,
+        evaluate_every=10,
+        evaluation_rollouts=256,
+        select="actual",
+        actual_episodes=8,
+    ),
+    rounds=RoundsConfig(
+        count=3,
+        episodes=60,
+        action_noise=0.2,
+        random_stretches=0.01,
+        stretch_length=20,
+        new_share=0.5,
+        vision_steps=1500,
+        memory_steps=1500,
+    ),
+    evaluate=EvaluateConfig(episodes=100, environments=16),
+)
