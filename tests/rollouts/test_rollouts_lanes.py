@@ -81,6 +81,15 @@ def session(worker: int) -> list[int]:
     return [int(pid) for pid, status in found if not status.startswith("Z")]
 
 
+def test_lanes_share_workers(calm: list[Played], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five lanes a group on two cores: one worker has three, the other two, and room for one more, which stands still."""
+    monkeypatch.setattr("wm_jax.rollouts.lanes.usable_cores", lambda: 2)
+    with Lanes(PROBE, 9, print) as lanes:
+        played = lanes.play(ScriptedDriver(load_task(PROBE).policy("random")), EPISODES * 3)
+        assert len(pids(lanes)) == 2 * 2
+    assert played == calm * 3
+
+
 @pytest.mark.parametrize("lanes", [1, 2])
 @pytest.mark.parametrize("moment", ["on_step", "on_reset"])
 def test_a_worker_that_is_killed_is_named_and_replaced(
