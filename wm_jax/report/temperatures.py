@@ -22,7 +22,7 @@ def section(run: RunFacts, name: str) -> Section:
         "of that mean, from how the seeds differ (from the episodes where there is one seed). All actual scores are on "
         "fresh seeds; the paper's have one evolution a temperature."
     )
-    caption = "Too cold a dream is cheated: a high score in it, a low one in the actual environment."
+    caption = "Where a controller scores far more in its dream than in the actual environment, it cheats the dream."
     picture = draw(_chart(groups, paper, name), caption)
     return Section("Temperatures", (text,), tables=(_table(groups, paper), _each(run)), pictures=(picture,))
 
