@@ -93,6 +93,33 @@ def test_an_untrained_memory_without_weights_forecasts_its_bias():
     np.testing.assert_allclose(report["open_loop_50"], ((0.5 - mean[begins + 19 + 50]) ** 2).mean(), rtol=1e-4)
 
 
+def test_open_loop_rewards_agree_with_a_plain_loop():
+    """With one sharp Gaussian a run has no chance in it."""
+    memory = replace(MEMORY, config=replace(HEADS, mixtures=1))
+    params = memory.init(jax.random.key(3))
+    params["head"]["bias"] = params["head"]["bias"].at[2 * 3 : 3 * 3].set(-40)
+    z, reward = np.asarray(LATENTS.stats.mean, np.float32), np.clip(np.asarray(LATENTS.reward, np.float64), -1, 1)
+    step, sums = jax.jit(memory.step), []
+    for begin in (0, 70, 140, 330, 450, 520):
+        state, current = memory.initial_state(), z[begin]
+        for t in range(begin, begin + 20):
+            state, prediction = step(params, state, z[t], LATENTS.action[t], jnp.asarray(t in (0, 330, 450)))
+        total = 0.0
+        for t in range(begin + 20, begin + 120):
+            current = prediction.next_z.means[..., 0]
+            state, prediction = step(params, state, current, LATENTS.action[t], jnp.asarray(False))
+            total += float(prediction.reward)
+        sums.append((total, reward[begin + 20 : begin + 120].sum()))
+    predicted, actual = np.array(sums).T
+    report = reported(params, memory)
+    np.testing.assert_allclose(
+        report["reward_correlation_100_open_loop"], np.corrcoef(predicted, actual)[0, 1], atol=1e-3
+    )
+    np.testing.assert_allclose(
+        report["reward_error_100_open_loop"], np.sqrt(((predicted - actual) ** 2).mean()), rtol=1e-3
+    )
+
+
 def test_what_short_episodes_cannot_tell_is_none():
     latents = random_latents([22, 3], [False, False])
     report = evaluate(MEMORY, MEMORY.init(jax.random.key(5)), latents, jax.random.key(0))
@@ -100,6 +127,8 @@ def test_what_short_episodes_cannot_tell_is_none():
         "done_recall",
         "reward_correlation_100",
         "reward_sum_100_predicted",
+        "reward_correlation_100_open_loop",
+        "reward_error_100_open_loop",
         *(f"open_loop_{k}{suffix}" for k in (5, 20, 50) for suffix in ("", "_repeat_last", "_data_mean")),
     }
     assert report["nll"] is not None and report["open_loop_1"] is not None

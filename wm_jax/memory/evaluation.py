@@ -1,6 +1,7 @@
 """How good M is, on episodes it was not trained on."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +37,8 @@ def evaluate(memory: Memory, params: Params, latents: Latents, key: Key) -> Repo
     - `done_loss` (unweighted), `done_precision`, `done_recall` (logit > 0): with a done head.
     - `reward_correlation`, `reward_correlation_100`: predicted against actual (clipped) rewards, of each step and of
       sums over 100 steps; `reward_sum_100_predicted`, `reward_sum_100_actual`: the sums' means. With a reward head.
+    - `reward_correlation_100_open_loop`: of the sums over 100 open-loop steps, as below; `reward_error_100_open_loop`: the
+      root of their mean squared error, in the task's units. With a reward head.
     - `open_loop_k`, k = 1, 5, 20, 50: after 20 recorded steps M runs k steps on its own samples with the recorded
       actions; squared error per latent dimension of the forecast, the mean over 8 such runs, against V's mean of the
       actual frame. Beside it `open_loop_k_repeat_last` and `open_loop_k_data_mean`: two forecasts that know nothing of
@@ -119,7 +122,9 @@ def _open_loop_report(memory: Memory, params: Params, latents: Latents, key: Key
     """One error and two baselines for each horizon, over the places from which the whole horizon is recorded."""
     begins, room = _windows(np.asarray(latents.start), np.asarray(latents.length))
     means = np.asarray(latents.stats.mean, np.float32)
-    forecasts = np.asarray(_forecasts(memory, params, latents, jnp.asarray(begins), key)) if len(begins) else None
+    forecasts, rewards = None, None
+    if len(begins):
+        forecasts, rewards = jax.tree.map(np.asarray, _forecasts(memory, params, latents, jnp.asarray(begins), key))
     report: Report = {}
     for horizon in HORIZONS:
         enough = room >= BURN_IN + horizon
@@ -128,6 +133,14 @@ def _open_loop_report(memory: Memory, params: Params, latents: Latents, key: Key
         guesses |= {"_repeat_last": means[last], "_data_mean": means.mean(axis=0)}
         for suffix, guess in guesses.items():
             report[f"open_loop_{horizon}{suffix}"] = _mean(np.square(guess - means[last + horizon]))
+    if memory.config.predict_reward:
+        enough = room >= BURN_IN + REWARD_STEPS
+        windows = begins[enough][:, None] + BURN_IN + np.arange(REWARD_STEPS)
+        actual = np.clip(np.asarray(latents.reward), *memory.reward_range)[windows].sum(axis=1)
+        predicted = rewards[enough] if rewards is not None else actual
+        report[f"reward_correlation_{REWARD_STEPS}_open_loop"] = _correlation(predicted, actual)
+        squared = _mean(np.square(predicted - actual))
+        report[f"reward_error_{REWARD_STEPS}_open_loop"] = None if squared is None else squared**0.5
     return report
 
 
@@ -141,8 +154,9 @@ def _windows(start: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 @partial(jax.jit, static_argnames="memory")
-def _forecasts(memory: Memory, params: Params, latents: Latents, begins: Array, key: Key) -> Array:
-    """M's forecast of z [max(HORIZONS), W, Z] after the burn-in from each of `begins` [W].
+def _forecasts(memory: Memory, params: Params, latents: Latents, begins: Array, key: Key) -> tuple[Array, Array | None]:
+    """M's forecast of z [max(HORIZONS), W, Z] after the burn-in from each of `begins` [W], and of the sum of the
+    `REWARD_STEPS` rewards from there on [W]; None without a reward head.
 
     `DREAMS` runs draw every z but the one that is forecast: of that, the mixture's mean is taken, since the noise of a few
     draws would be counted as M's error.
@@ -155,16 +169,18 @@ def _forecasts(memory: Memory, params: Params, latents: Latents, begins: Array, 
     shape = (len(begins), memory.latent_size)
     first_z = sample_mixture(first, 1.0, draw_noise(first_key, shape))
 
-    def step(carry: tuple[MemoryState, Array], ahead: Array) -> tuple[tuple[MemoryState, Array], Array]:
+    def step(carry: tuple[MemoryState, Array], ahead: Array) -> tuple[tuple[MemoryState, Array], Any]:
         state, z = carry
         frame = jnp.minimum(begins + BURN_IN + ahead, latents.action.shape[0] - 1)
         state, prediction = memory.step(params, state, z, latents.action[frame], jnp.zeros(begins.shape))
         z = sample_mixture(prediction.next_z, 1.0, draw_noise(jax.random.fold_in(key, ahead), shape))
-        return (state, z), _expected(prediction.next_z)
+        return (state, z), (_expected(prediction.next_z), prediction.reward)
 
-    _, rest = jax.lax.scan(step, (state, first_z), jnp.arange(max(HORIZONS) - 1))
-    runs = jnp.concatenate([_expected(first)[None], rest])
-    return runs.reshape(max(HORIZONS), -1, DREAMS, memory.latent_size).mean(axis=2)
+    count = REWARD_STEPS if memory.config.predict_reward else max(HORIZONS) - 1
+    _, (rest, rewards) = jax.lax.scan(step, (state, first_z), jnp.arange(count))
+    runs = jnp.concatenate([_expected(first)[None], rest[: max(HORIZONS) - 1]])
+    forecast = runs.reshape(max(HORIZONS), -1, DREAMS, memory.latent_size).mean(axis=2)
+    return forecast, None if rewards is None else rewards.sum(axis=0).reshape(-1, DREAMS).mean(axis=1)
 
 
 def _expected(mixture: Mixture) -> Array:
