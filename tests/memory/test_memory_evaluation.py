@@ -101,14 +101,11 @@ def test_open_loop_rewards_agree_with_a_plain_loop():
     z, reward = np.asarray(LATENTS.stats.mean, np.float32), np.clip(np.asarray(LATENTS.reward, np.float64), -1, 1)
     step, sums = jax.jit(memory.step), []
     for begin in (0, 70, 140, 330, 450, 520):
-        state, current = memory.initial_state(), z[begin]
-        for t in range(begin, begin + 20):
-            state, prediction = step(params, state, z[t], LATENTS.action[t], jnp.asarray(t in (0, 330, 450)))
-        total = 0.0
-        for t in range(begin + 20, begin + 120):
-            current = prediction.next_z.means[..., 0]
-            state, prediction = step(params, state, current, LATENTS.action[t], jnp.asarray(False))
-            total += float(prediction.reward)
+        state, current, total = memory.initial_state(), z[begin], 0.0
+        for t in range(begin, begin + 120):
+            state, prediction = step(params, state, current, LATENTS.action[t], jnp.asarray(t in (0, 330, 450)))
+            current = z[t + 1] if t < begin + 19 else prediction.next_z.means[..., 0]
+            total += float(prediction.reward) if t >= begin + 20 else 0.0
         sums.append((total, reward[begin + 20 : begin + 120].sum()))
     predicted, actual = np.array(sums).T
     report = reported(params, memory)
