@@ -1,4 +1,4 @@
-"""Car Racing learned in dreams only, for 2 CPU cores in 3 hours: three rounds of collecting with the current C, going on
+"""Car Racing learned in dreams only, for 2 CPU cores in 3 hours: four rounds of collecting with the current C, going on
 training V and M, and evolving again in the new dream.
 
 wm-jax run experiments/car_racing_dream_cpu.py
@@ -39,15 +39,15 @@ CONFIG = Experiment(
         population=32,
         rollouts=16,
         generations=40,
-        evaluate_every=10,
+        evaluate_every=5,
         evaluation_rollouts=256,
         select="actual",
         actual_episodes=8,
     ),
     rounds=RoundsConfig(
-        count=3,
+        count=4,
         episodes=60,
-        action_noise=0.2,
+        action_noise=0.1,
         random_stretches=0.01,
         stretch_length=20,
         new_share=0.5,
