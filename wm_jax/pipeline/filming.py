@@ -67,7 +67,7 @@ def _draw_charts(context: Context, round_number: int, deployed: int) -> None:
     steps = {"dream": context.experiment.dream.horizon, "actual": context.models.task.max_steps}
     paths = [context.run.figures / name for name in (CURVES, BESIDE, RETURNS)]
     with replacing(paths[0]) as curves, replacing(paths[1]) as beside, replacing(paths[2]) as returns:
-        figures.learning_curves(curves, list(context.run.metrics()))
+        figures.learning_curves(curves, list(context.run.metrics()), deployed)
         figures.dream_beside_actual(beside, evaluations, baselines, steps)
         figures.returns_histogram(returns, {k: v for k, v in scores.items() if k != EVOLUTIONS})
 

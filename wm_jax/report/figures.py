@@ -44,9 +44,10 @@ def film(path: Path, panels: dict[str, np.ndarray], frames_per_second: int, ever
     palette[0].save(path, "gif", save_all=True, append_images=palette[1:], duration=duration, loop=0, optimize=True)
 
 
-def learning_curves(path: Path, metrics: Sequence[dict[str, Any]]) -> None:
-    """Loss of V and M, with the held-out values, and the population's returns where it was evolved, over all
-    rounds."""
+def learning_curves(path: Path, metrics: Sequence[dict[str, Any]], evolution: int) -> None:
+    """Loss of V and M, with the held-out values, and the population's returns where it was evolved, over all rounds; of
+    several evolutions side by side those of one, by its number."""
+    metrics = [{key: v[evolution] if isinstance(v, list) else v for key, v in line.items()} for line in metrics]
     figure, axes = plt.subplots(1, 3, figsize=(15, 4))
     _curve(axes[0], metrics, "vision/", ("reconstruction", "kl"), "V: loss over steps")
     _curve(axes[1], metrics, "memory/", ("nll",), "M: negative log likelihood per dimension")
@@ -103,8 +104,7 @@ def _curve(axis: Axes, metrics: Sequence[dict[str, Any]], stage: str, names: Seq
                 points = [(offset + line["step"], line[key]) for line in lines if line.get(key) is not None]
                 if points:
                     label = (name if key == name else f"{name}, held out") if number == 0 else None
-                    # Of several evolutions side by side each has its line.
-                    axis.plot(*zip(*points, strict=True), style, color=colour)[0].set_label(label)
+                    axis.plot(*zip(*points, strict=True), style, color=colour, label=label)
         offset += max((line["step"] for line in lines), default=0)
     axis.set(title=title, xlabel="step")
     if axis.get_lines():
