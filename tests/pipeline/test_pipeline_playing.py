@@ -92,7 +92,7 @@ def test_stopped_anywhere_it_ends_with_the_same_bits(
     while not ended:
         assert stops < 20, "it does not get on"
         try:
-            evolve(experiment, tmp_path, Impatient(500))
+            evolve(experiment, tmp_path, Impatient(800))
             ended = True
         except Stopped as stop:
             stops += 1
