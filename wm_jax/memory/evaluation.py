@@ -51,8 +51,8 @@ def evaluate(memory: Memory, params: Params, latents: Latents, key: Key) -> Repo
         known = scores["done_known"]
         report |= _done_report(scores["done_logit"][known], scores["done"][known])
     if memory.config.predict_reward:
-        actual = np.clip(np.asarray(latents.reward), *memory.reward_range)
-        report |= _reward_report(scores["reward"], actual, np.asarray(latents.start), np.asarray(latents.length))
+        start, length = np.asarray(latents.start), np.asarray(latents.length)
+        report |= _reward_report(scores["reward"], _clipped_rewards(memory, latents), start, length)
     return report | _open_loop_report(memory, params, latents, dream_key)
 
 
@@ -122,7 +122,7 @@ def _open_loop_report(memory: Memory, params: Params, latents: Latents, key: Key
     """One error and two baselines for each horizon, over the places from which the whole horizon is recorded."""
     begins, room = _windows(np.asarray(latents.start), np.asarray(latents.length))
     means = np.asarray(latents.stats.mean, np.float32)
-    forecasts, rewards = None, None
+    forecasts, rewards = None, np.zeros(0)
     if len(begins):
         forecasts, rewards = jax.tree.map(np.asarray, _forecasts(memory, params, latents, jnp.asarray(begins), key))
     report: Report = {}
@@ -136,12 +136,16 @@ def _open_loop_report(memory: Memory, params: Params, latents: Latents, key: Key
     if memory.config.predict_reward:
         enough = room >= BURN_IN + REWARD_STEPS
         windows = begins[enough][:, None] + BURN_IN + np.arange(REWARD_STEPS)
-        actual = np.clip(np.asarray(latents.reward), *memory.reward_range)[windows].sum(axis=1)
-        predicted = rewards[enough] if rewards is not None else actual
+        predicted, actual = rewards[enough], _clipped_rewards(memory, latents)[windows].sum(axis=1)
         report[f"reward_correlation_{REWARD_STEPS}_open_loop"] = _correlation(predicted, actual)
         squared = _mean(np.square(predicted - actual))
         report[f"reward_error_{REWARD_STEPS}_open_loop"] = None if squared is None else squared**0.5
     return report
+
+
+def _clipped_rewards(memory: Memory, latents: Latents) -> np.ndarray:
+    """The recorded rewards [N] as M learns them."""
+    return np.clip(np.asarray(latents.reward), *memory.reward_range)
 
 
 def _windows(start: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

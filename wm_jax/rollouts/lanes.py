@@ -108,8 +108,7 @@ class WorkerLanes(gymnasium.Env):
         if environment is None or self.terminated[lane] or self.truncated[lane]:
             self.rewards[lane], self.terminated[lane], self.truncated[lane] = 0.0, True, False
             return
-        frame, self.rewards[lane], self.terminated[lane], self.truncated[lane] = environment.step(action)
-        self.frames[lane] = frame
+        self.frames[lane], self.rewards[lane], self.terminated[lane], self.truncated[lane] = environment.step(action)
 
     def _see(
         self, do: Callable[[int, Any], None], orders: Iterable[Any]
@@ -167,7 +166,7 @@ class LaneEnvs:
     def __init__(self, task_name: str, count: int, max_steps: int | None = None, backend: str | None = None):
         self.num_envs = count
         self.share = -(-count // usable_cores())
-        """Lanes of a worker; the last one's may be more than it gets to do."""
+        """Lanes of a worker; some of the last one's may be left without episodes."""
         self.workers = Workers(-(-count // self.share), partial(_make, task_name, self.share, backend, max_steps))
 
     def prepare(self, seeds: Sequence[int]) -> None:
