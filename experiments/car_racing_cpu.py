@@ -38,12 +38,14 @@ CONFIG = Experiment(
     evolve=EvolveConfig(
         population=32,
         rollouts=4,
-        generations=60,
-        evaluate_every=5,
+        generations=100,
+        evaluate_every=10,
         select="actual",
         actual_episodes=8,
         fitness="actual",
         environments=32,
+        # Half a drive tells who follows the road, for half the price.
+        max_steps=500,
         backend="envpool",
     ),
     evaluate=EvaluateConfig(episodes=100, environments=10),

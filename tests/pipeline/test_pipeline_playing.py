@@ -157,6 +157,30 @@ def test_what_only_a_dream_has_is_refused(settings: dict, says: str) -> None:
         EvolveConfig(fitness="actual", **settings)
 
 
+def test_candidates_play_as_long_as_the_experiment_says_and_means_whole_episodes(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths: list[list[int]] = []
+    play = Lanes.play
+
+    def noted(self, *arguments, **options):
+        found = play(self, *arguments, **options)
+        lengths.append([len(episode.rewards) for episode in found])
+        return found
+
+    monkeypatch.setattr(Lanes, "play", noted)
+    config = dataclasses.replace(experiment.evolve, generations=1, seeds=1, max_steps=2)
+    short = dataclasses.replace(experiment, evolve=config)
+    check(short, Models(short))
+    evolve(short, tmp_path, Interrupt())
+    *played, validated = lengths
+    assert [steps for block in played for steps in block] == [2] * POPULATION * ROLLOUTS
+    assert len(validated) == VALIDATION and max(validated) > 2
+    long = dataclasses.replace(experiment, evolve=dataclasses.replace(config, max_steps=81))
+    with pytest.raises(UserError, match=r"evolve\.max_steps must be between 1 and 80, found 81"):
+        check(long, Models(long))
+
+
 def test_a_backend_that_is_not_there_is_named_before_anything_runs(experiment: Experiment) -> None:
     wrong = dataclasses.replace(experiment, evolve=dataclasses.replace(experiment.evolve, backend="pol"))
     with pytest.raises(UserError, match="did you mean 'pool'"):

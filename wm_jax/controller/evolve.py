@@ -36,6 +36,9 @@ class EvolveConfig:
     backend: str | None = None
     """With `fitness` actual: which of the task's backends is played; the reference unless given. Validation and scores are
     the reference's in any case."""
+    max_steps: int | None = None
+    """With `fitness` actual: a candidate's episodes are cut off after this many steps; the task's own limit unless given.
+    Validation and scores are whole episodes in any case."""
     sigma: float = 0.1
     """Standard deviation of the first generation's weights; their mean is 0."""
     generations: int = 2000

@@ -91,6 +91,8 @@ def check(experiment: Experiment, models: Models) -> None:
     longest = experiment.collect.max_steps or task.max_steps
     require_range("dream.burn_in", dream.burn_in, 0, longest - 1)
     if experiment.evolve.fitness == "actual":
+        if experiment.evolve.max_steps is not None:
+            require_range("evolve.max_steps", experiment.evolve.max_steps, 1, task.max_steps)
         # A package that is missing is to be missed now.
         task.make(experiment.evolve.backend).close()
     else:

@@ -114,10 +114,11 @@ def _work(experiment: Experiment, models: Models, frames: int, parameters: dict[
     later = rounds.count - 1
     steps = memory.steps + later * rounds.memory_steps
     # In the actual environment every frame is encoded too, which is about half of what a frame takes through all of V.
-    longest, one = (
-        (experiment.dream.horizon, step) if evolve.fitness == "dream" else (models.task.max_steps, step + image // 2)
-    )
-    evaluation = evolve.evaluation_rollouts if evolve.fitness == "dream" else evolve.actual_episodes
+    whole = models.task.max_steps
+    if evolve.fitness == "dream":
+        longest, one, evaluation = experiment.dream.horizon, step, evolve.evaluation_rollouts * experiment.dream.horizon
+    else:
+        longest, one, evaluation = evolve.max_steps or whole, step + image // 2, evolve.actual_episodes * whole
     generation = evolve.population * evolve.rollouts * longest * one
     # In each round the generations, and the means' evaluations.
     counts = [evolve.generations, *later * [rounds.generations or evolve.generations]]
@@ -129,7 +130,7 @@ def _work(experiment: Experiment, models: Models, frames: int, parameters: dict[
         "encoding": frames * image // 2,
         "M's training": 3 * step * memory.batch_size * memory.sequence_length * steps,
         "a generation at most": generation,
-        "evolution at most": evolve.evolutions * (sum(counts) * generation + evaluations * evaluation * longest * one),
+        "evolution at most": evolve.evolutions * (sum(counts) * generation + evaluations * evaluation * one),
     }  # fmt: skip
 
 

@@ -84,7 +84,7 @@ class Generations:
         keys = side_by_side.keys(context.key("generations", round_number), self.variants)
         self.keys = parallel.replicate(self.mesh, jax.vmap(lambda key: jax.random.split(key)[0])(keys))
         self.seed = context.seed("evolution episodes", round_number)
-        lanes = Lanes(experiment.task, config.environments, context.screen.warn, backend=config.backend)
+        lanes = Lanes(experiment.task, config.environments, context.screen.warn, config.max_steps, config.backend)
         self.lanes = stack.enter_context(lanes)
         self.note = ""
 

@@ -86,7 +86,10 @@ def _population(run: RunFacts, name: str) -> Chart:
     """Worst to best of the population, its mean, and the evaluated means, all where C was evolved."""
     steps, mean = run.series("controller", "mean")
     worst, best = run.series("controller", "worst")[1], run.series("controller", "best")[1]
-    lines = [Line("mean of the population", steps, mean, colour=COLOURS["population"])] if steps else []
+    # Candidates' episodes may be shorter than those that the means are evaluated on.
+    shorter = f", {run.experiment.evolve.max_steps:,} steps" if run.experiment.evolve.max_steps else ""
+    label = f"mean of the population{shorter}"
+    lines = [Line(label, steps, mean, colour=COLOURS["population"])] if steps else []
     bands = (Band("worst to best", steps, worst, best, COLOURS["population"]),) if steps else ()
     lines += evaluated_lines(run, (run.place,))
     boundaries = tuple(run.starts("controller")[1:])
