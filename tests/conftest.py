@@ -20,3 +20,9 @@ def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str
     """An environment in which processes share what they compile."""
     folder = tmp_path_factory.mktemp("compiled")
     return {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(folder), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
+
+
+@pytest.fixture(scope="session")
+def environment(compilation_cache: dict[str, str]) -> dict[str, str]:
+    """The same for tiny runs, whose time is mostly compiling: less care there is nothing to what is compared."""
+    return {**compilation_cache, "XLA_FLAGS": "--xla_backend_optimization_level=0"}

@@ -22,12 +22,6 @@ TINY = [
 ]
 
 
-@pytest.fixture(scope="module")
-def environment(compilation_cache: dict[str, str]) -> dict[str, str]:
-    """Most of these runs' time is compiling: less care there is nothing to what is compared."""
-    return {**compilation_cache, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
-
-
 def together(environment: dict[str, str], command: list[str], *more: list[str]) -> list[subprocess.Popen]:
     """`command` as process 0 and as process 1, with their own options of `more`."""
     return [

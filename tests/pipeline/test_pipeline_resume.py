@@ -1,8 +1,7 @@
-"""A run that is killed in every stage ends with the very bits of a run that was not."""
+"""A run that is stopped in every stage ends with the very bits of a run that was not."""
 
 import hashlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -67,10 +66,10 @@ def results(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def uninterrupted(
-    probe_experiment: Path, compilation_cache: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    probe_experiment: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    finish(start(probe_experiment, folder, compilation_cache))
+    finish(start(probe_experiment, folder, environment))
     return folder
 
 
@@ -82,53 +81,42 @@ def wait_for(process: subprocess.Popen, folder: Path, pattern: str) -> None:
         time.sleep(0.002)
 
 
-def test_killed_in_every_stage_ends_with_the_same_bits(
-    uninterrupted: Path, probe_experiment: Path, compilation_cache: dict[str, str], tmp_path: Path
+def test_stopped_in_every_stage_ends_with_the_same_bits(
+    uninterrupted: Path, probe_experiment: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    folder, mid_work = tmp_path / "killed", []
+    """Killed, but once by Ctrl-C, which saves and says how to go on."""
+    folder, mid_work = tmp_path / "stopped", []
     for name, pattern in BEGUN.items():
-        process = start(probe_experiment, folder, compilation_cache)
+        process = start(probe_experiment, folder, environment)
         wait_for(process, folder / name, pattern)
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
+        asked = name == "memory/round-0"
+        process.send_signal(signal.SIGINT if asked else signal.SIGKILL)
+        output, _ = process.communicate(timeout=60)
+        if asked:
+            assert process.returncode == 130, output
+            assert "the same command goes on" in output
+            assert "Traceback" not in output
         mid_work.append(not json.loads((folder / name / "stage.json").read_text())["finished"])
-    assert sum(mid_work) >= len(BEGUN) - 1, f"the kills came too late to mean anything: {mid_work}"
-    finish(start(probe_experiment, folder, compilation_cache))
+    assert sum(mid_work) >= len(BEGUN) - 1, f"the stops came too late to mean anything: {mid_work}"
+    finish(start(probe_experiment, folder, environment))
     assert results(folder) == results(uninterrupted)
 
 
-def test_a_deleted_file_is_made_again(
-    uninterrupted: Path, probe_experiment: Path, compilation_cache: dict[str, str]
-) -> None:
+def test_a_deleted_file_is_made_again(uninterrupted: Path, probe_experiment: Path, environment: dict[str, str]) -> None:
     """What the messages about damaged files tell to do."""
     before = results(uninterrupted)
     (uninterrupted / "rollouts" / "round-0" / "episodes" / "000007.array_record").unlink()
     (uninterrupted / "latents" / "round-1" / "latents.safetensors").unlink()
-    output = finish(start(probe_experiment, uninterrupted, compilation_cache))
+    output = finish(start(probe_experiment, uninterrupted, environment))
     assert "000007.array_record is missing; it is made again" in output
     assert results(uninterrupted) == before
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(
-    uninterrupted: Path, probe_experiment: Path, compilation_cache: dict[str, str], tmp_path: Path
-) -> None:
-    folder = tmp_path / "interrupted"
-    process = start(probe_experiment, folder, compilation_cache)
-    wait_for(process, folder / "memory" / "round-0", "work/checkpoints/0*/manifest.json")
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, output
-    assert "the same command goes on" in output
-    assert "Traceback" not in output
-    finish(start(probe_experiment, folder, compilation_cache))
-    assert results(folder) == results(uninterrupted)
-
-
 def test_a_finished_run_does_nothing_and_a_changed_setting_is_named(
-    uninterrupted: Path, probe_experiment: Path, compilation_cache: dict[str, str]
+    uninterrupted: Path, probe_experiment: Path, environment: dict[str, str]
 ) -> None:
     before = results(uninterrupted)
-    process = start(probe_experiment, uninterrupted, compilation_cache, "--memory.hidden-size", "16")
+    process = start(probe_experiment, uninterrupted, environment, "--memory.hidden-size", "16")
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "memory.hidden_size was 32, now 16" in output
