@@ -23,6 +23,7 @@ CONFIG = Experiment(
     memory=MemoryConfig(
         hidden_size=256,
         predict_reward=True,
+        reward_loss="poisson",
         batch_size=100,
         sequence_length=1000,
         steps=4000,

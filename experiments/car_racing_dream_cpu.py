@@ -27,6 +27,7 @@ CONFIG = Experiment(
     memory=MemoryConfig(
         hidden_size=256,
         predict_reward=True,
+        reward_loss="poisson",
         batch_size=32,
         sequence_length=100,
         steps=2000,
@@ -39,10 +40,12 @@ CONFIG = Experiment(
         population=32,
         rollouts=16,
         generations=40,
-        evaluate_every=5,
+        evaluate_every=10,
         evaluation_rollouts=256,
         select="actual",
         actual_episodes=8,
+        # Two searches a round: which one finds more differs from round to round, and the hotter dream is harder to cheat.
+        temperatures=(1.0, 1.5),
     ),
     rounds=RoundsConfig(
         count=4,

@@ -3,11 +3,13 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from memory_data import random_latents
 from scipy import special, stats
 
+from wm_jax.errors import UserError
 from wm_jax.memory import Memory, MemoryConfig
-from wm_jax.memory.loss import gather, log_likelihood, step_losses
+from wm_jax.memory.loss import gather, log_likelihood, reward_loss, step_losses
 from wm_jax.memory.loss import loss as eager_loss
 from wm_jax.types import LatentStats, Mixture, Prediction
 
@@ -78,6 +80,50 @@ def test_done_and_reward_losses_agree_with_numpy():
     error = (np.asarray(prediction.reward)[:, 0] - np.clip(np.asarray(LATENTS.reward), -1.0, 0.5)) ** 2
     np.testing.assert_allclose(parts["reward"][0][:, 0], error, rtol=1e-5, atol=1e-6)
     assert parts["reward"][1].all()
+
+
+COUNTING = replace(MEMORY, config=replace(HEADS, reward_loss="poisson"), reward_range=(-0.5, 8.0))
+
+
+def test_a_reward_counted_from_its_floor_costs_what_scipy_says():
+    rate = np.array([0.02, 0.7, 3.1, 9.0])[:, None]
+    count = np.arange(9)
+    cost = np.asarray(reward_loss(COUNTING, jnp.asarray(rate - 0.5, jnp.float32), jnp.asarray(count - 0.5)))
+    np.testing.assert_allclose(
+        cost, -stats.poisson.logpmf(count, rate) - special.gammaln(count + 1), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_either_reward_loss_is_least_at_the_mean():
+    rewards = jnp.array([-0.5, -0.5, -0.5, 2.7, 6.2])
+    guesses = jnp.linspace(-0.4, 4.0, 441)
+    for memory in (MEMORY, COUNTING):
+        costs = jax.vmap(lambda guess, memory=memory: reward_loss(memory, guess, rewards).mean())(guesses)
+        np.testing.assert_allclose(guesses[costs.argmin()], rewards.mean(), atol=0.006)
+
+
+def test_a_counted_reward_is_predicted_above_its_floor_and_its_loss_has_a_slope_everywhere():
+    params = COUNTING.init(jax.random.key(0))
+    bias = params["head"]["bias"]
+
+    def cost(output, reward):
+        head = {"kernel": jnp.zeros_like(params["head"]["kernel"]), "bias": bias.at[-2].set(output)}
+        prediction = COUNTING.predict({**params, "head": head}, jnp.zeros(7))
+        assert prediction.reward is not None
+        return reward_loss(COUNTING, prediction.reward, reward), prediction.reward
+
+    for output in (-60.0, -3.0, 0.0, 5.0):
+        for reward, sign in ((-0.5, 1), (7.5, -1)):
+            (value, predicted), slope = jax.value_and_grad(cost, has_aux=True)(output, reward)
+            assert np.isfinite(value) and np.isfinite(slope) and slope * sign >= 0
+            np.testing.assert_allclose(predicted, -0.5 + np.logaddexp(0, output), rtol=1e-5)
+
+
+def test_rewards_without_a_floor_cannot_be_counted():
+    with pytest.raises(UserError, match="give its reward_range a lower end"):
+        replace(COUNTING, reward_range=(-np.inf, 8.0))
+    with pytest.raises(UserError, match="reward_loss must be one of"):
+        replace(HEADS, reward_loss="poison")
 
 
 def total(latents, memory=MEMORY, seed=2):

@@ -69,16 +69,31 @@ def log_likelihood(mixture: Mixture, z: Array) -> Array:
     return jax.nn.logsumexp(mixture.log_weights + log_density, axis=-1)
 
 
+def reward_loss(memory: Memory, predicted: Array, reward: Array) -> Array:
+    """What the expected rewards [...] cost against those that came [...].
+
+    The squared error grows with the jumps' square, so that a few of them rule it. As a count above the floor, of which the
+    prediction is the rate λ, a reward costs λ - r log λ: Poisson's negative log-likelihood, short of what M cannot change.
+    Both are least at the reward's mean.
+    """
+    if memory.config.reward_loss == "squared":
+        return (predicted - reward) ** 2
+    floor = memory.reward_range[0]
+    # The floor is added and taken away in float32: without a little on top a rate near 0 could come out negative.
+    rate = predicted - floor + 1e-6
+    return rate - (reward - floor) * jnp.log(rate)
+
+
 def step_losses(memory: Memory, prediction: Prediction, sequences: Sequences) -> dict[str, tuple[Array, Array]]:
     """What each step adds to each part of the loss, and whether it counts: two [T, B] for each predicted part.
 
-    nll: -log p(next z), averaged over the latent dimensions; reward: squared error against the clipped reward;
+    nll: -log p(next z), averaged over the latent dimensions; reward: `reward_loss` of the clipped reward;
     done: sigmoid cross-entropy, `done_weight` times where the episode ended.
     """
     parts = {"nll": (-log_likelihood(prediction.next_z, sequences.next_z).mean(axis=-1), sequences.has_next)}
     if prediction.reward is not None:
-        error = prediction.reward - jnp.clip(sequences.reward, *memory.reward_range)
-        parts["reward"] = (error**2, jnp.ones_like(sequences.has_next))
+        reward = reward_loss(memory, prediction.reward, jnp.clip(sequences.reward, *memory.reward_range))
+        parts["reward"] = (reward, jnp.ones_like(sequences.has_next))
     if prediction.done_logit is not None:
         entropy = optax.sigmoid_binary_cross_entropy(prediction.done_logit, sequences.done)
         parts["done"] = (entropy * jnp.where(sequences.done, memory.config.done_weight, 1.0), sequences.done_known)

@@ -8,14 +8,16 @@ and one dense layer on h' gives, for each latent dimension independently, a mixt
 and where the experiment asks for them the step's reward and the logit of the episode's end.
 """
 
+import math
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from wm_jax.errors import require_range
+from wm_jax.errors import UserError, require_choice, require_range
 from wm_jax.memory.recurrence import cell, forget, unroll
 from wm_jax.optimizers import OptimizerConfig
 from wm_jax.types import Action, Array, Key, MemoryState, Mixture, Params, Prediction
@@ -31,12 +33,15 @@ class MemoryConfig:
     """K: Gaussians per latent dimension."""
     predict_reward: bool = False
     """Whether M predicts the reward of each step."""
+    reward_loss: Literal["squared", "poisson"] = "squared"
+    """What M learns the reward by: its squared error, or the likelihood of a count, for rewards that come in jumps from a
+    floor that the task names (`Task.reward_range`), which they are predicted to lie above."""
     predict_done: bool = False
     """Whether M predicts the end of the episode."""
     restart_input: bool = False
     """Whether M is told of an episode's first frame by an input of 1."""
     reward_weight: float = 1.0
-    """Weight of the reward's squared error in the loss."""
+    """Weight of the reward's part in the loss."""
     done_weight: float = 10.0
     """Weight of an episode's last step against the others in the done loss."""
     batch_size: int = 100
@@ -51,6 +56,7 @@ class MemoryConfig:
     def __post_init__(self) -> None:
         require_range("memory.hidden_size", self.hidden_size, 1, 65536)
         require_range("memory.mixtures", self.mixtures, 1, 1024)
+        require_choice("memory.reward_loss", self.reward_loss, ("squared", "poisson"))
         require_range("memory.reward_weight", self.reward_weight, 0.0, 1e6)
         require_range("memory.done_weight", self.done_weight, 0.0, 1e6)
         require_range("memory.batch_size", self.batch_size, 1)
@@ -84,6 +90,14 @@ class Memory:
     """A"""
     reward_range: tuple[float, float] = (float("-inf"), float("inf"))
     """The task's: M learns rewards clipped to this range."""
+
+    def __post_init__(self) -> None:
+        floor = self.reward_range[0]
+        if self.config.predict_reward and self.config.reward_loss == "poisson" and not math.isfinite(floor):
+            raise UserError(
+                "memory.reward_loss is 'poisson', which counts from the task's lowest reward, but the task names none; "
+                "give its reward_range a lower end, or set memory.reward_loss to 'squared'"
+            )
 
     @property
     def input_size(self) -> int:
@@ -135,7 +149,7 @@ class Memory:
         return unroll(recurrent, state, gates, restart)
 
     def predict(self, params: Params, h: Array) -> Prediction:
-        """What M expects of the next step, from the h [..., H] that `advance` gave. The reward is the raw output."""
+        """What M expects of the next step, from the h [..., H] that `advance` gave."""
         outputs = dense(params["head"], h)
         mixture, heads = jnp.split(outputs, [3 * self.config.mixtures * self.latent_size], axis=-1)
         # [3, K, Z] and not [Z, 3, K]: elementwise work then runs along Z, which is long, and not along K, which is 5.
@@ -143,9 +157,13 @@ class Memory:
         log_weights, means, log_stds = jnp.moveaxis(jnp.swapaxes(mixture, -1, -2), -3, 0)
         return Prediction(
             next_z=Mixture(jax.nn.log_softmax(log_weights), means, log_stds),
-            reward=heads[..., 0] if self.config.predict_reward else None,
+            reward=self._reward(heads[..., 0]) if self.config.predict_reward else None,
             done_logit=heads[..., -1] if self.config.predict_done else None,
         )
+
+    def _reward(self, output: Array) -> Array:
+        """The expected reward [...] from the head's output [...]: the output itself, or the floor and a rate above it."""
+        return output if self.config.reward_loss == "squared" else self.reward_range[0] + jax.nn.softplus(output)
 
     def step(
         self, params: Params, state: MemoryState, z: Array, action: Action, restart: Array

@@ -135,7 +135,7 @@ TASK = Task(
     environment_action=environment_action,
     pools={"envpool": EnvPoolTracks},
     policies={"smooth_walk": smooth_walk, "random_network": random_network, "random": uniform},
-    reward_range=(-1.0, 8.0),
+    reward_range=(-0.1, 8.0),
     typical_length=1000,
     typical_frame_bytes=2400,
 )

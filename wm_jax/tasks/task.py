@@ -85,7 +85,8 @@ class Task:
     """Makers of pools, from the seeds of their episodes, by the name of those backends that have them. A maker raises
     `UserError` where its package is not installed."""
     reward_range: tuple[float, float] = (float("-inf"), float("inf"))
-    """M learns rewards clipped to this range; rare huge ones (a lap's penalty) would drown the rest."""
+    """M learns rewards clipped to this range; rare huge ones (a lap's penalty) would drown the rest. Its lower end is what
+    jumps are counted from with `memory.reward_loss` poisson."""
     frames_per_second: int = 50
     """Steps in a second of the environment's own time: films play at this speed."""
     typical_length: int = 1000
