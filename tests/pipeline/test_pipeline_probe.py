@@ -64,14 +64,16 @@ def test_M_knows_what_comes_next(run: Path) -> None:
     )
 
 
-def test_figures_are_drawn(run: Path) -> None:
-    names = {path.name for path in (run / "figures").iterdir()}
-    wanted = {"learning_curves.png", "dream_beside_actual.png", "returns.png", "film_strip.png", "film.gif"}
-    assert wanted <= names
+def test_films_are_made_and_a_report_is_written(run: Path) -> None:
+    pictures = [*(run / "figures").iterdir(), *(run / "report" / "report-pictures").iterdir()]
+    names = {path.name for path in pictures}
+    charts = {f"run1-{chart}.png" for chart in ("population", "means", "sigma", "vision", "memory", "returns")}
+    assert charts | {"film_strip.png", "film.gif"} <= names
     assert any(name.startswith("reconstructions-round0") for name in names)
-    for name in names:
-        with Image.open(run / "figures" / name) as image:
-            assert np.asarray(image.convert("RGB")).std() > 1, f"{name} is blank"
+    for path in pictures:
+        with Image.open(path) as image:
+            assert np.asarray(image.convert("RGB")).std() > 1, f"{path} is blank"
+    assert {"report.html", "report.md", "scores.json"} <= {path.name for path in (run / "report").iterdir()}
 
 
 def test_a_bundle_acts_as_the_run_does(run: Path, compilation_cache: dict[str, str], tmp_path: Path) -> None:
@@ -95,18 +97,18 @@ def test_a_bundle_acts_as_the_run_does(run: Path, compilation_cache: dict[str, s
         load(bundle)
 
 
-def test_a_finished_run_draws_only_what_is_missing_or_old(run: Path, probe_experiment: Path) -> None:
+def test_a_finished_run_films_only_what_is_missing_or_old(run: Path, probe_experiment: Path) -> None:
     def again() -> dict[str, int]:
         run_experiment(load_experiment(probe_experiment), run, (), False, None, Screen())
         return {path.name: path.stat().st_mtime_ns for path in (run / "figures").iterdir()}
 
     before = again()
     assert again() == before
-    (run / "figures" / "returns.png").unlink()
-    os.utime(run / "figures" / "learning_curves.png", (0, 0))
-    after = again()
-    charts = {"returns.png", "learning_curves.png", "dream_beside_actual.png"}
-    assert {name for name in after if after[name] != before[name]} == charts
+    for spoil in (Path.unlink, lambda path: os.utime(path, (0, 0))):
+        spoil(run / "figures" / "film.gif")
+        after = again()
+        assert {name for name in after if after[name] != before[name]} == {"film_strip.png", "film.gif"}
+        before = after
 
 
 def test_the_dream_is_a_gymnasium_environment(run: Path) -> None:

@@ -15,7 +15,7 @@ from wm_jax.data.files import read_json
 from wm_jax.data.records import INDEX, episode_path
 from wm_jax.errors import UserError, require_choice, require_range
 from wm_jax.experiment import Experiment, to_dict
-from wm_jax.pipeline import collecting, evolving, filming, machine, reusing, scoring, side_by_side, training
+from wm_jax.pipeline import collecting, evolving, filming, machine, reporting, reusing, scoring, side_by_side, training
 from wm_jax.pipeline.context import Context, Models
 from wm_jax.pipeline.progress import Interrupt, Screen, Stopped
 from wm_jax.pipeline.stages import Step, choose, plan
@@ -68,13 +68,15 @@ def _begin(context: Context, stages: tuple[str, ...], redo: bool, reuse: Path | 
 
 
 def _end(context: Context) -> None:
-    """Scores and figures of a run that has finished its last stage."""
+    """Scores, films and report of a run that has finished its last stage."""
     experiment, run = context.experiment, context.run
     if plan(experiment)[-1].folder(run).finished:
         last = experiment.rounds.count - 1
         shutil.copyfile(context.stage("evaluation", last).path / scoring.SCORES, run.path / scoring.SCORES)
-        filming.draw_figures(context, last)
-        report(context)
+        filming.make_films(context, last)
+        page = reporting.report([run.path], None)[0]
+        _tell_scores(context)
+        context.screen.say(f"scores: {run.path / scoring.SCORES}   films: {run.figures}   report: {page}")
 
 
 def check(experiment: Experiment, models: Models) -> None:
@@ -162,8 +164,8 @@ def _is_done(context: Context, step: Step, stage: StageDir) -> bool:
     return False
 
 
-def report(context: Context) -> None:
-    """Print the table of scores and say where the figures lie."""
+def _tell_scores(context: Context) -> None:
+    """Print the table of scores."""
     scores = read_json(context.run.path / scoring.SCORES)
     evolutions = scores.pop(scoring.EVOLUTIONS, [])
     screen = context.screen
@@ -187,7 +189,6 @@ def report(context: Context) -> None:
         dream, actual = _spread(each["dream"]) if each["dream"] else "", _spread(each["actual"])
         what = f"τ {each['temperature']:g}, seed {each['seed']}"
         screen.say(f"    {what:<22}{dream:>22}{actual:>20}{each['actual']['se']:>20.1f}")
-    screen.say(f"scores: {context.run.path / scoring.SCORES}   figures and film: {context.run.figures}")
 
 
 def _spread(score: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The film of a run: C in the actual environment, what V sees of it, and C in the dream that begins at the same moment."""
+"""The films of a run: C in the actual environment, what V sees of it, and C in the dream that begins at the same moment."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,12 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wm_jax.data.files import read_json, replacing
+from wm_jax.data.files import replacing
 from wm_jax.data.latents import build
 from wm_jax.dream import Dream, trajectory
 from wm_jax.pipeline.context import Context
-from wm_jax.pipeline.evolving import EVALUATIONS, load_agent, load_controller, load_controllers
-from wm_jax.pipeline.scoring import EVOLUTIONS
+from wm_jax.pipeline.evolving import load_agent, load_controller, load_controllers
 from wm_jax.pipeline.training import encode_frames, reconstruct
 from wm_jax.report import figures
 from wm_jax.rollouts.acting import Lanes, Played
@@ -23,18 +22,14 @@ from wm_jax.run import RECORD
 
 FRAMES = 300
 """Length of the film at most."""
-CURVES, BESIDE, RETURNS = "learning_curves.png", "dream_beside_actual.png", "returns.png"
-"""Files of the figures that are no films."""
 
 
-def draw_figures(context: Context, round_number: int) -> None:
-    """Draw the figures of a finished run that are not there or older than its result; where evolutions ran at several
-    temperatures, also the film of the coldest dream, which is the first to be cheated."""
+def make_films(context: Context, round_number: int) -> None:
+    """Make the films of a finished run that are not there or older than its result: the deployed controller's, and where
+    evolutions ran at several temperatures also that of the coldest dream, which is the first to be cheated."""
     folder = context.run.figures
     result = (context.stage("evaluation", round_number).path / RECORD).stat().st_mtime
     deployed = load_controller(context, round_number)[1]["evolution"]
-    if _any_older((CURVES, BESIDE, RETURNS), folder, result):
-        _draw_charts(context, round_number, deployed)
     controllers, ends = load_controllers(context, round_number)
     coldest = min(range(len(ends)), key=lambda number: ends[number]["temperature"])
     films = {"film": deployed}
@@ -53,23 +48,6 @@ def _any_older(names: Sequence[str], folder: Path, moment: float) -> bool:
     """Whether one of these files is not there or was last written before `moment`, in seconds of the file system."""
     paths = [folder / name for name in names]
     return not all(path.exists() and path.stat().st_mtime >= moment for path in paths)
-
-
-def _draw_charts(context: Context, round_number: int, deployed: int) -> None:
-    """The figures that are no films, of the evolution that is `deployed`."""
-    evaluations = [
-        evaluation
-        for evaluation in read_json(context.stage("controller", round_number).path / EVALUATIONS)
-        if evaluation["evolution"] == deployed
-    ]
-    scores = read_json(context.run.path / "evaluation.json")
-    baselines = [scores[name] for name in context.experiment.evaluate.baselines]
-    steps = {"dream": context.experiment.dream.horizon, "actual": context.models.task.max_steps}
-    paths = [context.run.figures / name for name in (CURVES, BESIDE, RETURNS)]
-    with replacing(paths[0]) as curves, replacing(paths[1]) as beside, replacing(paths[2]) as returns:
-        figures.learning_curves(curves, list(context.run.metrics()), deployed)
-        figures.dream_beside_actual(beside, evaluations, baselines, steps)
-        figures.returns_histogram(returns, {k: v for k, v in scores.items() if k != EVOLUTIONS})
 
 
 def make_film(context: Context, round_number: int, weights: np.ndarray, temperature: float) -> dict[str, np.ndarray]:

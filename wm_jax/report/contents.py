@@ -83,7 +83,8 @@ def _sizes(run: RunFacts) -> Table:
         (
             "a generation",
             f"{evolve.population} candidates × {evolve.rollouts} "
-            + (f"dreams of at most {config.dream.horizon} steps" if run.place == "dream" else "actual episodes"),
+            + (f"dreams of at most {config.dream.horizon} steps" if run.place == "dream" else "actual episodes")
+            + (f" of at most {evolve.max_steps} steps" if evolve.max_steps else ""),
         ),
         ("generations", f"{evolve.generations:,}, the mean evaluated every {evolve.evaluate_every}"),
     )

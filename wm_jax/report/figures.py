@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from io import BytesIO
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from PIL import Image, ImageDraw
 
 COLOURS = {"actual": "#1f77b4", "dream": "#d62728", "baseline": "#7f7f7f", "population": "#2ca02c"}
@@ -44,42 +42,6 @@ def film(path: Path, panels: dict[str, np.ndarray], frames_per_second: int, ever
     palette[0].save(path, "gif", save_all=True, append_images=palette[1:], duration=duration, loop=0, optimize=True)
 
 
-def learning_curves(path: Path, metrics: Sequence[dict[str, Any]], evolution: int) -> None:
-    """Loss of V and M, with the held-out values, and the population's returns where it was evolved, over all rounds; of
-    several evolutions side by side those of one, by its number."""
-    metrics = [{key: v[evolution] if isinstance(v, list) else v for key, v in line.items()} for line in metrics]
-    figure, axes = plt.subplots(1, 3, figsize=(15, 4))
-    _curve(axes[0], metrics, "vision/", ("reconstruction", "kl"), "V: loss over steps")
-    _curve(axes[1], metrics, "memory/", ("nll",), "M: negative log likelihood per dimension")
-    _curve(axes[2], metrics, "controller/", ("best", "mean", "worst"), "C: population's return")
-    save(figure, path)
-
-
-def dream_beside_actual(
-    path: Path, evaluations: Sequence[dict[str, Any]], baselines: Sequence[dict[str, Any]], steps: dict[str, int]
-) -> None:
-    """The evaluated means' score in the dream beside that in the actual environment, over generations (± one standard
-    error). Where the first rises and the second falls, C has learned to cheat its dream. `steps`: how long either
-    lasts at most."""
-    figure, axis = plt.subplots(figsize=(7, 4))
-    generations = [evaluation["generation"] for evaluation in evaluations]
-    places = []
-    for place, name in (("dream", "its dream"), ("actual", "the actual environment")):
-        values = [evaluation[place] for evaluation in evaluations]
-        if all(value is not None for value in values):
-            places.append(name)
-            means = [value["mean"] for value in values]
-            errors = [value["se"] for value in values]
-            label = f"{place}, at most {steps[place]} steps (n = {values[0]['n']})"
-            axis.errorbar(generations, means, errors, marker="o", capsize=3, color=COLOURS[place], label=label)
-    for baseline, style in zip(baselines, cycle(["--", ":", "-."]), strict=False):
-        label = f"{baseline['policy']} policy, actual (n = {baseline['n']})"
-        axis.axhline(baseline["mean"], linestyle=style, color=COLOURS["baseline"], label=label)
-    axis.set(xlabel="generation", ylabel="return", title=f"The mean's score in {' and in '.join(places)}")
-    axis.legend()
-    save(figure, path)
-
-
 def returns_histogram(path: Path | BytesIO, scores: dict[str, dict[str, Any]]) -> None:
     """How the returns of each scored policy are spread."""
     figure, axis = plt.subplots(figsize=(7, 4))
@@ -91,24 +53,6 @@ def returns_histogram(path: Path | BytesIO, scores: dict[str, dict[str, Any]]) -
     axis.set(xlabel="return in the actual environment", ylabel="episodes", title="Returns on fresh episodes")
     axis.legend()
     save(figure, path)
-
-
-def _curve(axis: Axes, metrics: Sequence[dict[str, Any]], stage: str, names: Sequence[str], title: str) -> None:
-    offset = 0
-    stages = list(dict.fromkeys(line["stage"] for line in metrics if line["stage"].startswith(stage)))
-    colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
-    for number, current in enumerate(stages):
-        lines = [line for line in metrics if line["stage"] == current]
-        for name, colour in zip(names, colours, strict=False):
-            for key, style in ((name, "-"), (f"held_out_{name}", "o")):
-                points = [(offset + line["step"], line[key]) for line in lines if line.get(key) is not None]
-                if points:
-                    label = (name if key == name else f"{name}, held out") if number == 0 else None
-                    axis.plot(*zip(*points, strict=True), style, color=colour, label=label)
-        offset += max((line["step"] for line in lines), default=0)
-    axis.set(title=title, xlabel="step")
-    if axis.get_lines():
-        axis.legend()
 
 
 def label(text: str) -> str:

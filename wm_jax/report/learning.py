@@ -115,7 +115,8 @@ def _means(run: RunFacts, name: str) -> Chart:
 def evaluated_lines(run: RunFacts, places: tuple[str, ...]) -> list[Line]:
     """The evaluated means over the generations of all rounds: with standard errors where the evolution is finished, as
     logged where it is not."""
-    names = {"dream": "mean of the search, dream", "actual": "mean of the search, actual (validation)"}
+    names = {"dream": f"mean of the search, dream, at most {run.experiment.dream.horizon:,} steps",
+             "actual": "mean of the search, actual (validation)"}  # fmt: skip
     found = []
     for place in places:
         points = [
