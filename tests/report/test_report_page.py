@@ -194,6 +194,18 @@ def test_temperatures_stand_beside_the_papers(tmp_path: Path) -> None:
     assert read(run, "many").series("controller", "mean") == ([1, 2, 3, 4, 5, 6, 7, 8], [20, 40, 60, 80] * 2)
 
 
+def test_evolutions_in_the_actual_environment_have_seeds_and_no_temperature(tmp_path: Path) -> None:
+    evolutions = [
+        {"temperature": 1.0, "seed": seed, "dream": None, "actual": score([a - 1, a, a + 1], range(3), **MADE_WITH)}
+        for seed, a in enumerate((800.0, 850.0))
+    ]
+    settings = replace(EXPERIMENT.evolve, fitness="actual", select="actual", seeds=2, max_steps=500)
+    page = Reader(report([make_run(tmp_path / "seeds", evolutions=evolutions, evolve=settings)], None)[0].read_text())
+    assert ["1", "850.0 ± 1.0 (n = 3)", "0.6"] in page.rows("1")
+    assert "round 0: the deployed one (seed 0)" in page.text and not page.rows("1.00")
+    assert "8 candidates × 4 actual episodes of at most 500 steps" in page.text
+
+
 def test_the_spread_of_episodes_is_kept_apart_from_that_of_seeds() -> None:
     first, second = summary([10.0, 30.0]), summary([50.0, 50.0])
     together = over_seeds([first, second])

@@ -31,7 +31,7 @@ def page(runs: Sequence[RunFacts]) -> Page:
 def sections(run: RunFacts, name: str) -> tuple[Section, ...]:
     """All that is said of one run; `name` begins its pictures' names."""
     found = [scores.section(run, name)]
-    if run.evolutions and run.place == "dream":
+    if run.evolutions:
         found.append(temperatures.section(run, name))
     found += [learning.controller(run, name), learning.models(run, name), _seen(run, name), _made(run)]
     return tuple(section for section in found if section.tables or section.pictures)

@@ -41,7 +41,8 @@ def _which(run: RunFacts) -> tuple[str, ...]:
     shown = []
     for round_number in range(run.experiment.rounds.count):
         told = run.stage("evolve", round_number).summary
-        which = f"the deployed one (τ {told['temperature']:g}, seed {told['seed']})" if told else "the first one so far"
+        temperature = f"τ {told['temperature']:g}, " if told and run.place == "dream" else ""
+        which = f"the deployed one ({temperature}seed {told['seed']})" if told else "the first one so far"
         shown.append(f"round {round_number}: {which}")
     return (f"Of {run.side_by_side} evolutions side by side the curves show one; {'; '.join(shown)}.",)
 

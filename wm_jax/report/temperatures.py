@@ -1,4 +1,5 @@
-"""The section on several evolutions side by side: what the dream's temperature does, beside the paper's table."""
+"""The section on several evolutions side by side: what the dream's temperature does, beside the paper's table; where C was
+evolved in the actual environment, how seeds differ."""
 
 from collections import defaultdict
 from statistics import mean, stdev
@@ -15,7 +16,10 @@ PLACES = ("dream", "actual")
 
 
 def section(run: RunFacts, name: str) -> Section:
-    """The table of temperatures, every evolution, and the chart. `name` begins the picture's name."""
+    """The table of temperatures, every evolution, and the chart; every evolution alone where there was no dream. `name`
+    begins the picture's name."""
+    if run.place == "actual":
+        return Section("Seeds", ("The evolutions differ in their seeds alone.",), tables=(_each(run),))
     groups, paper = _by_temperature(run), published.by_temperature(run.experiment.task)
     text = (
         "Mean over seeds of each controller's mean return ± the standard deviation of single episodes; se: standard error "
@@ -68,20 +72,13 @@ def _table(groups: dict[Any, list[dict[str, Any]]], paper: dict[float, published
 
 def _each(run: RunFacts) -> Table:
     ordered = sorted(run.evolutions, key=lambda evolution: (evolution["temperature"], evolution["seed"]))
-    rows = tuple(
-        Row(
-            (
-                f"{e['temperature']:.2f}",
-                value(e["seed"]),
-                scored(e["dream"]),
-                scored(e["actual"]),
-                number(e["actual"]["se"]),
-            )
-        )
-        for e in ordered
-    )
-    columns = ("τ", "seed", "dream", "actual", "se, actual")
-    return Table("Every evolution", columns, rows, "rrrrr", folded=True)
+    dreams = run.place == "dream"
+    rows = []
+    for e in ordered:
+        temperature, dream = ((f"{e['temperature']:.2f}",), (scored(e["dream"]),)) if dreams else ((), ())
+        rows.append(Row((*temperature, value(e["seed"]), *dream, scored(e["actual"]), number(e["actual"]["se"]))))
+    columns = ("τ", "seed", "dream", "actual", "se, actual") if dreams else ("seed", "actual", "se")
+    return Table("Every evolution", columns, tuple(rows), "r" * len(columns), folded=dreams)
 
 
 def _chart(groups: dict[Any, list[dict[str, Any]]], paper: dict[float, published.Score], name: str) -> Chart:
