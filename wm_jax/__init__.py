@@ -2,7 +2,7 @@
 
 import gymnasium
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 gymnasium.register(
     "wm_jax/Dream-v0",

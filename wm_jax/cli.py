@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, TypeVar
 
+import jax
 import tyro
 from tyro.conf import Positional, arg
 
@@ -92,8 +93,8 @@ class Export:
 
 @dataclass
 class Report:
-    """Write one page about finished runs, as HTML and Markdown: scores beside published ones, curves, pictures. The scores
-    that were measured are written as JSON too."""
+    """Write one page about runs, finished or not, as HTML and Markdown: scores beside published ones, curves, pictures. The
+    scores that were measured are written as JSON too."""
 
     runs: Positional[tuple[Path, ...]]
     """Runs' folders; several are compared with each other."""
@@ -138,11 +139,13 @@ def evaluate(arguments: list[str]) -> None:
 
     options = tyro.cli(Evaluate, prog="wm-jax evaluate", args=arguments)
     score = score_bundle(load_bundle(options.run), options.episodes, options.seed, Screen())
+    # First what took minutes, then what may fail.
+    print(
+        f"{options.run}: {score['mean']:.1f} ± {score['sd']:.1f} (standard error {score['se']:.1f}, n = {score['n']})",
+        flush=True,
+    )
     if options.json is not None:
         write_json(options.json, score)
-    print(
-        f"{options.run}: {score['mean']:.1f} ± {score['sd']:.1f} (standard error {score['se']:.1f}, n = {score['n']})"
-    )
 
 
 def export(arguments: list[str]) -> None:
@@ -226,6 +229,13 @@ def main() -> None:
         parallel.leave(STOPPED)
     except UserError as error:
         print(f"wm-jax: {error}", file=sys.stderr)
+        parallel.leave(1)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        print(f"wm-jax: the device has too little memory ({str(error).splitlines()[0]}); take smaller batches "
+              "(vision.batch_size, memory.batch_size), fewer candidates or dreams (evolve.population, evolve.rollouts, "
+              "evolve.evaluation_rollouts), or more devices", file=sys.stderr)  # fmt: skip
         parallel.leave(1)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""

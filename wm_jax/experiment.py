@@ -43,7 +43,8 @@ class Experiment:
     devices: int = 0
     """Devices to lay the population and the batches over; 0: all. It changes the last bits of results only."""
     checkpoint_seconds: float = 60.0
-    """How much work a kill may cost at most, in seconds; does not change any result."""
+    """V, M and C are saved after so many seconds, at the next step that is logged: about what a kill costs. Scores are
+    saved by blocks of episodes. It does not change any result."""
     tensorboard: bool = False
     """Also write TensorBoard events (needs the extra `tensorboard`)."""
 

@@ -219,12 +219,6 @@ def agree(flag: bool) -> bool:
     return flag if jax.process_count() == 1 else bool(_all(np.array(flag)).any())
 
 
-def barrier(name: str) -> None:
-    """Wait for all processes, which call it with the same name."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
-
-
 def on_main(work: Callable[[], Item]) -> Item:
     """Have process 0 do `work`: all get what it returns, which JSON must hold, or raise its `UserError` as a shared one."""
     if jax.process_count() == 1:

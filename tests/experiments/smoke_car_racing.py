@@ -14,7 +14,7 @@ CONFIG = Experiment(
     collect=CollectConfig(episodes=6, policy="smooth_walk", max_steps=120),
     vision=VisionConfig(latent_size=8, width=8, batch_size=20, steps=40),
     memory=MemoryConfig(
-        hidden_size=32, mixtures=2, predict_reward=True, batch_size=4, sequence_length=40, steps=40
+        hidden_size=32, mixtures=2, predict_reward=True, reward_loss="poisson", batch_size=4, sequence_length=40, steps=40
     ),
     dream=DreamConfig(temperature=1.0, horizon=50, start="anywhere", burn_in=10, reward="predicted"),
     evolve=EvolveConfig(

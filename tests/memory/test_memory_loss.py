@@ -102,7 +102,7 @@ def test_either_reward_loss_is_least_at_the_mean():
         np.testing.assert_allclose(guesses[costs.argmin()], rewards.mean(), atol=0.006)
 
 
-def test_a_counted_reward_is_predicted_above_its_floor_and_its_loss_has_a_slope_everywhere():
+def test_a_counted_reward_is_predicted_above_its_floor_and_its_loss_pulls_it_to_what_came():
     params = COUNTING.init(jax.random.key(0))
     bias = params["head"]["bias"]
 
@@ -115,7 +115,9 @@ def test_a_counted_reward_is_predicted_above_its_floor_and_its_loss_has_a_slope_
     for output in (-60.0, -3.0, 0.0, 5.0):
         for reward, sign in ((-0.5, 1), (7.5, -1)):
             (value, predicted), slope = jax.value_and_grad(cost, has_aux=True)(output, reward)
-            assert np.isfinite(value) and np.isfinite(slope) and slope * sign >= 0
+            assert np.isfinite(value) and np.isfinite(slope)
+            # At the floor itself nothing pulls.
+            assert slope * sign > 0.04 if output > -60 else slope * sign >= 0
             np.testing.assert_allclose(predicted, -0.5 + np.logaddexp(0, output), rtol=1e-5)
 
 

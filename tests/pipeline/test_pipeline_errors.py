@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -17,11 +18,13 @@ from wm_jax.data.weights import check_like, load_weights, save_weights
 from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment, flatten, from_dict, load, to_dict
 from wm_jax.memory import MemoryConfig
+from wm_jax.pipeline import _begin
+from wm_jax.pipeline.context import Context, Models
 from wm_jax.pipeline.loop import Work, run_loop
 from wm_jax.pipeline.progress import Interrupt, Screen
 from wm_jax.pipeline.stages import choose, plan, stale
 from wm_jax.rollouts import EvaluateConfig
-from wm_jax.run import RunDir
+from wm_jax.run import RECORD, RunDir
 
 
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -42,8 +45,9 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
         (["fly"], "there is no command 'fly'"),
         (["run"], "needs an experiment"),
         (["run", "nowhere.py"], "experiment nowhere.py does not exist"),
-        (["evaluate", "nowhere"], "nowhere"),
-        (["evaluate", "nowhere.safetensors"], "does not exist"),
+        (["evaluate", "nowhere"], "nowhere does not exist; give a run's folder"),
+        (["evaluate", "nowhere.safetensors"], "nowhere.safetensors does not exist; give a run's folder"),
+        (["evaluate", "pretrained/take_cover.safetensors", "--episodes", "1"], "--episodes must be at least 2"),
         (["export", "tests", "bundle.bin"], ".safetensors"),
         (["export", "tests", "bundle.safetensors"], "not a run folder"),
     ],
@@ -136,6 +140,55 @@ def test_a_changed_setting_makes_what_follows_stale(finished_run: tuple[Experime
     choose(changed, run, (), redo=True)
     done = [step.stage for step in plan(changed) if step.folder(run).finished]
     assert done == ["collect", "vision", "encode"]
+
+
+def test_a_setting_that_a_record_does_not_know_was_as_its_default_is(finished_run: tuple[Experiment, RunDir]) -> None:
+    """As in a run that an earlier version made."""
+    experiment, run = finished_run
+    record = run.stage("memory", 0).path / RECORD
+    written = json.loads(record.read_text())
+    assert written["settings"].pop("memory.reward_loss") == "squared"
+    record.write_text(json.dumps(written))
+    assert stale(experiment, run) == []
+    changed = dataclasses.replace(experiment, memory=dataclasses.replace(experiment.memory, reward_loss="poisson"))
+    assert stale(changed, run)[0][1] == "memory.reward_loss was 'squared', now 'poisson'"
+
+
+def test_scores_films_and_report_go_with_the_result_that_they_show(finished_run: tuple[Experiment, RunDir]) -> None:
+    experiment, run = finished_run
+    shown = [run.path / "evaluation.json", run.path / "report" / "report.html", run.figures / "film_coldest_strip.png"]
+    kept = run.figures / "reconstructions-round0-step0000600.png"
+    for path in (*shown, kept):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("{}")
+
+    def begin(experiment: Experiment, redo: bool) -> None:
+        _begin(Context(experiment, Models(experiment), run, Screen(), Interrupt()), (), redo, None)
+
+    begin(experiment, redo=False)
+    assert all(path.exists() for path in shown)
+    begin(dataclasses.replace(experiment, evaluate=EvaluateConfig(episodes=5)), redo=True)
+    assert kept.exists() and not any(path.exists() for path in shown)
+
+
+def test_a_device_without_enough_memory_is_said(
+    probe_experiment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for error, code in (
+        ("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore", 1),
+        ("INTERNAL: a defect", None),
+    ):
+
+        def fail(options: list[str], error: str = error) -> None:
+            raise jax.errors.JaxRuntimeError(error)
+
+        monkeypatch.setitem(cli.COMMANDS, "run", fail)
+        if code is None:
+            with pytest.raises(jax.errors.JaxRuntimeError):
+                command(monkeypatch, capsys, "run")
+        else:
+            found, printed = command(monkeypatch, capsys, "run")
+            assert found == code and "allocating 9 bytes.); take smaller batches" in printed and "more\n" not in printed
 
 
 def test_a_stage_needs_those_before_it(tmp_path: Path, probe_experiment: Path) -> None:
@@ -361,6 +414,9 @@ def test_torn_metrics_are_passed_over(tmp_path: Path) -> None:
         (["--evaluate.baselines", "randm"], "did you mean 'random'"),
         (["--collect.policy", "rand"], "did you mean 'random'"),
         (["--dream.burn-in", "80"], "dream.burn_in must be between 0 and 79"),
+        (["--memory.reward-loss", "poisson"], "give its reward_range a lower end"),
+        (["--evolve.max-steps", "50"], "evolve.max_steps is 50 but evolve.fitness is 'dream'"),
+        (["--evolve.max-steps", "0"], "evolve.max_steps must be at least 1"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused_at_once(

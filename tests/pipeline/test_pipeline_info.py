@@ -64,4 +64,18 @@ def test_evolution_in_the_actual_environment_is_told_as_such() -> None:
     assert facts["shapes"]["episodes of a generation"] == [64, 16]
     step = 2 * 422_368
     # Every step of an episode costs one of M and half of what V takes to encode and decode a frame.
-    assert facts["work"]["a generation at most"] == 64 * 16 * 1000 * (step + facts["work"]["one frame through V"] // 2)
+    one = step + facts["work"]["one frame through V"] // 2
+    assert facts["work"]["a generation at most"] == 64 * 16 * 1000 * one
+    # 1800 generations, and 1024 episodes for each of the 72 evaluated means.
+    assert facts["work"]["evolution at most"] == (1800 * 64 * 16 + 72 * 1024) * 1000 * one
+    small = describe(load(FOLDER / "car_racing_cpu.py"))
+    assert small["work"]["a generation at most"] == 32 * 4 * 500 * one
+    assert small["work"]["evolution at most"] == (100 * 32 * 4 * 500 + 10 * 8 * 1000) * one
+
+
+def test_evolution_in_the_dream_is_told_with_its_validation() -> None:
+    work = describe(load(FOLDER / "quickstart.py"))["work"]
+    actual = work["one step of M (a dream step)"] + work["one frame through V"] // 2
+    mean = 256 * 300 * work["one step of M (a dream step)"] + 6 * 1000 * actual
+    # Two rounds of 30 generations, with six evaluated means each.
+    assert work["evolution at most"] == 2 * (30 * work["a generation at most"] + 6 * mean)

@@ -50,3 +50,8 @@ def test_evolutions_are_told_one_by_one_and_an_unfinished_run_has_no_score(tmp_p
     last = found[-1]
     assert (last["mean"], last["seeds"], last["dream"]["mean"]) == (205.5, [7, 8], 2050.0)
     assert (last["temperature"], last["evolution_seed"], last["selected_by"]) == (0.1, 1, "actual")
+    actual = replace(EXPERIMENT.evolve, fitness="actual", select="actual", seeds=2)
+    played = [{**each, "dream": None} for each in evolutions]
+    *_, last = measured.entries([read(make_run(tmp_path / "actual", evolutions=played, evolve=actual), "actual")])
+    assert last["what"] == "actual: C, evolved in the actual environment, seed 1"
+    assert "temperature" not in last and last["evolution_seed"] == 1

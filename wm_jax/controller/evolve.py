@@ -84,6 +84,11 @@ class EvolveConfig:
         """Raise `UserError` where evolution in the actual environment is asked for what only a dream has."""
         require_choice("evolve.fitness", self.fitness, ("dream", "actual"))
         require_range("evolve.environments", self.environments, 1, 1024)
+        if self.max_steps is not None:
+            require_range("evolve.max_steps", self.max_steps, 1)
+            if self.fitness == "dream":
+                raise UserError(f"evolve.max_steps is {self.max_steps} but evolve.fitness is 'dream', where dream.horizon "
+                                "says how long a rollout lasts; leave evolve.max_steps out")  # fmt: skip
         if self.fitness == "actual" and self.select == "dream":
             raise UserError("evolve.select is 'dream' but evolve.fitness is 'actual': no mean has a dream's score; set "
                             "evolve.select to 'actual'")  # fmt: skip

@@ -79,7 +79,7 @@ def reward_loss(memory: Memory, predicted: Array, reward: Array) -> Array:
     if memory.config.reward_loss == "squared":
         return (predicted - reward) ** 2
     floor = memory.reward_range[0]
-    # The floor is added and taken away in float32: without a little on top a rate near 0 could come out negative.
+    # A rate that rounds to 0 would make the first jump cost without end.
     rate = predicted - floor + 1e-6
     return rate - (reward - floor) * jnp.log(rate)
 

@@ -60,11 +60,23 @@ def _begin(context: Context, stages: tuple[str, ...], redo: bool, reuse: Path | 
     experiment, run = context.experiment, context.run
     taken = reusing.take_over(experiment, run, RunDir.open(reuse)) if reuse is not None else ""
     chosen = choose(experiment, run, stages, redo)
+    if not plan(experiment)[-1].folder(run).finished:
+        _forget_results(run)
     run.prepare(to_dict(experiment), experiment.tensorboard)
     context.screen.say(f"{experiment.name}: {context.models.task.name} in {run.path}, on {machine.device()}")
     if taken:
         context.screen.say(f"  {taken}")
     return [(step.stage, step.round_number) for step in chosen]
+
+
+def _forget_results(run: RunDir) -> None:
+    """Delete what a finished run shows, of one that is to do more: the scores would be those of a result that is gone."""
+    scores = run.path / scoring.SCORES
+    if scores.exists():
+        for film in run.figures.glob("film*"):
+            film.unlink()
+        shutil.rmtree(run.path / reporting.FOLDER, ignore_errors=True)
+        scores.unlink()
 
 
 def _end(context: Context) -> None:
@@ -73,15 +85,15 @@ def _end(context: Context) -> None:
     if plan(experiment)[-1].folder(run).finished:
         last = experiment.rounds.count - 1
         shutil.copyfile(context.stage("evaluation", last).path / scoring.SCORES, run.path / scoring.SCORES)
+        _tell_scores(context)
         filming.make_films(context, last)
         page = reporting.report([run.path], None)[0]
-        _tell_scores(context)
         context.screen.say(f"scores: {run.path / scoring.SCORES}   films: {run.figures}   report: {page}")
 
 
 def check(experiment: Experiment, models: Models) -> None:
     """Raise `UserError` where settings do not go together, before hours of work find out."""
-    task, memory, dream = models.task, experiment.memory, experiment.dream
+    task, memory, dream = models.task, models.memory.config, experiment.dream
     require_choice("collect.policy", experiment.collect.policy, list(task.policies))
     for name in experiment.evaluate.baselines:
         require_choice("evaluate.baselines", name, list(task.policies))
@@ -187,7 +199,7 @@ def _tell_scores(context: Context) -> None:
         screen.say(f"  {'evolutions side by side':<24}{'in the dream':>22}{'actual':>20}{'standard error':>20}")
     for each in evolutions:
         dream, actual = _spread(each["dream"]) if each["dream"] else "", _spread(each["actual"])
-        what = f"τ {each['temperature']:g}, seed {each['seed']}"
+        what = (f"τ {each['temperature']:g}, " if each["dream"] else "") + f"seed {each['seed']}"
         screen.say(f"    {what:<22}{dream:>22}{actual:>20}{each['actual']['se']:>20.1f}")
 
 

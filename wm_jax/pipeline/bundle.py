@@ -78,6 +78,9 @@ def load(path: Path) -> Bundle:
     """The bundle in a run's folder or in a file. Raises `UserError` that says what is missing or damaged."""
     if path.is_dir():
         return _from_run(RunDir.open(path))
+    if not path.exists():
+        raise UserError(f"{path} does not exist; give a run's folder, as runs/quickstart, or a bundle, as "
+                        "pretrained/take_cover.safetensors")  # fmt: skip
     tree, about = load_weights(path)
     found = about.pop("format", None)
     if found != FORMAT:

@@ -114,12 +114,14 @@ def _work(experiment: Experiment, models: Models, frames: int, parameters: dict[
     later = rounds.count - 1
     steps = memory.steps + later * rounds.memory_steps
     # In the actual environment every frame is encoded too, which is about half of what a frame takes through all of V.
-    whole = models.task.max_steps
+    seen = step + image // 2
+    evaluation = evolve.actual_episodes * models.task.max_steps * seen
     if evolve.fitness == "dream":
-        longest, one, evaluation = experiment.dream.horizon, step, evolve.evaluation_rollouts * experiment.dream.horizon
+        rollout = experiment.dream.horizon * step
+        evaluation += evolve.evaluation_rollouts * rollout
     else:
-        longest, one, evaluation = evolve.max_steps or whole, step + image // 2, evolve.actual_episodes * whole
-    generation = evolve.population * evolve.rollouts * longest * one
+        rollout = (evolve.max_steps or models.task.max_steps) * seen
+    generation = evolve.population * evolve.rollouts * rollout
     # In each round the generations, and the means' evaluations.
     counts = [evolve.generations, *later * [rounds.generations or evolve.generations]]
     evaluations = sum(math.ceil(count / evolve.evaluate_every) for count in counts)
@@ -130,7 +132,7 @@ def _work(experiment: Experiment, models: Models, frames: int, parameters: dict[
         "encoding": frames * image // 2,
         "M's training": 3 * step * memory.batch_size * memory.sequence_length * steps,
         "a generation at most": generation,
-        "evolution at most": evolve.evolutions * (sum(counts) * generation + evaluations * evaluation * one),
+        "evolution at most": evolve.evolutions * (sum(counts) * generation + evaluations * evaluation),
     }  # fmt: skip
 
 

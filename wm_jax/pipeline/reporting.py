@@ -21,6 +21,8 @@ from wm_jax.report.facts import MetricsLine, RunFacts, StageFacts
 from wm_jax.run import RunDir, StageDir
 
 MODELS = {"V": "vision", "M": "memory", "C": "controller"}
+FOLDER = "report"
+"""Of a run, where its own report goes."""
 REMEDY = "do the stage that writes it again with --stages NAME --redo"
 SUMMARY = ("mean", "sd", "se", "n")
 ORIGIN = ("seeds", "device", "versions")
@@ -37,7 +39,7 @@ def report(paths: Sequence[Path], folder: Path | None) -> list[Path]:
         raise UserError("wm-jax report needs at least one run's folder, for example runs/quickstart")
     if len(paths) > 1 and folder is None:
         raise UserError(f"the report of {len(paths)} runs needs a folder of its own: give it by --out DIR")
-    folder = folder or paths[0] / "report"
+    folder = folder or paths[0] / FOLDER
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder} is a file; give a folder")
     runs = [read(path, label) for path, label in zip(paths, _labels(paths), strict=True)]

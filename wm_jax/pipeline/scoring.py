@@ -83,12 +83,13 @@ def play(
                 write_json(path, blocks)
 
         def show(counts: list[float], stop: bool) -> None:
-            bar.update(int(counts[0]))
-            if stop:
+            finished = int(counts[0])
+            bar.update(finished)
+            if stop and finished < len(seeds):
                 rest = (
                     "the same command goes on from the last block" if path else "a score alone cannot be gone on with"
                 )
-                raise Stopped(f"stopped after {counts[0]} of {len(seeds)} episodes of {name}; {rest}")
+                raise Stopped(f"stopped after {finished} of {len(seeds)} episodes of {name}; {rest}")
 
         meetings, episodes = Meetings(interrupt, show), [(seed, 0) for seed in seeds]
         returns = scores.returns(lanes, driver, episodes, done, save, meetings.tell, meetings.finish)
@@ -98,7 +99,7 @@ def play(
 def score_bundle(bundle: Bundle, episodes: int, seed: int, screen: Screen) -> dict[str, Any]:
     """The score of a run's or a bundle's controller on the episodes of seeds `seed` … Raises `UserError` for seeds that
     controllers are selected on."""
-    require_range("--episodes", episodes, 1)
+    require_range("--episodes", episodes, 2)
     require_fresh("--seed", seed, episodes)
     seeds = range(seed, seed + episodes)
     driver = AgentDriver(bundle.agent, bundle.params, np.asarray(bundle.weights)[None])

@@ -73,7 +73,8 @@ def plan(experiment: Experiment) -> list[Step]:
 
 def changes(experiment: Experiment, step: Step, record: dict[str, Any]) -> str:
     """The settings that a stage's record and the experiment do not share, in words; empty where there are none."""
-    before, now = record["settings"], step.settings(experiment)
+    # A setting that a record does not know yet was as its default is.
+    before, now = step.settings(Experiment()) | record["settings"], step.settings(experiment)
     differing = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
     return "; ".join(f"{name} was {before.get(name)!r}, now {now.get(name)!r}" for name in differing)
 

@@ -68,16 +68,14 @@ def _use(file: str) -> Section:
 
 def _made(run: RunFacts, half: bool) -> Section:
     """Commands, data, sizes, device, versions, and the settings that differ from the defaults."""
-    records = [stage.record for stage in run.stages if stage.record is not None]
-    commands = dict.fromkeys(record["command"] for record in records if "command" in record)
     encoded = run.stage("encode", run.experiment.rounds.count - 1).summary
-    versions = records[-1].get("versions", {})
+    versions = run.records[-1].get("versions", {})
     rows = (
         ("trained on", f"{encoded['episodes']:,} recorded episodes, {encoded['frames']:,} frames"),
         *((f"weights of {model}", f"{count:,}") for model, count in run.parameters.items()),
         ("stored as", "V and M float16, C float32" if half else "float32"),
         ("time", duration(run.seconds)),
-        ("device", ", ".join(dict.fromkeys(record["device"] for record in records if "device" in record))),
+        ("device", run.devices),
         ("versions", ", ".join(f"{package} {version}" for package, version in versions.items())),
     )
     defaults = flatten(Experiment())
@@ -88,4 +86,4 @@ def _made(run: RunFacts, half: bool) -> Section:
         Table("", ("what", "size"), tuple(map(Row, rows)), "ll"),
         Table("Settings that differ from the defaults", ("setting", "value"), settings, "ll"),
     )
-    return Section("How it was made", code=tuple(commands), tables=tables)
+    return Section("How it was made", code=tuple(run.commands), tables=tables)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from itertools import cycle
 from typing import Any
 
@@ -10,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from wm_jax.report.figures import COLOURS, label, save
+from wm_jax.report.figures import COLOURS, label, png
 from wm_jax.report.page import Picture
 
 Numbers = Sequence[float]
@@ -89,9 +88,7 @@ def draw(chart: Chart, caption: str) -> Picture:
     axis.grid(alpha=0.25)
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize="small")
-    target = BytesIO()
-    save(figure, target)
-    return Picture(f"{chart.name}.png", caption, target.getvalue())
+    return Picture(f"{chart.name}.png", caption, png(figure))
 
 
 def _by_round(boundaries: Numbers, x: Numbers, *others: Numbers) -> list[np.ndarray]:

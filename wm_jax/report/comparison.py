@@ -84,10 +84,7 @@ def _costs(runs: Sequence[RunFacts]) -> Table:
 
 def _cost(run: RunFacts) -> Row:
     models = (last(run, "vision", "held_out_reconstruction"), last(run, "memory", "held_out_nll"))
-    devices = ", ".join(
-        dict.fromkeys(stage.record["device"] for stage in run.stages if stage.record and "device" in stage.record)
-    )
-    return Row((run.label, *models, duration(run.seconds), devices))
+    return Row((run.label, *models, duration(run.seconds), run.devices))
 
 
 def _settings(runs: Sequence[RunFacts]) -> Table:

@@ -52,18 +52,13 @@ def _seen(run: RunFacts, name: str) -> Section:
 def _made(run: RunFacts) -> Section:
     """What was run, on what, for how long, with which settings."""
     told = [f"The run's folder is {run.folder}; its finished stages took {duration(run.seconds)}."]
-    commands = list(dict.fromkeys(record["command"] for record in _records(run) if "command" in record))
-    if not commands:
+    if not run.commands:
         told.append("The command was not recorded; the settings below are complete.")
     notes = ("A stage that was stopped and went on is timed from where it last went on.",)
     if any(stage.taken_over for stage in run.stages):
         notes += ("A stage that was taken over was done, and timed, in another run.",)
-    return Section("How it was made", tuple(told), notes, tuple(commands),
+    return Section("How it was made", tuple(told), notes, tuple(run.commands),
                    (_sizes(run), _stages(run), _versions(run), _settings(run)))  # fmt: skip
-
-
-def _records(run: RunFacts) -> list[dict]:
-    return [stage.record for stage in run.stages if stage.record is not None]
 
 
 def _sizes(run: RunFacts) -> Table:
@@ -112,7 +107,7 @@ def _stage_row(stage: StageFacts) -> Row:
 def _versions(run: RunFacts) -> Table:
     """Each package's version, or versions where stages were made with different ones."""
     found: dict[str, list[str]] = {}
-    for record in _records(run):
+    for record in run.records:
         for package, version in record.get("versions", {}).items():
             if version not in found.setdefault(package, []):
                 found[package].append(version)

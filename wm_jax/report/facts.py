@@ -70,9 +70,19 @@ class RunFacts:
         return all(stage.finished for stage in self.stages)
 
     @property
-    def begun(self) -> list[StageFacts]:
-        """The stages that have begun."""
-        return [stage for stage in self.stages if stage.record is not None]
+    def records(self) -> list[dict[str, Any]]:
+        """The stage.json of every stage that has begun, in order."""
+        return [stage.record for stage in self.stages if stage.record is not None]
+
+    @property
+    def commands(self) -> list[str]:
+        """The commands that the stages were run with, each once."""
+        return list(dict.fromkeys(record["command"] for record in self.records if "command" in record))
+
+    @property
+    def devices(self) -> str:
+        """The devices that the stages ran on, each once."""
+        return ", ".join(dict.fromkeys(record["device"] for record in self.records if "device" in record))
 
     @property
     def seconds(self) -> float:

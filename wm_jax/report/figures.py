@@ -42,29 +42,18 @@ def film(path: Path, panels: dict[str, np.ndarray], frames_per_second: int, ever
     palette[0].save(path, "gif", save_all=True, append_images=palette[1:], duration=duration, loop=0, optimize=True)
 
 
-def returns_histogram(path: Path | BytesIO, scores: dict[str, dict[str, Any]]) -> None:
-    """How the returns of each scored policy are spread."""
-    figure, axis = plt.subplots(figsize=(7, 4))
-    everything = [value for score in scores.values() for value in score["returns"]]
-    bins = np.linspace(min(everything), max(everything) + 1e-6, 25)
-    for name, score in scores.items():
-        text = f"{name}: {score['mean']:.1f} ± {score['sd']:.1f} (n = {score['n']})"
-        axis.hist(score["returns"], bins=bins, alpha=0.6, label=label(text))
-    axis.set(xlabel="return in the actual environment", ylabel="episodes", title="Returns on fresh episodes")
-    axis.legend()
-    save(figure, path)
-
-
 def label(text: str) -> str:
     """A label that is shown as it is: matplotlib takes dollars for mathematics and hides what begins with an underscore."""
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
-def save(figure: Any, target: Path | BytesIO) -> None:
-    """Write a matplotlib figure as PNG and close it."""
+def png(figure: Any) -> bytes:
+    """A matplotlib figure as PNG; it is closed."""
+    target = BytesIO()
     figure.tight_layout()
     figure.savefig(target, dpi=110, format="png")
     plt.close(figure)
+    return target.getvalue()
 
 
 def _enlarged(pixels: np.ndarray, times: int) -> Image.Image:

@@ -29,11 +29,12 @@ def _policies(run: RunFacts) -> list[dict[str, Any]]:
 
 def _evolutions(run: RunFacts) -> list[dict[str, Any]]:
     """Of each evolution the controller that it ended with."""
-    return [
-        _entry(run, f"{named(run, CONTROLLER)} at τ {each['temperature']:g}, seed {each['seed']}", each["actual"])
-        | _controller(run, each)
-        for each in run.evolutions
-    ]
+    found = []
+    for each in run.evolutions:
+        temperature = f" at τ {each['temperature']:g}" if run.place == "dream" else ""
+        what = f"{named(run, CONTROLLER)}{temperature}, seed {each['seed']}"
+        found.append(_entry(run, what, each["actual"]) | _controller(run, each))
+    return found
 
 
 def _entry(run: RunFacts, what: str, score: Summary) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def _entry(run: RunFacts, what: str, score: Summary) -> dict[str, Any]:
 def _controller(run: RunFacts, about: dict[str, Any]) -> dict[str, Any]:
     """How a controller was evolved and chosen."""
     found = {
-        "temperature": about.get("temperature"),
+        "temperature": about.get("temperature") if run.place == "dream" else None,
         "evolution_seed": about.get("seed"),
         "generation": about.get("generation"),
         "selected_by": run.scores[CONTROLLER]["selected_by"],

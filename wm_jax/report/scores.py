@@ -1,10 +1,13 @@
 """The first section of a run's report: its scores, beside its dream's, blind policies and what others published."""
 
-from io import BytesIO
 from typing import Any
 
-from wm_jax.report import figures, published
+import matplotlib.pyplot as plt
+import numpy as np
+
+from wm_jax.report import published
 from wm_jax.report.facts import RunFacts, Summary
+from wm_jax.report.figures import label, png
 from wm_jax.report.page import Picture, Row, Section, Table
 from wm_jax.report.words import NOTHING, PLACES, number, scored, spread
 
@@ -35,9 +38,15 @@ def section(run: RunFacts, name: str) -> Section:
 
 def histogram(name: str, scores: dict[str, Summary]) -> Picture:
     """How the returns of scored policies are spread."""
-    target = BytesIO()
-    figures.returns_histogram(target, scores)
-    return Picture(f"{name}.png", "Returns of every fresh episode in the actual environment.", target.getvalue())
+    figure, axis = plt.subplots(figsize=(7, 4))
+    everything = [value for score in scores.values() for value in score["returns"]]
+    bins = np.linspace(min(everything), max(everything) + 1e-6, 25)
+    for policy, score in scores.items():
+        text = f"{policy}: {score['mean']:.1f} ± {score['sd']:.1f} (n = {score['n']})"
+        axis.hist(score["returns"], bins=bins, alpha=0.6, label=label(text))
+    axis.set(xlabel="return in the actual environment", ylabel="episodes", title="Returns on fresh episodes")
+    axis.legend()
+    return Picture(f"{name}.png", "Returns of every fresh episode in the actual environment.", png(figure))
 
 
 def notes(run: RunFacts) -> tuple[str, ...]:

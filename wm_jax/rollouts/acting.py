@@ -173,7 +173,9 @@ class Lanes:
         )
 
     def _open(self) -> None:
-        """Open the groups that are not."""
+        """Open the groups, unless they are."""
+        if self.groups:
+            return
         task = load_task(self.task_name)
         make = task.pools.get(self.backend or "")
         while len(self.groups) < self.count // self.size:

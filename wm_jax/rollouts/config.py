@@ -59,7 +59,7 @@ class EvaluateConfig:
     seed: int = 1_000_000
     """Episode i is played with environment seed `seed + i`."""
     environments: int = 16
-    """Environments stepped side by side, in processes of their own; V, M and C run batched over them."""
+    """Environments stepped side by side; V, M and C run batched over them."""
     baselines: tuple[str, ...] = ("random",)
     """The task's scripted policies that are scored beside C; their settings are those of `collect`."""
 

@@ -157,8 +157,8 @@ def _keep_connections() -> None:
 
 
 class LaneEnvs:
-    """A group of `count` lanes of a task, shared out over a process for each core (`rollouts.acting.Group`): a process
-    for each lane would spend most of its time on taking turns with the others.
+    """A group of `count` lanes of a task, shared out over a process for each core, which only this group uses
+    (`rollouts.acting.Group`): a process for each lane would spend most of its time on taking turns with the others.
 
     Raises `WorkerDied` where a process ends or its environment raises anything but a `UserError`, which is passed on.
     """
