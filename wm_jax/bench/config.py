@@ -35,7 +35,7 @@ class BenchConfig:
     tasks: tuple[str, ...] = ("take_cover", "car_racing")
     """Whose games are played; the first makes the headline."""
     workers: int = 0
-    """Processes that play; 0 for one for each core that may be used."""
+    """Processes that play; 0 for one for each core that may be used. V, M and C always drive with one for each core."""
     seconds: float = 20.0
     """How long each comparison is measured, about; it has three runs at least."""
 
