@@ -1,4 +1,4 @@
-"""Car Racing learned in dreams only, for 2 CPU cores in 3 hours: four rounds of collecting with the current C, going on
+"""Car Racing learned in dreams only, for 2 CPU cores in 3 hours: three rounds of collecting with the current C, going on
 training V and M, and evolving again in the new dream.
 
 wm-jax run experiments/car_racing_dream_cpu.py
@@ -48,14 +48,17 @@ CONFIG = Experiment(
         temperatures=(1.0, 1.5),
     ),
     rounds=RoundsConfig(
-        count=4,
-        episodes=60,
+        count=3,
+        episodes=120,
+        # A car that has left the road for good shows nothing but grass, which most dreams would then begin on.
+        patience=60,
         action_noise=0.1,
-        random_stretches=0.01,
-        stretch_length=20,
+        random_stretches=0.003,
+        stretch_length=15,
         new_share=0.5,
         vision_steps=1500,
         memory_steps=1500,
+        generations=60,
     ),
     evaluate=EvaluateConfig(episodes=100, environments=16),
 )

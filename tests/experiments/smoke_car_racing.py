@@ -21,6 +21,8 @@ CONFIG = Experiment(
         population=8, rollouts=4, generations=4, evaluate_every=2, evaluation_rollouts=16, select="actual",
         actual_episodes=2,
     ),
-    rounds=RoundsConfig(count=2, episodes=2, action_noise=0.2, random_stretches=0.05, vision_steps=10, memory_steps=10),
+    rounds=RoundsConfig(
+        count=2, episodes=2, patience=40, action_noise=0.2, random_stretches=0.05, vision_steps=10, memory_steps=10
+    ),
     evaluate=EvaluateConfig(episodes=2, environments=2),
 )  # fmt: skip

@@ -18,6 +18,7 @@ from wm_jax.pipeline.progress import Interrupt, Screen, Stopped
 from wm_jax.pipeline.training import WEIGHTS
 from wm_jax.rollouts.acting import Lanes
 from wm_jax.rollouts.config import EVOLUTION_SEED, VALIDATION_SEED, evolution_seeds
+from wm_jax.rollouts.limits import WHOLE, Limits
 from wm_jax.run import RunDir
 
 POOL = str(Path(__file__).parents[1] / "rollouts" / "pool_task.py")
@@ -161,21 +162,24 @@ def test_candidates_play_as_long_as_the_experiment_says_and_means_whole_episodes
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lengths: list[list[int]] = []
+    limits: list[Limits] = []
     play = Lanes.play
 
     def noted(self, *arguments, **options):
         found = play(self, *arguments, **options)
         lengths.append([len(episode.rewards) for episode in found])
+        limits.append(self.limits)
         return found
 
     monkeypatch.setattr(Lanes, "play", noted)
-    config = dataclasses.replace(experiment.evolve, generations=1, seeds=1, max_steps=2)
+    config = dataclasses.replace(experiment.evolve, generations=1, seeds=1, max_steps=2, patience=9)
     short = dataclasses.replace(experiment, evolve=config)
     check(short, Models(short))
     evolve(short, tmp_path, Interrupt())
     *played, validated = lengths
     assert [steps for block in played for steps in block] == [2] * POPULATION * ROLLOUTS
     assert len(validated) == VALIDATION and max(validated) > 2
+    assert limits == [Limits(2, 9)] * len(played) + [WHOLE]
     long = dataclasses.replace(experiment, evolve=dataclasses.replace(config, max_steps=81))
     with pytest.raises(UserError, match=r"evolve\.max_steps must be between 1 and 80, found 81"):
         check(long, Models(long))

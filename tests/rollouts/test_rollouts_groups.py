@@ -10,6 +10,7 @@ from wm_jax.controller import Controller, PolicyConfig
 from wm_jax.memory import Memory, MemoryConfig
 from wm_jax.rollouts.acting import Lanes, Played, ScriptedDriver, _in_turn
 from wm_jax.rollouts.agent import Agent, AgentDriver, AgentParams
+from wm_jax.rollouts.limits import Limits
 from wm_jax.tasks import FRAME_SHAPE, load_task
 from wm_jax.vision import Vision, VisionConfig
 
@@ -51,7 +52,7 @@ def test_a_pool_plays_what_processes_play(policy: str) -> None:
     scripted = ScriptedDriver(load_task(POOL).policy(policy))
     found: list[list[Played]] = []
     for backend in ("probe", "pool"):
-        with Lanes(POOL, 2, print, max_steps=30, backend=backend) as lanes:
+        with Lanes(POOL, 2, print, Limits(30), backend=backend) as lanes:
             found.append(lanes.play(scripted, EPISODES[::2], record=True))
     for ours, theirs in zip(*found, strict=True):
         assert (ours.seed, ours.rewards, ours.terminated) == (theirs.seed, theirs.rewards, theirs.terminated)

@@ -12,6 +12,7 @@ import pytest
 from wm_jax.errors import UserError
 from wm_jax.rollouts.acting import ATTEMPTS, Lanes, Played, ScriptedDriver
 from wm_jax.rollouts.lanes import LaneEnvs
+from wm_jax.rollouts.limits import Limits
 from wm_jax.tasks import load_task
 
 PROBE = str(Path(__file__).parent.parent / "probe_task.py")
@@ -202,7 +203,7 @@ def test_a_game_that_crashes_is_played_again() -> None:
     """ViZDoom plays in a process of its own: when that is killed, and when the worker is and leaves it behind."""
     warnings: list[str] = []
     episodes = [(3, 0), (4, 0)]
-    with Lanes("take_cover", 1, warnings.append, max_steps=40) as lanes:
+    with Lanes("take_cover", 1, warnings.append, Limits(40)) as lanes:
         driver = ScriptedDriver(load_task("take_cover").policy("random"))
         whole = lanes.play(driver, episodes)
         for victim in ("game", "worker"):

@@ -10,6 +10,7 @@ import pytest
 from wm_jax.errors import UserError
 from wm_jax.rollouts.collect import play
 from wm_jax.rollouts.lanes import TaskEnv
+from wm_jax.rollouts.limits import Limits
 from wm_jax.tasks import FRAME_SHAPE, PolicySettings, Task, load_task
 from wm_jax.tasks.take_cover import LEFT, RIGHT, STAY, make
 from wm_jax.tasks.task import resize
@@ -50,9 +51,9 @@ def test_an_episode_follows_from_its_seed_whatever_was_played_before(name: str) 
     task, policy = TASKS[name], TASKS[name].policy("random")
     used, fresh = task.make(), task.make()
     for seed in (5, 6):
-        play(TaskEnv(task, used, 40), policy, seed)
-    again, first = (play(TaskEnv(task, environment, 60), policy, 7) for environment in (used, fresh))
-    other = play(TaskEnv(task, used, 60), policy, 8)
+        play(TaskEnv(task, used, Limits(40)), policy, seed)
+    again, first = (play(TaskEnv(task, environment, Limits(60)), policy, 7) for environment in (used, fresh))
+    other = play(TaskEnv(task, used, Limits(60)), policy, 8)
     used.close()
     fresh.close()
     np.testing.assert_array_equal(again.frames, first.frames)
@@ -78,7 +79,7 @@ def test_every_policy_acts_within_bounds(name: str) -> None:
 def test_the_policy_does_not_draw_what_the_environment_draws() -> None:
     task = TASKS[PROBE]
     environment = task.make()
-    episode = play(TaskEnv(task, environment, 1), task.policy("random"), 3)
+    episode = play(TaskEnv(task, environment, Limits(1)), task.policy("random"), 3)
     environment.reset(seed=3)
     assert episode.actions[0, 0] != pytest.approx(environment.np_random.uniform(-1, 1))
 
@@ -154,7 +155,7 @@ def test_take_cover_timeout_is_truncation_and_its_empty_screen_is_never_kept() -
     assert len(cut_off.frames) < 31 and not cut_off.terminated
     environment = make()
     died = play(TaskEnv(task, environment), task.policy("stay"), 0)
-    cut_by_us = play(TaskEnv(task, environment, 20), task.policy("stay"), 0)
+    cut_by_us = play(TaskEnv(task, environment, Limits(20)), task.policy("stay"), 0)
     environment.close()
     assert died.terminated and died.rewards.sum() == len(died.frames)
     assert not cut_by_us.terminated and len(cut_by_us.frames) == 20
@@ -215,7 +216,7 @@ def test_what_a_task_file_says_itself_is_passed_on(tmp_path: Path) -> None:
 
 def test_the_limit_is_truncation_and_the_last_frame_is_that_before_the_last_action() -> None:
     task = TASKS[PROBE]
-    environment, bare = TaskEnv(task, task.make(), 3), task.make()
+    environment, bare = TaskEnv(task, task.make(), Limits(3)), task.make()
     first = environment.reset(5)
     np.testing.assert_array_equal(first, bare.reset(seed=5)[0])
     for step in range(3):
@@ -224,7 +225,7 @@ def test_the_limit_is_truncation_and_the_last_frame_is_that_before_the_last_acti
         seen, expected, *_ = bare.step(np.zeros(1, np.float32))
         assert reward == expected and not terminated and truncated == (step == 2)
         np.testing.assert_array_equal(frame, before if truncated else seen)
-    assert TaskEnv(task, bare, 1000).max_steps == task.max_steps
+    assert TaskEnv(task, bare, Limits(1000)).watch.max_steps == task.max_steps
 
 
 def survival(episodes: int) -> np.ndarray:

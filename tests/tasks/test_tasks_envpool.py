@@ -12,6 +12,7 @@ import pytest
 
 from wm_jax.rollouts.collect import play
 from wm_jax.rollouts.lanes import TaskEnv
+from wm_jax.rollouts.limits import Limits
 from wm_jax.tasks import load_task
 from wm_jax.vision import Vision, VisionConfig
 
@@ -124,7 +125,7 @@ def test_a_pool_plays_what_one_track_at_a_time_plays() -> None:
     seeds, policy = [11, 12, 11], TASK.policy("smooth_walk")
     pool = TASK.pools["envpool"](seeds)
     pool.reset(np.array([2, 1], np.int32))
-    single = TaskEnv(TASK, TASK.make("envpool"), 40)
+    single = TaskEnv(TASK, TASK.make("envpool"), Limits(40))
     episode = play(single, policy, 11)
     seen = np.zeros(0)
     for step, action in enumerate(episode.actions):

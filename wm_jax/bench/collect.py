@@ -23,6 +23,7 @@ from wm_jax.pipeline.progress import Screen
 from wm_jax.rollouts.acting import Lanes
 from wm_jax.rollouts.agent import Agent, AgentDriver, AgentParams
 from wm_jax.rollouts.collect import CollectConfig, collect, episode_seed
+from wm_jax.rollouts.limits import Limits
 from wm_jax.rollouts.workers import run_jobs, usable_cores
 from wm_jax.tasks import Task, load_task
 from wm_jax.vision import Vision, VisionConfig
@@ -100,7 +101,7 @@ def _driver(task: Task, config: BenchConfig) -> AgentDriver:
 
 def _drive(name: str, settings: CollectConfig, driver: AgentDriver, screen: Screen) -> float:
     episodes = [(episode_seed(0, number, 0), 0) for number in range(settings.episodes)]
-    with Lanes(name, LANES * settings.workers, screen.warn, settings.max_steps) as lanes:
+    with Lanes(name, LANES * settings.workers, screen.warn, Limits(settings.max_steps)) as lanes:
         return float(sum(len(episode.rewards) for episode in lanes.play(driver, episodes)))
 
 

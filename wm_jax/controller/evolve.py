@@ -39,6 +39,9 @@ class EvolveConfig:
     max_steps: int | None = None
     """With `fitness` actual: a candidate's episodes are cut off after this many steps; the task's own limit unless given.
     Validation and scores are whole episodes in any case."""
+    patience: int | None = None
+    """With `fitness` actual: they are also cut off after this many steps in a row without a positive reward, which spares
+    what is lost and no longer tells good candidates from bad ones."""
     sigma: float = 0.1
     """Standard deviation of the first generation's weights; their mean is 0."""
     generations: int = 2000
@@ -84,11 +87,13 @@ class EvolveConfig:
         """Raise `UserError` where evolution in the actual environment is asked for what only a dream has."""
         require_choice("evolve.fitness", self.fitness, ("dream", "actual"))
         require_range("evolve.environments", self.environments, 1, 1024)
-        if self.max_steps is not None:
-            require_range("evolve.max_steps", self.max_steps, 1)
-            if self.fitness == "dream":
-                raise UserError(f"evolve.max_steps is {self.max_steps} but evolve.fitness is 'dream', where dream.horizon "
-                                "says how long a rollout lasts; leave evolve.max_steps out")  # fmt: skip
+        for name in ("max_steps", "patience"):
+            limit = getattr(self, name)
+            if limit is not None:
+                require_range(f"evolve.{name}", limit, 1)
+            if limit is not None and self.fitness == "dream":
+                raise UserError(f"evolve.{name} is {limit} but evolve.fitness is 'dream', where dream.horizon says how "
+                                f"long a rollout lasts; leave evolve.{name} out")  # fmt: skip
         if self.fitness == "actual" and self.select == "dream":
             raise UserError("evolve.select is 'dream' but evolve.fitness is 'actual': no mean has a dream's score; set "
                             "evolve.select to 'actual'")  # fmt: skip

@@ -16,6 +16,7 @@ from wm_jax.rollouts.acting import Lanes, Tick
 from wm_jax.rollouts.agent import AgentDriver
 from wm_jax.rollouts.collect import Progress, clear_leftovers, episode_seed
 from wm_jax.rollouts.collect import record as record_scripted
+from wm_jax.rollouts.limits import Limits
 from wm_jax.run import StageDir
 
 
@@ -74,7 +75,7 @@ def _with_controller(context: Context, round_number: int, stage: StageDir, folde
     title = f"collect, round {round_number}"
     with (
         context.screen.bar(title, "episodes", rounds.episodes) as bar,
-        Lanes(context.experiment.task, count, context.screen.warn) as lanes,
+        Lanes(context.experiment.task, count, context.screen.warn, Limits(patience=rounds.patience)) as lanes,
     ):
 
         def show(counts: list[float], stop: bool) -> None:

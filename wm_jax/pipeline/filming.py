@@ -18,6 +18,7 @@ from wm_jax.pipeline.training import encode_frames, reconstruct
 from wm_jax.report import figures
 from wm_jax.rollouts.acting import Lanes, Played
 from wm_jax.rollouts.agent import Agent, AgentDriver, AgentParams
+from wm_jax.rollouts.limits import Limits
 from wm_jax.run import RECORD
 
 FRAMES = 300
@@ -55,7 +56,7 @@ def make_film(context: Context, round_number: int, weights: np.ndarray, temperat
     that ends before the others stands still from there on, dimmed."""
     agent, params = load_agent(context, round_number)
     driver = AgentDriver(agent, params, weights[None])
-    with Lanes(context.experiment.task, 1, context.screen.warn, max_steps=FRAMES) as lanes:
+    with Lanes(context.experiment.task, 1, context.screen.warn, Limits(FRAMES)) as lanes:
         played = lanes.play(driver, [(context.experiment.evaluate.seed, 0)], record=True)[0]
     frames = np.stack(played.frames)
     begin = min(context.experiment.dream.burn_in, len(frames) - 1)

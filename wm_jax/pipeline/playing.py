@@ -19,6 +19,7 @@ from wm_jax.rollouts.acting import Lanes
 from wm_jax.rollouts.agent import Agent, AgentDriver, AgentParams
 from wm_jax.rollouts.config import VALIDATION_SEED, evolution_seeds
 from wm_jax.rollouts.evaluate import returns
+from wm_jax.rollouts.limits import Limits
 from wm_jax.run import StageDir
 from wm_jax.types import Array, Key, Population, Weights
 
@@ -84,7 +85,8 @@ class Generations:
         keys = side_by_side.keys(context.key("generations", round_number), self.variants)
         self.keys = parallel.replicate(self.mesh, jax.vmap(lambda key: jax.random.split(key)[0])(keys))
         self.seed = context.seed("evolution episodes", round_number)
-        lanes = Lanes(experiment.task, config.environments, context.screen.warn, config.max_steps, config.backend)
+        limits = Limits(config.max_steps, config.patience)
+        lanes = Lanes(experiment.task, config.environments, context.screen.warn, limits, config.backend)
         self.lanes = stack.enter_context(lanes)
         self.note = ""
 

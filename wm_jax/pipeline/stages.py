@@ -28,7 +28,8 @@ FIRST_ROUND = {
 LATER_ROUNDS = {
     **FIRST_ROUND,
     "collect": (
-        *("rounds.episodes", "rounds.action_noise", "rounds.random_stretches", "rounds.stretch_length"),
+        *("rounds.episodes", "rounds.patience"),
+        *("rounds.action_noise", "rounds.random_stretches", "rounds.stretch_length"),
         "evaluate.environments",
     ),
     "vision": ("rounds.vision_steps", "rounds.new_share"),

@@ -11,6 +11,7 @@ import numpy as np
 
 from wm_jax.errors import UserError
 from wm_jax.rollouts.lanes import LaneEnvs, WorkerDied
+from wm_jax.rollouts.limits import WHOLE, Limits
 from wm_jax.rollouts.pools import PoolEnvs
 from wm_jax.tasks import ScriptedPolicy, load_task
 from wm_jax.tasks.task import Act
@@ -129,12 +130,12 @@ class Lanes:
         task_name: str,
         count: int,
         warn: Callable[[str], None],
-        max_steps: int | None = None,
+        limits: Limits = WHOLE,
         backend: str | None = None,
     ):
         """`count` lanes, one more where groups would differ in size; of the task's reference backend unless another is
         named."""
-        self.task_name, self.warn, self.max_steps, self.backend = task_name, warn, max_steps, backend
+        self.task_name, self.warn, self.limits, self.backend = task_name, warn, limits, backend
         self.size = -(-count // GROUPS)
         """Lanes of a group: the last bits of what a controller does depend on how many are computed at once."""
         self.count = self.size * min(count, GROUPS)
@@ -180,9 +181,9 @@ class Lanes:
         make = task.pools.get(self.backend or "")
         while len(self.groups) < self.count // self.size:
             self.groups.append(
-                PoolEnvs(task, make, self.size, self.max_steps)
+                PoolEnvs(task, make, self.size, self.limits)
                 if make
-                else LaneEnvs(self.task_name, self.size, self.max_steps, self.backend)
+                else LaneEnvs(self.task_name, self.size, self.limits, self.backend)
             )
 
     def _close(self, broken: bool) -> None:

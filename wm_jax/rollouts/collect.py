@@ -14,6 +14,7 @@ import numpy as np
 from wm_jax.data.records import Episode, Header, episode_path, read_header, write_episode, write_index
 from wm_jax.errors import UserError, require_range
 from wm_jax.rollouts.lanes import TaskEnv
+from wm_jax.rollouts.limits import Limits
 from wm_jax.rollouts.workers import run_jobs, serve, usable_cores
 from wm_jax.tasks import FRAME_SHAPE, PolicySettings, ScriptedPolicy, Task, load_task
 
@@ -72,7 +73,7 @@ def play(environment: TaskEnv, policy: ScriptedPolicy, seed: int, room: np.ndarr
     `room`, uint8 [max_steps, 64, 64, 3], takes the episode's frames where given: valid until it is used again.
     """
     act = policy(np.random.default_rng([seed, 1]))
-    frames = np.empty((environment.max_steps, *FRAME_SHAPE), np.uint8) if room is None else room
+    frames = np.empty((environment.watch.max_steps, *FRAME_SHAPE), np.uint8) if room is None else room
     actions, rewards = [], []
     frame = environment.reset(seed)
     terminated = truncated = False
@@ -186,10 +187,10 @@ def work() -> None:
 
 def _prepare(settings: dict) -> Callable[[int], dict]:
     task, config = load_task(settings["task"]), CollectConfig(**settings["config"])
-    environment = TaskEnv(task, task.make(config.backend), config.max_steps)
+    environment = TaskEnv(task, task.make(config.backend), Limits(config.max_steps))
     policy = task.policy(config.policy, config)
     # Fresh memory for every episode costs more than half of what a frame's resize does.
-    room = np.empty((environment.max_steps, *FRAME_SHAPE), np.uint8)
+    room = np.empty((environment.watch.max_steps, *FRAME_SHAPE), np.uint8)
 
     def record(number: int) -> dict:
         for attempt in range(ATTEMPTS_ALLOWED):

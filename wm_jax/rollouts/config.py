@@ -29,6 +29,9 @@ class RoundsConfig:
     """Chance at each step that a stretch of one random action, held U{1..stretch_length} steps, takes over from C."""
     stretch_length: int = 20
     """Longest random stretch, in steps."""
+    patience: int | None = None
+    """Episodes that C collects are cut off after this many steps in a row without a positive reward: what C sees once it is
+    lost is seldom worth learning."""
     new_share: float = 0.5
     """Share of a round's training frames that are new; old episodes are drawn at random until they fill the rest."""
     vision_steps: int = 0
@@ -44,6 +47,8 @@ class RoundsConfig:
         require_range("rounds.action_noise", self.action_noise, 0.0)
         require_range("rounds.random_stretches", self.random_stretches, 0.0, 1.0)
         require_range("rounds.stretch_length", self.stretch_length, 1)
+        if self.patience is not None:
+            require_range("rounds.patience", self.patience, 1)
         require_range("rounds.new_share", self.new_share, 0.01, 1.0)
         require_range("rounds.vision_steps", self.vision_steps, 0)
         require_range("rounds.memory_steps", self.memory_steps, 0)

@@ -18,6 +18,7 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 from wm_jax.errors import UserError
+from wm_jax.rollouts.limits import WHOLE, Limits, Watch
 from wm_jax.rollouts.workers import usable_cores
 from wm_jax.tasks import FRAME_SHAPE, Task, load_task
 
@@ -33,18 +34,17 @@ class TaskEnv:
     """A task's actual environment as V and C meet it: frames [64, 64, 3] uint8 out, actions [A] in [-1, 1] in.
 
     This is where it is said when an episode ends: the environment terminates it, or it is truncated, by the environment's
-    own limit or after `max_steps` (at most the task's). Where both come at once it is truncated.
+    own limit or by `limits`. Where both come at once it is truncated.
     """
 
-    def __init__(self, task: Task, environment: gymnasium.Env, max_steps: int | None = None):
+    def __init__(self, task: Task, environment: gymnasium.Env, limits: Limits = WHOLE):
         """`environment`: a bare one, as `task.make` gives it."""
-        self.task, self.environment = task, environment
-        self.max_steps = min(task.max_steps, max_steps or task.max_steps)
+        self.task, self.environment, self.watch = task, environment, Watch(task, limits, 1)
 
     def reset(self, seed: int | None) -> np.ndarray:
         """Begin the episode of `seed`; returns its first frame."""
         observation, _ = self.environment.reset(seed=seed)
-        self.steps = 0
+        self.watch.begin(0)
         self.frame = self.task.frame(observation)
         return self.frame
 
@@ -52,8 +52,7 @@ class TaskEnv:
         """(frame, reward in the task's own units, terminated, truncated). What follows an episode's last action is never
         seen: the frame is then the one before it."""
         observation, reward, terminated, truncated, _ = self.environment.step(self.task.environment_action(action))
-        self.steps += 1
-        truncated = bool(truncated or self.steps >= self.max_steps)
+        truncated = bool(self.watch.over(0, float(reward)) or truncated)
         terminated = bool(terminated) and not truncated
         if not (terminated or truncated):
             self.frame = self.task.frame(observation)
@@ -71,8 +70,8 @@ class WorkerLanes(gymnasium.Env):
     would print it, and cannot hand over an exception that a task's file defines.
     """
 
-    def __init__(self, task: Task, lanes: int, backend: str | None, max_steps: int | None):
-        self.make = lambda: TaskEnv(task, task.make(backend), max_steps)
+    def __init__(self, task: Task, lanes: int, backend: str | None, limits: Limits):
+        self.make = lambda: TaskEnv(task, task.make(backend), limits)
         self.observation_space = spaces.Dict(
             {
                 "frames": spaces.Box(0, 255, (lanes, *FRAME_SHAPE), np.uint8),
@@ -138,13 +137,13 @@ def _told(error: Exception) -> dict[str, str]:
     return {"failure": f"{type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno})"}
 
 
-def _make(task_name: str, lanes: int, backend: str | None, max_steps: int | None) -> WorkerLanes:
+def _make(task_name: str, lanes: int, backend: str | None, limits: Limits) -> WorkerLanes:
     if multiprocessing.parent_process() is not None:
         # A session of its own: a Ctrl-C at the terminal is the parent's to handle, and the worker can be killed together
         # with the games that it may have started.
         os.setsid()
         _keep_connections()
-    return WorkerLanes(load_task(task_name), lanes, backend, max_steps)
+    return WorkerLanes(load_task(task_name), lanes, backend, limits)
 
 
 def _keep_connections() -> None:
@@ -163,11 +162,11 @@ class LaneEnvs:
     Raises `WorkerDied` where a process ends or its environment raises anything but a `UserError`, which is passed on.
     """
 
-    def __init__(self, task_name: str, count: int, max_steps: int | None = None, backend: str | None = None):
+    def __init__(self, task_name: str, count: int, limits: Limits = WHOLE, backend: str | None = None):
         self.num_envs = count
         self.share = -(-count // usable_cores())
         """Lanes of a worker; some of the last one's may be left without episodes."""
-        self.workers = Workers(-(-count // self.share), partial(_make, task_name, self.share, backend, max_steps))
+        self.workers = Workers(-(-count // self.share), partial(_make, task_name, self.share, backend, limits))
 
     def prepare(self, seeds: Sequence[int]) -> None:
         """Nothing: a lane's environment is made when its first episode begins."""

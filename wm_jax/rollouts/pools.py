@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from wm_jax.rollouts.limits import WHOLE, Limits, Watch
 from wm_jax.tasks import FRAME_SHAPE, Pool, Task
 
 
@@ -13,13 +14,12 @@ class PoolEnvs:
     Episodes end as `rollouts.lanes.TaskEnv` has it.
     """
 
-    def __init__(self, task: Task, make: Callable[[Sequence[int]], Pool], count: int, max_steps: int | None = None):
+    def __init__(self, task: Task, make: Callable[[Sequence[int]], Pool], count: int, limits: Limits = WHOLE):
         self.task, self.make, self.num_envs = task, make, count
-        self.max_steps = min(task.max_steps, max_steps or task.max_steps)
+        self.watch = Watch(task, limits, count)
         self.frames = np.zeros((count, *FRAME_SHAPE), np.uint8)
         self.episodes = np.zeros(count, np.int32)
         """[B]: which of the pool's each lane is at."""
-        self.steps = np.zeros(count, int)
         self.over = np.ones(count, bool)
 
     def prepare(self, seeds: Sequence[int]) -> None:
@@ -32,7 +32,8 @@ class PoolEnvs:
         lanes = np.array(list(seeds))
         self.episodes[lanes] = self.next_episode + np.arange(len(lanes))
         self.next_episode += len(lanes)
-        self.steps[lanes], self.over[lanes] = 0, False
+        self.watch.begin(lanes)
+        self.over[lanes] = False
         self._see(lanes, self.pool.reset(self.episodes[lanes]))
 
     def begun(self) -> np.ndarray:
@@ -54,9 +55,8 @@ class PoolEnvs:
             np.ones(self.num_envs, bool),
             np.zeros(self.num_envs, bool),
         )
-        self.steps[lanes] += 1
         rewards[lanes] = earned
-        truncated[lanes] = cut_off | (self.steps[lanes] >= self.max_steps)
+        truncated[lanes] = cut_off | self.watch.over(lanes, earned)
         terminated[lanes] = ended & ~truncated[lanes]
         self.over = terminated | truncated
         going_on = ~self.over[lanes]
