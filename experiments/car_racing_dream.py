@@ -34,7 +34,8 @@ CONFIG = Experiment(
     evolve=EvolveConfig(population=64, rollouts=16, generations=500, evaluate_every=25, evaluation_rollouts=1024,
                         actual_episodes=16),
     rounds=RoundsConfig(
-        count=3, episodes=1000, action_noise=0.2, random_stretches=0.01, vision_steps=10_000, memory_steps=2000
+        count=3, episodes=2000, patience=60, action_noise=0.1, random_stretches=0.003, vision_steps=10_000,
+        memory_steps=2000,
     ),
     evaluate=EvaluateConfig(episodes=100, environments=16),
 )  # fmt: skip

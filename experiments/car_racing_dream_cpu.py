@@ -1,4 +1,4 @@
-"""Car Racing learned in dreams only, for 2 CPU cores in 3 hours: three rounds of collecting with the current C, going on
+"""Car Racing learned in dreams only, for 2 CPU cores in 3 hours: two rounds of collecting with the current C, going on
 training V and M, and evolving again in the new dream.
 
 wm-jax run experiments/car_racing_dream_cpu.py
@@ -48,7 +48,7 @@ CONFIG = Experiment(
         temperatures=(1.0, 1.5),
     ),
     rounds=RoundsConfig(
-        count=3,
+        count=2,
         episodes=120,
         # A car that has left the road for good shows nothing but grass, which most dreams would then begin on.
         patience=60,
