@@ -65,7 +65,7 @@ class Chart:
 
 def draw(chart: Chart, caption: str) -> Picture:
     """The chart as a picture."""
-    figure, axis = plt.subplots(figsize=(6.4, 4))
+    figure, axis = plt.subplots(figsize=(6.4, 4.8))
     for band in chart.bands:
         x, low, high = _by_round(chart.boundaries, band.x, band.low, band.high)
         axis.fill_between(x, low, high, color=band.colour, alpha=0.2, linewidth=0, label=label(band.label))
@@ -87,7 +87,8 @@ def draw(chart: Chart, caption: str) -> Picture:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(alpha=0.25)
     if axis.get_legend_handles_labels()[0]:
-        axis.legend(fontsize="small")
+        # Not within the axes, where it may hide points.
+        figure.legend(fontsize="small", loc="outside lower center")
     return Picture(f"{chart.name}.png", caption, png(figure))
 
 

@@ -50,7 +50,7 @@ def label(text: str) -> str:
 def png(figure: Any) -> bytes:
     """A matplotlib figure as PNG; it is closed."""
     target = BytesIO()
-    figure.tight_layout()
+    figure.set_layout_engine("constrained")
     figure.savefig(target, dpi=110, format="png")
     plt.close(figure)
     return target.getvalue()
