@@ -36,5 +36,6 @@ class Watch:
     def over(self, lanes: np.ndarray | int, rewards: np.ndarray | float) -> np.ndarray:
         """These lanes took a step that brought `rewards`: whether it is the last."""
         self.steps[lanes] += 1
-        self.idle[lanes] = np.where(np.asarray(rewards) > 0, 0, self.idle[lanes] + 1)
+        # Once a step of every environment: a product costs a fraction of what `np.where` does on one number.
+        self.idle[lanes] = (self.idle[lanes] + 1) * (1 - (rewards > 0))
         return (self.steps[lanes] >= self.max_steps) | (self.idle[lanes] >= self.patience)
