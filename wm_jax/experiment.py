@@ -32,6 +32,9 @@ class Experiment:
     """Every random number of the run follows from it."""
     held_out: float = 0.05
     """Share of the recorded episodes that V and M never train on, only report on."""
+    mirror: bool = False
+    """Every recorded episode counts twice, as it is and in the mirror, for V, for M and for the dream's starts: twice the
+    data, and no side that M knows better than the other, where C would find its dreams easier."""
     collect: CollectConfig = field(default_factory=CollectConfig)
     vision: VisionConfig = field(default_factory=VisionConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
@@ -47,6 +50,11 @@ class Experiment:
     saved by blocks of episodes. It does not change any result."""
     tensorboard: bool = False
     """Also write TensorBoard events (needs the extra `tensorboard`)."""
+
+    @property
+    def views(self) -> int:
+        """What each recorded episode counts for."""
+        return 1 + self.mirror
 
     def __post_init__(self) -> None:
         require_range("seed", self.seed, 0, 2**31 - 1)

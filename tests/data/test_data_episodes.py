@@ -215,3 +215,20 @@ def test_reading_single_frames_is_fast(tmp_path: Path) -> None:
     for index in np.random.default_rng(0).integers(0, 300, 2000):
         store.frame(index)
     assert 2000 / (time.process_time() - start) > 5000
+
+
+def test_a_mirror_image_follows_every_episode(folder: Path) -> None:
+    plain, store = EpisodeStore([folder]), EpisodeStore([folder], mirror=(-1.0, 1.0))
+    assert len(store) == 2 * len(plain) and store.number_of_frames == 2 * plain.number_of_frames
+    np.testing.assert_array_equal(store.lengths, np.repeat(plain.lengths, 2))
+    for number in range(len(plain)):
+        recorded, same, image = plain.episode(number), store.episode(2 * number), store.episode(2 * number + 1)
+        np.testing.assert_array_equal(same.frames, recorded.frames)
+        np.testing.assert_array_equal(same.actions, recorded.actions)
+        np.testing.assert_array_equal(image.frames, np.flip(recorded.frames, axis=2))
+        np.testing.assert_array_equal(image.actions, recorded.actions * [-1, 1])
+        np.testing.assert_array_equal(image.rewards, recorded.rewards)
+        assert image.terminated == recorded.terminated
+    source = FrameSource(store, [7, 2])
+    expected = np.concatenate([np.flip(plain.episode(3).frames, axis=2), plain.episode(1).frames])
+    np.testing.assert_array_equal([source[index] for index in range(len(source))], expected)

@@ -70,6 +70,21 @@ def test_old_frames_run_out_gracefully(context: Context) -> None:
     assert len(context.training_episodes(1)) == 18 + 3
 
 
+def test_an_episode_and_its_mirror_image_are_trained_on_or_held_out_together(context: Context) -> None:
+    experiment = dataclasses.replace(context.experiment, task="take_cover", mirror=True)
+    mirrored = Context(experiment, Models(experiment), context.run, context.screen, context.interrupt)
+    held_out = context.held_out_episodes(1)
+    np.testing.assert_array_equal(
+        mirrored.held_out_episodes(1), np.sort(np.concatenate([2 * held_out, 2 * held_out + 1]))
+    )
+    first, second = mirrored.training_episodes(0), mirrored.training_episodes(1)
+    np.testing.assert_array_equal(first[1::2], first[::2] + 1)
+    assert len(first) == 2 * len(context.training_episodes(0))
+    assert not set(second) & set(mirrored.held_out_episodes(1))
+    lengths = mirrored.store(1).lengths
+    assert lengths[second[second >= 40]].sum() == 180 == lengths[second[second < 40]].sum()
+
+
 def test_every_purpose_and_round_has_random_numbers_of_its_own(context: Context) -> None:
     purposes = [("vision", 0), ("vision", 1), ("memory", 0), ("vision init", 0)]
     keys = {tuple(jax.random.key_data(context.key(*purpose)).tolist()) for purpose in purposes}

@@ -417,6 +417,7 @@ def test_torn_metrics_are_passed_over(tmp_path: Path) -> None:
         (["--memory.reward-loss", "poisson"], "give its reward_range a lower end"),
         (["--evolve.max-steps", "50"], "evolve.max_steps is 50 but evolve.fitness is 'dream'"),
         (["--evolve.max-steps", "0"], "evolve.max_steps must be at least 1"),
+        (["--mirror"], "the task probe does not say what an action is in a mirror"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused_at_once(

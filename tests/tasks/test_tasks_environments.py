@@ -107,6 +107,31 @@ def test_car_racing_actions_as_in_the_released_code() -> None:
     np.testing.assert_allclose(TASKS["car_racing"].environment_action(np.zeros(3)), [0, 0.5, 0])
 
 
+def test_in_the_mirror_left_is_right() -> None:
+    car_racing, take_cover = TASKS["car_racing"], TASKS["take_cover"]
+    image = np.array([0.5, 1.0, -3.0]) * car_racing.mirror
+    np.testing.assert_allclose(car_racing.environment_action(image), [-0.5, 1.0, 0.0])
+    actions = np.array([[-1.0], [0.0], [1.0]]) * take_cover.mirror
+    assert [take_cover.environment_action(action) for action in actions] == [RIGHT, STAY, LEFT]
+
+
+@pytest.mark.parametrize("name", ["car_racing", "take_cover"])
+def test_what_is_seen_is_as_wide_to_the_left_as_to_the_right(name: str) -> None:
+    task = TASKS[name]
+    with_left, with_right = (_mean_frame(task, side) for side in (-0.5, 0.5))
+    away = np.abs(with_left - with_right).mean()
+    assert np.abs(with_left - with_right[:, ::-1]).mean() < away
+
+
+def _mean_frame(task: Task, side: float) -> np.ndarray:
+    """What an agent that tends to one side sees on average [64, 64, 3]."""
+    environment = TaskEnv(task, task.make(), Limits(max_steps=60))
+    action = np.array([side, *[0.0] * (task.action_size - 1)], np.float32)
+    played = [play(environment, lambda generator: lambda step, frame: action, seed) for seed in range(6)]
+    environment.close()
+    return np.concatenate([episode.frames[30:] for episode in played]).mean(axis=0)
+
+
 def test_the_random_driver_draws_from_the_whole_action_space() -> None:
     task = TASKS["car_racing"]
     act = task.policy("random")(np.random.default_rng(0))

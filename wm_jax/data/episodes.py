@@ -4,6 +4,7 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +31,14 @@ OPEN_READERS = 500
 class EpisodeStore:
     """The episodes of one or more folders (rounds), one after the other; frames are numbered through all of them.
 
+    With `mirror` [A], the factors of a mirror image's actions (`wm_jax.tasks.Task.mirror`), every recorded episode is
+    followed by its image, left and right exchanged, as an episode of its own: the odd ones.
+
     Safe to read from several threads. Raises `UserError` that names the file where one is missing, truncated or altered.
     """
 
-    def __init__(self, folders: Sequence[str | Path]):
+    def __init__(self, folders: Sequence[str | Path], mirror: Sequence[float] | None = None):
+        self.mirror = mirror
         entries = [(Path(folder), entry) for folder in folders for entry in _read_index(Path(folder))]
         self.paths = [folder / entry.pop("file") for folder, entry in entries]
         sizes = [entry.pop("bytes") for _, entry in entries]
@@ -43,10 +48,13 @@ class EpisodeStore:
                 raise missing(path)
             if path.stat().st_size != size:
                 raise damaged(path, f"{size} bytes", f"{path.stat().st_size} bytes")
+        if mirror is not None:
+            self.paths = [path for path in self.paths for _ in range(2)]
+            self.headers = [header for header in self.headers for _ in range(2)]
         self.lengths = np.array([header.length for header in self.headers], np.int64)
         self.starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]]).astype(np.int64)
         self.number_of_frames = int(self.lengths.sum())
-        self._readers: OrderedDict[int, ArrayRecordReader] = OrderedDict()
+        self._readers: OrderedDict[Path, ArrayRecordReader] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -55,7 +63,11 @@ class EpisodeStore:
 
     def episode(self, number: int) -> Episode:
         """Episode `number`, counted through all folders, read whole."""
-        return read_episode(self.paths[number])
+        episode = read_episode(self.paths[number])
+        if self.mirror is None or number % 2 == 0:
+            return episode
+        actions = episode.actions * np.array(self.mirror, np.float32)
+        return replace(episode, frames=episode.frames[:, :, ::-1], actions=actions)
 
     def frame(self, index: int) -> np.ndarray:
         """Frame `index` of all N: uint8 [64, 64, 3]."""
@@ -64,17 +76,18 @@ class EpisodeStore:
         number = int(np.searchsorted(self.starts, index, side="right")) - 1
         path = self.paths[number]
         record = RECORDS_BEFORE_FRAMES + int(index) - int(self.starts[number])
-        return checked_frame(path, read_records(self._reader(number), path, record, 1)[0])
+        frame = checked_frame(path, read_records(self._reader(path), path, record, 1)[0])
+        return frame if self.mirror is None or number % 2 == 0 else frame[:, ::-1]
 
-    def _reader(self, number: int) -> ArrayRecordReader:
+    def _reader(self, path: Path) -> ArrayRecordReader:
         with self._lock:
-            if number not in self._readers:
-                self._readers[number] = open_records(self.paths[number])
+            if path not in self._readers:
+                self._readers[path] = open_records(path)
                 if len(self._readers) > OPEN_READERS:
                     # Dropped, not closed: another thread may be reading; the last reference closes it.
                     self._readers.popitem(last=False)
-            self._readers.move_to_end(number)
-            return self._readers[number]
+            self._readers.move_to_end(path)
+            return self._readers[path]
 
 
 def split(number_of_episodes: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

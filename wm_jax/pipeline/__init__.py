@@ -97,6 +97,9 @@ def check(experiment: Experiment, models: Models) -> None:
     require_choice("collect.policy", experiment.collect.policy, list(task.policies))
     for name in experiment.evaluate.baselines:
         require_choice("evaluate.baselines", name, list(task.policies))
+    if experiment.mirror and task.mirror is None:
+        raise UserError(f"mirror is True but the task {task.name} does not say what an action is in a mirror; leave mirror "
+                        "out, or give its Task a mirror where left and right can be exchanged")  # fmt: skip
     devices = parallel.mesh(experiment.devices).size
     for name, size in {"vision": experiment.vision.batch_size, "memory": memory.batch_size}.items():
         if size % devices:

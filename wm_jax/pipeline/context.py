@@ -89,7 +89,8 @@ class Context:
 
     def store(self, round_number: int) -> EpisodeStore:
         """The recorded episodes of all rounds up to this one."""
-        return EpisodeStore([self.stage("rollouts", r).path / "episodes" for r in range(round_number + 1)])
+        folders = [self.stage("rollouts", r).path / "episodes" for r in range(round_number + 1)]
+        return EpisodeStore(folders, self.models.task.mirror if self.experiment.mirror else None)
 
     def held_out_episodes(self, round_number: int) -> np.ndarray:
         """Numbers (in `store(round_number)`) of the episodes of all rounds so far that nothing trains on."""
@@ -110,9 +111,12 @@ class Context:
 
     def _split(self, round_number: int) -> tuple[np.ndarray, np.ndarray]:
         """(training, held-out) episodes of one round, as numbers in the store of all rounds."""
-        counts = [self.episodes_in(r) for r in range(round_number + 1)]
-        training, held_out = split(counts[-1], self.experiment.held_out, self.seed("held out", round_number))
-        return training + sum(counts[:-1]), held_out + sum(counts[:-1])
+        before = sum(self.episodes_in(r) for r in range(round_number))
+        parts = split(self.episodes_in(round_number), self.experiment.held_out, self.seed("held out", round_number))
+        views = self.experiment.views
+        # What nothing trains on is not to be trained on in the mirror.
+        training, held_out = ((views * (before + part)[:, None] + np.arange(views)).ravel() for part in parts)
+        return training, held_out
 
     def episodes_in(self, round_number: int) -> int:
         """How many episodes a round records."""

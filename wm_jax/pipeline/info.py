@@ -70,7 +70,7 @@ def _shapes(experiment: Experiment, models: Models) -> dict[str, list[int]]:
 def _disk(experiment: Experiment, models: Models, frames: int, parameters: dict[str, int]) -> dict[str, int]:
     return {
         "recorded frames": frames * models.task.typical_frame_bytes,
-        "latents": frames * _latent_bytes(models),
+        "latents": experiment.views * frames * _latent_bytes(models),
         "checkpoints": 2 * 3 * FLOAT * max(parameters["vision"], parameters["memory"])
         + experiment.rounds.count * FLOAT * (parameters["vision"] + parameters["memory"]),
     }
@@ -88,7 +88,7 @@ def _memory(experiment: Experiment, models: Models, frames: int, parameters: dic
     sequence = config.batch_size * config.sequence_length
     return {
         "V's training": 4 * FLOAT * parameters["vision"] + 3 * experiment.vision.batch_size * per_image,
-        "latents on the device": frames * _latent_bytes(models),
+        "latents on the device": experiment.views * frames * _latent_bytes(models),
         "M's training": 4 * FLOAT * parameters["memory"]
         + FLOAT * sequence * (10 * config.hidden_size + 4 * models.memory.output_size),
         "evolutions side by side": experiment.evolve.evolutions
@@ -129,7 +129,7 @@ def _work(experiment: Experiment, models: Models, frames: int, parameters: dict[
         "one frame through V": image,
         "one step of M (a dream step)": step,
         "V's training": 3 * image * vision.batch_size * (vision.steps + later * rounds.vision_steps),
-        "encoding": frames * image // 2,
+        "encoding": experiment.views * frames * image // 2,
         "M's training": 3 * step * memory.batch_size * memory.sequence_length * steps,
         "a generation at most": generation,
         "evolution at most": evolve.evolutions * (sum(counts) * generation + evaluations * evaluation),

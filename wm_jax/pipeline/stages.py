@@ -16,7 +16,7 @@ WINGS = {"collect": "rollouts", "vision": "vision", "encode": "latents", "memory
 
 FIRST_ROUND = {
     "collect": ("task", "seed", "collect."),
-    "vision": ("held_out", "vision."),
+    "vision": ("held_out", "mirror", "vision."),
     "encode": (),
     "memory": ("memory.",),
     # How many lanes act side by side changes the last bits of what C does.

@@ -125,7 +125,7 @@ def encode(context: Context, round_number: int, stage: StageDir) -> dict[str, An
     changed = round_number == 0 or context.experiment.rounds.vision_steps > 0
     store = context.store(round_number)
     params = parallel.replicate(parallel.local_mesh(context.mesh), load_vision(context, round_number))
-    first = 0 if changed else len(store) - context.episodes_in(round_number)
+    first = 0 if changed else len(store) - context.experiment.views * context.episodes_in(round_number)
     parts = [range(i, min(i + EPISODES_IN_PART, len(store))) for i in range(first, len(store), EPISODES_IN_PART)]
     folder = stage.work / "parts"
     folder.mkdir(parents=True, exist_ok=True)

@@ -136,6 +136,7 @@ TASK = Task(
     pools={"envpool": EnvPoolTracks},
     policies={"smooth_walk": smooth_walk, "random_network": random_network, "random": uniform},
     reward_range=(-0.1, 8.0),
+    mirror=(-1.0, 1.0, 1.0),
     typical_length=1000,
     typical_frame_bytes=2400,
 )

@@ -127,6 +127,7 @@ TASK = Task(
         "right": lambda generator, settings: _constant(1.0),
         "sweep": sweep,
     },
+    mirror=(-1.0,),
     frames_per_second=35,
     typical_length=308,
     typical_frame_bytes=4510,

@@ -87,12 +87,20 @@ class Task:
     reward_range: tuple[float, float] = (float("-inf"), float("inf"))
     """M learns rewards clipped to this range; rare huge ones (a lap's penalty) would drown the rest. Its lower end is what
     jumps are counted from with `memory.reward_loss` poisson."""
+    mirror: tuple[float, ...] | None = None
+    """[A]: what each number of an action is multiplied by where left and right are exchanged; None where an episode's
+    mirror image is no episode that the environment could have played."""
     frames_per_second: int = 50
     """Steps in a second of the environment's own time: films play at this speed."""
     typical_length: int = 1000
     """Steps that an episode of the first collection lasts on average: only for telling in advance what a run takes."""
     typical_frame_bytes: int = 5000
     """Bytes that a recorded frame takes on disk on average: likewise."""
+
+    def __post_init__(self) -> None:
+        if self.mirror is not None and len(self.mirror) != self.action_size:
+            raise UserError(f"the task {self.name} has actions of {self.action_size} numbers but its mirror has "
+                            f"{len(self.mirror)}: {self.mirror}; give one factor for each")  # fmt: skip
 
     def make(self, backend: str | None = None) -> gymnasium.Env:
         """The bare environment, of the reference backend unless another is named."""
