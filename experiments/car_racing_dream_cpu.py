@@ -20,8 +20,10 @@ from wm_jax.vision import VisionConfig
 CONFIG = Experiment(
     name="car_racing_dream_cpu",
     task="car_racing",
+    # Around a ring nearly all corners turn to one side, and C would never learn the other.
+    mirror=True,
     # Random drives leave the track within 150 steps: many short ones see more of it than few long ones.
-    collect=CollectConfig(episodes=400, policy="smooth_walk", max_steps=300),
+    collect=CollectConfig(episodes=400, policy="smooth_walk", max_steps=300, backend="envpool"),
     vision=VisionConfig(
         batch_size=32,
         steps=5000,

@@ -41,7 +41,7 @@ def ours(restart):
     z, weights = jnp.asarray(draws(DREAMS, Z)), jnp.asarray(draws(DREAMS, POLICY.size))
     uniform, normal = np.random.default_rng(0).random((DREAMS, Z), np.float32), draws(3, DREAMS, Z)[0]
     noise = MixtureNoise(jnp.asarray(uniform), jnp.asarray(normal))
-    before = DreamState(z, memory, jnp.full(DREAMS, restart), jnp.zeros(DREAMS, jnp.int32))
+    before = DreamState(z, memory, jnp.full(DREAMS, restart), jnp.zeros(DREAMS, jnp.int32), jnp.zeros(DREAMS))
     action = jax.vmap(POLICY)(weights, Features(z, memory))
     after, _, done, _ = jax.vmap(DREAM.step_with, (None, 0, 0, 0))(PARAMS, before, action, noise)
     return jax.tree.map(np.asarray, (before, weights, noise, action, after, done))

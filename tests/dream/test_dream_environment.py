@@ -123,6 +123,14 @@ def test_the_horizon_truncates_and_an_end_there_stays_an_end():
     assert terminated and not truncated
 
 
+def test_a_dream_is_over_when_there_is_nothing_left_to_earn():
+    dream = Dream(Line(wall=0.5), DreamConfig(horizon=3, full_return=2.5))
+    state = reset(dream, {}, recordings((1,)))
+    for earned, ends in ((1.0, False), (2.0, False), (3.0, True)):
+        state, _, terminated, truncated = step(dream, {}, state, [0.0])
+        assert (float(state.earned), bool(terminated), bool(truncated)) == (earned, ends, False)
+
+
 def test_a_memory_without_heads_never_ends_and_cannot_predict_rewards():
     state = reset(Dream(Line(), DreamConfig()), {}, recordings())
     _, reward, terminated, _ = step(Dream(Line(predicts=False), DreamConfig()), {}, state, [0.0])
@@ -141,7 +149,15 @@ def test_a_temperature_given_to_step_stands_in_for_the_setting():
 
 
 @pytest.mark.parametrize(
-    "setting", [{"temperature": 0.0}, {"horizon": 0}, {"start": "last"}, {"burn_in": 5}, {"reward": "none"}]
+    "setting",
+    [
+        {"temperature": 0.0},
+        {"horizon": 0},
+        {"start": "last"},
+        {"burn_in": 5},
+        {"full_return": -1.0},
+        {"reward": "none"},
+    ],
 )
 def test_impossible_settings_are_refused(setting):
     with pytest.raises(UserError, match=rf"dream\.{next(iter(setting))}"):

@@ -11,18 +11,20 @@ CONFIG = Experiment(
     name="smoke_car_racing",
     task="car_racing",
     held_out=0.2,
+    mirror=True,
     collect=CollectConfig(episodes=6, policy="smooth_walk", max_steps=120),
     vision=VisionConfig(latent_size=8, width=8, batch_size=20, steps=40),
     memory=MemoryConfig(
         hidden_size=32, mixtures=2, predict_reward=True, reward_loss="poisson", batch_size=4, sequence_length=40, steps=40
     ),
-    dream=DreamConfig(temperature=1.0, horizon=50, start="anywhere", burn_in=10, reward="predicted"),
+    dream=DreamConfig(temperature=1.0, horizon=50, start="anywhere", burn_in=10, reward="predicted", full_return=40.0),
     evolve=EvolveConfig(
         population=8, rollouts=4, generations=4, evaluate_every=2, evaluation_rollouts=16, select="actual",
         actual_episodes=2,
     ),
     rounds=RoundsConfig(
-        count=2, episodes=2, patience=40, action_noise=0.2, random_stretches=0.05, vision_steps=10, memory_steps=10
+        count=2, episodes=2, drivers="evaluated", patience=40, action_noise=0.2, random_stretches=0.05, vision_steps=10,
+        memory_steps=10,
     ),
     evaluate=EvaluateConfig(episodes=2, environments=2),
 )  # fmt: skip

@@ -26,7 +26,16 @@ TINY = [
         "0",
     ),
     *("--rounds.count", "2", "--rounds.episodes", "6", "--rounds.vision-steps", "100", "--rounds.memory-steps", "60"),
-    *("--rounds.action-noise", "0.2", "--rounds.random-stretches", "0.1", "--rounds.generations", "10"),
+    *(
+        "--rounds.drivers",
+        "evaluated",
+        "--rounds.action-noise",
+        "0.2",
+        "--rounds.random-stretches",
+        "0.1",
+        "--rounds.generations",
+        "10",
+    ),
 ]
 
 BEGUN = {
@@ -100,6 +109,12 @@ def test_stopped_in_every_stage_ends_with_the_same_bits(
     assert sum(mid_work) >= len(BEGUN) - 1, f"the stops came too late to mean anything: {mid_work}"
     finish(start(probe_experiment, folder, environment))
     assert results(folder) == results(uninterrupted)
+
+
+def test_all_evaluated_means_drive_in_turn(uninterrupted: Path) -> None:
+    index = uninterrupted / "rollouts" / "round-1" / "episodes" / "index.jsonl"
+    policies = [json.loads(line)["policy"] for line in index.read_text().splitlines()]
+    assert policies == [f"mean {row} of round 0" for row in range(6)]
 
 
 def test_a_deleted_file_is_made_again(uninterrupted: Path, probe_experiment: Path, environment: dict[str, str]) -> None:

@@ -34,8 +34,8 @@ class EvolveConfig:
     environments: int = 16
     """With `fitness` actual: environments stepped side by side."""
     backend: str | None = None
-    """With `fitness` actual: which of the task's backends is played; the reference unless given. Validation and scores are
-    the reference's in any case."""
+    """Which of the task's backends is played, by candidates with `fitness` actual and in validation; the reference unless
+    given. Scores are the reference's in any case."""
     max_steps: int | None = None
     """With `fitness` actual: a candidate's episodes are cut off after this many steps; the task's own limit unless given.
     Validation and scores are whole episodes in any case."""

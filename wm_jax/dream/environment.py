@@ -62,6 +62,9 @@ class DreamConfig:
     """first: on the first frame of a recorded episode; anywhere: on any recorded frame after `burn_in` others."""
     burn_in: int = 0
     """Recorded steps that M is fed before a dream that starts anywhere."""
+    full_return: float | None = None
+    """A dream is over once its rewards add up to this, as an episode is in which there is nothing left to earn: M, which
+    never saw so many steps of one, goes on for ever, and whoever earns twice as fast would be twice as good."""
     reward: Literal["survival", "predicted"] = "survival"
     """survival: 1 per step, the last included; predicted: what M predicts."""
     precision: Literal["float32", "tensorfloat32", "bfloat16"] = "tensorfloat32"
@@ -73,6 +76,8 @@ class DreamConfig:
         require_range("dream.horizon", self.horizon, 1)
         require_choice("dream.start", self.start, ("first", "anywhere"))
         require_range("dream.burn_in", self.burn_in, 0, 0 if self.start == "first" else float("inf"))
+        if self.full_return is not None:
+            require_range("dream.full_return", self.full_return, 0.0)
         require_choice("dream.reward", self.reward, ("survival", "predicted"))
         require_choice("dream.precision", self.precision, ("float32", "tensorfloat32", "bfloat16"))
 
@@ -89,6 +94,8 @@ class DreamState:
     """[] float32: 1 as long as M has not been fed anything."""
     steps: Array
     """[] int32: steps dreamt so far."""
+    earned: Array
+    """[] float32: the rewards so far."""
 
     @property
     def features(self) -> Features:
@@ -135,7 +142,7 @@ class Dream:
         recorded = (z[:-1], latents.action[frames[:-1]], restarts[:-1])
         with jax.default_matmul_precision(self.config.precision):
             memory, _ = jax.lax.scan(feed, self.memory.initial_state(), recorded)
-        return DreamState(z=z[-1], memory=memory, restart=restarts[-1], steps=jnp.int32(0))
+        return DreamState(z[-1], memory, restarts[-1], steps=jnp.int32(0), earned=jnp.float32(0))
 
     def _position(self, latents: Latents, key: Key) -> Array:
         """[] int32: a recorded frame to start on; all that the settings allow are equally likely."""
@@ -169,12 +176,13 @@ class Dream:
         with jax.default_matmul_precision(self.config.precision):
             memory, prediction = self.memory.step(params, state.memory, state.z, action, state.restart)
         z = sample_mixture(prediction.next_z, self.config.temperature if temperature is None else temperature, noise)
-        done_logit = prediction.done_logit
-        terminated = jnp.zeros((), bool) if done_logit is None else done_logit > 0
-        steps = state.steps + 1
+        reward = self._reward(prediction)
+        steps, earned = state.steps + 1, state.earned + reward
+        terminated = jnp.zeros((), bool) if prediction.done_logit is None else prediction.done_logit > 0
+        if self.config.full_return is not None:
+            terminated |= earned >= self.config.full_return
         truncated = ~terminated & (steps >= self.config.horizon)
-        state = DreamState(z=z, memory=memory, restart=jnp.zeros_like(state.restart), steps=steps)
-        return state, self._reward(prediction), terminated, truncated
+        return DreamState(z, memory, jnp.zeros_like(state.restart), steps, earned), reward, terminated, truncated
 
     def _reward(self, prediction: Prediction) -> Array:
         if self.config.reward == "survival":

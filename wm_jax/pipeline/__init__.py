@@ -110,10 +110,11 @@ def check(experiment: Experiment, models: Models) -> None:
     if experiment.evolve.fitness == "actual":
         if experiment.evolve.max_steps is not None:
             require_range("evolve.max_steps", experiment.evolve.max_steps, 1, task.max_steps)
-        # A package that is missing is to be missed now.
-        task.make(experiment.evolve.backend).close()
     else:
         _check_dream(experiment)
+    for backend in filter(None, dict.fromkeys([experiment.collect.backend, experiment.evolve.backend])):
+        # A package that is missing is to be missed now.
+        task.make(backend).close()
 
 
 def _check_dream(experiment: Experiment) -> None:
@@ -142,7 +143,7 @@ def outputs(context: Context, step: Step) -> list[Path]:
         "vision": [folder / training.WEIGHTS],
         "encode": [folder / training.LATENTS],
         "memory": [folder / training.WEIGHTS],
-        "evolve": [folder / name for name in (training.WEIGHTS, evolving.CONTROLLERS, evolving.EVALUATIONS)],
+        "evolve": [folder / name for name in evolving.RESULTS],
         "evaluate": [folder / scoring.SCORES],
     }[step.stage]
 

@@ -10,7 +10,7 @@ import numpy as np
 from wm_jax import parallel
 from wm_jax.data.records import Episode, Header, episode_path, read_header, write_episode, write_index
 from wm_jax.pipeline.context import Context
-from wm_jax.pipeline.evolving import load_agent, load_controller
+from wm_jax.pipeline.evolving import load_agent, load_controller, load_means
 from wm_jax.pipeline.progress import Meetings, Stopped
 from wm_jax.rollouts.acting import Lanes, Tick
 from wm_jax.rollouts.agent import AgentDriver
@@ -61,21 +61,28 @@ def _scripted(context: Context, stage: StageDir, folder: Path) -> list[Header]:
 
 
 def _with_controller(context: Context, round_number: int, stage: StageDir, folder: Path) -> list[Header]:
-    """C of the round before drives, with noise on its actions and random stretches; blocks of one episode a lane. The
-    headers of this process's share."""
+    """C of the round before drives, or all of its means in turn, with noise on the actions and random stretches; blocks of
+    one episode a lane. The headers of this process's share."""
     rounds = context.experiment.rounds
     folder.mkdir(parents=True, exist_ok=True)
     agent, params = load_agent(context, round_number - 1)
-    weights, _ = load_controller(context, round_number - 1)
-    driver = AgentDriver(
-        agent, params, weights[None], rounds.action_noise, rounds.random_stretches, rounds.stretch_length
-    )
+    if rounds.drivers == "deployed":
+        weights = load_controller(context, round_number - 1)[0][None]
+    else:
+        weights = load_means(context, round_number - 1)
+    driver = AgentDriver(agent, params, weights, rounds.action_noise, rounds.random_stretches, rounds.stretch_length)
     mine = parallel.share(range(rounds.episodes))
     count = min(context.experiment.evaluate.environments, -(-rounds.episodes // jax.process_count()))
     title = f"collect, round {round_number}"
     with (
         context.screen.bar(title, "episodes", rounds.episodes) as bar,
-        Lanes(context.experiment.task, count, context.screen.warn, Limits(patience=rounds.patience)) as lanes,
+        Lanes(
+            context.experiment.task,
+            count,
+            context.screen.warn,
+            Limits(patience=rounds.patience),
+            context.experiment.collect.backend,
+        ) as lanes,
     ):
 
         def show(counts: list[float], stop: bool) -> None:
@@ -100,7 +107,9 @@ def _record_block(
 ) -> None:
     seed = context.seed("collect", round_number)
     seeds = [episode_seed(seed, number, 0) for number in numbers]
-    played = lanes.play(driver, [(seed, 0) for seed in seeds], record=True, tick=tick)
+    rows = [number % len(driver.table) for number in numbers]
+    played = lanes.play(driver, list(zip(seeds, rows, strict=True)), record=True, tick=tick)
+    deployed = context.experiment.rounds.drivers == "deployed"
     for number, episode in zip(numbers, played, strict=True):
         write_episode(
             folder,
@@ -111,7 +120,7 @@ def _record_block(
                 rewards=np.asarray(episode.rewards, np.float32),
                 terminated=episode.terminated,
                 seed=episode.seed,
-                policy=f"controller of round {round_number - 1}",
+                policy=f"{'controller' if deployed else f'mean {episode.row}'} of round {round_number - 1}",
                 task=context.models.task.name,
             ),
         )

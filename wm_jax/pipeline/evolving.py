@@ -26,6 +26,8 @@ from wm_jax.types import Array, Weights
 
 EVALUATIONS = "evaluations.json"
 CONTROLLERS = "controllers.safetensors"
+MEANS = "means.safetensors"
+RESULTS = (WEIGHTS, CONTROLLERS, EVALUATIONS, MEANS)
 
 Score = tuple[int, Callable[[Weights, int], Array | np.ndarray]]
 """n, and what plays the means [E, D] of a generation: their returns [E, n]."""
@@ -53,6 +55,16 @@ def load_controllers(context: Context, round_number: int) -> tuple[np.ndarray, l
     tree, about = load_weights(path)
     shape = (context.experiment.evolve.evolutions, context.models.controller.size)
     return check_like(path, tree, {"weights": jax.ShapeDtypeStruct(shape, jnp.float32)})["weights"], about["evolutions"]
+
+
+def load_means(context: Context, round_number: int) -> np.ndarray:
+    """All means [M, D] that a round's evolutions evaluated, the first generations' first."""
+    path = context.stage("controller", round_number).path / MEANS
+    config, size = context.evolve(round_number), context.models.controller.size
+    shape = (math.ceil(config.generations / config.evaluate_every), config.evolutions, size)
+    return check_like(path, load_weights(path)[0], {"means": jax.ShapeDtypeStruct(shape, jnp.float32)})[
+        "means"
+    ].reshape(-1, size)
 
 
 def evolve(context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
@@ -178,7 +190,7 @@ def _deploy(
     about = {"selected_by": config.select, "parameters": context.models.controller.size, **ends[chosen]}
     controllers = state["means"][slots, np.arange(len(variants))]
     write_json(stage.path / EVALUATIONS, [evaluation for at_once in evaluations for evaluation in at_once])
-    save_weights(stage.path / "means.safetensors", {"means": state["means"]}, {"evaluations": evaluations})
+    save_weights(stage.path / MEANS, {"means": state["means"]}, {"evaluations": evaluations})
     save_weights(stage.path / CONTROLLERS, {"weights": controllers}, {"evolutions": ends})
     save_weights(stage.path / WEIGHTS, {"weights": controllers[chosen]}, about)
     return about

@@ -126,14 +126,16 @@ def _tell(evolution: Evolution, searches: Any, populations: Population, fitness:
 
 
 class Validation:
-    """The validation episodes, the same for every mean, on seeds that no score ever uses and the reference backend."""
+    """The validation episodes, the same for every mean, on seeds that no score ever uses."""
 
     def __init__(self, context: Context, arena: Arena, stack: ExitStack):
         experiment = context.experiment
         self.episodes, self.arena = experiment.evolve.actual_episodes, arena
         share = math.ceil(self.episodes * experiment.evolve.evolutions / jax.process_count())
         count = min(experiment.evaluate.environments, share)
-        self.lanes = stack.enter_context(Lanes(experiment.task, count, context.screen.warn))
+        self.lanes = stack.enter_context(
+            Lanes(experiment.task, count, context.screen.warn, backend=experiment.evolve.backend)
+        )
 
     def __call__(self, means: Weights, generation: int) -> np.ndarray:
         """The returns [E, episodes] of the means [E, D] of a generation."""

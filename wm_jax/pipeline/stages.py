@@ -28,7 +28,7 @@ FIRST_ROUND = {
 LATER_ROUNDS = {
     **FIRST_ROUND,
     "collect": (
-        *("rounds.episodes", "rounds.patience"),
+        *("rounds.episodes", "rounds.drivers", "rounds.patience", "collect.backend"),
         *("rounds.action_noise", "rounds.random_stretches", "rounds.stretch_length"),
         "evaluate.environments",
     ),

@@ -37,7 +37,7 @@ class CollectConfig(PolicySettings):
     max_steps: int | None = None
     """Episodes are cut off after this many steps; the task's own limit unless given."""
     backend: str | None = None
-    """Which of the task's backends; the reference unless given."""
+    """Which of the task's backends, in later rounds too; the reference unless given."""
     workers: int = 0
     """Processes that play; 0 for one for each core that may be used. The data do not depend on it."""
 

@@ -1,10 +1,11 @@
 """Settings of what an agent does in actual environments: later rounds of collection, and scoring; which seeds are whose."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from wm_jax.errors import UserError, require_range
+from wm_jax.errors import UserError, require_choice, require_range
 
 VALIDATION_SEED = 500_000
 """Seeds of the validation episodes stand from here on; no score is ever measured on them."""
@@ -22,7 +23,10 @@ class RoundsConfig:
     count: int = 1
     """Rounds in all; one is the paper."""
     episodes: int = 100
-    """Episodes that C collects in each round after the first."""
+    """Episodes that are collected in each round after the first."""
+    drivers: Literal["deployed", "evaluated"] = "deployed"
+    """deployed: by the controller that the round before chose; evaluated: by all means that it evaluated, in turn. Those
+    that did best in their dream because it was wrong show M where."""
     action_noise: float = 0.0
     """Standard deviation of the Gaussian noise on C's actions while it collects."""
     random_stretches: float = 0.0
@@ -44,6 +48,7 @@ class RoundsConfig:
     def __post_init__(self) -> None:
         require_range("rounds.count", self.count, 1)
         require_range("rounds.episodes", self.episodes, 1)
+        require_choice("rounds.drivers", self.drivers, ("deployed", "evaluated"))
         require_range("rounds.action_noise", self.action_noise, 0.0)
         require_range("rounds.random_stretches", self.random_stretches, 0.0, 1.0)
         require_range("rounds.stretch_length", self.stretch_length, 1)
