@@ -3,8 +3,8 @@
 pip install "wm-jax[envpool]"
 wm-jax run experiments/car_racing_cpu.py
 
-Not yet run to its end. It evolves on EnvPool's tracks, which are about ten times as fast to play as Gymnasium's;
-validation and scores are Gymnasium's, as everywhere. The paper's other controllers: see `experiments/car_racing.py`.
+Not yet run to its end. It evolves and validates on EnvPool's tracks, which are about ten times as fast to play as
+Gymnasium's; scores are Gymnasium's, as everywhere. The paper's other controllers: see `experiments/car_racing.py`.
 """
 
 from wm_jax.controller import EvolveConfig, PolicyConfig

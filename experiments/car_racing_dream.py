@@ -1,5 +1,6 @@
 """Car Racing learned in dreams with the paper's sizes: 10,000 drives, V and M of the paper plus M's reward output.
 
+pip install "wm-jax[envpool]"
 wm-jax run experiments/car_racing_dream.py
 
 Not yet run to its end. The paper evolves this C on the actual track (906 ± 21) and only looks at the dream; the best known
@@ -18,7 +19,8 @@ from wm_jax.vision import VisionConfig
 CONFIG = Experiment(
     name="car_racing_dream",
     task="car_racing",
-    collect=CollectConfig(episodes=10_000, policy="smooth_walk"),
+    mirror=True,
+    collect=CollectConfig(episodes=10_000, policy="smooth_walk", backend="envpool"),
     vision=VisionConfig(latent_size=32, batch_size=100, steps=100_000, optimizer=OptimizerConfig(learning_rate=1e-4)),
     memory=MemoryConfig(
         hidden_size=256,
@@ -29,13 +31,16 @@ CONFIG = Experiment(
         steps=4000,
         optimizer=OptimizerConfig(learning_rate=1e-3, clip=1.0),
     ),
-    dream=DreamConfig(temperature=1.0, horizon=1000, start="anywhere", burn_in=20, reward="predicted"),
+    dream=DreamConfig(
+        temperature=1.0, horizon=1000, full_return=900.0, start="anywhere", burn_in=20, reward="predicted"
+    ),
     controller=PolicyConfig(features="zh"),
-    evolve=EvolveConfig(population=64, rollouts=16, generations=500, evaluate_every=25, evaluation_rollouts=1024,
-                        actual_episodes=16),
+    # Once C knows how to earn all there is in most dreams, their scores no longer tell controllers apart.
+    evolve=EvolveConfig(population=64, rollouts=32, generations=200, evaluate_every=10, evaluation_rollouts=1024,
+                        select="actual", actual_episodes=32, backend="envpool"),
     rounds=RoundsConfig(
-        count=3, episodes=2000, patience=60, action_noise=0.1, random_stretches=0.003, vision_steps=10_000,
-        memory_steps=2000,
+        count=6, episodes=2000, drivers="evaluated", patience=60, action_noise=0.1, random_stretches=0.003,
+        vision_steps=10_000, memory_steps=2000,
     ),
     evaluate=EvaluateConfig(episodes=100, environments=16),
 )  # fmt: skip

@@ -62,9 +62,8 @@ def load_means(context: Context, round_number: int) -> np.ndarray:
     path = context.stage("controller", round_number).path / MEANS
     config, size = context.evolve(round_number), context.models.controller.size
     shape = (math.ceil(config.generations / config.evaluate_every), config.evolutions, size)
-    return check_like(path, load_weights(path)[0], {"means": jax.ShapeDtypeStruct(shape, jnp.float32)})[
-        "means"
-    ].reshape(-1, size)
+    like = {"means": jax.ShapeDtypeStruct(shape, jnp.float32)}
+    return check_like(path, load_weights(path)[0], like)["means"].reshape(-1, size)
 
 
 def evolve(context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
