@@ -23,7 +23,7 @@ CONFIG = Experiment(
         actual_episodes=2,
     ),
     rounds=RoundsConfig(
-        count=2, episodes=2, drivers="evaluated", patience=40, action_noise=0.2, random_stretches=0.05, vision_steps=10,
+        count=2, episodes=2, drivers="evaluated", patience=40, action_noise=0.2, random_stretches=0.05, vision_steps=0,
         memory_steps=10,
     ),
     evaluate=EvaluateConfig(episodes=2, environments=2),

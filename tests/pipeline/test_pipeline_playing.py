@@ -101,7 +101,7 @@ def test_stopped_anywhere_it_ends_with_the_same_bits(
     assert stops > 3
     means = 2 * SEEDS * VALIDATION
     assert sum(played) == SEEDS * POPULATION * ROLLOUTS * GENERATIONS + means, "a whole block was played twice"
-    for name in (WEIGHTS, evolving.CONTROLLERS, evolving.EVALUATIONS, "means.safetensors"):
+    for name in evolving.RESULTS:
         ours, theirs = (folder / "controller" / "round-0" / name for folder in (tmp_path, whole))
         assert ours.read_bytes() == theirs.read_bytes(), name
 
@@ -162,13 +162,13 @@ def test_candidates_play_as_long_as_the_experiment_says_and_means_whole_episodes
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lengths: list[list[int]] = []
-    limits: list[Limits] = []
+    where: list[tuple[Limits, str | None]] = []
     play = Lanes.play
 
     def noted(self, *arguments, **options):
         found = play(self, *arguments, **options)
         lengths.append([len(episode.rewards) for episode in found])
-        limits.append(self.limits)
+        where.append((self.limits, self.backend))
         return found
 
     monkeypatch.setattr(Lanes, "play", noted)
@@ -179,13 +179,14 @@ def test_candidates_play_as_long_as_the_experiment_says_and_means_whole_episodes
     *played, validated = lengths
     assert [steps for block in played for steps in block] == [2] * POPULATION * ROLLOUTS
     assert len(validated) == VALIDATION and max(validated) > 2
-    assert limits == [Limits(2, 9)] * len(played) + [WHOLE]
+    assert where == [(Limits(2, 9), "pool")] * len(played) + [(WHOLE, "pool")]
     long = dataclasses.replace(experiment, evolve=dataclasses.replace(config, max_steps=81))
     with pytest.raises(UserError, match=r"evolve\.max_steps must be between 1 and 80, found 81"):
         check(long, Models(long))
 
 
 def test_a_backend_that_is_not_there_is_named_before_anything_runs(experiment: Experiment) -> None:
-    wrong = dataclasses.replace(experiment, evolve=dataclasses.replace(experiment.evolve, backend="pol"))
-    with pytest.raises(UserError, match="did you mean 'pool'"):
-        check(wrong, Models(wrong))
+    for name in ("collect", "evolve"):
+        wrong = dataclasses.replace(experiment, **{name: dataclasses.replace(getattr(experiment, name), backend="pol")})
+        with pytest.raises(UserError, match=rf"{name}\.backend must be .* did you mean 'pool'"):
+            check(wrong, Models(wrong))

@@ -111,10 +111,11 @@ def test_stopped_in_every_stage_ends_with_the_same_bits(
     assert results(folder) == results(uninterrupted)
 
 
-def test_all_evaluated_means_drive_in_turn(uninterrupted: Path) -> None:
+def test_evaluated_means_drive_from_the_first_to_the_last(uninterrupted: Path) -> None:
+    """Two evolutions' means of twelve evaluations share six episodes."""
     index = uninterrupted / "rollouts" / "round-1" / "episodes" / "index.jsonl"
     policies = [json.loads(line)["policy"] for line in index.read_text().splitlines()]
-    assert policies == [f"mean {row} of round 0" for row in range(6)]
+    assert policies == [f"mean {row} of round 0" for row in (0, 4, 9, 13, 18, 23)]
 
 
 def test_a_deleted_file_is_made_again(uninterrupted: Path, probe_experiment: Path, environment: dict[str, str]) -> None:

@@ -40,6 +40,12 @@ def test_the_settings_that_are_not_the_defaults_are_listed(tmp_path: Path) -> No
     assert "rounded" not in text
 
 
+def test_mirror_images_are_not_taken_for_recordings(tmp_path: Path) -> None:
+    run = read(make_run(tmp_path / "mine", mirror=True), "mine")
+    text = card.text(run, "agent.safetensors", 1, half=False)
+    assert "7 recorded episodes, 4,321 frames, mirror images included" in text
+
+
 def test_a_run_without_scores_says_so(tmp_path: Path) -> None:
     text = card.text(read(make_run(tmp_path / "mine", finished=10), "mine"), "agent.safetensors", 1, half=False)
     assert "has not been scored" in text and "Take" not in text

@@ -12,6 +12,7 @@ PROBE = runpy.run_path(str(Path(__file__).parents[1] / "probe_task.py"))
 
 class ProbePool:
     def __init__(self, seeds: Sequence[int]):
+        assert seeds, "EnvPool, too, makes no empty pools"
         self.seeds, self.environments = seeds, [PROBE["Probe"]() for _ in seeds]
 
     def reset(self, episodes: np.ndarray) -> np.ndarray:

@@ -43,6 +43,8 @@ def test_an_episode_depends_on_its_seed_and_its_controller_alone(driver: AgentDr
     assert len({len(rewards) for rewards in once.values()}) > 3, "some must end before others"
     assert played(driver, 4, EPISODES[::-1], "pool") == once
     assert played(driver, 3, EPISODES[5:] + EPISODES[:5], "pool") == once
+    one = EPISODES[:1]
+    assert played(driver, 4, one, "pool") == {one[0]: once[one[0]]}, "the other group has nothing to play"
     some = EPISODES[3:6]
     assert played(driver, 4, some, "pool") == {episode: once[episode] for episode in some}
 

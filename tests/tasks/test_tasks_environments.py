@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,11 @@ def test_in_the_mirror_left_is_right() -> None:
     np.testing.assert_allclose(car_racing.environment_action(image), [-0.5, 1.0, 0.0])
     actions = np.array([[-1.0], [0.0], [1.0]]) * take_cover.mirror
     assert [take_cover.environment_action(action) for action in actions] == [RIGHT, STAY, LEFT]
+
+
+def test_a_mirror_has_a_factor_for_each_number_of_an_action() -> None:
+    with pytest.raises(UserError, match="actions of 3 numbers but its mirror has 1"):
+        replace(TASKS["car_racing"], mirror=(-1.0,))
 
 
 @pytest.mark.parametrize("name", ["car_racing", "take_cover"])

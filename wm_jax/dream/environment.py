@@ -4,8 +4,8 @@ A step draws each latent dimension i on its own from M's mixture at temperature 
 
     k ~ softmax(log_weights_i / tau),   z'_i ~ N(means_ik, stds_ik^2 tau),   terminated = done_logit > 0,
 
-so that a higher tau makes a less certain dream (tau 0 would be M's most likely one). Everything here is pure and for
-one agent; populations, rollouts and temperatures are axes that `jax.vmap` adds.
+or the rewards add up to `full_return`, so that a higher tau makes a less certain dream (tau 0: M's most likely one).
+Everything here is pure and for one agent; populations, rollouts and temperatures are axes that `jax.vmap` adds.
 """
 
 from dataclasses import dataclass
@@ -77,7 +77,7 @@ class DreamConfig:
         require_choice("dream.start", self.start, ("first", "anywhere"))
         require_range("dream.burn_in", self.burn_in, 0, 0 if self.start == "first" else float("inf"))
         if self.full_return is not None:
-            require_range("dream.full_return", self.full_return, 0.0)
+            require_range("dream.full_return", self.full_return, 1e-3)
         require_choice("dream.reward", self.reward, ("survival", "predicted"))
         require_choice("dream.precision", self.precision, ("float32", "tensorfloat32", "bfloat16"))
 

@@ -55,7 +55,7 @@ class Trajectory:
     reward: Array
     """[T]"""
     terminated: Array
-    """[T] bool: where M predicts the end with this step."""
+    """[T] bool: where the dream ends with this step (`wm_jax.dream.environment`)."""
 
 
 @struct.dataclass

@@ -112,9 +112,12 @@ def check(experiment: Experiment, models: Models) -> None:
             require_range("evolve.max_steps", experiment.evolve.max_steps, 1, task.max_steps)
     else:
         _check_dream(experiment)
-    for backend in filter(None, dict.fromkeys([experiment.collect.backend, experiment.evolve.backend])):
-        # A package that is missing is to be missed now.
-        task.make(backend).close()
+    for name in ("collect", "evolve"):
+        backend = getattr(experiment, name).backend
+        if backend is not None:
+            require_choice(f"{name}.backend", backend, list(task.backends))
+            # A package that is missing is to be missed now.
+            task.make(backend).close()
 
 
 def _check_dream(experiment: Experiment) -> None:
@@ -195,7 +198,8 @@ def _tell_scores(context: Context) -> None:
         screen.say(f"  {what:<46}{score['mean']:>9.1f} ± {score['sd']:<6.1f}{score['se']:>18.1f}")
     controller = scores["controller"]
     chosen = "in the dream" if controller["selected_by"] == "dream" else (
-        f"in {controller['validation']['n']} validation episodes of the actual environment")  # fmt: skip
+        f"in {controller['validation']['n']} validation episodes of the actual environment"
+        + (f" ({backend})" if (backend := context.experiment.evolve.backend) else ""))  # fmt: skip
     dream = controller["dream"]
     screen.say(f"  C is the mean of generation {controller['generation']}, chosen by its score {chosen}"
                + (f"; in its dream it scores {_spread(dream)} (n = {dream['n']})" if dream else ""))  # fmt: skip

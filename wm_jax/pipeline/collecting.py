@@ -1,4 +1,4 @@
-"""The stage that records episodes: with a scripted policy first, with the current C in later rounds."""
+"""The stage that records episodes: with a scripted policy first, later with what the round before evolved."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +12,7 @@ from wm_jax.data.records import Episode, Header, episode_path, read_header, writ
 from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.evolving import load_agent, load_controller, load_means
 from wm_jax.pipeline.progress import Meetings, Stopped
+from wm_jax.pipeline.training import spread
 from wm_jax.rollouts.acting import Lanes, Tick
 from wm_jax.rollouts.agent import AgentDriver
 from wm_jax.rollouts.collect import Progress, clear_leftovers, episode_seed
@@ -74,16 +75,9 @@ def _with_controller(context: Context, round_number: int, stage: StageDir, folde
     mine = parallel.share(range(rounds.episodes))
     count = min(context.experiment.evaluate.environments, -(-rounds.episodes // jax.process_count()))
     title = f"collect, round {round_number}"
-    with (
-        context.screen.bar(title, "episodes", rounds.episodes) as bar,
-        Lanes(
-            context.experiment.task,
-            count,
-            context.screen.warn,
-            Limits(patience=rounds.patience),
-            context.experiment.collect.backend,
-        ) as lanes,
-    ):
+    limits, backend = Limits(patience=rounds.patience), context.experiment.collect.backend
+    opened = Lanes(context.experiment.task, count, context.screen.warn, limits, backend)
+    with context.screen.bar(title, "episodes", rounds.episodes) as bar, opened as lanes:
 
         def show(counts: list[float], stop: bool) -> None:
             bar.update(int(counts[0]))
@@ -107,7 +101,8 @@ def _record_block(
 ) -> None:
     seed = context.seed("collect", round_number)
     seeds = [episode_seed(seed, number, 0) for number in numbers]
-    rows = [number % len(driver.table) for number in numbers]
+    drivers = spread(len(driver.table), context.experiment.rounds.episodes)
+    rows = [int(drivers[number % len(drivers)]) for number in numbers]
     played = lanes.play(driver, list(zip(seeds, rows, strict=True)), record=True, tick=tick)
     deployed = context.experiment.rounds.drivers == "deployed"
     for number, episode in zip(numbers, played, strict=True):

@@ -58,7 +58,7 @@ def load_controllers(context: Context, round_number: int) -> tuple[np.ndarray, l
 
 
 def load_means(context: Context, round_number: int) -> np.ndarray:
-    """All means [M, D] that a round's evolutions evaluated, the first generations' first."""
+    """All means [M, D] that a round's evolutions evaluated, in the order of its `EVALUATIONS`."""
     path = context.stage("controller", round_number).path / MEANS
     config, size = context.evolve(round_number), context.models.controller.size
     shape = (math.ceil(config.generations / config.evaluate_every), config.evolutions, size)

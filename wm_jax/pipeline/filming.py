@@ -88,8 +88,9 @@ def _dream_from(
     )
     # Nobody asks what it earns there, so that an M without a reward can be filmed.
     config = dataclasses.replace(
-        context.experiment.dream, start="anywhere", burn_in=begin, temperature=temperature, reward="survival"
-    )
+        context.experiment.dream, start="anywhere", burn_in=begin, temperature=temperature, reward="survival",
+        full_return=None,
+    )  # fmt: skip
     dream = Dream(agent.memory, config)
     path = trajectory(
         dream, agent.controller, params.memory, one, jnp.asarray(weights), context.key("film", 0), steps=FRAMES

@@ -74,7 +74,7 @@ def train_vision(context: Context, round_number: int, stage: StageDir) -> dict[s
     epoch = max(1, int(store.lengths[training].sum()) // config.batch_size)
     pairs = config.motion_weight > 0
     unseen = FrameSource(store, held_out, pairs)
-    sample = _spread(len(unseen), HELD_OUT_FRAMES)
+    sample = spread(len(unseen), HELD_OUT_FRAMES)
     frames = np.stack([unseen[int(i)] for i in sample]) if len(sample) else None
 
     def advance_from(start: int) -> Any:
@@ -87,7 +87,7 @@ def train_vision(context: Context, round_number: int, stage: StageDir) -> dict[s
             return {}
         params = parallel.local(state.params)
         metrics = vision_wing.evaluate(model, params, frames, context.key("vision report", 0))
-        pictures = frames[_spread(len(frames), PICTURES)]
+        pictures = frames[spread(len(frames), PICTURES)]
         pictures = pictures[:, 1] if pairs else pictures
         name = RECONSTRUCTIONS.format(round=round_number, step=f"{done:07d}")
         figures.reconstructions(context.run.figures / name, pictures, reconstruct(model, params, pictures))
@@ -238,6 +238,6 @@ def _last(context: Context, stage: StageDir) -> dict[str, Any]:
     return next((line for line in reversed(held_out) if line), {})
 
 
-def _spread(count: int, wanted: int) -> np.ndarray:
+def spread(count: int, wanted: int) -> np.ndarray:
     """At most `wanted` numbers spread evenly over 0 … count − 1."""
     return np.unique(np.linspace(0, count - 1, min(count, wanted)).astype(int)) if count else np.zeros(0, int)

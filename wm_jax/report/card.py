@@ -71,7 +71,7 @@ def _made(run: RunFacts, half: bool) -> Section:
     encoded = run.stage("encode", run.experiment.rounds.count - 1).summary
     versions = run.records[-1].get("versions", {})
     rows = (
-        ("trained on", f"{encoded['episodes']:,} recorded episodes, {encoded['frames']:,} frames"),
+        ("trained on", f"{encoded['episodes']:,} recorded episodes, {encoded['frames']:,} frames{run.mirrored}"),
         *((f"weights of {model}", f"{count:,}") for model, count in run.parameters.items()),
         ("stored as", "V and M float16, C float32" if half else "float32"),
         ("time", duration(run.seconds)),

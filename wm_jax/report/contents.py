@@ -65,7 +65,12 @@ def _sizes(run: RunFacts) -> Table:
     config, evolve = run.experiment, run.experiment.evolve
     encoded = [run.stage("encode", number).summary for number in range(config.rounds.count)]
     data = next(
-        (f"{told['episodes']:,} episodes, {told['frames']:,} frames" for told in reversed(encoded) if told), NOTHING
+        (
+            f"{told['episodes']:,} episodes, {told['frames']:,} frames{run.mirrored}"
+            for told in reversed(encoded)
+            if told
+        ),
+        NOTHING,
     )
     rows = (
         ("task", config.task),
@@ -78,7 +83,7 @@ def _sizes(run: RunFacts) -> Table:
         (
             "a generation",
             f"{evolve.population} candidates × {evolve.rollouts} "
-            + (f"dreams of at most {config.dream.horizon} steps" if run.place == "dream" else "actual episodes")
+            + (f"dreams {run.dreams_end}" if run.place == "dream" else "actual episodes")
             + (f" of at most {evolve.max_steps} steps" if evolve.max_steps else ""),
         ),
         ("generations", f"{evolve.generations:,}, the mean evaluated every {evolve.evaluate_every}"),

@@ -99,6 +99,24 @@ class RunFacts:
         return self.experiment.evolve.fitness
 
     @property
+    def mirrored(self) -> str:
+        """What to add to a number of episodes or frames."""
+        return ", mirror images included" if self.experiment.mirror else ""
+
+    @property
+    def dreams_end(self) -> str:
+        """How long a dream is at most, in words."""
+        dream = self.experiment.dream
+        full = f" or until it has brought {dream.full_return:g}" if dream.full_return else ""
+        return f"of at most {dream.horizon:,} steps{full}"
+
+    @property
+    def validated_in(self) -> str:
+        """Where the evaluated means played their validation episodes, in words."""
+        backend = self.experiment.evolve.backend
+        return "the actual environment" + (f" ({backend})" if backend else "")
+
+    @property
     def side_by_side(self) -> int:
         """How many evolutions ran in each round."""
         return self.experiment.evolve.evolutions

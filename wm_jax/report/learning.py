@@ -116,8 +116,8 @@ def _means(run: RunFacts, name: str) -> Chart:
 def evaluated_lines(run: RunFacts, places: tuple[str, ...]) -> list[Line]:
     """The evaluated means over the generations of all rounds: with standard errors where the evolution is finished, as
     logged where it is not."""
-    names = {"dream": f"mean of the search, dream, at most {run.experiment.dream.horizon:,} steps",
-             "actual": "mean of the search, actual (validation)"}  # fmt: skip
+    names = {"dream": f"mean of the search, dream {run.dreams_end}",
+             "actual": f"mean of the search, validation in {run.validated_in}"}  # fmt: skip
     found = []
     for place in places:
         points = [

@@ -80,7 +80,7 @@ def notes_on_selection(run: RunFacts) -> list[str]:
     found = []
     if score["selected_by"] == "actual":
         found.append(
-            f"C was chosen by its validation score, {scored(score['validation'])}, in the actual environment: that one is "
+            f"C was chosen by its validation score, {scored(score['validation'])}, in {run.validated_in}: that one is "
             "optimistic and no result. Its seeds are used for nothing else; the scores of the table are from fresh ones."
         )
     else:
@@ -96,7 +96,7 @@ def notes_on_selection(run: RunFacts) -> list[str]:
 def _about(run: RunFacts) -> str:
     told = "Return of an episode, mean ± standard deviation over n episodes; se is the standard error of the mean."
     if run.place == "dream":
-        told += f" A dream lasts at most {run.experiment.dream.horizon} steps (τ {_temperature(run):g})."
+        told += f" A dream is {run.dreams_end} (τ {_temperature(run):g})."
     if not run.scores:
         return told
     score = run.scores[CONTROLLER]

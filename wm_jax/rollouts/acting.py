@@ -209,6 +209,9 @@ def _in_turn(
 def _play(group: Group, driver: Driver, episodes: Sequence[Played], record: bool) -> Iterator[int]:
     """A group's share: every lane takes the next episode in line when its own is over. Yields, whenever its environments
     are at work, how many are finished."""
+    if not episodes:
+        # A pool without episodes cannot be made.
+        return
     lanes = group.num_envs
     crew = driver.open(lanes)
     group.prepare([episode.seed for episode in episodes])

@@ -18,15 +18,16 @@ twice as much (`rollouts.collect.FIRST_SEED`); those below are left for validati
 
 @dataclass(frozen=True)
 class RoundsConfig:
-    """Going round: collect with the current C, go on training V and M on old and new data, evolve again."""
+    """Going round: collect with what the round before evolved, go on training V and M on old and new data, evolve again."""
 
     count: int = 1
     """Rounds in all; one is the paper."""
     episodes: int = 100
     """Episodes that are collected in each round after the first."""
     drivers: Literal["deployed", "evaluated"] = "deployed"
-    """deployed: by the controller that the round before chose; evaluated: by all means that it evaluated, in turn. Those
-    that did best in their dream because it was wrong show M where."""
+    """deployed: by the controller that the round before chose; evaluated: by all means that it evaluated, in turn (where
+    they are more than the episodes, by as many of them, from first to last). Those that did best in their dream because
+    it was wrong show M where."""
     action_noise: float = 0.0
     """Standard deviation of the Gaussian noise on C's actions while it collects."""
     random_stretches: float = 0.0
