@@ -29,6 +29,7 @@ def counts(experiment: Experiment) -> tuple[int, int, int]:
         # One more output of M: the reward.
         ("car_racing_dream", (4_348_547, 422_368 + 257, 867)),
         ("car_racing_dream_cpu", (4_348_547, 422_368 + 257, 867)),
+        ("car_racing_dream_rounds", (4_348_547, 422_368 + 257, 867)),
         ("car_racing", (4_348_547, 422_368, 867)),
         ("car_racing_cpu", (4_348_547, 422_368, 867)),
         # M half as wide: 4 * 256 * (66 + 256 + 1) in the LSTM and 961 * (256 + 1) in the head.

@@ -107,7 +107,7 @@ class RunFacts:
     def dreams_end(self) -> str:
         """How long a dream is at most, in words."""
         dream = self.experiment.dream
-        full = f" or until it has brought {dream.full_return:g}" if dream.full_return else ""
+        full = f", less once it has brought {dream.full_return:g}" if dream.full_return else ""
         return f"of at most {dream.horizon:,} steps{full}"
 
     @property
