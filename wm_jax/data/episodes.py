@@ -64,9 +64,10 @@ class EpisodeStore:
     def episode(self, number: int) -> Episode:
         """Episode `number`, counted through all folders, read whole."""
         episode = read_episode(self.paths[number])
-        if self.mirror is None or number % 2 == 0:
+        factors = self._image(number)
+        if factors is None:
             return episode
-        actions = episode.actions * np.array(self.mirror, np.float32)
+        actions = episode.actions * np.array(factors, np.float32)
         return replace(episode, frames=episode.frames[:, :, ::-1], actions=actions)
 
     def frame(self, index: int) -> np.ndarray:
@@ -77,7 +78,11 @@ class EpisodeStore:
         path = self.paths[number]
         record = RECORDS_BEFORE_FRAMES + int(index) - int(self.starts[number])
         frame = checked_frame(path, read_records(self._reader(path), path, record, 1)[0])
-        return frame if self.mirror is None or number % 2 == 0 else frame[:, ::-1]
+        return frame if self._image(number) is None else frame[:, ::-1]
+
+    def _image(self, number: int) -> Sequence[float] | None:
+        """The factors of episode `number`'s actions where it is a mirror image, None where it is as recorded."""
+        return self.mirror if number % 2 else None
 
     def _reader(self, path: Path) -> ArrayRecordReader:
         with self._lock:
