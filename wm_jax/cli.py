@@ -40,7 +40,7 @@ class Run:
     """Python file that exports CONFIG, for example experiments/quickstart.py."""
     config: Annotated[Experiment, arg(name="")]
     stages: tuple[str, ...] = ()
-    """Only these of collect, vision, encode, memory, evolve, evaluate; all of them unless given."""
+    """Only these of collect, vision, encode, memory, evolve, tune, evaluate; all of them unless given."""
     run_dir: Path | None = None
     """The run's folder; runs/NAME unless given."""
     redo: bool = False

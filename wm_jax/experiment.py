@@ -11,7 +11,7 @@ from typing import Any
 
 from typeguard import TypeCheckError, check_type
 
-from wm_jax.controller import EvolveConfig, PolicyConfig
+from wm_jax.controller import EvolveConfig, PolicyConfig, TuneConfig
 from wm_jax.dream import DreamConfig
 from wm_jax.errors import UserError, require_range
 from wm_jax.memory import MemoryConfig
@@ -42,6 +42,7 @@ class Experiment:
     controller: PolicyConfig = field(default_factory=PolicyConfig)
     evolve: EvolveConfig = field(default_factory=EvolveConfig)
     rounds: RoundsConfig = field(default_factory=RoundsConfig)
+    tune: TuneConfig = field(default_factory=TuneConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     devices: int = 0
     """Devices to lay the population and the batches over; 0: all. It changes the last bits of results only."""

@@ -6,7 +6,7 @@ from evosax.algorithms import CMA_ES
 from evosax.core.fitness_shaping import weights_fitness_shaping_fn
 from jax.tree_util import Partial
 
-from wm_jax.controller import Evolution, EvolveConfig
+from wm_jax.controller import Evolution, EvolveConfig, TuneConfig
 from wm_jax.controller.evolve import strict_rank_weights
 from wm_jax.errors import UserError
 
@@ -210,3 +210,29 @@ def test_impossible_settings_are_refused(setting):
 def test_selection_in_the_actual_environment_needs_episodes_there():
     with pytest.raises(UserError, match=r"evolve\.actual_episodes must be at least 1"):
         EvolveConfig(select="actual", actual_episodes=0)
+
+
+def test_tuning_is_a_search_in_the_actual_environment_of_its_own_settings():
+    search = TuneConfig(generations=7, population=12, rollouts=3, sigma=0.02, patience=60, backend="envpool").search
+    assert (search.fitness, search.select, search.evolutions) == ("actual", "actual", 1)
+    assert (search.generations, search.population, search.rollouts, search.sigma) == (7, 12, 3, 0.02)
+    assert (search.patience, search.backend, search.actual_episodes) == (60, "envpool", 8)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"population": 3}, {"rollouts": 0}, {"sigma": 0.0}, {"generations": -1}, {"evaluate_every": 0},
+                {"actual_episodes": 0}, {"environments": 0}, {"max_steps": 0}, {"patience": 0}]
+)  # fmt: skip
+def test_impossible_tuning_is_refused(setting):
+    with pytest.raises(UserError, match=rf"tune\.{next(iter(setting))}"):
+        TuneConfig(**setting)
+
+
+def test_a_search_can_begin_anywhere():
+    """With a step that is small beside the way there, the mean is near its beginning, and then goes downhill."""
+    evolution, begin = Evolution(EvolveConfig(population=8, sigma=1e-3), 6), jnp.arange(6.0)
+    first = evolution.init(KEY, begin)
+    np.testing.assert_array_equal(evolution.mean(first), begin)
+    state, metrics = evolution.generations(first, 0, Partial(distance, begin + 0.1), KEY, 60)
+    assert metrics["mean"][-1] > metrics["mean"][0]
+    assert jnp.linalg.norm(evolution.mean(state) - begin - 0.1) < 0.1 * jnp.sqrt(6.0)

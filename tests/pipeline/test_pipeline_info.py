@@ -30,6 +30,7 @@ def counts(experiment: Experiment) -> tuple[int, int, int]:
         ("car_racing_dream", (4_348_547, 422_368 + 257, 867)),
         ("car_racing_dream_cpu", (4_348_547, 422_368 + 257, 867)),
         ("car_racing_dream_rounds", (4_348_547, 422_368 + 257, 867)),
+        ("car_racing_tuned", (4_348_547, 422_368 + 257, 867)),
         ("car_racing", (4_348_547, 422_368, 867)),
         ("car_racing_cpu", (4_348_547, 422_368, 867)),
         # M half as wide: 4 * 256 * (66 + 256 + 1) in the LSTM and 961 * (256 + 1) in the head.
@@ -55,7 +56,7 @@ def test_the_papers_other_controllers_are_flags_away(name: str) -> None:
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
 def test_settings_go_together(path: Path) -> None:
     found = load(path)
-    if "envpool" in (found.collect.backend, found.evolve.backend):
+    if "envpool" in (found.collect.backend, found.evolve.backend, found.tune.backend):
         pytest.importorskip("envpool")
     check(found, Models(found))
 
@@ -72,6 +73,13 @@ def test_evolution_in_the_actual_environment_is_told_as_such() -> None:
     small = describe(load(FOLDER / "car_racing_cpu.py"))
     assert small["work"]["a generation at most"] == 32 * 4 * 500 * one
     assert small["work"]["evolution at most"] == (100 * 32 * 4 * 500 + 10 * 8 * 1000) * one
+
+
+def test_tuning_is_told_where_there_is_some() -> None:
+    facts = describe(load(FOLDER / "car_racing_tuned.py"))
+    one = facts["work"]["one step of M (a dream step)"] + facts["work"]["one frame through V"] // 2
+    assert facts["work"]["tuning at most"] == (50 * 32 * 2 + 5 * 32) * 1000 * one
+    assert "tuning at most" not in describe(load(FOLDER / "car_racing_dream_rounds.py"))["work"]
 
 
 def test_evolution_in_the_dream_is_told_with_its_validation() -> None:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from wm_jax.controller import EvolveConfig
+from wm_jax.controller import EvolveConfig, TuneConfig
 from wm_jax.data.weights import load_weights, save_weights
 from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment, load
@@ -190,3 +190,52 @@ def test_a_backend_that_is_not_there_is_named_before_anything_runs(experiment: E
         wrong = dataclasses.replace(experiment, **{name: dataclasses.replace(getattr(experiment, name), backend="pol")})
         with pytest.raises(UserError, match=rf"{name}\.backend must be .* did you mean 'pool'"):
             check(wrong, Models(wrong))
+
+
+TUNE = TuneConfig(generations=GENERATIONS, population=POPULATION, rollouts=ROLLOUTS, sigma=1e-6, evaluate_every=2,
+                  actual_episodes=VALIDATION, environments=2, backend="pool")  # fmt: skip
+
+
+def tune(experiment: Experiment, folder: Path, interrupt: Interrupt, **settings: float) -> np.ndarray:
+    """The controller [D] that dreams are said to have made, tuned."""
+    found = dataclasses.replace(experiment, evolve=EvolveConfig(), tune=dataclasses.replace(TUNE, **settings))
+    with interrupt:
+        here = context(found, folder, interrupt)
+        begin = {"weights": np.linspace(-1, 1, here.models.controller.size, dtype=np.float32)}
+        save_weights(here.stage("controller", 0).path / WEIGHTS, begin, {"temperature": 1.15, "seed": 1})
+        about = evolving.tune(here, 0, here.controller(0))
+        weights, told = evolving.load_controller(here, 0)
+        assert told["temperature"] == about["temperature"] == 1.15 and told["dream"] is None
+        assert len(evolving.load_controllers(here, 0)[0]) == 1
+        assert evolving._load_deployed(here, here.stage("controller", 0))[0].tolist() == begin["weights"].tolist()
+        return weights - begin["weights"]
+
+
+def test_tuning_begins_where_the_dreams_have_ended(experiment: Experiment, tmp_path: Path) -> None:
+    assert 0 < np.abs(tune(experiment, tmp_path / "near", Interrupt())).max() < 1e-5
+    assert 0.01 < np.abs(tune(experiment, tmp_path / "far", Interrupt(), sigma=0.1)).max() < 1
+
+
+def test_tuning_stopped_anywhere_ends_with_the_same_bits(experiment: Experiment, tmp_path: Path) -> None:
+    tune(experiment, tmp_path / "whole", Interrupt())
+    stops, ended = 0, False
+    while not ended:
+        assert stops < 20, "it does not get on"
+        try:
+            tune(experiment, tmp_path / "stopped", Impatient(400))
+            ended = True
+        except Stopped:
+            stops += 1
+    assert stops > 3
+    for name in evolving.RESULTS:
+        ours, theirs = (tmp_path / run / "tuned" / "round-0" / name for run in ("stopped", "whole"))
+        assert ours.read_bytes() == theirs.read_bytes(), name
+
+
+def test_only_what_dreams_have_made_is_tuned(experiment: Experiment) -> None:
+    both = dataclasses.replace(experiment, tune=TUNE)
+    with pytest.raises(UserError, match=r"tune\.generations is 3 but evolve\.fitness is 'actual'"):
+        check(both, Models(both))
+    long = dataclasses.replace(both, evolve=EvolveConfig(), tune=dataclasses.replace(TUNE, max_steps=81))
+    with pytest.raises(UserError, match=r"tune\.max_steps must be"):
+        check(long, Models(long))

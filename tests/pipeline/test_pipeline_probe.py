@@ -171,3 +171,40 @@ def test_evolutions_run_side_by_side_and_all_are_scored(
     assert [len(line["best"]) for line in generations] == [4] * 10
     films = {path.name for path in (folder / "figures").glob("film*")}
     assert films == {"film.gif", "film_strip.png", "film_coldest.gif", "film_coldest_strip.png"}
+
+
+def test_what_the_dream_made_is_tuned_in_the_actual_environment(
+    run: Path, probe_experiment: Path, compilation_cache: dict[str, str], tmp_path: Path
+) -> None:
+    """One generation of dreams, then ten in the actual environment: with the V and M of the run."""
+    folder = tmp_path / "run"
+    evolve = ["--evolve.generations", "1", "--evolve.actual-episodes", "16"]
+    command = ["run", str(probe_experiment), "--run-dir", str(folder), "--reuse", str(run), *evolve]
+    wm_jax_command(compilation_cache, *command)
+    dreamt = json.loads((folder / "evaluation.json").read_text())["controller"]
+    tune = {
+        "generations": 10,
+        "population": 16,
+        "rollouts": 4,
+        "sigma": 0.1,
+        "evaluate-every": 5,
+        "actual-episodes": 16,
+    }
+    settings = [word for name, value in tune.items() for word in (f"--tune.{name}", str(value))]
+    with pytest.raises(AssertionError, match=r"tune\.generations was 0, now 10"):
+        wm_jax_command(compilation_cache, *command, *settings)
+    printed = wm_jax_command(compilation_cache, *command, *settings, "--redo")
+    assert "evolve (round 0): finished before" in printed and "tuned in the actual environment" in printed
+    tuned = json.loads((folder / "evaluation.json").read_text())["controller"]
+    assert tuned["seeds"] == dreamt["seeds"] and tuned["dream"] is None and tuned["selected_by"] == "actual"
+    assert tuned["mean"] > dreamt["mean"] + 10
+    told = read(folder, "tuned")
+    assert told.chosen_by.stage == "tune" and [e["generation"] for e in told.chosen_by.evaluations[0]] == [5, 10]
+    assert told.series("tuned", "mean")[0] == list(range(1, 11))
+    page = (folder / "report" / "report.md").read_text()
+    assert "C, evolved in the dream, tuned in the actual environment" in page
+    pictures = {path.name for path in (folder / "report" / "report-pictures").iterdir()}
+    assert {"run1-population.png", "run1-tuned-population.png", "run1-tuned-means.png"} <= pictures
+    bundle = load(folder)
+    weights, _ = load_weights(folder / "tuned" / "round-0" / "weights.safetensors")
+    assert bundle.weights.tolist() == weights["weights"].tolist()

@@ -4,7 +4,7 @@ ask -> fitness -> rank -> tell is one generation; many are one compiled call. Ev
 fitness.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache, partial
 from typing import Literal
 
@@ -66,12 +66,14 @@ class EvolveConfig:
         """E: how many run side by side."""
         return max(1, len(self.temperatures)) * self.seeds
 
+    @property
+    def validated_in(self) -> str:
+        """Where evaluated means play their validation episodes, in words."""
+        return "the actual environment" + (f" ({self.backend})" if self.backend else "")
+
     def __post_init__(self) -> None:
-        require_range("evolve.population", self.population, 4)
-        require_range("evolve.rollouts", self.rollouts, 1)
-        require_range("evolve.sigma", self.sigma, 1e-6, 1e3)
+        _require_search("evolve", self)
         require_range("evolve.generations", self.generations, 1)
-        require_range("evolve.evaluate_every", self.evaluate_every, 1)
         require_range("evolve.evaluation_rollouts", self.evaluation_rollouts, 1)
         require_choice("evolve.select", self.select, ("dream", "actual"))
         require_range("evolve.actual_episodes", self.actual_episodes, 1 if self.select == "actual" else 0)
@@ -86,11 +88,8 @@ class EvolveConfig:
     def _check_actual(self) -> None:
         """Raise `UserError` where evolution in the actual environment is asked for what only a dream has."""
         require_choice("evolve.fitness", self.fitness, ("dream", "actual"))
-        require_range("evolve.environments", self.environments, 1, 1024)
         for name in ("max_steps", "patience"):
             limit = getattr(self, name)
-            if limit is not None:
-                require_range(f"evolve.{name}", limit, 1)
             if limit is not None and self.fitness == "dream":
                 raise UserError(f"evolve.{name} is {limit} but evolve.fitness is 'dream', where dream.horizon says how "
                                 f"long a rollout lasts; leave evolve.{name} out")  # fmt: skip
@@ -100,6 +99,56 @@ class EvolveConfig:
         if self.fitness == "actual" and self.temperatures:
             raise UserError(f"evolve.temperatures is {self.temperatures} but evolve.fitness is 'actual', which has no "
                             "temperature; leave it empty, and raise evolve.seeds for several evolutions")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TuneConfig:
+    """How C goes on being evolved after its dreams: in the actual environment, from the controller that they made, V and M
+    staying as they are. All is meant as in `EvolveConfig` with `fitness` actual."""
+
+    generations: int = 0
+    """0: C stays as the dreams made it."""
+    population: int = 64
+    """P"""
+    rollouts: int = 16
+    """R"""
+    sigma: float = 0.03
+    """Smaller than where the search began: most of what lies far from a controller that can do something can do less."""
+    evaluate_every: int = 25
+    """Generations between two validations of the distribution's mean; the best one is deployed."""
+    actual_episodes: int = 8
+    """Episodes of a validation."""
+    environments: int = 16
+    """Environments stepped side by side."""
+    backend: str | None = None
+    """Which of the task's backends is played, in validation too."""
+    max_steps: int | None = None
+    """A candidate's episodes are cut off after this many steps."""
+    patience: int | None = None
+    """They are also cut off after this many steps in a row without a positive reward."""
+
+    def __post_init__(self) -> None:
+        _require_search("tune", self)
+        require_range("tune.generations", self.generations, 0)
+        require_range("tune.actual_episodes", self.actual_episodes, 1)
+
+    @property
+    def search(self) -> EvolveConfig:
+        """The search that this is, where it has any generations."""
+        return EvolveConfig(fitness="actual", select="actual", **asdict(self))
+
+
+def _require_search(group: str, config: EvolveConfig | TuneConfig) -> None:
+    """Raise `UserError` where a number of this `group` of settings makes no search."""
+    require_range(f"{group}.population", config.population, 4)
+    require_range(f"{group}.rollouts", config.rollouts, 1)
+    require_range(f"{group}.sigma", config.sigma, 1e-6, 1e3)
+    require_range(f"{group}.evaluate_every", config.evaluate_every, 1)
+    require_range(f"{group}.environments", config.environments, 1, 1024)
+    for name in ("max_steps", "patience"):
+        limit = getattr(config, name)
+        if limit is not None:
+            require_range(f"{group}.{name}", limit, 1)
 
 
 def strict_rank_weights(population: Population, fitness: Array, state: State, params: Params) -> Array:
@@ -156,10 +205,11 @@ class Evolution:
     size: int
     """D"""
 
-    def init(self, key: Key) -> State:
-        """The state before the first generation: mean 0, covariance sigma^2 times identity."""
+    def init(self, key: Key, mean: Weights | None = None) -> State:
+        """The state before the first generation: `mean` [D], 0 unless given; covariance sigma^2 times identity."""
         strategy, params = _strategy(self.config.population, self.size)
-        state = strategy.init(key, jnp.zeros(self.size), params).replace(std=jnp.float32(self.config.sigma))
+        mean = jnp.zeros(self.size) if mean is None else mean
+        state = strategy.init(key, mean, params).replace(std=jnp.float32(self.config.sigma))
         # Without weak types, a state restored from disk compiles nothing anew.
         return jax.tree.map(lambda array: jnp.asarray(array, array.dtype), state)
 

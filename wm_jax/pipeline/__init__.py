@@ -27,6 +27,7 @@ RUNS: dict[str, Callable[[Context, int, StageDir], dict[str, Any]]] = {
     "encode": training.encode,
     "memory": training.train_memory,
     "evolve": evolving.evolve,
+    "tune": evolving.tune,
     "evaluate": scoring.evaluate,
 }
 
@@ -107,12 +108,16 @@ def check(experiment: Experiment, models: Models) -> None:
                             f"{devices}, as {-(-size // devices) * devices}, or other --devices")  # fmt: skip
     longest = experiment.collect.max_steps or task.max_steps
     require_range("dream.burn_in", dream.burn_in, 0, longest - 1)
-    if experiment.evolve.fitness == "actual":
-        if experiment.evolve.max_steps is not None:
-            require_range("evolve.max_steps", experiment.evolve.max_steps, 1, task.max_steps)
-    else:
+    for name in ("evolve", "tune"):
+        limit = getattr(experiment, name).max_steps
+        if limit is not None:
+            require_range(f"{name}.max_steps", limit, 1, task.max_steps)
+    if experiment.evolve.fitness == "dream":
         _check_dream(experiment)
-    for name in ("collect", "evolve"):
+    elif experiment.tune.generations:
+        raise UserError(f"tune.generations is {experiment.tune.generations} but evolve.fitness is 'actual': C is in the "
+                        "actual environment from the start; raise evolve.generations instead")  # fmt: skip
+    for name in ("collect", "evolve", "tune"):
         backend = getattr(experiment, name).backend
         if backend is not None:
             require_choice(f"{name}.backend", backend, list(task.backends))
@@ -146,7 +151,7 @@ def outputs(context: Context, step: Step) -> list[Path]:
         "vision": [folder / training.WEIGHTS],
         "encode": [folder / training.LATENTS],
         "memory": [folder / training.WEIGHTS],
-        "evolve": [folder / name for name in evolving.RESULTS],
+        **{stage: [folder / name for name in evolving.RESULTS] for stage in ("evolve", "tune")},
         "evaluate": [folder / scoring.SCORES],
     }[step.stage]
 
@@ -191,16 +196,18 @@ def _tell_scores(context: Context) -> None:
     first = next(iter(scores.values()))
     screen.say(f"\nReturns in the actual environment ({context.models.task.name}, {first['n']} fresh episodes, seeds "
                f"{first['seeds'][0]} to {first['seeds'][-1]}, {first['device']})")  # fmt: skip
+    tuned = context.experiment.tune.search if context.experiment.tune.generations else None
     place = "dream" if context.experiment.evolve.fitness == "dream" else "actual environment"
-    screen.say(f"  {'policy':<46}{'mean ± sd':>18}{'standard error':>18}")
+    place += ", tuned in the actual environment" if tuned else ""
+    screen.say(f"  {'policy':<56}{'mean ± sd':>18}{'standard error':>18}")
     for name, score in scores.items():
         what = f"C, evolved in the {place}" if name == "controller" else f"{name} policy"
-        screen.say(f"  {what:<46}{score['mean']:>9.1f} ± {score['sd']:<6.1f}{score['se']:>18.1f}")
+        screen.say(f"  {what:<56}{score['mean']:>9.1f} ± {score['sd']:<6.1f}{score['se']:>18.1f}")
     controller = scores["controller"]
-    chosen = "in the dream" if controller["selected_by"] == "dream" else (
-        f"in {controller['validation']['n']} validation episodes of the actual environment"
-        + (f" ({backend})" if (backend := context.experiment.evolve.backend) else ""))  # fmt: skip
-    dream = controller["dream"]
+    validation, dream = controller["validation"], controller["dream"]
+    chosen = "in the dream"
+    if controller["selected_by"] == "actual":
+        chosen = f"in {validation['n']} validation episodes of {(tuned or context.experiment.evolve).validated_in}"
     screen.say(f"  C is the mean of generation {controller['generation']}, chosen by its score {chosen}"
                + (f"; in its dream it scores {_spread(dream)} (n = {dream['n']})" if dream else ""))  # fmt: skip
     if evolutions:

@@ -82,6 +82,11 @@ class Context:
         """The seed of a purpose in a round: a 32-bit number that follows from the experiment's seed."""
         return zlib.crc32(f"{self.experiment.seed}/{purpose}/{round_number}".encode())
 
+    def controller(self, round_number: int) -> StageDir:
+        """The folder of a round's deployed controller: the last round's may have been tuned."""
+        tuned = self.experiment.tune.generations and round_number == self.experiment.rounds.count - 1
+        return self.stage("tuned" if tuned else "controller", round_number)
+
     def evolve(self, round_number: int) -> EvolveConfig:
         """How C is evolved in a round."""
         config, later = self.experiment.evolve, self.experiment.rounds.generations

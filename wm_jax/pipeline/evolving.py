@@ -1,9 +1,10 @@
-"""The stage that evolves C, one evolution or many side by side, and chooses which of the evaluated means is deployed."""
+"""The stages that evolve C, one evolution or many side by side, and choose which of the evaluated means is deployed; the
+second goes on, in the actual environment, from what the first has made in dreams."""
 
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wm_jax import parallel
-from wm_jax.controller import Evolution
+from wm_jax.controller import Evolution, EvolveConfig
 from wm_jax.data.files import write_json
 from wm_jax.data.weights import check_like, load_weights, save_weights
 from wm_jax.pipeline import playing, side_by_side
@@ -22,7 +23,7 @@ from wm_jax.pipeline.training import WEIGHTS, load_memory, load_round_latents, l
 from wm_jax.rollouts.agent import Agent, AgentParams
 from wm_jax.rollouts.evaluate import summary
 from wm_jax.run import StageDir
-from wm_jax.types import Array, Weights
+from wm_jax.types import Array, Key, Weights
 
 EVALUATIONS = "evaluations.json"
 CONTROLLERS = "controllers.safetensors"
@@ -33,9 +34,38 @@ Score = tuple[int, Callable[[Weights, int], Array | np.ndarray]]
 """n, and what plays the means [E, D] of a generation: their returns [E, n]."""
 
 
+@dataclass(frozen=True)
+class Search:
+    """One search for C, or several side by side."""
+
+    context: Context
+    round_number: int
+    config: EvolveConfig
+    variants: list[side_by_side.Variant]
+    begin: Weights | None = None
+    """[D]: where it goes on from the dreams; None is 0."""
+
+    @property
+    def title(self) -> str:
+        """What the screen calls it."""
+        return f"C{'' if self.begin is None else ', tuned'}, round {self.round_number}"
+
+    def key(self, purpose: str) -> Key:
+        """The random key of a purpose."""
+        return jax.random.key(self.seed(purpose))
+
+    def seed(self, purpose: str) -> int:
+        """The seed of a purpose, another one for what goes on than for what began."""
+        return self.context.seed(purpose if self.begin is None else f"tuning, {purpose}", self.round_number)
+
+
 def load_controller(context: Context, round_number: int) -> tuple[np.ndarray, dict[str, Any]]:
     """The deployed weights [D] of a round, and how they were chosen."""
-    path = context.stage("controller", round_number).path / WEIGHTS
+    return _load_deployed(context, context.controller(round_number))
+
+
+def _load_deployed(context: Context, stage: StageDir) -> tuple[np.ndarray, dict[str, Any]]:
+    path = stage.path / WEIGHTS
     tree, about = load_weights(path)
     like = {"weights": jax.ShapeDtypeStruct((context.models.controller.size,), jnp.float32)}
     return check_like(path, tree, like)["weights"], about
@@ -51,9 +81,9 @@ def load_agent(context: Context, round_number: int) -> tuple[Agent, AgentParams]
 def load_controllers(context: Context, round_number: int) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """The controllers [E, D] that a round's evolutions ended with, and of each its temperature, its seed and how it was
     chosen."""
-    path = context.stage("controller", round_number).path / CONTROLLERS
+    path = context.controller(round_number).path / CONTROLLERS
     tree, about = load_weights(path)
-    shape = (context.experiment.evolve.evolutions, context.models.controller.size)
+    shape = (len(about["evolutions"]), context.models.controller.size)
     return check_like(path, tree, {"weights": jax.ShapeDtypeStruct(shape, jnp.float32)})["weights"], about["evolutions"]
 
 
@@ -69,7 +99,19 @@ def load_means(context: Context, round_number: int) -> np.ndarray:
 def evolve(context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
     """Evolve C in the dream or the actual environment; write every evaluated mean, each evolution's best, and the one that
     is deployed."""
-    config = context.evolve(round_number)
+    variants = side_by_side.variants(context.experiment)
+    return _run(Search(context, round_number, context.evolve(round_number), variants), stage)
+
+
+def tune(context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
+    """Go on, in the actual environment, from the controller that the round's dreams made; write what `evolve` does."""
+    begin, about = _load_deployed(context, context.stage("controller", round_number))
+    variants = [side_by_side.Variant(about["temperature"], about["seed"])]
+    return _run(Search(context, round_number, context.experiment.tune.search, variants, jnp.asarray(begin)), stage)
+
+
+def _run(search: Search, stage: StageDir) -> dict[str, Any]:
+    context, round_number, config = search.context, search.round_number, search.config
     evolution = Evolution(config, context.models.controller.size)
     agent, params = load_agent(context, round_number)
     arena = playing.Arena(context, stage, agent, params)
@@ -80,25 +122,26 @@ def evolve(context: Context, round_number: int, stage: StageDir) -> dict[str, An
             generations = side_by_side.Dreams(context, round_number, evolution, params.memory, latents)
             scores["dream"] = (config.evaluation_rollouts, generations.returns)
         else:
-            generations = playing.Generations(context, round_number, evolution, arena, stack)
+            generations = playing.Generations(
+                context, evolution, search.variants, search.key("generations"), search.seed("evolution episodes"), arena,
+                stack,
+            )  # fmt: skip
         if config.actual_episodes:
-            scores["actual"] = (config.actual_episodes, playing.Validation(context, arena, stack))
-        advance = _Advance(context, round_number, evolution, generations, scores)
+            scores["actual"] = (config.actual_episodes, playing.Validation(context, config, arena, stack))
+        advance = _Advance(search, evolution, generations, scores)
         # A generation of the actual environment may take longer than all that a kill may cost.
         seconds = context.experiment.checkpoint_seconds if config.fitness == "dream" else 0
-        work = _work(context, round_number, advance, arena.attach)
+        work = _work(search, advance, arena.attach)
         state = run_loop(stage, work, advance.initial_state(), context.screen, context.interrupt, seconds)
     found = jax.device_get(parallel.local(state))
-    return parallel.on_main(
-        lambda: _deploy(context, round_number, stage, side_by_side.variants(context.experiment), found)
-    )
+    return parallel.on_main(lambda: _deploy(search, stage, found))
 
 
-def _work(context: Context, round_number: int, advance: "_Advance", attach: Callable[[Bar], None]) -> Work:
-    config = context.evolve(round_number)
+def _work(search: Search, advance: "_Advance", attach: Callable[[Bar], None]) -> Work:
+    config = search.config
     dream = config.fitness == "dream"
     return Work(
-        title=f"C, round {round_number}", unit="generations" if dream else "episodes",
+        title=search.title, unit="generations" if dream else "episodes",
         units=1 if dream else config.evolutions * config.population * config.rollouts, steps=config.generations,
         stride=advance.generations.in_call, advance_from=lambda start: advance, watch="mean", average=1,
         evaluate_every=config.evaluate_every, evaluate=lambda state, done: advance.report,
@@ -112,13 +155,12 @@ class _Advance:
     """Some generations; where due, the means' scores in the dream and the actual environment."""
 
     def __init__(
-        self, context: Context, round_number: int, evolution: Evolution,
-        generations: side_by_side.Dreams | playing.Generations, scores: dict[str, Score],
+        self, search: Search, evolution: Evolution, generations: side_by_side.Dreams | playing.Generations,
+        scores: dict[str, Score],
     ):  # fmt: skip
-        self.config, self.mesh = context.evolve(round_number), context.mesh
+        self.config, self.begin, self.mesh = search.config, search.begin, search.context.mesh
         self.evolution, self.generations, self.scores = evolution, generations, scores
-        variants = side_by_side.variants(context.experiment)
-        self.begin_keys = side_by_side.keys(context.key("evolution", round_number), variants)
+        self.begin_keys = side_by_side.keys(search.key("evolution"), search.variants)
         self.report: dict[str, Any] = {}
         """The last evaluation of the means."""
 
@@ -126,7 +168,7 @@ class _Advance:
         """Before the first generation: the searches, and room for what every evaluation finds."""
         slots, count = math.ceil(self.config.generations / self.config.evaluate_every), len(self.begin_keys)
         state = {
-            "evolution": jax.vmap(self.evolution.init)(self.begin_keys),
+            "evolution": jax.vmap(lambda key: self.evolution.init(key, self.begin))(self.begin_keys),
             "means": jnp.zeros((slots, count, self.evolution.size)),
             **{place: jnp.zeros((slots, count, episodes)) for place, (episodes, _) in self.scores.items()},
         }
@@ -161,11 +203,9 @@ def _numbers(values: Array) -> float | list[float]:
     return numbers[0] if len(numbers) == 1 else numbers
 
 
-def _deploy(
-    context: Context, round_number: int, stage: StageDir, variants: list[side_by_side.Variant], state: dict[str, Any]
-) -> dict[str, Any]:
+def _deploy(search: Search, stage: StageDir, state: dict[str, Any]) -> dict[str, Any]:
     """Write all evaluated means, each evolution's best and the one to deploy. Returns what that choice was made by."""
-    config, dream = context.evolve(round_number), context.experiment.dream
+    context, config, variants = search.context, search.config, search.variants
     evaluations = [
         [
             {
@@ -184,7 +224,7 @@ def _deploy(
     best = scores.max(axis=0)
     if config.select == "dream":
         # A dream's score says nothing against one at another temperature: the lowest is the easiest to cheat.
-        best[[variant.temperature != dream.temperature for variant in variants]] = -np.inf
+        best[[variant.temperature != context.experiment.dream.temperature for variant in variants]] = -np.inf
     chosen = int(best.argmax())
     about = {"selected_by": config.select, "parameters": context.models.controller.size, **ends[chosen]}
     controllers = state["means"][slots, np.arange(len(variants))]

@@ -125,6 +125,9 @@ def _work(experiment: Experiment, models: Models, frames: int, parameters: dict[
     # In each round the generations, and the means' evaluations.
     counts = [evolve.generations, *later * [rounds.generations or evolve.generations]]
     evaluations = sum(math.ceil(count / evolve.evaluate_every) for count in counts)
+    tune, whole = experiment.tune, models.task.max_steps
+    validations = math.ceil(tune.generations / tune.evaluate_every) * tune.actual_episodes * whole
+    tuning = tune.generations * tune.population * tune.rollouts * (tune.max_steps or whole) + validations
     return {
         "one frame through V": image,
         "one step of M (a dream step)": step,
@@ -133,6 +136,7 @@ def _work(experiment: Experiment, models: Models, frames: int, parameters: dict[
         "M's training": 3 * step * memory.batch_size * memory.sequence_length * steps,
         "a generation at most": generation,
         "evolution at most": evolve.evolutions * (sum(counts) * generation + evaluations * evaluation),
+        **({"tuning at most": tuning * seen} if tune.generations else {}),
     }  # fmt: skip
 
 

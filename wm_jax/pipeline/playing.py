@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from wm_jax import parallel
-from wm_jax.controller import Evolution
+from wm_jax.controller import Evolution, EvolveConfig
 from wm_jax.data.files import read_json, write_json
 from wm_jax.pipeline import side_by_side
 from wm_jax.pipeline.context import Context
@@ -77,16 +77,20 @@ class Generations:
 
     in_call = 1
 
-    def __init__(self, context: Context, round_number: int, evolution: Evolution, arena: Arena, stack: ExitStack):
-        experiment, config = context.experiment, context.experiment.evolve
+    def __init__(
+        self, context: Context, evolution: Evolution, variants: list[side_by_side.Variant], key: Key, seed: int,
+        arena: Arena, stack: ExitStack,
+    ):  # fmt: skip
+        """`key` draws the candidates, `seed` the episodes that they meet."""
+        config = evolution.config
         self.evolution, self.config, self.mesh, self.arena = evolution, config, context.mesh, arena
-        self.variants = side_by_side.variants(experiment)
+        self.variants = variants
         # The dream's own: the first of each two is for the candidates, the other for what the dream draws.
-        keys = side_by_side.keys(context.key("generations", round_number), self.variants)
+        keys = side_by_side.keys(key, variants)
         self.keys = parallel.replicate(self.mesh, jax.vmap(lambda key: jax.random.split(key)[0])(keys))
-        self.seed = context.seed("evolution episodes", round_number)
+        self.seed = seed
         limits = Limits(config.max_steps, config.patience)
-        lanes = Lanes(experiment.task, config.environments, context.screen.warn, limits, config.backend)
+        lanes = Lanes(context.experiment.task, config.environments, context.screen.warn, limits, config.backend)
         self.lanes = stack.enter_context(lanes)
         self.note = ""
 
@@ -128,14 +132,12 @@ def _tell(evolution: Evolution, searches: Any, populations: Population, fitness:
 class Validation:
     """The validation episodes, the same for every mean, on seeds that no score ever uses."""
 
-    def __init__(self, context: Context, arena: Arena, stack: ExitStack):
+    def __init__(self, context: Context, config: EvolveConfig, arena: Arena, stack: ExitStack):
         experiment = context.experiment
-        self.episodes, self.arena = experiment.evolve.actual_episodes, arena
-        share = math.ceil(self.episodes * experiment.evolve.evolutions / jax.process_count())
+        self.episodes, self.arena = config.actual_episodes, arena
+        share = math.ceil(self.episodes * config.evolutions / jax.process_count())
         count = min(experiment.evaluate.environments, share)
-        self.lanes = stack.enter_context(
-            Lanes(experiment.task, count, context.screen.warn, backend=experiment.evolve.backend)
-        )
+        self.lanes = stack.enter_context(Lanes(experiment.task, count, context.screen.warn, backend=config.backend))
 
     def __call__(self, means: Weights, generation: int) -> np.ndarray:
         """The returns [E, episodes] of the means [E, D] of a generation."""

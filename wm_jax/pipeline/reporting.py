@@ -17,7 +17,7 @@ from wm_jax.pipeline.scoring import EVOLUTIONS, SCORES
 from wm_jax.pipeline.stages import WINGS, Step, plan
 from wm_jax.pipeline.training import RECONSTRUCTIONS, WEIGHTS
 from wm_jax.report import contents, measured, page
-from wm_jax.report.facts import MetricsLine, RunFacts, StageFacts
+from wm_jax.report.facts import MetricsLine, RunFacts, SearchFacts, StageFacts
 from wm_jax.run import RunDir, StageDir
 
 MODELS = {"V": "vision", "M": "memory", "C": "controller"}
@@ -63,7 +63,7 @@ def read(path: Path, label: str) -> RunFacts:
     scores = _scores(run, stages[-1])
     return RunFacts(
         label=label, folder=str(path), experiment=experiment, stages=stages, parameters=_parameters(run, experiment),
-        metrics=metrics, damaged_lines=damaged, evaluations=_evaluations(run, stages),
+        metrics=metrics, damaged_lines=damaged, searches=_searches(run, experiment, stages),
         evolutions=tuple(scores.pop(EVOLUTIONS, ())), scores=scores,
         reconstructions=_reconstructions(run, experiment, metrics), film_strips=_film_strips(run, stages[-1]),
     )  # fmt: skip
@@ -110,11 +110,19 @@ def _folder(run: RunDir, stage: StageFacts) -> Path:
     return run.stage(WINGS[stage.stage], stage.round_number).path
 
 
+def _searches(run: RunDir, experiment: Experiment, stages: Sequence[StageFacts]) -> tuple[SearchFacts, ...]:
+    configs = {"evolve": experiment.evolve} | ({"tune": experiment.tune.search} if experiment.tune.generations else {})
+    return tuple(
+        SearchFacts(name, WINGS[name], config, _evaluations(run, [stage for stage in stages if stage.stage == name]))
+        for name, config in configs.items()
+    )
+
+
 def _evaluations(run: RunDir, stages: Sequence[StageFacts]) -> dict[int, list[dict[str, Any]]]:
     """The evaluated means of the deployed evolution, by round, as far as it is finished."""
     found = {}
     for stage in stages:
-        if stage.stage == "evolve" and stage.finished:
+        if stage.finished:
             path = _folder(run, stage) / EVALUATIONS
             evaluations = read_json(path)
             for evaluation in evaluations if isinstance(evaluations, list) else [evaluations]:

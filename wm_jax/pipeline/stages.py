@@ -7,11 +7,11 @@ from wm_jax.errors import UserError, require_choice
 from wm_jax.experiment import Experiment, flatten
 from wm_jax.run import RunDir, StageDir
 
-STAGES = ("collect", "vision", "encode", "memory", "evolve", "evaluate")
+STAGES = ("collect", "vision", "encode", "memory", "evolve", "tune", "evaluate")
 """As --stages names them."""
 
 WINGS = {"collect": "rollouts", "vision": "vision", "encode": "latents", "memory": "memory", "evolve": "controller",
-         "evaluate": "evaluation"}  # fmt: skip
+         "tune": "tuned", "evaluate": "evaluation"}  # fmt: skip
 """The folder each writes to."""
 
 FIRST_ROUND = {
@@ -21,7 +21,9 @@ FIRST_ROUND = {
     "memory": ("memory.",),
     # How many lanes act side by side changes the last bits of what C does.
     "evolve": ("dream.", "controller.", "evolve.", "evaluate.environments"),
-    "evaluate": ("evaluate.",),
+    "tune": ("tune.",),
+    # Whether C was tuned: if so, what was scored hangs on the stage `tune`.
+    "evaluate": ("evaluate.", "tune.generations"),
 }
 """Settings, by name or group, that a stage of the first round depends on, beside those of the stages before it."""
 
@@ -68,8 +70,9 @@ class Step:
 def plan(experiment: Experiment) -> list[Step]:
     """All stages of the run, in order."""
     rounds = range(experiment.rounds.count)
-    steps = [Step(stage, r) for r in rounds for stage in STAGES[:-1]]
-    return [*steps, Step(STAGES[-1], rounds[-1])]
+    steps = [Step(stage, r) for r in rounds for stage in STAGES[: STAGES.index("tune")]]
+    ends = ("tune", "evaluate") if experiment.tune.generations else ("evaluate",)
+    return [*steps, *(Step(stage, rounds[-1]) for stage in ends)]
 
 
 def changes(experiment: Experiment, step: Step, record: dict[str, Any]) -> str:
@@ -108,6 +111,10 @@ def choose(experiment: Experiment, run: RunDir, names: tuple[str, ...], redo: bo
     """
     for name in names:
         require_choice("--stages", name, STAGES)
+    if "tune" in names and not experiment.tune.generations:
+        raise UserError(
+            "--stages names tune but tune.generations is 0; set it to the generations that C is to go on for"
+        )
     old = stale(experiment, run)
     if old and not redo:
         lines = "\n".join(f"  {step}: {reason}" for step, reason in old)

@@ -33,7 +33,7 @@ def sections(run: RunFacts, name: str) -> tuple[Section, ...]:
     found = [scores.section(run, name)]
     if run.evolutions:
         found.append(temperatures.section(run, name))
-    found += [learning.controller(run, name), learning.models(run, name), _seen(run, name), _made(run)]
+    found += [*learning.controllers(run, name), learning.models(run, name), _seen(run, name), _made(run)]
     return tuple(section for section in found if section.tables or section.pictures)
 
 
@@ -87,8 +87,17 @@ def _sizes(run: RunFacts) -> Table:
             + (f" of at most {evolve.max_steps} steps" if evolve.max_steps else ""),
         ),
         ("generations", f"{evolve.generations:,}, the mean evaluated every {evolve.evaluate_every}"),
+        *_tuned(run),
     )
     return Table("What was run", ("what", "size"), tuple(Row(row) for row in rows), "ll")
+
+
+def _tuned(run: RunFacts) -> tuple[tuple[str, str], ...]:
+    if run.chosen_by.stage != "tune":
+        return ()
+    config = run.chosen_by.config
+    return (("tuned", f"{config.generations:,} generations of {config.population} candidates × {config.rollouts} actual "
+             f"episodes, the mean validated every {config.evaluate_every}"),)  # fmt: skip
 
 
 def _stages(run: RunFacts) -> Table:

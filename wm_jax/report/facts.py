@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from wm_jax.controller import EvolveConfig
 from wm_jax.experiment import Experiment
 
 MetricsLine = dict[str, Any]
@@ -38,6 +39,24 @@ class StageFacts:
 
 
 @dataclass(frozen=True)
+class SearchFacts:
+    """What a run has searched for C by: the evolutions of all its rounds, or the tuning after them."""
+
+    stage: str
+    """As --stages names it: evolve or tune."""
+    wing: str
+    """As its metrics name it."""
+    config: EvolveConfig
+    evaluations: dict[int, list[dict[str, Any]]]
+    """By round that is finished: [{"generation", "dream", "actual"}], a Summary each or None, of the deployed evolution."""
+
+    @property
+    def place(self) -> str:
+        """Where C was evolved, as evaluations and colours name it: dream or actual."""
+        return self.config.fitness
+
+
+@dataclass(frozen=True)
 class RunFacts:
     """One run."""
 
@@ -52,9 +71,8 @@ class RunFacts:
     metrics: tuple[MetricsLine, ...]
     damaged_lines: int
     """Lines of metrics.jsonl that cannot be read."""
-    evaluations: dict[int, list[dict[str, Any]]]
-    """By round whose evolution is finished: [{"generation", "dream", "actual"}], a Summary each or None, of the deployed
-    evolution."""
+    searches: tuple[SearchFacts, ...]
+    """The evolution, and the tuning where there is one: the last one's C is deployed."""
     scores: dict[str, Summary]
     """By policy; empty before the last stage is finished."""
     evolutions: tuple[dict[str, Any], ...]
@@ -95,8 +113,13 @@ class RunFacts:
 
     @property
     def place(self) -> str:
-        """Where C was evolved, as evaluations and colours name it: dream or actual."""
-        return self.experiment.evolve.fitness
+        """Where C was evolved, before it was tuned: dream or actual."""
+        return self.searches[0].place
+
+    @property
+    def chosen_by(self) -> SearchFacts:
+        """The search whose C is deployed."""
+        return self.searches[-1]
 
     @property
     def mirrored(self) -> str:
@@ -109,12 +132,6 @@ class RunFacts:
         dream = self.experiment.dream
         full = f", less once it has brought {dream.full_return:g}" if dream.full_return else ""
         return f"of at most {dream.horizon:,} steps{full}"
-
-    @property
-    def validated_in(self) -> str:
-        """Where the evaluated means played their validation episodes, in words."""
-        backend = self.experiment.evolve.backend
-        return "the actual environment" + (f" ({backend})" if backend else "")
 
     @property
     def side_by_side(self) -> int:
@@ -142,6 +159,10 @@ class RunFacts:
         """For each round, the steps that the rounds before it did."""
         lengths = [max((line["step"] for line in lines), default=0) for lines in self._by_round(wing)]
         return [sum(lengths[:number]) for number in range(len(lengths))]
+
+    def boundaries(self, wing: str) -> tuple[int, ...]:
+        """The steps at which rounds end."""
+        return tuple(start for start in self.starts(wing)[1:] if start)
 
     def _by_round(self, wing: str) -> list[list[MetricsLine]]:
         rounds = range(self.experiment.rounds.count)

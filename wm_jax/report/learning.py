@@ -3,35 +3,43 @@
 from typing import Any
 
 from wm_jax.report.charts import Band, Chart, Line, draw
-from wm_jax.report.facts import RunFacts
+from wm_jax.report.facts import RunFacts, SearchFacts
 from wm_jax.report.figures import COLOURS
 from wm_jax.report.page import Picture, Row, Section, Table
 from wm_jax.report.scores import CONTROLLER
 from wm_jax.report.words import PLACES, number, scored, value
 
 ROUNDS = " Grey lines end a round."
+TUNED = "Begun from the controller that the dreams made; V and M stay as they are."
 
 
-def controller(run: RunFacts, name: str) -> Section:
-    """C: the population, the evaluated means, the step size. `name` begins the pictures' names."""
+def controllers(run: RunFacts, name: str) -> tuple[Section, ...]:
+    """C, each search: the population, the evaluated means, the step size. `name` begins the pictures' names."""
+    evolution, *tuning = run.searches
+    found = (_controller(run, evolution, name, f"C: evolution in {PLACES[run.place]}", _which(run)),)
+    for search in tuning:
+        found += (_controller(run, search, f"{name}-tuned", f"C: tuned in {PLACES[search.place]}", (TUNED,)),)
+    return found
+
+
+def _controller(run: RunFacts, search: SearchFacts, name: str, title: str, text: tuple[str, ...]) -> Section:
     charts = (
         (
-            _population(run, name),
-            f"The population's returns in {PLACES[run.place]}, and the evaluated means with one standard error.",
+            _population(run, search, name),
+            f"The population's returns in {PLACES[search.place]}, and the evaluated means with one standard error.",
         ),
         (
-            _means(run, name),
+            _means(run, search, name),
             "Where the dream's score rises and the actual one falls, C has learned to cheat its dream."
-            if run.place == "dream"
+            if search.place == "dream"
             else "Validation beside the score on fresh episodes.",
         ),
         (
-            _curves(run, f"{name}-sigma", "controller", ("sigma",), "CMA-ES: step size σ", "generation"),
+            _curves(run, f"{name}-sigma", search.wing, ("sigma",), "CMA-ES: step size σ", "generation"),
             "The search's step size.",
         ),
     )
-    title = f"C: evolution in {PLACES[run.place]}"
-    return Section(title, _which(run), tables=_evaluated(run), pictures=_drawn(run, charts))
+    return Section(title, text, tables=_evaluated(run, search), pictures=_drawn(run, charts))
 
 
 def _which(run: RunFacts) -> tuple[str, ...]:
@@ -79,67 +87,65 @@ def _curves(
             steps, values = run.series(wing, key)
             if steps:
                 lines.append(Line(label, steps, values, style, f"C{index}"))
-    boundaries = tuple(run.starts(wing)[1:])
-    return Chart(name, title, x, "", tuple(lines), boundaries=boundaries, logarithmic=logarithmic)
+    return Chart(name, title, x, "", tuple(lines), boundaries=run.boundaries(wing), logarithmic=logarithmic)
 
 
-def _population(run: RunFacts, name: str) -> Chart:
+def _population(run: RunFacts, search: SearchFacts, name: str) -> Chart:
     """Worst to best of the population, its mean, and the evaluated means, all where C was evolved."""
-    steps, mean = run.series("controller", "mean")
-    worst, best = run.series("controller", "worst")[1], run.series("controller", "best")[1]
+    steps, mean = run.series(search.wing, "mean")
+    worst, best = run.series(search.wing, "worst")[1], run.series(search.wing, "best")[1]
     # Candidates' episodes may be shorter than those that the means are evaluated on.
-    shorter = f", {run.experiment.evolve.max_steps:,} steps" if run.experiment.evolve.max_steps else ""
+    shorter = f", {search.config.max_steps:,} steps" if search.config.max_steps else ""
     label = f"mean of the population{shorter}"
     lines = [Line(label, steps, mean, colour=COLOURS["population"])] if steps else []
     bands = (Band("worst to best", steps, worst, best, COLOURS["population"]),) if steps else ()
-    lines += evaluated_lines(run, (run.place,))
-    boundaries = tuple(run.starts("controller")[1:])
-    return Chart(f"{name}-population", f"C: returns in {PLACES[run.place]}", "generation", "return", tuple(lines), bands,
-                 boundaries=boundaries)  # fmt: skip
+    lines += evaluated_lines(run, search, (search.place,))
+    return Chart(f"{name}-population", f"C: returns in {PLACES[search.place]}", "generation", "return", tuple(lines), bands,
+                 boundaries=run.boundaries(search.wing))  # fmt: skip
 
 
-def _means(run: RunFacts, name: str) -> Chart:
+def _means(run: RunFacts, search: SearchFacts, name: str) -> Chart:
     """The evaluated means in the dream beside the actual environment, with the final scores."""
-    lines = evaluated_lines(run, ("dream", "actual"))
+    lines = evaluated_lines(run, search, ("dream", "actual"))
     levels: tuple[tuple[str, float], ...] = ()
-    if run.scores and lines:
+    if run.scores and lines and search == run.chosen_by:
         score = run.scores[CONTROLLER]
-        generation = run.starts("controller")[-1] + score["generation"]
+        generation = run.starts(search.wing)[-1] + score["generation"]
         label = f"deployed, fresh episodes (n = {score['n']})"
         lines.append(Line(label, [generation], [score["mean"]], "*", "black", [score["se"]]))
         levels = tuple((f"{n} policy (n = {s['n']})", s["mean"]) for n, s in run.scores.items() if n != CONTROLLER)
-    boundaries = tuple(run.starts("controller")[1:])
-    title = "C: the mean's score" + (", dream and actual" if run.place == "dream" else "")
-    return Chart(f"{name}-means", title, "generation", "return", tuple(lines), levels=levels, boundaries=boundaries)
+    title = "C: the mean's score" + (", dream and actual" if search.place == "dream" else "")
+    return Chart(f"{name}-means", title, "generation", "return", tuple(lines), levels=levels,
+                 boundaries=run.boundaries(search.wing))  # fmt: skip
 
 
-def evaluated_lines(run: RunFacts, places: tuple[str, ...]) -> list[Line]:
+def evaluated_lines(run: RunFacts, search: SearchFacts, places: tuple[str, ...]) -> list[Line]:
     """The evaluated means over the generations of all rounds: with standard errors where the evolution is finished, as
     logged where it is not."""
     names = {"dream": f"mean of the search, dream {run.dreams_end}",
-             "actual": f"mean of the search, validation in {run.validated_in}"}  # fmt: skip
+             "actual": f"mean of the search, validation in {search.config.validated_in}"}  # fmt: skip
     found = []
     for place in places:
         points = [
             (start + evaluation["generation"], evaluation[place])
-            for start, round_number in zip(run.starts("controller"), range(run.experiment.rounds.count), strict=True)
-            for evaluation in run.evaluations.get(round_number, [])
+            for start, round_number in zip(run.starts(search.wing), range(run.experiment.rounds.count), strict=True)
+            for evaluation in search.evaluations.get(round_number, [])
             if evaluation[place] is not None
         ]
         if points:
             means, errors = [score["mean"] for _, score in points], [score["se"] for _, score in points]
             label = f"{names[place]} (n = {points[0][1]['n']})"
             found.append(Line(label, [step for step, _ in points], means, "o-", COLOURS[place], errors))
-        elif (logged := run.series("controller", f"mean_{place}"))[0]:
+        elif (logged := run.series(search.wing, f"mean_{place}"))[0]:
             found.append(Line(names[place], *logged, "o-", COLOURS[place]))
     return found
 
 
-def _evaluated(run: RunFacts) -> tuple[Table, ...]:
+def _evaluated(run: RunFacts, search: SearchFacts) -> tuple[Table, ...]:
     """A table of the evaluated means for each round."""
     tables = []
-    for round_number, evaluations in run.evaluations.items():
-        deployed = run.stage("evolve", round_number).summary.get("generation")
+    for round_number, evaluations in search.evaluations.items():
+        deployed = run.stage(search.stage, round_number).summary.get("generation")
         rows = [
             Row(
                 (f"{e['generation']:,}" + (", deployed" if e["generation"] == deployed else ""),

@@ -19,7 +19,7 @@ def entries(runs: Sequence[RunFacts]) -> list[dict[str, Any]]:
 
 
 def _policies(run: RunFacts) -> list[dict[str, Any]]:
-    deployed = run.stage("evolve", run.experiment.rounds.count - 1).summary
+    deployed = run.stage(run.chosen_by.stage, run.experiment.rounds.count - 1).summary
     found = []
     for name, score in run.scores.items():
         about = _controller(run, {**deployed, **score}) if name == CONTROLLER else {}

@@ -79,8 +79,9 @@ def notes_on_selection(run: RunFacts) -> list[str]:
     score = run.scores[CONTROLLER]
     found = []
     if score["selected_by"] == "actual":
+        place = run.chosen_by.config.validated_in
         found.append(
-            f"C was chosen by its validation score, {scored(score['validation'])}, in {run.validated_in}: that one is "
+            f"C was chosen by its validation score, {scored(score['validation'])}, in {place}: that one is "
             "optimistic and no result. Its seeds are used for nothing else; the scores of the table are from fresh ones."
         )
     else:
@@ -127,7 +128,10 @@ def _table(run: RunFacts) -> Table:
 
 def named(run: RunFacts, name: str) -> str:
     """A scored policy of the run, in words."""
-    return f"C, evolved in {PLACES[run.place]}" if name == CONTROLLER else f"{name} policy"
+    if name != CONTROLLER:
+        return f"{name} policy"
+    tuned = f", tuned in {PLACES['actual']}" if run.chosen_by.stage == "tune" else ""
+    return f"C, evolved in {PLACES[run.place]}{tuned}"
 
 
 def _own_row(run: RunFacts, name: str, score: Summary) -> Row:
