@@ -1,5 +1,5 @@
-"""C on the actual track, for 2 CPU cores: made in dreams by the five rounds of `car_racing_dream_rounds.py`, then tuned where
-it drives, which is a small part of what the paper's evolution on the track from nothing takes.
+"""C on the actual track, for 2 CPU cores: made in dreams by the rounds of `car_racing_dream_rounds.py`, then tuned where it
+drives, which is a small part of what the paper's evolution on the track from nothing takes.
 
 pip install "wm-jax[envpool]"
 wm-jax run experiments/car_racing_tuned.py --reuse runs/car_racing_dream_rounds
@@ -66,7 +66,7 @@ CONFIG = Experiment(
         vision_steps=0,
         memory_steps=2500,
     ),
-    # Noise that small leaves most candidates able to drive: two whole drives each tell them apart, and who is lost is spared
+    # So small a step leaves most candidates able to drive: two whole drives each tell them apart, and who is lost is spared
     # the rest of the track.
     tune=TuneConfig(
         population=32,
