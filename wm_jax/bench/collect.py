@@ -1,13 +1,17 @@
 """The actual environment: tics per second to disk, and with V, M and C at the wheel, against the bare game in as many
 processes as there are workers, where nothing is seen or recorded.
 
-All sides start their processes and play the same episodes.
+All sides play the same episodes. A collection starts its processes, and so does the bare game beside it; an evolution keeps
+them, and so does the bare game beside that.
 """
 
 import tempfile
 import time
+from collections import deque
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,10 +28,12 @@ from wm_jax.rollouts.acting import Lanes
 from wm_jax.rollouts.agent import Agent, AgentDriver, AgentParams
 from wm_jax.rollouts.collect import CollectConfig, collect, episode_seed
 from wm_jax.rollouts.limits import Limits
-from wm_jax.rollouts.workers import run_jobs, usable_cores
+from wm_jax.rollouts.workers import Team, run_jobs, usable_cores
 from wm_jax.tasks import Task, load_task
 from wm_jax.vision import Vision, VisionConfig
 
+BARE = "wm_jax.bench.bare_game:work"
+"""What a process of the bare game runs."""
 STEPS = 300
 """Longer episodes are cut off."""
 SHARE = 0.25
@@ -60,16 +66,20 @@ def measure(config: BenchConfig, screen: Screen) -> Result:
 def _rows(
     name: str, task: Task, settings: CollectConfig, headline: str, config: BenchConfig, screen: Screen
 ) -> list[Row]:
-    works: dict[str, Work] = {
-        "collect": partial(_record, name, settings, screen),
-        "drive": partial(_drive, name, settings, _driver(task, config), screen),
-        "bare": partial(_play_bare, name, settings, screen),
-    }
-    speeds = interleaved(f"collect, {task.name}", works, config.seconds, screen)
-    bare, limit = speeds["bare"].rate, f"the bare game, {task.name}"
+    with ExitStack() as stack:
+        lanes = stack.enter_context(Lanes(name, LANES * settings.workers, screen.warn, Limits(settings.max_steps)))
+        team = stack.enter_context(Team(BARE, _sent(name, settings)))
+        works: dict[str, Work] = {
+            "collect": partial(_record, name, settings, screen),
+            "beside it": partial(_play_bare, name, settings, screen),
+            "drive": partial(_drive, lanes, settings, _driver(task, config)),
+            "beside that": partial(_play_on, team, settings),
+        }
+        speeds = interleaved(f"collect, {task.name}", works, config.seconds, screen)
+    limit = f"the bare game, {task.name}"
     return [
-        Row(headline or f"collect: {task.name}", speeds["collect"].rate, "tics/s", bare, limit),
-        Row(f"V, M, C drive: {task.name}", speeds["drive"].rate, "tics/s", bare, limit),
+        Row(headline or f"collect: {task.name}", speeds["collect"].rate, "tics/s", speeds["beside it"].rate, limit),
+        Row(f"V, M, C drive: {task.name}", speeds["drive"].rate, "tics/s", speeds["beside that"].rate, limit),
     ]
 
 
@@ -99,14 +109,40 @@ def _driver(task: Task, config: BenchConfig) -> AgentDriver:
     return AgentDriver(Agent(vision, memory, controller), params, np.asarray(weights))
 
 
-def _drive(name: str, settings: CollectConfig, driver: AgentDriver, screen: Screen) -> float:
+def _drive(lanes: Lanes, settings: CollectConfig, driver: AgentDriver) -> float:
     episodes = [(episode_seed(0, number, 0), 0) for number in range(settings.episodes)]
-    with Lanes(name, LANES * settings.workers, screen.warn, Limits(settings.max_steps)) as lanes:
-        return float(sum(len(episode.rewards) for episode in lanes.play(driver, episodes)))
+    return float(sum(len(episode.rewards) for episode in lanes.play(driver, episodes)))
+
+
+def _sent(name: str, settings: CollectConfig) -> dict[str, Any]:
+    """What a process of the bare game is told."""
+    return {"task": name, "max_steps": settings.max_steps, "seed": 0}
 
 
 def _play_bare(name: str, settings: CollectConfig, screen: Screen) -> float:
-    sent = {"task": name, "max_steps": settings.max_steps, "seed": 0}
     jobs = range(settings.episodes)
-    done = run_jobs("wm_jax.bench.bare_game:work", sent, jobs, settings.workers, lambda: None, screen.warn)
+    done = run_jobs(BARE, _sent(name, settings), jobs, settings.workers, lambda: None, screen.warn)
     return float(sum(tics for _, tics in done))
+
+
+def _play_on(team: Team, settings: CollectConfig) -> float:
+    """The same by a team that stays, whose processes are started the first time."""
+    jobs, tics, busy = deque(range(settings.episodes)), 0.0, settings.workers
+    for number in range(settings.workers):
+        if len(team.workers) <= number:
+            team.employ(jobs.popleft())
+        else:
+            team.workers[number].begin(jobs.popleft())
+    while busy:
+        for worker in team.ready():
+            answer = worker.answer()
+            if answer is None:
+                raise UserError(
+                    f"a process of the bare game died: {worker.last_words()}; check memory and its installation"
+                )
+            tics += answer["result"]
+            if jobs:
+                worker.begin(jobs.popleft())
+            else:
+                busy -= 1
+    return tics
