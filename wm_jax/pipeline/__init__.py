@@ -208,7 +208,8 @@ def _tell_scores(context: Context) -> None:
     chosen = "in the dream"
     if controller["selected_by"] == "actual":
         chosen = f"in {validation['n']} validation episodes of {(tuned or context.experiment.evolve).validated_in}"
-    screen.say(f"  C is the mean of generation {controller['generation']}, chosen by its score {chosen}"
+    tuning = " of its tuning" if tuned else ""
+    screen.say(f"  C is the mean of generation {controller['generation']}{tuning}, chosen by its score {chosen}"
                + (f"; in its dream it scores {_spread(dream)} (n = {dream['n']})" if dream else ""))  # fmt: skip
     if evolutions:
         screen.say(f"  {'evolutions side by side':<24}{'in the dream':>22}{'actual':>20}{'standard error':>20}")

@@ -21,7 +21,7 @@ FIRST_ROUND = {
     "memory": ("memory.",),
     # How many lanes act side by side changes the last bits of what C does.
     "evolve": ("dream.", "controller.", "evolve.", "evaluate.environments"),
-    "tune": ("tune.",),
+    "tune": ("tune.", "evaluate.environments"),
     # Whether C was tuned: if so, what was scored hangs on the stage `tune`.
     "evaluate": ("evaluate.", "tune.generations"),
 }

@@ -103,8 +103,14 @@ def _about(run: RunFacts) -> str:
     score = run.scores[CONTROLLER]
     return (
         f"{told} Fresh episodes have the environment seeds {score['seeds'][0]} to {score['seeds'][-1]}, the same for every "
-        f"policy of this run; C is the mean of generation {score['generation']}. Scored on {score['device']}."
+        f"policy of this run; C is {which_mean(run)}. Scored on {score['device']}."
     )
+
+
+def which_mean(run: RunFacts) -> str:
+    """Which mean of its search a scored run's C is, in words."""
+    tuning = " of its tuning" if run.chosen_by.stage == "tune" else ""
+    return f"the mean of generation {run.scores[CONTROLLER]['generation']}{tuning}"
 
 
 def _temperature(run: RunFacts) -> float:
