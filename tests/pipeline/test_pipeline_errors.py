@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from wm_jax import cli
 from wm_jax.checkpoints import Checkpoints
+from wm_jax.controller import TuneConfig
 from wm_jax.data.weights import check_like, load_weights, save_weights
 from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment, flatten, from_dict, load, to_dict
@@ -124,10 +125,25 @@ def test_a_wrong_keyword_in_an_experiment_names_the_nearest(tmp_path: Path) -> N
 def test_every_setting_belongs_to_a_stage(probe_experiment: Path) -> None:
     """A setting that no stage depends on could be changed without anybody noticing."""
     experiment = load(probe_experiment)
-    experiment = dataclasses.replace(experiment, rounds=dataclasses.replace(experiment.rounds, count=2))
+    rounds, tune = dataclasses.replace(experiment.rounds, count=2), TuneConfig(generations=1)
+    experiment = dataclasses.replace(experiment, rounds=rounds, tune=tune)
     known = {name for step in plan(experiment) for name in step.settings(experiment)}
     without_effect = {"name", "devices", "checkpoint_seconds", "tensorboard", "collect.workers", "rounds.count"}
     assert flatten(experiment).keys() - known == without_effect
+
+
+def test_a_score_hangs_on_whether_C_was_tuned(finished_run: tuple[Experiment, RunDir]) -> None:
+    experiment, run = finished_run
+    tuned = dataclasses.replace(experiment, tune=TuneConfig(generations=2))
+    assert [str(step) for step, _ in stale(tuned, run)] == ["evaluate (round 0)"]
+    assert [step.stage for step in choose(tuned, run, (), redo=True)][-2:] == ["tune", "evaluate"]
+    for step in plan(tuned)[-2:]:
+        step.folder(run).begin(step.settings(tuned), {})
+        step.folder(run).finish({})
+    assert stale(tuned, run) == []
+    assert [str(step) for step, _ in stale(experiment, run)] == ["evaluate (round 0)"]
+    with pytest.raises(UserError, match=r"--stages names tune but tune\.generations is 0"):
+        choose(experiment, run, ("tune",), redo=False)
 
 
 def test_a_changed_setting_makes_what_follows_stale(finished_run: tuple[Experiment, RunDir]) -> None:
