@@ -1,11 +1,13 @@
-"""Car Racing learned in dreams only, for 2 CPU cores: five rounds of collecting with all that the round before evolved,
+"""Car Racing learned in dreams only, for 2 CPU cores: eight rounds of collecting with all that the round before evolved,
 cheats included, going on training M, and evolving again in the new dream.
 
 pip install "wm-jax[envpool]"
 wm-jax run experiments/car_racing_dream_rounds.py
 
-Not yet run to its end: about 20 minutes for the first round's drives, V and M, then about 12 for each round, on 2 cores of
-an AMD EPYC. Episodes and validation are EnvPool's, scores Gymnasium's. What it has reached so far, round by round:
+Score: 821.9 ± 114.1 (n = 100 fresh tracks of Gymnasium, standard error 11.4). C is the mean of generation 40 of the last
+round, chosen among four by 32 validation tracks (745); its dream scores it 765.4 ± 168.4 (n = 256). Time, on an AMD EPYC
+with other work too: 23 minutes for the first drives, V and M on 2 cores, then 12 to 20 minutes for each round, most of them
+on one core; scoring 14. Episodes and validation are EnvPool's, scores Gymnasium's. Round by round:
 `results/car_racing/README.md`.
 """
 
@@ -56,7 +58,7 @@ CONFIG = Experiment(
         backend="envpool",
     ),
     rounds=RoundsConfig(
-        count=5,
+        count=8,
         episodes=200,
         drivers="evaluated",
         # A car that has left the road for good shows nothing but grass, which most dreams would then begin on.
