@@ -53,6 +53,11 @@ class Experiment:
     """Also write TensorBoard events (needs the extra `tensorboard`)."""
 
     @property
+    def searches(self) -> dict[str, EvolveConfig]:
+        """What C is searched by, by stage: its evolution, and the tuning where there is one; the last C is deployed."""
+        return {"evolve": self.evolve} | ({"tune": self.tune.search} if self.tune.generations else {})
+
+    @property
     def views(self) -> int:
         """What each recorded episode counts for."""
         return 1 + self.mirror

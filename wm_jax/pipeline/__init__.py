@@ -196,9 +196,9 @@ def _tell_scores(context: Context) -> None:
     first = next(iter(scores.values()))
     screen.say(f"\nReturns in the actual environment ({context.models.task.name}, {first['n']} fresh episodes, seeds "
                f"{first['seeds'][0]} to {first['seeds'][-1]}, {first['device']})")  # fmt: skip
-    tuned = context.experiment.tune.search if context.experiment.tune.generations else None
+    *_, (stage, search) = context.experiment.searches.items()
     place = "dream" if context.experiment.evolve.fitness == "dream" else "actual environment"
-    place += ", tuned in the actual environment" if tuned else ""
+    place += ", tuned in the actual environment" if stage == "tune" else ""
     screen.say(f"  {'policy':<56}{'mean ± sd':>18}{'standard error':>18}")
     for name, score in scores.items():
         what = f"C, evolved in the {place}" if name == "controller" else f"{name} policy"
@@ -207,8 +207,8 @@ def _tell_scores(context: Context) -> None:
     validation, dream = controller["validation"], controller["dream"]
     chosen = "in the dream"
     if controller["selected_by"] == "actual":
-        chosen = f"in {validation['n']} validation episodes of {(tuned or context.experiment.evolve).validated_in}"
-    tuning = " of its tuning" if tuned else ""
+        chosen = f"in {validation['n']} validation episodes of {search.validated_in}"
+    tuning = " of its tuning" if stage == "tune" else ""
     screen.say(f"  C is the mean of generation {controller['generation']}{tuning}, chosen by its score {chosen}"
                + (f"; in its dream it scores {_spread(dream)} (n = {dream['n']})" if dream else ""))  # fmt: skip
     if evolutions:

@@ -84,7 +84,7 @@ class Context:
 
     def controller(self, round_number: int) -> StageDir:
         """The folder of a round's deployed controller: the last round's may have been tuned."""
-        tuned = self.experiment.tune.generations and round_number == self.experiment.rounds.count - 1
+        tuned = "tune" in self.experiment.searches and round_number == self.experiment.rounds.count - 1
         return self.stage("tuned" if tuned else "controller", round_number)
 
     def evolve(self, round_number: int) -> EvolveConfig:

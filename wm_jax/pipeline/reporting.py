@@ -111,10 +111,9 @@ def _folder(run: RunDir, stage: StageFacts) -> Path:
 
 
 def _searches(run: RunDir, experiment: Experiment, stages: Sequence[StageFacts]) -> tuple[SearchFacts, ...]:
-    configs = {"evolve": experiment.evolve} | ({"tune": experiment.tune.search} if experiment.tune.generations else {})
     return tuple(
         SearchFacts(name, WINGS[name], config, _evaluations(run, [stage for stage in stages if stage.stage == name]))
-        for name, config in configs.items()
+        for name, config in experiment.searches.items()
     )
 
 

@@ -71,7 +71,7 @@ def plan(experiment: Experiment) -> list[Step]:
     """All stages of the run, in order."""
     rounds = range(experiment.rounds.count)
     steps = [Step(stage, r) for r in rounds for stage in STAGES[: STAGES.index("tune")]]
-    ends = ("tune", "evaluate") if experiment.tune.generations else ("evaluate",)
+    ends = ("tune", "evaluate") if "tune" in experiment.searches else ("evaluate",)
     return [*steps, *(Step(stage, rounds[-1]) for stage in ends)]
 
 
@@ -111,7 +111,7 @@ def choose(experiment: Experiment, run: RunDir, names: tuple[str, ...], redo: bo
     """
     for name in names:
         require_choice("--stages", name, STAGES)
-    if "tune" in names and not experiment.tune.generations:
+    if "tune" in names and "tune" not in experiment.searches:
         raise UserError(
             "--stages names tune but tune.generations is 0; set it to the generations that C is to go on for"
         )
