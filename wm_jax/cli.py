@@ -14,7 +14,7 @@ from tyro.conf import Positional, arg
 from wm_jax import parallel
 from wm_jax.bench.config import BenchConfig
 from wm_jax.errors import UserError
-from wm_jax.experiment import Experiment, load, with_task_from
+from wm_jax.experiment import Experiment, load, with_paths_from
 from wm_jax.pipeline.progress import Screen, Stopped
 
 USAGE = """World Models in JAX: V sees, M dreams, C learns to act inside the dream.
@@ -207,7 +207,7 @@ def _with_experiment(kind: type[Command], arguments: list[str]) -> Command:
     config = load(path) if paths else Experiment()
     default = kind(experiment=path, config=config)
     options = tyro.cli(kind, prog=f"wm-jax {kind.__name__.lower()}", default=default, args=arguments)
-    return dataclasses.replace(options, config=with_task_from(options.config, Path.cwd()))
+    return dataclasses.replace(options, config=with_paths_from(options.config, Path.cwd()))
 
 
 def main() -> None:

@@ -35,6 +35,9 @@ class Experiment:
     mirror: bool = False
     """Every recorded episode counts twice, as it is and in the mirror, for V, for M and for the dream's starts: twice the
     data, and no side that M knows better than the other, where C would find its dreams easier."""
+    initial: str | None = None
+    """A bundle, or a finished run's folder, whose V and M the first round's training begins with; random weights unless
+    given. With vision.steps or memory.steps 0 they stay as they are there."""
     collect: CollectConfig = field(default_factory=CollectConfig)
     vision: VisionConfig = field(default_factory=VisionConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
@@ -83,15 +86,20 @@ def load(path: Path) -> Experiment:
         raise UserError(f"experiment {path} cannot be read: {type(error).__name__}: {error}{hint}") from error
     if not isinstance(config, Experiment):
         raise UserError(f"{path} must export CONFIG, an Experiment; found {type(config).__name__}")
-    return with_task_from(config, path.parent)
+    return with_paths_from(config, path.parent)
 
 
-def with_task_from(config: Experiment, folder: Path) -> Experiment:
-    """The same settings, with the path of a task file, if it is relative, taken from `folder`: a run outlives the folder
-    that it was started in."""
-    if not config.task.endswith(".py"):
-        return config
-    return dataclasses.replace(config, task=str((folder / config.task).resolve()))
+def with_paths_from(config: Experiment, folder: Path) -> Experiment:
+    """The same settings, with the paths of a task file and of a bundle, if they are relative, taken from `folder`: a run
+    outlives the folder that it was started in."""
+    files = {"task": config.task if config.task.endswith(".py") else None, "initial": config.initial}
+    paths = {name: str((folder / file).resolve()) for name, file in files.items() if file is not None}
+    return dataclasses.replace(config, **paths)
+
+
+def to_share(config: Experiment) -> Experiment:
+    """The same settings with `initial` by its name alone: elsewhere nobody needs to know in which folder it lay."""
+    return config if config.initial is None else dataclasses.replace(config, initial=Path(config.initial).name)
 
 
 def to_dict(config: Experiment) -> dict[str, Any]:

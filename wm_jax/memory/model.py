@@ -49,7 +49,7 @@ class MemoryConfig:
     sequence_length: int = 500
     """T: frames of a sequence; the LSTM's state is carried on to the next sequence."""
     steps: int = 4000
-    """Training steps."""
+    """Training steps; 0 leaves M as it begins."""
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=1e-3, clip=1.0))
     """Adam and its schedule."""
 

@@ -16,6 +16,7 @@ from wm_jax.data.records import INDEX, episode_path
 from wm_jax.errors import UserError, require_choice, require_range
 from wm_jax.experiment import Experiment, to_dict
 from wm_jax.pipeline import collecting, evolving, filming, machine, reporting, reusing, scoring, side_by_side, training
+from wm_jax.pipeline.bundle import load_vision_and_memory
 from wm_jax.pipeline.context import Context, Models
 from wm_jax.pipeline.progress import Interrupt, Screen, Stopped
 from wm_jax.pipeline.stages import Step, choose, plan
@@ -44,8 +45,9 @@ def run_experiment(
     screen = screen if parallel.is_main() else Screen(Console(quiet=True))
     with parallel.together(), Interrupt() as interrupt:
         parallel.on_main(lambda: check(experiment, models))
+        initial = None if experiment.initial is None else load_vision_and_memory(Path(experiment.initial), models)
         with run.locked():
-            context = Context(experiment, models, run, screen, interrupt)
+            context = Context(experiment, models, run, screen, interrupt, initial)
             # Process 0 reads the folder and decides for all: what another host sees of it may be seconds old.
             chosen = parallel.on_main(lambda: _begin(context, stages, redo, reuse))
             for stage, round_number in chosen:

@@ -17,7 +17,7 @@ from wm_jax.data.latents import build
 from wm_jax.data.weights import check_like, halved, load_weights, save_weights
 from wm_jax.dream import DreamConfig
 from wm_jax.errors import UserError
-from wm_jax.experiment import Experiment, from_dict, to_dict
+from wm_jax.experiment import Experiment, from_dict, to_dict, to_share
 from wm_jax.pipeline import machine
 from wm_jax.pipeline.context import Context, Models
 from wm_jax.pipeline.evolving import load_agent, load_controller
@@ -71,7 +71,8 @@ class Bundle:
         if size > LARGEST:
             raise UserError(f"{path} would have {size / 2**20:.1f} MiB, more than a bundle's {LARGEST / 2**20:.0f}: "
                             "models this large have to be kept as a run's folder")  # fmt: skip
-        save_weights(path, tree, {"format": FORMAT, "half": half, "config": to_dict(self.experiment), **self.about})
+        config = to_dict(to_share(self.experiment))
+        save_weights(path, tree, {"format": FORMAT, "half": half, "config": config, **self.about})
 
 
 def load(path: Path) -> Bundle:
@@ -88,14 +89,8 @@ def load(path: Path) -> Bundle:
                         "make one by `wm-jax export RUN FILE.safetensors`")  # fmt: skip
     experiment = from_dict(about.pop("config", None), f"settings in {path}")
     models = Models(experiment)
-    like = jax.eval_shape(
-        lambda key: {
-            "vision": models.vision.init(key),
-            "memory": models.memory.init(key),
-            "controller": {"weights": jnp.zeros(models.controller.size)},
-        },
-        jax.random.key(0),
-    )
+    weights = jax.ShapeDtypeStruct((models.controller.size,), jnp.float32)
+    like = {**_shapes(models), "controller": {"weights": weights}}
     starts = _starts_from_arrays(tree.pop("starts", {}), path)
     if about.pop("half", False):
         like |= {model: jax.tree.map(_as_half, like[model]) for model in ("vision", "memory")}
@@ -105,6 +100,19 @@ def load(path: Path) -> Bundle:
     )
     params = AgentParams(vision=vision, memory=memory)
     return Bundle(experiment, params, tree["controller"]["weights"], starts, about)
+
+
+def load_vision_and_memory(path: Path, models: Models) -> AgentParams:
+    """V and M of the bundle or the run at `path`. Raises `UserError` where they are no weights for these `models`."""
+    params = load(path).params
+    check_like(path, {"vision": params.vision, "memory": params.memory}, _shapes(models))
+    return params
+
+
+def _shapes(models: Models) -> dict[str, Any]:
+    """Of V's and M's weights."""
+    wings, key = {"vision": models.vision, "memory": models.memory}, jax.random.key(0)
+    return {name: jax.eval_shape(model.init, key) for name, model in wings.items()}
 
 
 def _as_half(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:

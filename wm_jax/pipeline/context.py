@@ -15,6 +15,7 @@ from wm_jax.dream import Dream
 from wm_jax.experiment import Experiment
 from wm_jax.memory import Memory
 from wm_jax.pipeline.progress import Interrupt, Screen
+from wm_jax.rollouts.agent import AgentParams
 from wm_jax.run import RunDir, StageDir
 from wm_jax.tasks import Task, load_task
 from wm_jax.types import Key
@@ -64,6 +65,8 @@ class Context:
     run: RunDir
     screen: Screen
     interrupt: Interrupt
+    initial: AgentParams | None = None
+    """V and M that the first round's training begins with; None is random weights."""
 
     @cached_property
     def mesh(self) -> Mesh:
@@ -86,6 +89,16 @@ class Context:
         """The folder of a round's deployed controller: the last round's may have been tuned."""
         tuned = "tune" in self.experiment.searches and round_number == self.experiment.rounds.count - 1
         return self.stage("tuned" if tuned else "controller", round_number)
+
+    def vision(self, round_number: int) -> Vision:
+        """V as a round trains it: for so many steps, over which its learning rate falls."""
+        model, later = self.models.vision, self.experiment.rounds.vision_steps
+        return replace(model, config=replace(model.config, steps=later)) if round_number else model
+
+    def memory(self, round_number: int) -> Memory:
+        """M as a round trains it: for so many steps, over which its learning rate falls."""
+        model, later = self.models.memory, self.experiment.rounds.memory_steps
+        return replace(model, config=replace(model.config, steps=later)) if round_number else model
 
     def evolve(self, round_number: int) -> EvolveConfig:
         """How C is evolved in a round."""

@@ -16,9 +16,9 @@ WINGS = {"collect": "rollouts", "vision": "vision", "encode": "latents", "memory
 
 FIRST_ROUND = {
     "collect": ("task", "seed", "collect."),
-    "vision": ("held_out", "mirror", "vision."),
+    "vision": ("held_out", "mirror", "initial", "vision."),
     "encode": (),
-    "memory": ("memory.",),
+    "memory": ("initial", "memory."),
     # How many lanes act side by side changes the last bits of what C does.
     "evolve": ("dream.", "controller.", "evolve.", "evaluate.environments"),
     "tune": ("tune.", "evaluate.environments"),

@@ -62,12 +62,10 @@ def _load(stage: StageDir, init: Any) -> Params:
 
 def train_vision(context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
     """Train V on the recorded frames; in later rounds go on training it, if at all, on old and new ones."""
-    model, store, mesh = context.models.vision, context.store(round_number), context.mesh
-    key = context.key("vision", round_number)
-    config = context.experiment.vision
-    steps = config.steps if round_number == 0 else context.experiment.rounds.vision_steps
-    if steps == 0:
-        params = load_vision(context, round_number - 1)
+    model, store, mesh = context.vision(round_number), context.store(round_number), context.mesh
+    config, key = model.config, context.key("vision", round_number)
+    params = _vision_before(context, round_number)
+    if config.steps == 0:
         parallel.on_main(lambda: save_weights(stage.path / WEIGHTS, params, {"model": "vision"}))
         return {"steps": 0}
     training, held_out = context.training_episodes(round_number), context.held_out_episodes(round_number)
@@ -79,7 +77,7 @@ def train_vision(context: Context, round_number: int, stage: StageDir) -> dict[s
 
     def advance_from(start: int) -> Any:
         seed, part = context.seed("frames", round_number), (jax.process_index(), jax.process_count())
-        batches = frame_batches(store, training, config.batch_size, seed, start, steps, part, pairs)
+        batches = frame_batches(store, training, config.batch_size, seed, start, config.steps, part, pairs)
         return lambda state: vision_wing.train_step(model, state, parallel.rows(mesh, next(batches)), key)
 
     def evaluate(state: Any, done: int) -> Metrics:
@@ -94,17 +92,21 @@ def train_vision(context: Context, round_number: int, stage: StageDir) -> dict[s
         return {f"held_out_{name}": value for name, value in metrics.items()}
 
     work = Work(
-        title=f"V, round {round_number}", unit="images", units=config.batch_size, steps=steps, stride=1,
-        advance_from=advance_from, watch="reconstruction", average=50, evaluate_every=min(epoch, steps),
+        title=f"V, round {round_number}", unit="images", units=config.batch_size, steps=config.steps, stride=1,
+        advance_from=advance_from, watch="reconstruction", average=50, evaluate_every=min(epoch, config.steps),
         evaluate=evaluate, result=lambda state: state.params,
         remedy="lower vision.optimizer.learning_rate and run it again with --redo",
     )  # fmt: skip
-    state = (
-        vision_wing.init(model, context.key("vision init", 0))
-        if round_number == 0
-        else vision_wing.continue_from(model, load_vision(context, round_number - 1))
-    )
+    state = vision_wing.continue_from(model, params)
     return _train(context, stage, work, parallel.replicate(mesh, state), "vision")
+
+
+def _vision_before(context: Context, round_number: int) -> Params:
+    """V's weights before a round's training."""
+    if round_number:
+        return load_vision(context, round_number - 1)
+    initial = context.initial
+    return context.models.vision.init(context.key("vision init", 0)) if initial is None else initial.vision
 
 
 @partial(jax.jit, static_argnames="model")
@@ -183,13 +185,12 @@ def encode_episodes(context: Context, params: Params, store: EpisodeStore, episo
 
 def train_memory(context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
     """Train M on the latents, and report what it knows of held-out episodes."""
-    model, key, mesh = context.models.memory, context.key("memory", round_number), context.mesh
-    config = context.experiment.memory
+    model, key, mesh = context.memory(round_number), context.key("memory", round_number), context.mesh
+    config = model.config
     latents = load_round_latents(context, round_number)
     training = context.training_episodes(round_number)
     held_out = latents_file.select(latents, context.held_out_episodes(round_number))
     start, length = np.asarray(latents.start)[training], np.asarray(latents.length)[training]
-    steps = config.steps if round_number == 0 else context.experiment.rounds.memory_steps
     everywhere = parallel.replicate(mesh, latents)
     chunks_in_epoch = memory_wing.chunks_per_epoch(length, config.batch_size, config.sequence_length)
 
@@ -209,18 +210,23 @@ def train_memory(context: Context, round_number: int, stage: StageDir) -> dict[s
         return {f"held_out_{name}": value for name, value in report.items()}
 
     work = Work(
-        title=f"M, round {round_number}", unit="frames", units=config.batch_size * config.sequence_length, steps=steps,
-        stride=1, advance_from=advance_from, watch="nll", average=20, evaluate=evaluate,
-        evaluate_every=max(1, min(steps, max(chunks_in_epoch, steps // 5))), result=lambda state: state.params,
+        title=f"M, round {round_number}", unit="frames", units=config.batch_size * config.sequence_length,
+        steps=config.steps, stride=1, advance_from=advance_from, watch="nll", average=20, evaluate=evaluate,
+        evaluate_every=max(1, min(config.steps, max(chunks_in_epoch, config.steps // 5))),
+        result=lambda state: state.params,
         remedy="lower memory.optimizer.learning_rate or set its clip, and run it again with --redo",
     )  # fmt: skip
-    state = (
-        memory_wing.init(model, context.key("memory init", 0))
-        if round_number == 0
-        else memory_wing.continue_from(model, load_memory(context, round_number - 1))
-    )
+    state = memory_wing.continue_from(model, _memory_before(context, round_number))
     carried = parallel.rows(mesh, parallel.part(state.memory_state))
     return _train(context, stage, work, replace(parallel.replicate(mesh, state), memory_state=carried), "memory")
+
+
+def _memory_before(context: Context, round_number: int) -> Params:
+    """M's weights before a round's training."""
+    if round_number:
+        return load_memory(context, round_number - 1)
+    initial = context.initial
+    return context.models.memory.init(context.key("memory init", 0)) if initial is None else initial.memory
 
 
 def _train(context: Context, stage: StageDir, work: Work, state: Any, model: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from wm_jax.experiment import Experiment, flatten
+from wm_jax.experiment import Experiment, flatten, to_share
 from wm_jax.report import published
 from wm_jax.report.facts import RunFacts
 from wm_jax.report.page import Page, Part, Row, Section, Table, markdown
@@ -78,10 +78,8 @@ def _made(run: RunFacts, half: bool) -> Section:
         ("device", run.devices),
         ("versions", ", ".join(f"{package} {version}" for package, version in versions.items())),
     )
-    defaults = flatten(Experiment())
-    settings = tuple(
-        Row((name, value(setting))) for name, setting in flatten(run.experiment).items() if setting != defaults[name]
-    )
+    defaults, ours = flatten(Experiment()), flatten(to_share(run.experiment))
+    settings = tuple(Row((name, value(setting))) for name, setting in ours.items() if setting != defaults[name])
     tables = (
         Table("", ("what", "size"), tuple(map(Row, rows)), "ll"),
         Table("Settings that differ from the defaults", ("setting", "value"), settings, "ll"),

@@ -22,7 +22,7 @@ class VisionConfig:
     batch_size: int = 100
     """Frames per training batch."""
     steps: int = 100_000
-    """Training batches; 100,000 are one epoch of the paper's 10,000 drives."""
+    """Training batches; 100,000 are one epoch of the paper's 10,000 drives; 0 leaves V as it begins."""
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=1e-4))
     """Adam's settings."""
 
@@ -32,5 +32,5 @@ class VisionConfig:
         require_range("vision.kl_floor", self.kl_floor, 0.0)
         require_range("vision.motion_weight", self.motion_weight, 0.0, 1e6)
         require_range("vision.batch_size", self.batch_size, 1)
-        require_range("vision.steps", self.steps, 1)
+        require_range("vision.steps", self.steps, 0)
         self.optimizer.check("vision.optimizer")
