@@ -143,7 +143,7 @@ class Worker:
 
 
 class Team:
-    """The workers at work; all of them end with the `with` block."""
+    """Workers that do jobs; all of them end with the `with` block."""
 
     def __init__(self, entry: str, settings: dict):
         self.entry, self.settings = entry, settings
@@ -160,18 +160,59 @@ class Team:
             self.dismiss(self.workers[0])
         self.selector.close()
 
-    def employ(self, job: int) -> None:
-        """Start a worker on this job."""
+    def employ(self) -> Worker:
+        """Start a worker."""
         worker = Worker(self.entry, self.settings)
         self.workers.append(worker)
         self.selector.register(worker.answers, selectors.EVENT_READ, worker)
-        worker.begin(job)
+        return worker
 
     def dismiss(self, worker: Worker) -> int:
         """End a worker; returns its exit code."""
         self.workers.remove(worker)
         self.selector.unregister(worker.answers)
         return worker.end()
+
+    def do(
+        self, jobs: Iterable[int], workers: int, tick: Callable[[], None], warn: Callable[[str], None]
+    ) -> Generator[Answer, None, None]:
+        """Have each job done by one of `workers` processes, which stay for the next ones, and yield (job, result) as they
+        come, in any order.
+
+        `tick` is called several times a second; what it raises stops the work. `warn` is told of every worker that died
+        and is replaced. Raises `UserError` where a worker does, or where workers die again and again on the same job.
+        """
+        queue, deaths, ticked = deque(jobs), Counter(), 0.0
+        idle = self.workers[:workers]
+        busy: list[Worker] = []
+        for _ in range(min(workers, len(queue))):
+            worker, job = idle.pop() if idle else self.employ(), queue.popleft()
+            worker.begin(job)
+            busy.append(worker)
+        while busy:
+            for worker in self.ready():
+                if worker not in busy:
+                    # It has nothing to do, so that what it has to say is that it died.
+                    self.dismiss(worker)
+                    continue
+                job, message = worker.job, worker.answer()
+                if message is None:
+                    deaths[job] += 1
+                    busy.remove(worker)
+                    _report_death(self, worker, deaths[job], warn)
+                    busy.append(self.employ())
+                    busy[-1].begin(job)
+                elif "error" in message:
+                    raise UserError(message["error"])
+                else:
+                    if queue:
+                        worker.begin(queue.popleft())
+                    else:
+                        busy.remove(worker)
+                    yield job, message["result"]
+            if time.monotonic() - ticked > POLL_SECONDS:
+                ticked = time.monotonic()
+                tick()
 
     def ready(self) -> list[Worker]:
         """Those who have answered or died, waited for no longer than `POLL_SECONDS`."""
@@ -186,34 +227,12 @@ def run_jobs(
     tick: Callable[[], None],
     warn: Callable[[str], None],
 ) -> Generator[Answer, None, None]:
-    """Have each job done by one of `workers` processes and yield (job, result) as they come, in any order.
+    """`Team.do` by a team for these jobs alone.
 
-    `entry` is "module:function" of a function that calls `serve`; `settings` is what its `prepare` gets. `tick` is
-    called several times a second; what it raises stops the work. `warn` is told of every worker that died and is
-    replaced. Raises `UserError` where a worker does, or where workers die again and again on the same job.
+    `entry` is "module:function" of a function that calls `serve`; `settings` is what its `prepare` gets.
     """
-    queue, deaths, ticked = deque(jobs), Counter(), 0.0
     with Team(entry, settings) as team:
-        for _ in range(min(workers, len(queue))):
-            team.employ(queue.popleft())
-        while team.workers:
-            for worker in team.ready():
-                job, message = worker.job, worker.answer()
-                if message is None:
-                    deaths[job] += 1
-                    _report_death(team, worker, deaths[job], warn)
-                    team.employ(job)
-                elif "error" in message:
-                    raise UserError(message["error"])
-                else:
-                    if queue:
-                        worker.begin(queue.popleft())
-                    else:
-                        team.dismiss(worker)
-                    yield job, message["result"]
-            if time.monotonic() - ticked > POLL_SECONDS:
-                ticked = time.monotonic()
-                tick()
+        yield from team.do(jobs, workers, tick, warn)
 
 
 def _report_death(team: Team, worker: Worker, deaths: int, warn: Callable[[str], None]) -> None:
