@@ -36,8 +36,9 @@ class Experiment:
     """Every recorded episode counts twice, as it is and in the mirror, for V, for M and for the dream's starts: twice the
     data, and no side that M knows better than the other, where C would find its dreams easier."""
     initial: str | None = None
-    """A bundle, or a finished run's folder, whose V and M the first round's training begins with; random weights unless
-    given. With vision.steps or memory.steps 0 they stay as they are there."""
+    """A bundle whose V and M the first round's training begins with; random weights unless given. With vision.steps or
+    memory.steps 0 they stay as they are there. Give the run another `seed` than the bundle's: the same one records the very
+    episodes that they have been trained on."""
     collect: CollectConfig = field(default_factory=CollectConfig)
     vision: VisionConfig = field(default_factory=VisionConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)

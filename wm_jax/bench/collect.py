@@ -33,13 +33,14 @@ from wm_jax.vision import Vision, VisionConfig
 
 BARE = "wm_jax.bench.bare_game:work"
 """What a process of the bare game runs."""
-STEPS = 150
+STEPS = 100
 """Longer episodes are cut off."""
 SHARE = 0.25
 """Of a comparison's seconds: how long the bare game is to take for one run."""
 LANES = 16
-"""Environments for each worker where V, M and C drive: V takes nearly as long for one frame as for four. Episodes are a
-multiple of them, as an evolution's mostly are: a lane without one leaves a core idle."""
+"""Environments for each worker where V, M and C drive: on two cores 32, as `experiments/car_racing_cpu.py` has them. V sees
+half of them at a time, and takes less for each the more they are. Episodes are a multiple of them, as an evolution's mostly
+are: a lane without one leaves a core idle."""
 
 
 def measure(config: BenchConfig, screen: Screen) -> Result:
@@ -121,11 +122,12 @@ def _sent(name: str, settings: CollectConfig) -> dict[str, Any]:
 
 
 def _play_bare(name: str, settings: CollectConfig, screen: Screen) -> float:
+    """The same by a team for these episodes alone."""
     with Team(BARE, _sent(name, settings)) as team:
         return _play_on(team, settings, screen)
 
 
 def _play_on(team: Team, settings: CollectConfig, screen: Screen) -> float:
-    """The same by a team that stays, whose processes are started the first time."""
+    """Tics of the bare game's episodes, played by a team whose processes are started the first time."""
     done = team.do(range(settings.episodes), settings.workers, lambda: None, screen.warn)
     return float(sum(tics for _, tics in done))

@@ -5,6 +5,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from wm_jax.pipeline.bundle import load_vision_and_memory
 from wm_jax.pipeline.context import Context, Models
 from wm_jax.pipeline.progress import Interrupt, Screen, Stopped
 from wm_jax.pipeline.stages import Step, choose, plan
+from wm_jax.rollouts.agent import AgentParams
 from wm_jax.run import RunDir, StageDir
 
 RUNS: dict[str, Callable[[Context, int, StageDir], dict[str, Any]]] = {
@@ -45,11 +47,11 @@ def run_experiment(
     screen = screen if parallel.is_main() else Screen(Console(quiet=True))
     with parallel.together(), Interrupt() as interrupt:
         parallel.on_main(lambda: check(experiment, models))
-        initial = None if experiment.initial is None else load_vision_and_memory(Path(experiment.initial), models)
         with run.locked():
-            context = Context(experiment, models, run, screen, interrupt, initial)
+            context = Context(experiment, models, run, screen, interrupt)
             # Process 0 reads the folder and decides for all: what another host sees of it may be seconds old.
             chosen = parallel.on_main(lambda: _begin(context, stages, redo, reuse))
+            context = replace(context, initial=_initial(context, chosen))
             for stage, round_number in chosen:
                 step = Step(stage, round_number)
                 _run(context, step)
@@ -70,6 +72,16 @@ def _begin(context: Context, stages: tuple[str, ...], redo: bool, reuse: Path | 
     if taken:
         context.screen.say(f"  {taken}")
     return [(step.stage, step.round_number) for step in chosen]
+
+
+def _initial(context: Context, chosen: list[tuple[str, int]]) -> AgentParams | None:
+    """V and M of the bundle to begin with, where one of them is still to be made of it."""
+    path = context.experiment.initial
+    if path is None:
+        return None
+    begin = [Step(stage, 0) for stage in ("vision", "memory") if (stage, 0) in chosen]
+    needed = parallel.on_main(lambda: any(_missing(context, step) for step in begin))
+    return load_vision_and_memory(Path(path), context.experiment) if needed else None
 
 
 def _forget_results(run: RunDir) -> None:
@@ -158,6 +170,12 @@ def outputs(context: Context, step: Step) -> list[Path]:
     }[step.stage]
 
 
+def _missing(context: Context, step: Step) -> list[Path]:
+    """The files of a stage's result that are not there; all of them where it is not finished."""
+    finished = step.folder(context.run).finished
+    return [path for path in outputs(context, step) if not (finished and path.exists())]
+
+
 def _run(context: Context, step: Step) -> None:
     """One stage, unless it is finished."""
     stage = step.folder(context.run)
@@ -172,7 +190,7 @@ def _is_done(context: Context, step: Step, stage: StageDir) -> bool:
     """Whether the stage has its result; if not, it is noted as begun. Where a file of its result was deleted, it is made
     again: the same one."""
     if stage.finished:
-        missing = [path for path in outputs(context, step) if not path.exists()]
+        missing = _missing(context, step)
         if not missing:
             stage.tidy()
             context.screen.say(

@@ -17,7 +17,7 @@ from wm_jax.data.latents import build
 from wm_jax.data.weights import check_like, halved, load_weights, save_weights
 from wm_jax.dream import DreamConfig
 from wm_jax.errors import UserError
-from wm_jax.experiment import Experiment, from_dict, to_dict, to_share
+from wm_jax.experiment import Experiment, flatten, from_dict, to_dict, to_share
 from wm_jax.pipeline import machine
 from wm_jax.pipeline.context import Context, Models
 from wm_jax.pipeline.evolving import load_agent, load_controller
@@ -28,6 +28,8 @@ from wm_jax.run import RunDir
 from wm_jax.types import Latents
 
 FORMAT = "wm-jax bundle 1"
+MEANING = tuple(f"memory.{name}" for name in ("predict_reward", "reward_loss", "predict_done", "restart_input"))
+"""Settings that say what M's numbers are, which their sizes do not always tell."""
 STARTS = 128
 """Recorded places a bundle's dreams can start from."""
 LARGEST = 32 * 2**20
@@ -102,10 +104,20 @@ def load(path: Path) -> Bundle:
     return Bundle(experiment, params, tree["controller"]["weights"], starts, about)
 
 
-def load_vision_and_memory(path: Path, models: Models) -> AgentParams:
-    """V and M of the bundle or the run at `path`. Raises `UserError` where they are no weights for these `models`."""
-    params = load(path).params
-    check_like(path, {"vision": params.vision, "memory": params.memory}, _shapes(models))
+def load_vision_and_memory(path: Path, experiment: Experiment) -> AgentParams:
+    """V and M of the bundle at `path`, for another `experiment` to begin with. Raises `UserError` where theirs would be
+    others: of other sizes, or with inputs and outputs that mean something else."""
+    if path.is_dir():
+        raise UserError(f"initial is {path}, a folder; give a bundle: `wm-jax export {path} FILE.safetensors` makes one of "
+                        "a finished run")  # fmt: skip
+    bundle = load(path)
+    theirs, ours = flatten(bundle.experiment), flatten(experiment)
+    for name in MEANING:
+        if theirs[name] != ours[name]:
+            raise UserError(f"initial is {path}, where {name} is {theirs[name]!r}, but here it is {ours[name]!r}; set it "
+                            "to what M was trained with, or begin with another bundle")  # fmt: skip
+    params = bundle.params
+    check_like(path, {"vision": params.vision, "memory": params.memory}, _shapes(Models(experiment)))
     return params
 
 

@@ -66,8 +66,7 @@ def train_vision(context: Context, round_number: int, stage: StageDir) -> dict[s
     config, key = model.config, context.key("vision", round_number)
     params = _vision_before(context, round_number)
     if config.steps == 0:
-        parallel.on_main(lambda: save_weights(stage.path / WEIGHTS, params, {"model": "vision"}))
-        return {"steps": 0}
+        return _leave(stage, params, "vision")
     training, held_out = context.training_episodes(round_number), context.held_out_episodes(round_number)
     epoch = max(1, int(store.lengths[training].sum()) // config.batch_size)
     pairs = config.motion_weight > 0
@@ -186,7 +185,9 @@ def encode_episodes(context: Context, params: Params, store: EpisodeStore, episo
 def train_memory(context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
     """Train M on the latents, and report what it knows of held-out episodes."""
     model, key, mesh = context.memory(round_number), context.key("memory", round_number), context.mesh
-    config = model.config
+    config, params = model.config, _memory_before(context, round_number)
+    if config.steps == 0:
+        return _leave(stage, params, "memory")
     latents = load_round_latents(context, round_number)
     training = context.training_episodes(round_number)
     held_out = latents_file.select(latents, context.held_out_episodes(round_number))
@@ -216,7 +217,7 @@ def train_memory(context: Context, round_number: int, stage: StageDir) -> dict[s
         result=lambda state: state.params,
         remedy="lower memory.optimizer.learning_rate or set its clip, and run it again with --redo",
     )  # fmt: skip
-    state = memory_wing.continue_from(model, _memory_before(context, round_number))
+    state = memory_wing.continue_from(model, params)
     carried = parallel.rows(mesh, parallel.part(state.memory_state))
     return _train(context, stage, work, replace(parallel.replicate(mesh, state), memory_state=carried), "memory")
 
@@ -227,6 +228,12 @@ def _memory_before(context: Context, round_number: int) -> Params:
         return load_memory(context, round_number - 1)
     initial = context.initial
     return context.models.memory.init(context.key("memory init", 0)) if initial is None else initial.memory
+
+
+def _leave(stage: StageDir, params: Params, model: str) -> dict[str, Any]:
+    """Write the weights of a model that is not trained; the stage's summary."""
+    parallel.on_main(lambda: save_weights(stage.path / WEIGHTS, params, {"model": model}))
+    return {"steps": 0}
 
 
 def _train(context: Context, stage: StageDir, work: Work, state: Any, model: str) -> dict[str, Any]:

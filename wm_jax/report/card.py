@@ -70,7 +70,9 @@ def _made(run: RunFacts, half: bool) -> Section:
     """Commands, data, sizes, device, versions, and the settings that differ from the defaults."""
     encoded = run.stage("encode", run.experiment.rounds.count - 1).summary
     versions = run.records[-1].get("versions", {})
+    initial = to_share(run.experiment).initial
     rows = (
+        *([("begun with", f"V and M of {initial}, and what those were trained on")] if initial else []),
         ("trained on", f"{encoded['episodes']:,} recorded episodes, {encoded['frames']:,} frames{run.mirrored}"),
         *((f"weights of {model}", f"{count:,}") for model, count in run.parameters.items()),
         ("stored as", "V and M float16, C float32" if half else "float32"),

@@ -154,10 +154,7 @@ class Team:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for worker in self.workers:
-            worker.tell_to_end()
-        while self.workers:
-            self.dismiss(self.workers[0])
+        self._dismiss_all(self.workers)
         self.selector.close()
 
     def employ(self) -> Worker:
@@ -173,6 +170,13 @@ class Team:
         self.selector.unregister(worker.answers)
         return worker.end()
 
+    def _dismiss_all(self, workers: list[Worker]) -> None:
+        """End these workers, all at the same time."""
+        for worker in workers:
+            worker.tell_to_end()
+        for worker in list(workers):
+            self.dismiss(worker)
+
     def do(
         self, jobs: Iterable[int], workers: int, tick: Callable[[], None], warn: Callable[[str], None]
     ) -> Generator[Answer, None, None]:
@@ -183,36 +187,39 @@ class Team:
         and is replaced. Raises `UserError` where a worker does, or where workers die again and again on the same job.
         """
         queue, deaths, ticked = deque(jobs), Counter(), 0.0
-        idle = self.workers[:workers]
-        busy: list[Worker] = []
+        self._dismiss_all([worker for worker in self.workers if worker.process.poll() is not None])
+        idle, busy = self.workers[:workers], []
         for _ in range(min(workers, len(queue))):
-            worker, job = idle.pop() if idle else self.employ(), queue.popleft()
-            worker.begin(job)
-            busy.append(worker)
-        while busy:
-            for worker in self.ready():
-                if worker not in busy:
-                    # It has nothing to do, so that what it has to say is that it died.
-                    self.dismiss(worker)
-                    continue
-                job, message = worker.job, worker.answer()
-                if message is None:
-                    deaths[job] += 1
-                    busy.remove(worker)
-                    _report_death(self, worker, deaths[job], warn)
-                    busy.append(self.employ())
-                    busy[-1].begin(job)
-                elif "error" in message:
-                    raise UserError(message["error"])
-                else:
-                    if queue:
-                        worker.begin(queue.popleft())
-                    else:
+            busy.append(idle.pop() if idle else self.employ())
+            busy[-1].begin(queue.popleft())
+        try:
+            while busy:
+                for worker in self.ready():
+                    if worker not in busy:
+                        # It has nothing to do, so that what it has to say is that it died.
+                        self.dismiss(worker)
+                        continue
+                    job, message = worker.job, worker.answer()
+                    if message is None:
+                        deaths[job] += 1
                         busy.remove(worker)
-                    yield job, message["result"]
-            if time.monotonic() - ticked > POLL_SECONDS:
-                ticked = time.monotonic()
-                tick()
+                        _report_death(self, worker, deaths[job], warn)
+                        busy.append(self.employ())
+                        busy[-1].begin(job)
+                    elif "error" in message:
+                        raise UserError(message["error"])
+                    else:
+                        if queue:
+                            worker.begin(queue.popleft())
+                        else:
+                            busy.remove(worker)
+                        yield job, message["result"]
+                if time.monotonic() - ticked > POLL_SECONDS:
+                    ticked = time.monotonic()
+                    tick()
+        finally:
+            # Where the work is stopped, what they are at is nobody's any more.
+            self._dismiss_all(busy)
 
     def ready(self) -> list[Worker]:
         """Those who have answered or died, waited for no longer than `POLL_SECONDS`."""
