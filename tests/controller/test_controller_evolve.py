@@ -55,16 +55,20 @@ def test_whatever_is_not_finite_ranks_worst():
 
 
 def sigma_after(strategy, returns, generations):
-    """sigma after generations that all had these returns, from 0.1."""
+    """sigma after generations that all had these returns, from 0.1: the median of sixteen such walks. Which way a single
+    one goes hangs on the eigenvectors that a machine finds."""
     params = strategy.default_params
-    state = strategy.init(KEY, jnp.zeros(strategy.num_dims), params).replace(std=jnp.float32(0.1))
 
-    @jax.jit
-    def generation(state, key):
-        population, state = strategy.ask(key, state, params)
-        return strategy.tell(key, population, -returns, state, params)[0], None
+    def walk(key):
+        state = strategy.init(key, jnp.zeros(strategy.num_dims), params).replace(std=jnp.float32(0.1))
 
-    return float(jax.lax.scan(generation, state, jax.random.split(KEY, generations))[0].std)
+        def generation(state, key):
+            population, state = strategy.ask(key, state, params)
+            return strategy.tell(key, population, -returns, state, params)[0], None
+
+        return jax.lax.scan(generation, state, jax.random.split(key, generations))[0].std
+
+    return float(jnp.median(jax.jit(jax.vmap(walk))(jax.random.split(KEY, 16))))
 
 
 def test_sigma_does_not_collapse_where_all_reach_the_cap():

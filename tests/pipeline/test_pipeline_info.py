@@ -71,8 +71,8 @@ def test_evolution_in_the_actual_environment_is_told_as_such() -> None:
     # 1800 generations, and 1024 episodes for each of the 72 evaluated means.
     assert facts["work"]["evolution at most"] == (1800 * 64 * 16 + 72 * 1024) * 1000 * one
     small = describe(load(FOLDER / "car_racing_cpu.py"))
-    assert small["work"]["a generation at most"] == 32 * 4 * 500 * one
-    assert small["work"]["evolution at most"] == (100 * 32 * 4 * 500 + 10 * 8 * 1000) * one
+    assert small["work"]["a generation at most"] == 32 * 2 * 500 * one
+    assert small["work"]["evolution at most"] == (24 * 32 * 2 * 500 + 3 * 16 * 1000) * one
 
 
 def test_tuning_is_told_where_there_is_some() -> None:
