@@ -1,7 +1,10 @@
 """A team of workers stays from one set of jobs to the next, and who has died meanwhile is replaced."""
 
 import os
+import platform
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,3 +47,23 @@ def test_what_a_stopped_set_of_jobs_was_at_is_not_taken_for_the_next_ones() -> N
         with pytest.raises(KeyboardInterrupt):
             list(team.do(range(10), 2, stop, print))
         assert dict(team.do(range(10, 14), 2, no_tick, print)) == expected
+
+
+PAGE_FAULTS = """
+import resource
+from wm_jax.rollouts.workers import keep_freed_memory
+keep_freed_memory()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    surfaces = [bytearray(3_200_000) for _ in range(16)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(faults(), faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries decide for themselves")
+def test_a_worker_is_not_handed_the_same_memory_anew_every_step() -> None:
+    """What was freed is there already: it costs no page fault to use it again."""
+    told = subprocess.run([sys.executable, "-c", PAGE_FAULTS], capture_output=True, text=True, check=True)
+    first, again = map(int, told.stdout.split())
+    assert first > 1000 and again < 100

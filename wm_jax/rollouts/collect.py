@@ -15,7 +15,7 @@ from wm_jax.data.records import Episode, Header, episode_path, read_header, writ
 from wm_jax.errors import UserError, require_range
 from wm_jax.rollouts.lanes import TaskEnv
 from wm_jax.rollouts.limits import Limits
-from wm_jax.rollouts.workers import run_jobs, serve, usable_cores
+from wm_jax.rollouts.workers import keep_freed_memory, run_jobs, serve, usable_cores
 from wm_jax.tasks import FRAME_SHAPE, PolicySettings, ScriptedPolicy, Task, load_task
 
 ATTEMPTS_ALLOWED = 1000
@@ -186,6 +186,7 @@ def work() -> None:
 
 
 def _prepare(settings: dict) -> Callable[[int], dict]:
+    keep_freed_memory()
     task, config = load_task(settings["task"]), CollectConfig(**settings["config"])
     environment = TaskEnv(task, task.make(config.backend), Limits(config.max_steps))
     policy = task.policy(config.policy, config)

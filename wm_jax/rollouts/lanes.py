@@ -19,7 +19,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 from wm_jax.errors import UserError
 from wm_jax.rollouts.limits import WHOLE, Limits, Watch
-from wm_jax.rollouts.workers import usable_cores
+from wm_jax.rollouts.workers import keep_freed_memory, usable_cores
 from wm_jax.tasks import FRAME_SHAPE, Task, load_task
 
 GRACE_SECONDS = 3.0
@@ -143,6 +143,7 @@ def _make(task_name: str, lanes: int, backend: str | None, limits: Limits) -> Wo
         # with the games that it may have started.
         os.setsid()
         _keep_connections()
+        keep_freed_memory()
     return WorkerLanes(load_task(task_name), lanes, backend, limits)
 
 
