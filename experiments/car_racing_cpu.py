@@ -43,7 +43,7 @@ CONFIG = Experiment(
         optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", clip=1.0),
     ),
     # For the film only.
-    dream=DreamConfig(temperature=0.7, horizon=1000, start="anywhere", burn_in=20),
+    dream=DreamConfig(temperature=0.7, horizon=1000, start="anywhere"),
     controller=PolicyConfig(features="zh"),
     evolve=EvolveConfig(
         population=32,

@@ -32,7 +32,7 @@ CONFIG = Experiment(
         optimizer=OptimizerConfig(learning_rate=1e-3, clip=1.0),
     ),
     dream=DreamConfig(
-        temperature=2.0, horizon=1000, full_return=900.0, start="anywhere", burn_in=20, reward="predicted"
+        temperature=2.0, horizon=1000, full_return=900.0, start="anywhere", reward="predicted"
     ),
     controller=PolicyConfig(features="zh"),
     # Once C knows how to earn all there is in most dreams, their scores no longer tell controllers apart.

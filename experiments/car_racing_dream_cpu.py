@@ -37,7 +37,7 @@ CONFIG = Experiment(
         optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", clip=1.0),
     ),
     # A dream of 300 steps sees several corners; from anywhere in the drives, since all of them begin on the same straight.
-    dream=DreamConfig(temperature=1.0, horizon=300, start="anywhere", burn_in=20, reward="predicted"),
+    dream=DreamConfig(temperature=1.0, horizon=300, start="anywhere", reward="predicted"),
     controller=PolicyConfig(features="zh"),
     evolve=EvolveConfig(
         population=32,

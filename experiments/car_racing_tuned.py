@@ -43,9 +43,7 @@ CONFIG = Experiment(
     # From anywhere in the drives, since all of them begin on the same straight. A lap brings 1,000 points, less a tenth of
     # one a step: whoever drives faster than one lap in 1,000 steps earns hardly more, only risks more. Hot, as at a
     # temperature of 1 there is soon nothing left to learn.
-    dream=DreamConfig(
-        temperature=2.0, horizon=1000, full_return=900.0, start="anywhere", burn_in=20, reward="predicted"
-    ),
+    dream=DreamConfig(temperature=2.0, horizon=1000, full_return=900.0, start="anywhere", reward="predicted"),
     controller=PolicyConfig(features="zh"),
     evolve=EvolveConfig(
         population=32,

@@ -33,7 +33,7 @@ CONFIG = Experiment(
         steps=1500,
         optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", clip=1.0),
     ),
-    dream=DreamConfig(temperature=1.0, horizon=300, start="anywhere", burn_in=20, reward="predicted"),
+    dream=DreamConfig(temperature=1.0, horizon=300, start="anywhere", reward="predicted"),
     controller=PolicyConfig(features="zh"),
     evolve=EvolveConfig(
         population=32,

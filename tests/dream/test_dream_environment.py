@@ -19,9 +19,9 @@ def reset(dream, params, latents, key=KEY):
     return jax.jit(dream.reset)(params, latents, key)
 
 
-def resets(dream, latents, count):
-    """That many dreams of a stand-in for M, begun."""
-    return jax.jit(jax.vmap(lambda key: dream.reset({}, latents, key)))(jax.random.split(KEY, count))
+def resets(dream, latents, count, params=None):
+    """That many dreams, begun."""
+    return jax.jit(jax.vmap(lambda key: dream.reset(params or {}, latents, key)))(jax.random.split(KEY, count))
 
 
 def step(dream, params, state, action):
@@ -45,36 +45,34 @@ def test_the_first_z_is_sampled_from_its_posterior():
     assert scipy.stats.kstest(z.ravel(), scipy.stats.norm(0, 0.5).cdf).pvalue > 0.01
 
 
-@pytest.mark.parametrize("burn_in", [0, 3])
-def test_every_frame_with_enough_before_it_is_as_likely_a_start(burn_in):
-    dream = Dream(Line(), DreamConfig(start="anywhere", burn_in=burn_in))
-    latents = recordings((4, 2, 6))
-    state = resets(dream, latents, 2000)
+def test_every_recorded_frame_is_as_likely_a_start():
+    dream = Dream(Line(), DreamConfig(start="anywhere"))
+    state = resets(dream, recordings((4, 2, 6)), 2400)
     frames, counts = np.unique(np.round(np.asarray(state.z[:, 0]) * 16), return_counts=True)
-    np.testing.assert_array_equal(frames, range(12) if burn_in == 0 else [3, 9, 10, 11])
+    np.testing.assert_array_equal(frames, range(12))
     assert scipy.stats.chisquare(counts).pvalue > 0.01
-    assert (state.restart == (burn_in == 0)).all()
+    first = np.isin(np.round(np.asarray(state.z[:, 0]) * 16), [0, 4, 6])
+    np.testing.assert_array_equal(state.restart == 1, first)
 
 
-def test_burn_in_feeds_memory_the_recorded_frames_and_actions():
+def test_memory_has_followed_the_episode_up_to_where_a_dream_starts():
     memory = Memory(MemoryConfig(hidden_size=5, restart_input=True), latent_size=2, action_size=1)
     params = memory.init(KEY)
-    dream = Dream(memory, DreamConfig(start="anywhere", burn_in=3))
-    latents = recordings((5,), latent_size=2, log_var=-40.0)
-    dreamt = reset(dream, params, latents)
-    first = round(float(dreamt.z[0]) * 16) - 3
-    state, advance = memory.initial_state(), jax.jit(memory.advance)
-    for n in range(first, first + 3):
-        restart = jnp.float32(n == first)
-        state = advance(params, state, jnp.full(2, n / 16), jnp.full(1, -n / 16), restart)
-    np.testing.assert_allclose(dreamt.memory.h, state.h, atol=1e-6)
-    np.testing.assert_allclose(dreamt.memory.c, state.c, atol=1e-6)
-
-
-def test_a_burn_in_longer_than_all_episodes_is_refused():
-    with pytest.raises(UserError, match=r"dream\.burn_in .* found 6 against 6 frames"):
-        Dream(Line(), DreamConfig(start="anywhere", burn_in=6)).check(recordings((4, 6)))
-    Dream(Line(), DreamConfig(start="anywhere", burn_in=5)).check(recordings((4, 6)))
+    dream = Dream(memory, DreamConfig(start="anywhere"))
+    dreamt = resets(dream, recordings((2, 4), latent_size=2, log_var=-40.0), 60, params)
+    starts = np.round(np.asarray(dreamt.z[:, 0]) * 16)
+    advance = jax.jit(memory.advance)
+    for first, frames in ((0, 2), (2, 4)):
+        state = memory.initial_state()
+        for frame in range(first, first + frames):
+            assert (starts == frame).any()
+            for found, expected in ((dreamt.memory.h, state.h), (dreamt.memory.c, state.c)):
+                np.testing.assert_allclose(
+                    found[starts == frame], jnp.tile(expected, ((starts == frame).sum(), 1)), atol=1e-6
+                )
+            state = advance(
+                params, state, jnp.full(2, frame / 16), jnp.full(1, -frame / 16), jnp.float32(frame == first)
+            )
 
 
 def test_memory_is_fed_the_z_that_the_action_was_chosen_on():
@@ -154,7 +152,6 @@ def test_a_temperature_given_to_step_stands_in_for_the_setting():
         {"temperature": 0.0},
         {"horizon": 0},
         {"start": "last"},
-        {"burn_in": 5},
         {"full_return": -1.0},
         {"reward": "none"},
     ],

@@ -119,5 +119,3 @@ def test_frames_are_what_the_decoder_makes_of_z():
 def test_what_cannot_be_dreamt_or_drawn_is_refused():
     with pytest.raises(UserError, match="render_mode 'rgb_array' needs V"):
         DreamEnv(DREAM, {}, recordings(), render_mode="rgb_array")
-    with pytest.raises(UserError, match=r"dream\.burn_in"):
-        make(Dream(Line(), DreamConfig(start="anywhere", burn_in=50)))

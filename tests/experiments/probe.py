@@ -31,7 +31,7 @@ CONFIG = Experiment(
         steps=600,
         optimizer=OptimizerConfig(learning_rate=3e-3, schedule="cosine", clip=1.0),
     ),
-    dream=DreamConfig(temperature=1.0, horizon=80, start="anywhere", burn_in=0, reward="predicted"),
+    dream=DreamConfig(temperature=1.0, horizon=80, start="anywhere", reward="predicted"),
     controller=PolicyConfig(features="zh"),
     evolve=EvolveConfig(population=16, rollouts=8, generations=30, evaluate_every=10, evaluation_rollouts=64,
                         actual_episodes=4),

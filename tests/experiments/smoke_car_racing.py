@@ -17,7 +17,7 @@ CONFIG = Experiment(
     memory=MemoryConfig(
         hidden_size=32, mixtures=2, predict_reward=True, reward_loss="poisson", batch_size=4, sequence_length=40, steps=40
     ),
-    dream=DreamConfig(temperature=1.0, horizon=50, start="anywhere", burn_in=10, reward="predicted", full_return=40.0),
+    dream=DreamConfig(temperature=1.0, horizon=50, start="anywhere", reward="predicted", full_return=40.0),
     evolve=EvolveConfig(
         population=8, rollouts=4, generations=4, evaluate_every=2, evaluation_rollouts=16, select="actual",
         actual_episodes=2,

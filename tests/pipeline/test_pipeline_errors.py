@@ -429,7 +429,6 @@ def test_torn_metrics_are_passed_over(tmp_path: Path) -> None:
         (["--dream.reward", "survival", "--memory.no-predict-done"], "memory.predict_done"),
         (["--evaluate.baselines", "randm"], "did you mean 'random'"),
         (["--collect.policy", "rand"], "did you mean 'random'"),
-        (["--dream.burn-in", "80"], "dream.burn_in must be between 0 and 79"),
         (["--memory.reward-loss", "poisson"], "give its reward_range a lower end"),
         (["--evolve.max-steps", "50"], "evolve.max_steps is 50 but evolve.fitness is 'dream'"),
         (["--evolve.max-steps", "0"], "evolve.max_steps must be at least 1"),

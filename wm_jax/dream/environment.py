@@ -13,7 +13,6 @@ from typing import Literal, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 
 from wm_jax.errors import UserError, require_choice, require_range
@@ -59,9 +58,8 @@ class DreamConfig:
     horizon: int = 2100
     """Steps after which a dream is cut off."""
     start: Literal["first", "anywhere"] = "first"
-    """first: on the first frame of a recorded episode; anywhere: on any recorded frame after `burn_in` others."""
-    burn_in: int = 0
-    """Recorded steps that M is fed before a dream that starts anywhere."""
+    """first: on the first frame of a recorded episode; anywhere: on any recorded frame, M having followed its episode up to
+    there, as it has where C comes to such a frame in the actual environment."""
     full_return: float | None = None
     """A dream is over once its rewards add up to this, as an episode is in which there is nothing left to earn: M, which
     never saw so many steps of one, goes on for ever, and whoever earns twice as fast would be twice as good."""
@@ -75,7 +73,6 @@ class DreamConfig:
         require_range("dream.temperature", self.temperature, 1e-3, 100.0)
         require_range("dream.horizon", self.horizon, 1)
         require_choice("dream.start", self.start, ("first", "anywhere"))
-        require_range("dream.burn_in", self.burn_in, 0, 0 if self.start == "first" else float("inf"))
         if self.full_return is not None:
             require_range("dream.full_return", self.full_return, 1e-3)
         require_choice("dream.reward", self.reward, ("survival", "predicted"))
@@ -110,15 +107,6 @@ class Dream:
     memory: WorldModel
     config: DreamConfig
 
-    def check(self, latents: Latents) -> None:
-        """Raise `UserError` where no recorded episode is long enough to start from; call it once, outside of `jit`."""
-        longest = int(np.max(np.asarray(latents.length), initial=0))
-        if longest <= self.config.burn_in:
-            raise UserError(
-                f"dream.burn_in must be less than the longest recorded episode, found {self.config.burn_in} against "
-                f"{longest} frames; collect episodes or lower dream.burn_in"
-            )
-
     def prepare(self, params: Params) -> Params:
         """M's weights as the dream's precision has them; once for many steps, as the narrow copy is what is fast."""
         if self.config.precision != "bfloat16":
@@ -126,33 +114,32 @@ class Dream:
         return jax.tree.map(lambda array: array.astype(jnp.bfloat16) if array.ndim > 1 else array, params)
 
     def reset(self, params: Params, latents: Latents, key: Key) -> DreamState:
-        """A dream before its first step: z sampled from the posterior of a random recorded frame, M's state zero or,
-        after a burn-in, what the frames and actions before that one left in it."""
-        position_key, z_key = jax.random.split(key)
-        start = self._position(latents, position_key)
-        frames = start - self.config.burn_in + jnp.arange(self.config.burn_in + 1)
-        stats = LatentStats(latents.stats.mean[frames], latents.stats.log_var[frames])
-        z = sample(stats, z_key)
-        # In its training M never met a zero state but with restart = 1.
-        restarts = (jnp.arange(self.config.burn_in + 1) == 0).astype(jnp.float32)
+        """A dream before its first step: z sampled from the posterior of a random recorded frame, and in M's state what the
+        frames and actions of its episode before that one leave there."""
+        place_key, z_key = jax.random.split(key)
+        first, before = self._place(latents, place_key)
 
-        def feed(state: MemoryState, recorded: tuple[Array, Action, Array]) -> tuple[MemoryState, None]:
-            return self.memory.advance(params, state, *recorded), None
+        def see(number: Array, key: Key) -> Array:
+            frame = first + number
+            return sample(LatentStats(latents.stats.mean[frame], latents.stats.log_var[frame]), key)
 
-        recorded = (z[:-1], latents.action[frames[:-1]], restarts[:-1])
+        def feed(number: Array, state: MemoryState) -> MemoryState:
+            z, restart = see(number, jax.random.fold_in(z_key, number)), (number == 0).astype(jnp.float32)
+            return self.memory.advance(params, state, z, latents.action[first + number], restart)
+
         with jax.default_matmul_precision(self.config.precision):
-            memory, _ = jax.lax.scan(feed, self.memory.initial_state(), recorded)
-        return DreamState(z[-1], memory, restarts[-1], steps=jnp.int32(0), earned=jnp.float32(0))
+            memory = jax.lax.fori_loop(0, before, feed, self.memory.initial_state())
+        restart = (before == 0).astype(jnp.float32)
+        return DreamState(see(before, z_key), memory, restart, steps=jnp.int32(0), earned=jnp.float32(0))
 
-    def _position(self, latents: Latents, key: Key) -> Array:
-        """[] int32: a recorded frame to start on; all that the settings allow are equally likely."""
+    def _place(self, latents: Latents, key: Key) -> tuple[Array, Array]:
+        """[], [] int32: where a recorded episode begins, and how many of its frames come before the one to start on; all
+        that the settings allow are equally likely."""
         if self.config.start == "first":
-            return jax.random.choice(key, latents.start)
-        allowed = jnp.maximum(latents.length - self.config.burn_in, 0)
-        ends = jnp.cumsum(allowed)
-        number = jax.random.randint(key, (), 0, ends[-1])
-        episode = jnp.searchsorted(ends, number, side="right")
-        return latents.start[episode] + self.config.burn_in + number - (ends - allowed)[episode]
+            return jax.random.choice(key, latents.start), jnp.int32(0)
+        frame = jax.random.randint(key, (), 0, len(latents.action))
+        first = latents.start[jnp.searchsorted(latents.start, frame, side="right") - 1]
+        return first, frame - first
 
     def step(
         self, params: Params, state: DreamState, action: Action, key: Key, temperature: Array | float | None = None

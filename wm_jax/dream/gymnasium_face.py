@@ -65,7 +65,6 @@ class _Dreams:
         vision_params: Params | None,
         render_mode: RenderMode,
     ) -> None:
-        dream.check(latents)
         if render_mode is not None and (vision is None or vision_params is None):
             raise UserError(f"render_mode {render_mode!r} needs V; give vision and vision_params")
         self.dream, self.params, self.latents = dream, params, latents

@@ -108,7 +108,7 @@ def _end(context: Context) -> None:
 
 def check(experiment: Experiment, models: Models) -> None:
     """Raise `UserError` where settings do not go together, before hours of work find out."""
-    task, memory, dream = models.task, models.memory.config, experiment.dream
+    task, memory = models.task, models.memory.config
     require_choice("collect.policy", experiment.collect.policy, list(task.policies))
     for name in experiment.evaluate.baselines:
         require_choice("evaluate.baselines", name, list(task.policies))
@@ -120,8 +120,6 @@ def check(experiment: Experiment, models: Models) -> None:
         if size % devices:
             raise UserError(f"{name}.batch_size is {size}, which {devices} devices cannot share evenly; take a multiple of "
                             f"{devices}, as {-(-size // devices) * devices}, or other --devices")  # fmt: skip
-    longest = experiment.collect.max_steps or task.max_steps
-    require_range("dream.burn_in", dream.burn_in, 0, longest - 1)
     for name in ("evolve", "tune"):
         limit = getattr(experiment, name).max_steps
         if limit is not None:

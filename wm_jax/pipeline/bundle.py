@@ -15,7 +15,6 @@ import numpy as np
 from wm_jax.data.files import read_json
 from wm_jax.data.latents import build
 from wm_jax.data.weights import check_like, halved, load_weights, save_weights
-from wm_jax.dream import DreamConfig
 from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment, flatten, from_dict, to_dict, to_share
 from wm_jax.pipeline import machine
@@ -31,7 +30,7 @@ FORMAT = "wm-jax bundle 1"
 MEANING = tuple(f"memory.{name}" for name in ("predict_reward", "reward_loss", "predict_done", "restart_input"))
 """Settings that say what M's numbers are, which their sizes do not always tell."""
 STARTS = 128
-"""Recorded places a bundle's dreams can start from."""
+"""Recorded episodes whose first frames a bundle's dreams can start on."""
 LARGEST = 32 * 2**20
 """Bytes a bundle may have."""
 
@@ -45,7 +44,7 @@ class Bundle:
     weights: np.ndarray
     """[D]: C's."""
     starts: Latents
-    """Recorded episodes to start dreams from: a run's all, in a file short pieces of `dream.burn_in` + 1 frames."""
+    """Recorded episodes to start dreams from: a run's all, in a file the first frames of some."""
     about: dict[str, Any]
     """How C was chosen, and what it was made with."""
 
@@ -67,7 +66,7 @@ class Bundle:
         tree = {
             **(halved(path, models) if half else models),
             "controller": {"weights": self.weights},
-            "starts": _starts_as_arrays(choose_starts(self.starts, self.experiment.dream, seed=0)),
+            "starts": _starts_as_arrays(first_frames(self.starts, seed=0)),
         }
         size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(tree))
         if size > LARGEST:
@@ -145,30 +144,18 @@ def _from_run(run: RunDir) -> Bundle:
     return Bundle(experiment, params, weights, starts, about)
 
 
-def choose_starts(latents: Latents, dream: DreamConfig, seed: int) -> Latents:
-    """At most `STARTS` pieces of `burn_in` + 1 frames, drawn as the dream draws where it starts: episodes' first frames, or
-    any frame with `burn_in` others before it."""
-    start, length = np.asarray(latents.start), np.asarray(latents.length)
-    if dream.start == "first":
-        places = start
-    else:
-        allowed = np.maximum(length - dream.burn_in, 0)
-        places = np.repeat(start - (np.cumsum(allowed) - allowed), allowed) + np.arange(allowed.sum())
-    chosen = np.random.default_rng(seed).choice(places, min(STARTS, len(places)), replace=False)
-    return pieces(latents, np.sort(chosen), dream.burn_in + 1)
-
-
-def pieces(latents: Latents, positions: np.ndarray, frames: int) -> Latents:
-    """Pieces of `frames` frames that begin at `positions`, each as an episode of its own."""
-    chosen = (positions[:, None] + np.arange(frames)).reshape(-1)
+def first_frames(latents: Latents, seed: int) -> Latents:
+    """The first frames of `STARTS` episodes, or of all where they are fewer, each as an episode of its own."""
+    first = np.asarray(latents.start)
+    chosen = np.sort(np.random.default_rng(seed).choice(first, min(STARTS, len(first)), replace=False))
     take = partial(np.take, indices=chosen, axis=0)
     return build(
         mean=take(np.asarray(latents.stats.mean)),
         log_var=take(np.asarray(latents.stats.log_var)),
         action=take(np.asarray(latents.action)),
         reward=take(np.asarray(latents.reward)),
-        length=np.full(len(positions), frames),
-        terminated=np.zeros(len(positions), bool),
+        length=np.ones(len(chosen)),
+        terminated=np.zeros(len(chosen), bool),
     )
 
 

@@ -59,10 +59,13 @@ def make_film(context: Context, round_number: int, weights: np.ndarray, temperat
     with Lanes(context.experiment.task, 1, context.screen.warn, Limits(FRAMES)) as lanes:
         played = lanes.play(driver, [(context.experiment.evaluate.seed, 0)], record=True)[0]
     frames = np.stack(played.frames)
-    begin = min(context.experiment.dream.burn_in, len(frames) - 1)
-    dream = _dream_from(agent, params, weights, temperature, played, begin, context)
-    actual, length = frames[begin:], max(len(frames) - begin, len(dream))
-    films = {"actual": actual, "seen by V": _pixels(reconstruct(agent.vision, params.vision, actual)), "dream": dream}
+    seen = _pixels(reconstruct(agent.vision, params.vision, frames))
+    films = {
+        "actual": frames,
+        "seen by V": seen,
+        "dream": _dream_from(agent, params, weights, temperature, played, context),
+    }
+    length = max(map(len, films.values()))
     return {name: _until(film, length) for name, film in films.items()}
 
 
@@ -72,25 +75,20 @@ def _until(film: np.ndarray, length: int) -> np.ndarray:
 
 
 def _dream_from(
-    agent: Agent, params: AgentParams, weights: np.ndarray, temperature: float, played: Played, begin: int,
-    context: Context,
-) -> np.ndarray:  # fmt: skip
-    """What C dreams, at the temperature that it was evolved at, from frame `begin` of a played episode on, M having
-    followed the frames before it."""
-    stats = jax.device_get(encode_frames(agent.vision, params.vision, np.stack(played.frames[: begin + 1])))
+    agent: Agent, params: AgentParams, weights: np.ndarray, temperature: float, played: Played, context: Context
+) -> np.ndarray:
+    """What C dreams, at the temperature that it was evolved at, from the first frame of a played episode on."""
+    stats = jax.device_get(encode_frames(agent.vision, params.vision, np.stack(played.frames[:1])))
     one = build(
         mean=stats.mean,
         log_var=stats.log_var,
-        action=np.stack(played.actions[: begin + 1]),
-        reward=np.asarray(played.rewards[: begin + 1], np.float32),
-        length=np.array([begin + 1]),
+        action=np.stack(played.actions[:1]),
+        reward=np.asarray(played.rewards[:1], np.float32),
+        length=np.array([1]),
         terminated=np.array([False]),
     )
     # Nobody asks what it earns there, so that an M without a reward can be filmed.
-    config = dataclasses.replace(
-        context.experiment.dream, start="anywhere", burn_in=begin, temperature=temperature, reward="survival",
-        full_return=None,
-    )  # fmt: skip
+    config = dataclasses.replace(context.experiment.dream, temperature=temperature, reward="survival", full_return=None)
     dream = Dream(agent.memory, config)
     path = trajectory(
         dream, agent.controller, params.memory, one, jnp.asarray(weights), context.key("film", 0), steps=FRAMES

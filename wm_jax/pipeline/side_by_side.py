@@ -98,7 +98,6 @@ class Dreams:
 
     def __init__(self, context: Context, round_number: int, evolution: Evolution, params: Params, latents: Latents):
         config, models = context.evolve(round_number), context.models
-        models.dream.check(latents)
         self.evolution, self.rollouts = evolution, config.evaluation_rollouts
         self.in_call = math.gcd(config.generations, config.evaluate_every, GENERATIONS_IN_CALL)
         self.fitness = DreamFitness(models.dream, models.controller, config.rollouts, context.mesh)
