@@ -31,9 +31,7 @@ CONFIG = Experiment(
         steps=4000,
         optimizer=OptimizerConfig(learning_rate=1e-3, clip=1.0),
     ),
-    dream=DreamConfig(
-        temperature=2.0, horizon=1000, full_return=900.0, start="anywhere", reward="predicted"
-    ),
+    dream=DreamConfig(temperature=2.0, horizon=1000, full_return=900.0, start="anywhere", reward="predicted"),
     controller=PolicyConfig(features="zh"),
     # Once C knows how to earn all there is in most dreams, their scores no longer tell controllers apart.
     evolve=EvolveConfig(population=64, rollouts=32, generations=200, evaluate_every=10, evaluation_rollouts=1024,

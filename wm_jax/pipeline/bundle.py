@@ -148,12 +148,11 @@ def first_frames(latents: Latents, seed: int) -> Latents:
     """The first frames of `STARTS` episodes, or of all where they are fewer, each as an episode of its own."""
     first = np.asarray(latents.start)
     chosen = np.sort(np.random.default_rng(seed).choice(first, min(STARTS, len(first)), replace=False))
-    take = partial(np.take, indices=chosen, axis=0)
     return build(
-        mean=take(np.asarray(latents.stats.mean)),
-        log_var=take(np.asarray(latents.stats.log_var)),
-        action=take(np.asarray(latents.action)),
-        reward=take(np.asarray(latents.reward)),
+        mean=np.asarray(latents.stats.mean)[chosen],
+        log_var=np.asarray(latents.stats.log_var)[chosen],
+        action=np.asarray(latents.action)[chosen],
+        reward=np.asarray(latents.reward)[chosen],
         length=np.ones(len(chosen)),
         terminated=np.zeros(len(chosen), bool),
     )

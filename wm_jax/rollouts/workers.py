@@ -50,8 +50,9 @@ def keep_freed_memory() -> None:
     surface of 3 MB, whose pages the system would otherwise hand out, cleared, and take back every time."""
     trim_threshold, mmap_threshold = -1, -3
     with contextlib.suppress(AttributeError):
-        ctypes.CDLL(None).mallopt(mmap_threshold, KEPT_PIECE)
-        ctypes.CDLL(None).mallopt(trim_threshold, 2**31 - 1)
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(mmap_threshold, KEPT_PIECE)
+        mallopt(trim_threshold, 2**31 - 1)
 
 
 def serve(prepare: Callable[[dict], Callable[[int], Any]]) -> None:
