@@ -13,7 +13,7 @@ from wm_jax.rollouts.collect import play
 from wm_jax.rollouts.lanes import TaskEnv
 from wm_jax.rollouts.limits import Limits
 from wm_jax.tasks import FRAME_SHAPE, PolicySettings, Task, load_task
-from wm_jax.tasks.take_cover import LEFT, RIGHT, STAY, make
+from wm_jax.tasks.take_cover import LEFT, RIGHT, STAY, STRAY_CHANCE, make
 from wm_jax.tasks.task import resize
 
 PROBE = str(Path(__file__).parents[1] / "probe_task.py")
@@ -94,6 +94,17 @@ def test_held_actions_stay_for_one_to_n_tics() -> None:
     lengths = runs(10)
     assert lengths.min() == 1 and lengths.max() == 10
     assert abs(lengths.mean() - 5.5) < 4 * np.sqrt(99 / 12 / len(lengths))
+
+
+def test_wander_turns_after_one_to_n_tics_and_seldom_does_anything_else() -> None:
+    act = TASKS["take_cover"].policy("wander", PolicySettings(max_holds=(20,)))(np.random.default_rng(1))
+    actions = np.array([act(step, np.zeros(FRAME_SHAPE, np.uint8))[0] for step in range(50_000)])
+    runs = np.split(actions, np.flatnonzero(np.diff(actions)) + 1)
+    sides = np.array([run[0] for run in runs])
+    strays = np.abs(sides) < 1
+    assert max(map(len, runs)) == 20
+    assert abs(strays.mean() - STRAY_CHANCE) < 4 * np.sqrt(STRAY_CHANCE * (1 - STRAY_CHANCE) / len(runs))
+    assert (sides[:-1] * sides[1:])[~(strays[:-1] | strays[1:])].max() == -1
 
 
 def test_sweep_goes_right_and_left_in_turn() -> None:

@@ -5,9 +5,11 @@ for pixel, what the game shows above its status bar, which the authors cut off.
 """
 
 import contextlib
+import itertools
 import os
 import tempfile
 import threading
+from collections.abc import Callable
 from typing import Any, SupportsFloat
 
 import gymnasium
@@ -21,6 +23,8 @@ SCREEN_SHAPE = (120, 160, 4)
 VIEW_ROWS = slice(10, 110)
 STAY, RIGHT, LEFT = 0, 1, 2
 """The environment's actions."""
+STRAY_CHANCE = 0.15
+"""How often `wander` does something else."""
 
 _WORKING_DIRECTORY = threading.Lock()
 
@@ -86,19 +90,36 @@ def _constant(value: float) -> Act:
     return lambda step, frame: action
 
 
-def held(generator: np.random.Generator, settings: PolicySettings) -> Act:
-    """U(-1, 1), each value held for U{1..n} tics, n drawn from `settings.max_holds` once an episode (paper: 10)."""
+def _hold(draw: Callable[[], float], generator: np.random.Generator, settings: PolicySettings) -> Act:
+    """Each drawn action for U{1..n} tics, n drawn from `settings.max_holds` once an episode."""
     longest = generator.choice(settings.max_holds)
     action, until = np.zeros(1, np.float32), 0
 
     def act(step: int, frame: np.ndarray) -> np.ndarray:
         nonlocal action, until
         if step == until:
-            action = generator.uniform(-1, 1, 1).astype(np.float32)
+            action = np.array([draw()], np.float32)
             until += generator.integers(1, longest, endpoint=True)
         return action
 
     return act
+
+
+def held(generator: np.random.Generator, settings: PolicySettings) -> Act:
+    """U(-1, 1), held (paper: for 10 tics at most)."""
+    return _hold(lambda: generator.uniform(-1, 1), generator, settings)
+
+
+def wander(generator: np.random.Generator, settings: PolicySettings) -> Act:
+    """Right and left in turn, held; now and then U(-1, 1) instead. It lives longer than `held`, and turns anywhere: M sees
+    late tics, and what comes of turning into a fireball and away from it."""
+    sides = itertools.cycle([1.0, -1.0] if generator.random() < 0.5 else [-1.0, 1.0])
+
+    def draw() -> float:
+        side = next(sides)
+        return generator.uniform(-1, 1) if generator.random() < STRAY_CHANCE else side
+
+    return _hold(draw, generator, settings)
 
 
 def uniform(generator: np.random.Generator, settings: PolicySettings) -> Act:
@@ -126,6 +147,7 @@ TASK = Task(
         "left": lambda generator, settings: _constant(-1.0),
         "right": lambda generator, settings: _constant(1.0),
         "sweep": sweep,
+        "wander": wander,
     },
     mirror=(-1.0,),
     frames_per_second=35,

@@ -34,7 +34,7 @@ class PolicySettings:
     """What can be set on scripted policies; each reads what concerns it."""
 
     max_holds: tuple[int, ...] = (10,)
-    """`held` keeps an action for 1 to n steps; n is drawn from these once an episode."""
+    """`held` and `wander` keep an action for 1 to n steps; n is drawn from these once an episode."""
     sweep_steps: int = 100
     """`sweep` goes right and left in turn for this many steps each."""
 
