@@ -183,14 +183,19 @@ def encode_episodes(context: Context, params: Params, store: EpisodeStore, episo
 
 
 def train_memory(context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
-    """Train M on the latents, and report what it knows of held-out episodes."""
+    """Train M on the latents, and report what it knows of held-out episodes, and of as many that it is trained on: what it
+    knows by heart shows as a difference between the two."""
     model, key, mesh = context.memory(round_number), context.key("memory", round_number), context.mesh
     config, params = model.config, _memory_before(context, round_number)
     if config.steps == 0:
         return _leave(stage, params, "memory")
     latents = load_round_latents(context, round_number)
     training = context.training_episodes(round_number)
-    held_out = latents_file.select(latents, context.held_out_episodes(round_number))
+    held_out = context.held_out_episodes(round_number)
+    reported = {
+        "held_out_": latents_file.select(latents, held_out),
+        "trained_": latents_file.select(latents, training[spread(len(training), len(held_out))]),
+    }
     start, length = np.asarray(latents.start)[training], np.asarray(latents.length)[training]
     everywhere = parallel.replicate(mesh, latents)
     chunks_in_epoch = memory_wing.chunks_per_epoch(length, config.batch_size, config.sequence_length)
@@ -202,13 +207,13 @@ def train_memory(context: Context, round_number: int, stage: StageDir) -> dict[s
         return lambda state: memory_wing.train_step(model, state, everywhere, next(chunks), key)
 
     def evaluate(state: Any, done: int) -> Metrics:
-        report_key = context.key("memory report", 0)
-        report = (
-            memory_wing.evaluate(model, parallel.local(state.params), held_out, report_key)
-            if len(held_out.length)
-            else {}
-        )
-        return {f"held_out_{name}": value for name, value in report.items()}
+        metrics: Metrics = {}
+        if len(held_out):
+            trained, report_key = parallel.local(state.params), context.key("memory report", 0)
+            for prefix, episodes in reported.items():
+                report = memory_wing.evaluate(model, trained, episodes, report_key)
+                metrics |= {f"{prefix}{name}": value for name, value in report.items()}
+        return metrics
 
     work = Work(
         title=f"M, round {round_number}", unit="frames", units=config.batch_size * config.sequence_length,
@@ -245,10 +250,10 @@ def _train(context: Context, stage: StageDir, work: Work, state: Any, model: str
 
 
 def _last(context: Context, stage: StageDir) -> dict[str, Any]:
-    """The stage's last held-out metrics."""
+    """The stage's last report."""
     lines = [line for line in context.run.metrics() if line["stage"] == stage.name]
-    held_out = [{k: v for k, v in line.items() if k.startswith("held_out_")} for line in lines]
-    return next((line for line in reversed(held_out) if line), {})
+    reports = [{k: v for k, v in line.items() if k.startswith(("held_out_", "trained_"))} for line in lines]
+    return next((report for report in reversed(reports) if report), {})
 
 
 def spread(count: int, wanted: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The sections on how C, M and V learned: curves over generations and steps, and the last held-out values."""
+"""The sections on how C, M and V learned: curves over generations and steps, and the last reports on V and M."""
 
 from typing import Any
 
@@ -69,7 +69,7 @@ def models(run: RunFacts, name: str) -> Section:
             "M's negative log likelihood of the next z, nats per latent dimension; dots: held-out episodes.",
         ),
     )
-    return Section("V and M: training", tables=_held_out(run), pictures=_drawn(run, charts))
+    return Section("V and M: training", tables=_last_reports(run), pictures=_drawn(run, charts))
 
 
 def _drawn(run: RunFacts, charts: tuple[tuple[Chart, str], ...]) -> tuple[Picture, ...]:
@@ -159,20 +159,25 @@ def _evaluated(run: RunFacts, search: SearchFacts) -> tuple[Table, ...]:
     return tuple(tables)
 
 
-def _held_out(run: RunFacts) -> tuple[Table, ...]:
-    """The last held-out values of V and M, a column a round."""
+def _last_reports(run: RunFacts) -> tuple[Table, ...]:
+    """The last report on V and M, a column a round."""
     rounds = range(run.experiment.rounds.count)
+    groups = (
+        ("V, held-out episodes", "vision", "held_out_"),
+        ("M, held-out episodes", "memory", "held_out_"),
+        ("M, as many of the episodes that it was trained on", "memory", "trained_"),
+    )
     rows = []
-    for model, stage in (("V", "vision"), ("M", "memory")):
+    for title, stage, prefix in groups:
         reports: list[dict[str, Any]] = [run.stage(stage, r).summary for r in rounds]
-        names = dict.fromkeys(name for report in reports for name in report if name.startswith("held_out_"))
+        names = dict.fromkeys(name for report in reports for name in report if name.startswith(prefix))
         if names:
-            rows.append(Row((f"{model}, held-out episodes",), "group"))
+            rows.append(Row((title,), "group"))
         for name in names:
-            text = name.removeprefix("held_out_").replace("_", " ")
+            text = name.removeprefix(prefix).replace("_", " ")
             rows.append(Row((text, *(value(report.get(name)) for report in reports))))
     columns = ("measure", *(f"round {r}" for r in rounds))
-    table = Table("Last held-out values", columns, tuple(rows), "l" + "r" * len(rounds), folded=True)
+    table = Table("Last report on V and M", columns, tuple(rows), "l" + "r" * len(rounds), folded=True)
     return (table,) if rows else ()
 
 
