@@ -19,6 +19,7 @@ from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.loop import Metrics, Work, run_loop
 from wm_jax.pipeline.progress import Meetings, Stopped
 from wm_jax.report import figures
+from wm_jax.report.facts import HELD_OUT, TRAINED
 from wm_jax.run import StageDir
 from wm_jax.types import Latents, LatentStats, Params
 from wm_jax.vision import Vision
@@ -88,7 +89,7 @@ def train_vision(context: Context, round_number: int, stage: StageDir) -> dict[s
         pictures = pictures[:, 1] if pairs else pictures
         name = RECONSTRUCTIONS.format(round=round_number, step=f"{done:07d}")
         figures.reconstructions(context.run.figures / name, pictures, reconstruct(model, params, pictures))
-        return {f"held_out_{name}": value for name, value in metrics.items()}
+        return {f"{HELD_OUT}{name}": value for name, value in metrics.items()}
 
     work = Work(
         title=f"V, round {round_number}", unit="images", units=config.batch_size, steps=config.steps, stride=1,
@@ -193,8 +194,8 @@ def train_memory(context: Context, round_number: int, stage: StageDir) -> dict[s
     training = context.training_episodes(round_number)
     held_out = context.held_out_episodes(round_number)
     reported = {
-        "held_out_": latents_file.select(latents, held_out),
-        "trained_": latents_file.select(latents, training[spread(len(training), len(held_out))]),
+        HELD_OUT: latents_file.select(latents, held_out),
+        TRAINED: latents_file.select(latents, training[spread(len(training), len(held_out))]),
     }
     start, length = np.asarray(latents.start)[training], np.asarray(latents.length)[training]
     everywhere = parallel.replicate(mesh, latents)
@@ -209,9 +210,9 @@ def train_memory(context: Context, round_number: int, stage: StageDir) -> dict[s
     def evaluate(state: Any, done: int) -> Metrics:
         metrics: Metrics = {}
         if len(held_out):
-            trained, report_key = parallel.local(state.params), context.key("memory report", 0)
+            weights, report_key = parallel.local(state.params), context.key("memory report", 0)
             for prefix, episodes in reported.items():
-                report = memory_wing.evaluate(model, trained, episodes, report_key)
+                report = memory_wing.evaluate(model, weights, episodes, report_key)
                 metrics |= {f"{prefix}{name}": value for name, value in report.items()}
         return metrics
 
@@ -252,7 +253,7 @@ def _train(context: Context, stage: StageDir, work: Work, state: Any, model: str
 def _last(context: Context, stage: StageDir) -> dict[str, Any]:
     """The stage's last report."""
     lines = [line for line in context.run.metrics() if line["stage"] == stage.name]
-    reports = [{k: v for k, v in line.items() if k.startswith(("held_out_", "trained_"))} for line in lines]
+    reports = [{k: v for k, v in line.items() if k.startswith((HELD_OUT, TRAINED))} for line in lines]
     return next((report for report in reversed(reports) if report), {})
 
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from wm_jax.experiment import flatten
 from wm_jax.report import comparison, learning, scores, temperatures
-from wm_jax.report.facts import RunFacts, StageFacts
+from wm_jax.report.facts import HELD_OUT, TRAINED, RunFacts, StageFacts
 from wm_jax.report.page import Page, Part, Picture, Row, Section, Table
 from wm_jax.report.words import NOTHING, duration, value
 
-NOT_TOLD = ("seconds", "held_out_", "trained_")
+NOT_TOLD = ("seconds", HELD_OUT, TRAINED)
 """Entries of a stage's summary, by how they begin, that stand elsewhere in the report."""
 FILMS = {
     "film": "The actual environment, what V sees of it, and the dream that begins at the same moment, evenly spread over "

@@ -6,6 +6,8 @@ from typing import Any
 from wm_jax.controller import EvolveConfig
 from wm_jax.experiment import Experiment
 
+HELD_OUT, TRAINED = "held_out_", "trained_"
+"""How the names of numbers on V and M begin: on episodes that nothing trains on, and on some that M is trained on."""
 MetricsLine = dict[str, Any]
 """{"stage", "step", "time", and numbers by name}; lists of numbers where several evolutions ran side by side."""
 Summary = dict[str, Any]

@@ -3,7 +3,7 @@
 from typing import Any
 
 from wm_jax.report.charts import Band, Chart, Line, draw
-from wm_jax.report.facts import RunFacts, SearchFacts
+from wm_jax.report.facts import HELD_OUT, TRAINED, RunFacts, SearchFacts
 from wm_jax.report.figures import COLOURS
 from wm_jax.report.page import Picture, Row, Section, Table
 from wm_jax.report.scores import CONTROLLER
@@ -83,7 +83,7 @@ def _curves(
     """Metrics of a wing over its steps, each with its held-out values in the same colour."""
     lines = []
     for index, metric in enumerate(metrics):
-        for key, style, label in ((metric, "-", metric), (f"held_out_{metric}", "o", f"{metric}, held out")):
+        for key, style, label in ((metric, "-", metric), (f"{HELD_OUT}{metric}", "o", f"{metric}, held out")):
             steps, values = run.series(wing, key)
             if steps:
                 lines.append(Line(label, steps, values, style, f"C{index}"))
@@ -163,9 +163,9 @@ def _last_reports(run: RunFacts) -> tuple[Table, ...]:
     """The last report on V and M, a column a round."""
     rounds = range(run.experiment.rounds.count)
     groups = (
-        ("V, held-out episodes", "vision", "held_out_"),
-        ("M, held-out episodes", "memory", "held_out_"),
-        ("M, as many of the episodes that it was trained on", "memory", "trained_"),
+        ("V, held-out episodes", "vision", HELD_OUT),
+        ("M, held-out episodes", "memory", HELD_OUT),
+        ("M, as many of the episodes that it was trained on", "memory", TRAINED),
     )
     rows = []
     for title, stage, prefix in groups:
