@@ -11,7 +11,7 @@ from typing import Any
 
 from typeguard import TypeCheckError, check_type
 
-from wm_jax.controller import EvolveConfig, PolicyConfig, TuneConfig
+from wm_jax.controller import EvolveConfig, GradientConfig, PolicyConfig, TuneConfig
 from wm_jax.dream import DreamConfig
 from wm_jax.errors import UserError, require_range
 from wm_jax.memory import MemoryConfig
@@ -45,6 +45,7 @@ class Experiment:
     dream: DreamConfig = field(default_factory=DreamConfig)
     controller: PolicyConfig = field(default_factory=PolicyConfig)
     evolve: EvolveConfig = field(default_factory=EvolveConfig)
+    gradient: GradientConfig = field(default_factory=GradientConfig)
     rounds: RoundsConfig = field(default_factory=RoundsConfig)
     tune: TuneConfig = field(default_factory=TuneConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)

@@ -6,7 +6,7 @@ fitness.
 
 from dataclasses import asdict, dataclass
 from functools import cache, partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,9 @@ that were not finite and ranked worst."""
 class EvolveConfig:
     """How C is evolved. The defaults are the paper's."""
 
+    search: Literal["cma_es", "policy_gradient"] = "cma_es"
+    """How C is searched: by CMA-ES (the paper), a population at a time, or by policy gradient, whose settings are those of
+    `gradient` and not population, rollouts and sigma: for a C of tens of thousands of weights, in dreams only."""
     population: int = 64
     """P: candidates a generation."""
     rollouts: int = 16
@@ -77,6 +80,10 @@ class EvolveConfig:
         require_range("evolve.evaluation_rollouts", self.evaluation_rollouts, 1)
         require_choice("evolve.select", self.select, ("dream", "actual"))
         require_range("evolve.actual_episodes", self.actual_episodes, 1 if self.select == "actual" else 0)
+        require_choice("evolve.search", self.search, ("cma_es", "policy_gradient"))
+        if self.search == "policy_gradient" and self.fitness == "actual":
+            raise UserError("evolve.search is 'policy_gradient' but evolve.fitness is 'actual': the gradient comes from "
+                            "dreams; set evolve.fitness to 'dream', or evolve.search to 'cma_es'")  # fmt: skip
         for temperature in self.temperatures:
             require_range("evolve.temperatures", temperature, 1e-3, 100.0)
             if self.temperatures.count(temperature) > 1:
@@ -263,3 +270,7 @@ class Evolution:
     def mean(self, state: State) -> Weights:
         """The distribution's mean [D]: what is evaluated and deployed. (A generation's best is best partly by luck.)"""
         return state.mean
+
+    def vital(self, state: State) -> Any:
+        """What must be finite for the state to be worth saving."""
+        return state.mean, state.C

@@ -61,13 +61,18 @@ class Controller:
 
     def __call__(self, weights: Weights, features: Features) -> Action:
         """The action [A] of the candidate `weights` [D] for one agent's features."""
+        return jnp.tanh(self.outputs(weights, features))
+
+    def outputs(self, weights: Weights, features: Features) -> Array:
+        """What the last layer puts out [A], whose tanh is the action."""
         outputs, offset = self.inputs(features), 0
-        for size_in, size_out in self.layers:
+        for number, (size_in, size_out) in enumerate(self.layers):
+            if number:
+                outputs = jnp.tanh(outputs)
             matrix = weights[offset : offset + size_in * size_out].reshape(size_in, size_out)
             offset += matrix.size
             outputs = outputs @ matrix
             if self.config.bias:
                 outputs = outputs + weights[offset : offset + size_out]
                 offset += size_out
-            outputs = jnp.tanh(outputs)
         return outputs

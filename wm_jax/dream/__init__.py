@@ -2,6 +2,7 @@
 
 from wm_jax.dream.environment import Dream, DreamConfig, DreamState, WorldModel
 from wm_jax.dream.gymnasium_face import DreamEnv, DreamVectorEnv
+from wm_jax.dream.moments import moments
 from wm_jax.dream.rollout import DreamFitness, DreamScores, Trajectory, population_returns, trajectory
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "DreamVectorEnv",
     "Trajectory",
     "WorldModel",
+    "moments",
     "population_returns",
     "trajectory",
 ]

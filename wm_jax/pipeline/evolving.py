@@ -30,6 +30,8 @@ CONTROLLERS = "controllers.safetensors"
 MEANS = "means.safetensors"
 RESULTS = (WEIGHTS, CONTROLLERS, EVALUATIONS, MEANS)
 
+Generations = side_by_side.Evolutions | side_by_side.Gradients | playing.Generations
+
 Score = tuple[int, Callable[[Weights, int], Array | np.ndarray]]
 """n, and what plays the means [E, D] of a generation: their returns [E, n]."""
 
@@ -111,24 +113,26 @@ def tune(context: Context, round_number: int, stage: StageDir) -> dict[str, Any]
 
 
 def _run(search: Search, stage: StageDir) -> dict[str, Any]:
-    context, round_number, config = search.context, search.round_number, search.config
-    evolution = Evolution(config, context.models.controller.size)
-    agent, params = load_agent(context, round_number)
+    context, config = search.context, search.config
+    agent, params = load_agent(context, search.round_number)
     arena = playing.Arena(context, stage, agent, params)
     with ExitStack() as stack:
         scores: dict[str, Score] = {}
         if config.fitness == "dream":
-            latents = load_round_latents(context, round_number)
-            generations = side_by_side.Dreams(context, round_number, evolution, params.memory, latents)
+            latents = load_round_latents(context, search.round_number)
+            dreams = side_by_side.Gradients if config.search == "policy_gradient" else side_by_side.Evolutions
+            generations = dreams(context, search.round_number, params.memory, latents)
+            begin: Any = generations.begin
             scores["dream"] = (config.evaluation_rollouts, generations.returns)
         else:
+            evolution, begin = Evolution(config, context.models.controller.size), search.begin
             generations = playing.Generations(
                 context, evolution, search.variants, search.key("generations"), search.seed("evolution episodes"), arena,
                 stack,
             )  # fmt: skip
         if config.actual_episodes:
             scores["actual"] = (config.actual_episodes, playing.Validation(context, config, arena, stack))
-        advance = _Advance(search, evolution, generations, scores)
+        advance = _Advance(search, generations, scores, begin)
         # A generation of the actual environment may take longer than all that a kill may cost.
         seconds = context.experiment.checkpoint_seconds if config.fitness == "dream" else 0
         work = _work(search, advance, arena.attach)
@@ -140,12 +144,13 @@ def _run(search: Search, stage: StageDir) -> dict[str, Any]:
 def _work(search: Search, advance: "_Advance", attach: Callable[[Bar], None]) -> Work:
     config = search.config
     dream = config.fitness == "dream"
+    watch = "outcome" if config.search == "policy_gradient" else "mean"
     return Work(
         title=search.title, unit="generations" if dream else "episodes",
         units=1 if dream else config.evolutions * config.population * config.rollouts, steps=config.generations,
-        stride=advance.generations.in_call, advance_from=lambda start: advance, watch="mean", average=1,
+        stride=advance.generations.in_call, advance_from=lambda start: advance, watch=watch, average=1,
         evaluate_every=config.evaluate_every, evaluate=lambda state, done: advance.report,
-        result=lambda state: (state["means"], state["evolution"].mean, state["evolution"].C),
+        result=lambda state: (state["means"], advance.evolution.vital(state["evolution"])),
         remedy="look at M's held-out report: a dream whose rewards are not finite comes from M" if dream else
                "look at the task's rewards", attach=attach,
     )  # fmt: skip
@@ -154,12 +159,10 @@ def _work(search: Search, advance: "_Advance", attach: Callable[[Bar], None]) ->
 class _Advance:
     """Some generations; where due, the means' scores in the dream and the actual environment."""
 
-    def __init__(
-        self, search: Search, evolution: Evolution, generations: side_by_side.Dreams | playing.Generations,
-        scores: dict[str, Score],
-    ):  # fmt: skip
-        self.config, self.begin, self.mesh = search.config, search.begin, search.context.mesh
-        self.evolution, self.generations, self.scores = evolution, generations, scores
+    def __init__(self, search: Search, generations: Generations, scores: dict[str, Score], begin: Any):
+        """`begin`: what each search begins with beside its key."""
+        self.config, self.begin, self.mesh = search.config, begin, search.context.mesh
+        self.evolution, self.generations, self.scores = generations.evolution, generations, scores
         self.begin_keys = side_by_side.keys(search.key("evolution"), search.variants)
         self.report: dict[str, Any] = {}
         """The last evaluation of the means."""

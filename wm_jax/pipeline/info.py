@@ -50,7 +50,7 @@ def _count(tree: Any) -> int:
 
 
 def _shapes(experiment: Experiment, models: Models) -> dict[str, list[int]]:
-    memory, evolve = models.memory, experiment.evolve
+    memory = models.memory
     return {
         "frame": list(FRAME_SHAPE),
         "z": [memory.latent_size],
@@ -59,11 +59,21 @@ def _shapes(experiment: Experiment, models: Models) -> dict[str, list[int]]:
         "M's inputs": [memory.input_size],
         "M's outputs": [memory.output_size],
         "C's inputs": [models.controller.layers[0][0]],
+        **_generation(experiment, models),
+    }
+
+
+def _generation(experiment: Experiment, models: Models) -> dict[str, list[int]]:
+    evolve, gradient = experiment.evolve, experiment.gradient
+    if evolve.search == "policy_gradient":
+        return {
+            "C's weights": [models.controller.size],
+            "decisions of a generation": [gradient.decisions, gradient.dreams],
+        }
+    played = "dreams" if evolve.fitness == "dream" else "episodes"
+    return {
         "population": [evolve.population, models.controller.size],
-        f"{'dreams' if evolve.fitness == 'dream' else 'episodes'} of a generation": [
-            evolve.population,
-            evolve.rollouts,
-        ],
+        f"{played} of a generation": [evolve.population, evolve.rollouts],
     }
 
 
@@ -92,7 +102,7 @@ def _memory(experiment: Experiment, models: Models, frames: int, parameters: dic
         "M's training": 4 * FLOAT * parameters["memory"]
         + FLOAT * sequence * (10 * config.hidden_size + 4 * models.memory.output_size),
         "evolutions side by side": experiment.evolve.evolutions
-        * (side_by_side.bytes_at_rest(models) + side_by_side.bytes_at_work(experiment, models)),
+        * (side_by_side.bytes_at_rest(experiment, models) + side_by_side.bytes_at_work(experiment, models)),
     }
 
 
@@ -122,6 +132,8 @@ def _work(experiment: Experiment, models: Models, frames: int, parameters: dict[
     else:
         rollout = (evolve.max_steps or models.task.max_steps) * seen
     generation = evolve.population * evolve.rollouts * rollout
+    if evolve.search == "policy_gradient":
+        generation = experiment.gradient.dreams * experiment.gradient.decisions * experiment.gradient.hold * step
     # In each round the generations, and the means' evaluations.
     counts = [evolve.generations, *later * [rounds.generations or evolve.generations]]
     evaluations = sum(math.ceil(count / evolve.evaluate_every) for count in counts)

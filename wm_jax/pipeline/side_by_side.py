@@ -1,6 +1,7 @@
 """Evolutions side by side: every temperature with every seed, in the dream as one compiled program."""
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from wm_jax import parallel
-from wm_jax.controller import Evolution
-from wm_jax.dream import DreamFitness, population_returns
+from wm_jax.controller import Evolution, PolicyGradient
+from wm_jax.dream import DreamFitness, DreamState, moments, population_returns
 from wm_jax.dream.rollout import STEPS_BETWEEN_LOOKS
 from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment
@@ -70,6 +71,25 @@ def generations(
     return jax.vmap(one)(states, temperatures, keys)
 
 
+@partial(jax.jit, static_argnames=("search", "count"), donate_argnames="states")
+def gradients(
+    search: PolicyGradient,
+    states: Any,
+    first: Array | int,
+    params: Params,
+    starts: DreamState,
+    temperatures: Array,
+    keys: Key,
+    count: int,
+) -> tuple[Any, dict[str, Array]]:
+    """`generations` of E policy gradients, whose dreams begin from `starts` [S, ...]."""
+
+    def one(state: Any, temperature: Array, key: Key) -> tuple[Any, dict[str, Array]]:
+        return search.generations(state, first, params, starts, temperature, key, count)
+
+    return jax.vmap(one)(states, temperatures, keys)
+
+
 @partial(jax.jit, static_argnames=("fitness", "rollouts"))
 def returns_of(
     fitness: DreamFitness,
@@ -93,12 +113,12 @@ def returns_of(
     return jax.vmap(one)(controllers, temperatures, keys)
 
 
-class Dreams:
-    """Generations in M's dream, some in one compiled call, with the evolutions that do not fit in memory in turn."""
+class Dreams(ABC):
+    """Generations of searches in M's dream, some in one compiled call, with those that do not fit in memory in turn."""
 
-    def __init__(self, context: Context, round_number: int, evolution: Evolution, params: Params, latents: Latents):
+    def __init__(self, context: Context, round_number: int, params: Params, latents: Latents):
         config, models = context.evolve(round_number), context.models
-        self.evolution, self.rollouts = evolution, config.evaluation_rollouts
+        self.rollouts = config.evaluation_rollouts
         self.in_call = math.gcd(config.generations, config.evaluate_every, GENERATIONS_IN_CALL)
         self.fitness = DreamFitness(models.dream, models.controller, config.rollouts, context.mesh)
         found = variants(context.experiment)
@@ -111,13 +131,17 @@ class Dreams:
         )
         self.groups = _groups(context, len(found))
 
+    @abstractmethod
+    def _generations(self, searches: Any, first: int, temperatures: Array, keys: Key) -> tuple[Any, dict[str, Array]]:
+        """`__call__` for the searches of one group."""
+
     def __call__(self, searches: Any, first: int) -> tuple[Any, dict[str, Array]]:
         """Generations `first` to `first + in_call - 1`: the searches [E, ...], which are used up, and metrics
         [E, in_call]."""
         evolved = [
-            generations(
-                self.evolution, self.fitness, jax.tree.map(lambda array, group=group: array[group], searches), first,
-                self.params, self.latents, self.temperatures[group], self.keys[group], self.in_call,
+            self._generations(
+                jax.tree.map(lambda array, group=group: array[group], searches), first, self.temperatures[group],
+                self.keys[group],
             )
             for group in self.groups
         ]  # fmt: skip
@@ -135,9 +159,40 @@ class Dreams:
         return jnp.concatenate(found)
 
 
+class Evolutions(Dreams):
+    """By CMA-ES."""
+
+    begin = None
+    """A search begins at 0."""
+
+    def __init__(self, context: Context, round_number: int, params: Params, latents: Latents):
+        super().__init__(context, round_number, params, latents)
+        self.evolution = Evolution(context.evolve(round_number), context.models.controller.size)
+
+    def _generations(self, searches: Any, first: int, temperatures: Array, keys: Key) -> tuple[Any, dict[str, Array]]:
+        return generations(
+            self.evolution, self.fitness, searches, first, self.params, self.latents, temperatures, keys, self.in_call
+        )
+
+
+class Gradients(Dreams):
+    """By policy gradient; every device does the same."""
+
+    def __init__(self, context: Context, round_number: int, params: Params, latents: Latents):
+        super().__init__(context, round_number, params, latents)
+        config, models = context.experiment.gradient, context.models
+        steps = context.evolve(round_number).generations
+        self.evolution = PolicyGradient(config, models.controller, models.dream, steps)
+        found = moments(models.dream, params, latents, context.key("moments", round_number), config.episodes)
+        self.begin = parallel.replicate(context.mesh, found)
+
+    def _generations(self, searches: Any, first: int, temperatures: Array, keys: Key) -> tuple[Any, dict[str, Array]]:
+        return gradients(self.evolution, searches, first, self.params, self.begin, temperatures, keys, self.in_call)
+
+
 def _groups(context: Context, count: int) -> list[slice]:
     """The evolutions that fit in memory at a time; says so where there are many."""
-    rest = bytes_at_rest(context.models)
+    rest = bytes_at_rest(context.experiment, context.models)
     work = bytes_at_work(context.experiment, context.models, context.mesh.size)
     memory = parallel.on_main(machine.memory)
     found = groups(count, rest, work, memory)
@@ -150,22 +205,34 @@ def _groups(context: Context, count: int) -> list[slice]:
     return found
 
 
-def bytes_at_rest(models: Models) -> int:
+def bytes_at_rest(experiment: Experiment, models: Models) -> int:
     """Memory that one evolution needs while others are at work: its search, new and old."""
+    if experiment.evolve.search == "policy_gradient":
+        # The weights of both networks, Adam's two moments of each, and the dreams.
+        return FLOAT * 2 * (6 * models.controller.size + experiment.gradient.dreams * _lane(models))
     return FLOAT * 4 * models.controller.size**2
 
 
 def bytes_at_work(experiment: Experiment, models: Models, devices: int = 1) -> int:
     """Memory that one evolution needs on each of `devices`: its search's matrices, and the states and the noise of its
     dreams."""
-    config, memory = experiment.evolve, models.memory
-    # The covariance, its eigenvectors, and what `ask` and `tell` make of them on the way.
-    search = 6 * models.controller.size**2 + 4 * config.population * models.controller.size
-    lane = 2 * (memory.latent_size + 2 * memory.config.hidden_size + models.controller.size)
+    config, gradient, memory = experiment.evolve, experiment.gradient, models.memory
+    lane = 2 * (_lane(models) + models.controller.size)
     noise = 2 * STEPS_BETWEEN_LOOKS * memory.latent_size
-    dreams = math.ceil(config.population * config.rollouts / devices) * lane + config.rollouts * noise
+    if config.search == "policy_gradient":
+        # Each decision's features, once as played and once in batches.
+        search, dreams = 0, gradient.dreams * (2 * gradient.decisions + 2) * _lane(models)
+    else:
+        # The covariance, its eigenvectors, and what `ask` and `tell` make of them on the way.
+        search = 6 * models.controller.size**2 + 4 * config.population * models.controller.size
+        dreams = math.ceil(config.population * config.rollouts / devices) * lane + config.rollouts * noise
     evaluation = math.ceil(config.evaluation_rollouts / devices) * lane + config.evaluation_rollouts * noise
     return FLOAT * (search + max(dreams, evaluation))
+
+
+def _lane(models: Models) -> int:
+    """Numbers that one dream's state has."""
+    return models.memory.latent_size + 2 * models.memory.config.hidden_size
 
 
 def groups(count: int, rest: int, work: int, memory: int) -> list[slice]:

@@ -20,7 +20,7 @@ FIRST_ROUND = {
     "encode": (),
     "memory": ("initial", "memory."),
     # How many lanes act side by side changes the last bits of what C does.
-    "evolve": ("dream.", "controller.", "evolve.", "evaluate.environments"),
+    "evolve": ("dream.", "controller.", "evolve.", "gradient.", "evaluate.environments"),
     "tune": ("tune.", "evaluate.environments"),
     # Whether C was tuned: if so, what was scored hangs on the stage `tune`.
     "evaluate": ("evaluate.", "tune.generations"),

@@ -80,16 +80,22 @@ def _sizes(run: RunFacts) -> Table:
         *((f"weights of {model}", f"{count:,}") for model, count in run.parameters.items()),
         ("z, h", f"{config.vision.latent_size}, {config.memory.hidden_size} ({config.memory.mixtures} mixtures)"),
         ("C reads", f"{config.controller.features}, hidden layer {config.controller.hidden_size or NOTHING}"),
-        (
-            "a generation",
-            f"{evolve.population} candidates × {evolve.rollouts} "
-            + (f"dreams {run.dreams_end}" if run.place == "dream" else "actual episodes")
-            + (f" of at most {evolve.max_steps} steps" if evolve.max_steps else ""),
-        ),
+        ("a generation", _generation(run)),
         ("generations", f"{evolve.generations:,}, the mean evaluated every {evolve.evaluate_every}"),
         *_tuned(run),
     )
     return Table("What was run", ("what", "size"), tuple(Row(row) for row in rows), "ll")
+
+
+def _generation(run: RunFacts) -> str:
+    evolve, gradient = run.experiment.evolve, run.experiment.gradient
+    if evolve.search == "policy_gradient":
+        return f"policy gradient: {gradient.decisions} decisions × {gradient.hold} steps in {gradient.dreams:,} dreams"
+    return (
+        f"{evolve.population} candidates × {evolve.rollouts} "
+        + (f"dreams {run.dreams_end}" if run.place == "dream" else "actual episodes")
+        + (f" of at most {evolve.max_steps} steps" if evolve.max_steps else "")
+    )
 
 
 def _tuned(run: RunFacts) -> tuple[tuple[str, str], ...]:

@@ -38,6 +38,18 @@ def _controller(run: RunFacts, search: SearchFacts, name: str, title: str, text:
             _curves(run, f"{name}-sigma", search.wing, ("sigma",), "CMA-ES: step size σ", "generation"),
             "The search's step size.",
         ),
+        (
+            _curves(
+                run,
+                f"{name}-ended",
+                search.wing,
+                ("ended",),
+                "Policy gradient: share of steps that end a dream",
+                "generation",
+                logarithmic=True,
+            ),
+            "How often the dreams end that C learns in, with noise on what it does.",
+        ),
     )
     return Section(title, text, tables=_evaluated(run, search), pictures=_drawn(run, charts))
 

@@ -1,0 +1,147 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.dream.dream_probe import Line, recordings
+from wm_jax.controller import Controller, EvolveConfig, GradientConfig, PolicyConfig, PolicyGradient
+from wm_jax.controller.policy_gradient import LAMBDA, Decisions, advantages
+from wm_jax.dream import Dream, DreamConfig, moments
+from wm_jax.errors import UserError
+from wm_jax.types import Features, MemoryState
+
+KEY = jax.random.key(2)
+CONFIG = GradientConfig(dreams=64, decisions=8, hold=3, length=30, noise=0.5, discount=0.9, learning_rate=1e-2)
+CONTROLLER = Controller(PolicyConfig(features="z", hidden_size=8), latent_size=1, hidden_size=1, action_size=1)
+
+
+def search(config=CONFIG, controller=CONTROLLER, steps=60, push=0.5, wall=float("inf"), noise=0.01):
+    dream = Dream(Line(push, noise, wall), DreamConfig(temperature=1.0, reward="predicted"))
+    return PolicyGradient(config, controller, dream, steps)
+
+
+def begun(gradient):
+    starts = moments(gradient.dream, {}, recordings((20, 30)), KEY, 2)
+    return starts, gradient.init(KEY, starts)
+
+
+def test_advantages_are_the_discounted_sums_of_what_the_critic_did_not_expect():
+    """Equation 16 of the paper on generalised advantages, written out; nothing is counted across the end of a dream."""
+    generator = np.random.default_rng(0)
+    reward, value, following = generator.normal(size=(3, 6, 2))
+    over, left = np.zeros((2, 6, 2), bool)
+    over[2, 0] = left[2, 0] = left[3, 1] = True
+    expected = np.zeros((6, 2))
+    for lane in range(2):
+        for t in range(6):
+            for later in range(t, 6):
+                ahead = 0 if over[later, lane] else following[later, lane]
+                error = reward[later, lane] + 0.9 * ahead - value[later, lane]
+                expected[t, lane] += (0.9 * LAMBDA) ** (later - t) * error
+                if left[later, lane]:
+                    break
+    reward, value, following = map(jnp.asarray, (reward, value, following))
+    found = advantages(reward, value, following, jnp.asarray(over), jnp.asarray(left), 0.9)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def decisions(generator, controller, weights, count=50):
+    z = jnp.asarray(generator.normal(size=(count, 1)), jnp.float32)
+    features = Features(z, MemoryState(jnp.zeros((count, 1)), jnp.zeros((count, 1))))
+    center = jax.vmap(controller.outputs, (None, 0))(weights, features)
+    drawn = center + CONFIG.noise * jnp.asarray(generator.normal(size=center.shape), jnp.float32)
+    likelihood = -0.5 * jnp.sum(((drawn - center) / CONFIG.noise) ** 2, axis=-1)
+    return center, Decisions(features, drawn, likelihood, jnp.asarray(generator.normal(size=count)), jnp.zeros(count))
+
+
+def test_the_first_step_follows_the_gradient_of_the_expected_return():
+    """Where C is still what it was while playing, PPO's gradient is REINFORCE's: E[advantage * grad log p(x)]."""
+    linear = Controller(PolicyConfig(features="z", bias=False), 1, 1, 1)
+    gradient = search(GradientConfig(noise=CONFIG.noise, entropy=0.0), linear)
+    _, state = begun(gradient)
+    weights = jnp.asarray([0.7])
+    center, played = decisions(np.random.default_rng(1), linear, weights)
+    networks = {**state.networks, "controller": weights}
+    found = jax.grad(gradient.loss)(networks, played)["controller"]
+    scores = (played.drawn - center)[:, 0] / CONFIG.noise**2 * played.features.z[:, 0]
+    np.testing.assert_allclose(found, [-(played.advantage * scores).mean()], rtol=1e-4)
+
+
+def test_what_has_become_far_more_likely_is_not_followed_further():
+    """The clipped objective has no slope where the ratio is beyond 1.2 and the advantage positive."""
+    gradient = search(GradientConfig(noise=CONFIG.noise, entropy=0.0))
+    _, state = begun(gradient)
+    _, played = decisions(np.random.default_rng(1), CONTROLLER, state.networks["controller"])
+    rare = Decisions(
+        played.features, played.drawn, played.log_likelihood - 1, jnp.abs(played.advantage), played.outcome
+    )
+    assert not jax.grad(gradient.loss)(state.networks, rare)["controller"].any()
+    assert jax.grad(gradient.loss)(state.networks, played)["controller"].any()
+
+
+def test_entropy_draws_C_back_from_certain_actions():
+    """d/du E[log(1 - tanh(x)^2)] = -2 E[tanh(x)], found here through the last bias."""
+    gradient = search(GradientConfig(noise=CONFIG.noise, entropy=1.0))
+    _, state = begun(gradient)
+    weights = state.networks["controller"].at[-1].set(20.0)
+    _, played = decisions(np.random.default_rng(1), CONTROLLER, weights)
+    still = Decisions(played.features, played.drawn, played.log_likelihood, jnp.zeros(50), played.outcome)
+    found = jax.grad(gradient.loss)({**state.networks, "controller": weights}, still)["controller"]
+    np.testing.assert_allclose(found[-1], 2.0, rtol=1e-4)
+
+
+def test_an_action_is_kept_and_what_follows_an_end_does_not_count():
+    """On the line z moves by push * action a step; beyond the wall the dream ends, that step's reward included."""
+    gradient = search(GradientConfig(hold=4, discount=0.9), wall=1.2, noise=1e-6)
+    start = gradient.dream.reset({}, recordings((1,)), KEY)
+    dreams = jax.tree.map(lambda array: jnp.stack([array, array]), start)
+    after, earned, over = gradient._keep({}, dreams, jnp.asarray([[0.2], [1.0]]), 1.0, KEY)
+    np.testing.assert_allclose(after.z[0], 0.4, atol=1e-3)
+    assert over.tolist() == [False, True]
+    slow = sum(0.1 * 0.9**k * (1 - 0.1 * k) for k in range(4))
+    # z = 0, 0.5, 1, 1.5: the step from 1.5 is the first from beyond the wall.
+    fast = sum(0.1 * 0.9**k * (1 - 0.5 * k) for k in range(4))
+    np.testing.assert_allclose(earned, [slow, fast], rtol=1e-3, atol=1e-4)
+    longer = search(GradientConfig(hold=6, discount=0.9), wall=1.2, noise=1e-6)
+    np.testing.assert_allclose(longer._keep({}, dreams, jnp.ones((2, 1)), 1.0, KEY)[1], fast, rtol=1e-3, atol=1e-4)
+
+
+def test_the_best_controller_of_the_line_is_found():
+    """It goes to 0 and stays: a reward near 1 a step."""
+    gradient = search(push=0.2)
+    starts, state = begun(gradient)
+    state, metrics = gradient.generations(state, 0, {}, starts, 1.0, KEY, 60)
+    assert metrics["outcome"][-5:].mean() > 0.7 > metrics["outcome"][:2].mean() + 0.1
+    features = Features(jnp.asarray([[-1.0], [1.0]]), MemoryState(jnp.zeros((2, 1)), jnp.zeros((2, 1))))
+    left, right = jax.vmap(CONTROLLER, (None, 0))(gradient.mean(state), features)[:, 0]
+    assert left > 0.5 and right < -0.5
+
+
+def test_a_search_that_goes_on_ends_as_one_that_never_stopped_and_compiles_nothing_anew():
+    gradient = search(wall=1.5)
+    starts, state = begun(gradient)
+    traces = []
+
+    def count_traces(*arguments, count):
+        traces.append(None)
+        return gradient.generations(*arguments, count=count)
+
+    run = jax.jit(count_traces, static_argnames="count")
+    whole, metrics = run(state, 0, {}, starts, 1.0, KEY, count=2)
+    whole, more = run(whole, 2, {}, starts, 1.0, KEY, count=2)
+    again, _ = run(state, 0, {}, starts, 1.0, KEY, count=2)
+    again, same = run(
+        jax.tree.map(lambda array: jnp.asarray(np.asarray(array)), again), 2, {}, starts, 1.0, KEY, count=2
+    )
+    jax.tree.map(np.testing.assert_array_equal, (whole, more), (again, same))
+    assert int(whole.generation_counter) == 4 and metrics["ended"].shape == (2,) and 0 < metrics["ended"][0] < 1
+    assert len(traces) == 1
+
+
+def test_what_cannot_be_searched_is_refused():
+    with pytest.raises(UserError, match=r"policy_gradient.*fitness is 'actual'.*cma_es"):
+        EvolveConfig(search="policy_gradient", fitness="actual", select="actual")
+    with pytest.raises(UserError, match=r"gradient\.hold"):
+        GradientConfig(hold=0)
+    with pytest.raises(UserError, match=r"gradient\.dreams is 2 and gradient\.decisions 3.*8 batches"):
+        GradientConfig(dreams=2, decisions=3)
