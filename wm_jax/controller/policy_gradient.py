@@ -69,8 +69,8 @@ class GradientConfig:
         require_range("gradient.entropy", self.entropy, 0.0, 1e3)
         require_range("gradient.learning_rate", self.learning_rate, 1e-9, 10.0)
         if self.dreams * self.decisions < BATCHES:
-            raise UserError(f"gradient.dreams is {self.dreams} and gradient.decisions {self.decisions}: fewer decisions than "
-                            f"the {BATCHES} batches that they are learnt from in; raise either")  # fmt: skip
+            raise UserError(f"gradient.dreams is {self.dreams} and gradient.decisions {self.decisions}: fewer decisions "
+                            f"than the {BATCHES} batches that they are learnt from in; raise either")  # fmt: skip
 
 
 @struct.dataclass
