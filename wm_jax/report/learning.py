@@ -23,11 +23,12 @@ def controllers(run: RunFacts, name: str) -> tuple[Section, ...]:
 
 
 def _controller(run: RunFacts, search: SearchFacts, name: str, title: str, text: tuple[str, ...]) -> Section:
+    population = (
+        _population(run, search, name),
+        f"The population's returns in {PLACES[search.place]}, and the evaluated means with one standard error.",
+    )
     charts = (
-        (
-            _population(run, search, name),
-            f"The population's returns in {PLACES[search.place]}, and the evaluated means with one standard error.",
-        ),
+        *([] if search.config.search == "policy_gradient" else [population]),
         (
             _means(run, search, name),
             "Where the dream's score rises and the actual one falls, C has learned to cheat its dream."

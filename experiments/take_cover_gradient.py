@@ -1,0 +1,56 @@
+"""Take Cover: a C with a hidden layer, found by policy gradient in the dream of an M that has met thousands of deaths.
+
+wm-jax run experiments/take_cover_gradient.py
+
+SCORE
+"""
+
+from wm_jax.controller import EvolveConfig, PolicyConfig
+from wm_jax.dream import DreamConfig
+from wm_jax.experiment import Experiment
+from wm_jax.memory import MemoryConfig
+from wm_jax.optimizers import OptimizerConfig
+from wm_jax.rollouts import CollectConfig, EvaluateConfig, RoundsConfig
+from wm_jax.vision import VisionConfig
+
+CONFIG = Experiment(
+    name="take_cover_gradient",
+    task="take_cover",
+    # Other episodes than those that V and M have been trained on.
+    seed=2,
+    initial="../results/take_cover/further.safetensors",
+    # A script plays 7,000 frames a second, C 800: that is what V costs.
+    collect=CollectConfig(episodes=5500, policy="wander", max_holds=(40, 80, 120, 160), min_length=101),
+    vision=VisionConfig(latent_size=64, kl_floor=1.5, motion_weight=10.0, batch_size=64, steps=0),
+    memory=MemoryConfig(
+        hidden_size=256,
+        predict_done=True,
+        restart_input=True,
+        batch_size=32,
+        sequence_length=250,
+        steps=2600,
+        optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", clip=1.0),
+    ),
+    dream=DreamConfig(temperature=1.1, horizon=2100, start="first", reward="survival"),
+    controller=PolicyConfig(features="zh", hidden_size=128),
+    evolve=EvolveConfig(
+        search="policy_gradient",
+        generations=400,
+        evaluate_every=100,
+        evaluation_rollouts=256,
+        select="actual",
+        actual_episodes=128,
+    ),
+    # C dies of what M does not know: M is to meet those deaths, too.
+    rounds=RoundsConfig(
+        count=2,
+        episodes=1000,
+        drivers="evaluated",
+        action_noise=0.5,
+        random_stretches=0.002,
+        stretch_length=40,
+        new_share=0.25,
+        memory_steps=2600,
+    ),
+    evaluate=EvaluateConfig(episodes=1000, environments=64, baselines=("sweep",)),
+)
