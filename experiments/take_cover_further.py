@@ -22,7 +22,7 @@ CONFIG = Experiment(
     task="take_cover",
     # Other episodes than those that V and M have been trained on.
     seed=1,
-    initial="../pretrained/take_cover.safetensors",
+    initial="../results/take_cover/rounds.safetensors",
     collect=CollectConfig(episodes=600, policy="held", max_holds=(10, 30, 90, 200), min_length=101),
     vision=VisionConfig(
         latent_size=64,
