@@ -2,7 +2,12 @@
 
 wm-jax run experiments/take_cover_gradient.py
 
-SCORE
+Score: 1006.8 ± 597.3 tics (n = 1000 fresh episodes, standard error 18.9), in its dream 1223.9 ± 643.2 (n = 256, 40.2); a
+blind sweep on the same episodes 754.5 ± 452.5. What was measured had been made in pieces (`results/take_cover/README.md`,
+"Policy gradient"): 2,500 of the drives turned after 60 to 129 tics, M was also trained on 1,600 older episodes, noise on
+C's actions was kept for 5 or 10 tics, the last M was trained for 1,500 steps, and C is that of generation 400 of the third
+round. Time on 2 cores of an AMD EPYC: 6 minutes for the first episodes, 17 to encode them, 15 for M and 5 for C; 10 minutes
+for each later round's episodes, 16 and 10 for its M, 5 for its C; 11 minutes of scoring.
 """
 
 from wm_jax.controller import EvolveConfig, PolicyConfig
@@ -43,7 +48,7 @@ CONFIG = Experiment(
     ),
     # C dies of what M does not know: M is to meet those deaths, too.
     rounds=RoundsConfig(
-        count=2,
+        count=3,
         episodes=1000,
         drivers="evaluated",
         action_noise=0.5,
