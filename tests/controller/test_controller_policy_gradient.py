@@ -2,8 +2,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dream_probe import Line, recordings
 
-from tests.dream.dream_probe import Line, recordings
 from wm_jax.controller import Controller, EvolveConfig, GradientConfig, PolicyConfig, PolicyGradient
 from wm_jax.controller.policy_gradient import LAMBDA, Decisions, advantages
 from wm_jax.dream import Dream, DreamConfig, moments

@@ -1,7 +1,7 @@
 import jax
 import numpy as np
+from dream_probe import Line, recordings
 
-from tests.dream.dream_probe import Line, recordings
 from wm_jax.dream import Dream, DreamConfig, moments
 from wm_jax.dream.moments import SPACING
 

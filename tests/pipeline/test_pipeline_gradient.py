@@ -5,8 +5,8 @@ from pathlib import Path
 
 import jax
 import pytest
+from dream_probe import recordings
 
-from tests.dream.dream_probe import recordings
 from wm_jax.controller import EvolveConfig, GradientConfig, PolicyConfig
 from wm_jax.data import latents
 from wm_jax.data.weights import load_weights, save_weights
