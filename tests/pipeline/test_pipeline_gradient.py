@@ -3,34 +3,21 @@
 from dataclasses import replace
 from pathlib import Path
 
-import jax
 import pytest
 from dream_probe import recordings
+from untrained import Impatient, context
 
 from wm_jax.controller import EvolveConfig, GradientConfig, PolicyConfig
 from wm_jax.data import latents
-from wm_jax.data.weights import load_weights, save_weights
+from wm_jax.data.weights import load_weights
 from wm_jax.experiment import Experiment, load
 from wm_jax.pipeline import evolving
-from wm_jax.pipeline.context import Context, Models
+from wm_jax.pipeline.context import Models
 from wm_jax.pipeline.info import describe
-from wm_jax.pipeline.progress import Interrupt, Screen, Stopped
+from wm_jax.pipeline.progress import Interrupt, Stopped
 from wm_jax.pipeline.side_by_side import bytes_at_rest
 from wm_jax.pipeline.stages import Step
-from wm_jax.pipeline.training import LATENTS, WEIGHTS
-from wm_jax.run import RunDir
-
-
-class Once(Interrupt):
-    """Ctrl-C at the first look."""
-
-    @property
-    def requested(self) -> bool:
-        return True
-
-    @requested.setter
-    def requested(self, value: bool) -> None:
-        pass
+from wm_jax.pipeline.training import LATENTS
 
 
 @pytest.fixture
@@ -47,21 +34,20 @@ def experiment(probe_experiment: Path) -> Experiment:
 
 def evolve(experiment: Experiment, folder: Path, interrupt: Interrupt) -> Path:
     """The stage on a V and M of random weights."""
-    context = Context(experiment, Models(experiment), RunDir(folder), Screen(), interrupt)
-    for wing, model in (("vision", context.models.vision), ("memory", context.models.memory)):
-        save_weights(context.stage(wing, 0).path / WEIGHTS, model.init(jax.random.key(0)), {})
-    seen = recordings((30, 50), context.models.memory.latent_size, context.models.memory.action_size)
-    latents.save(context.stage("latents", 0).path / LATENTS, seen)
-    stage = context.stage("controller", 0)
+    here = context(experiment, folder, interrupt)
+    models = here.models
+    seen = recordings((30, 50), models.memory.latent_size, models.memory.action_size)
+    latents.save(here.stage("latents", 0).path / LATENTS, seen)
+    stage = here.stage("controller", 0)
     with interrupt:
-        evolving.evolve(context, 0, stage)
+        evolving.evolve(here, 0, stage)
     return stage.path
 
 
 def test_stopped_and_gone_on_with_it_ends_with_the_same_bits(experiment: Experiment, tmp_path: Path) -> None:
     whole = evolve(experiment, tmp_path / "whole", Interrupt())
     with pytest.raises(Stopped, match="step 1 of 4"):
-        evolve(experiment, tmp_path / "stopped", Once())
+        evolve(experiment, tmp_path / "stopped", Impatient(0))
     gone_on = evolve(experiment, tmp_path / "stopped", Interrupt())
     for name in evolving.RESULTS:
         assert (whole / name).read_bytes() == (gone_on / name).read_bytes(), name

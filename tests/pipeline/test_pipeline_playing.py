@@ -4,17 +4,17 @@ import dataclasses
 import json
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
+from untrained import Impatient, context
 
 from wm_jax.controller import EvolveConfig, TuneConfig
 from wm_jax.data.weights import load_weights, save_weights
 from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment, load
 from wm_jax.pipeline import check, evolving, reporting
-from wm_jax.pipeline.context import Context, Models
-from wm_jax.pipeline.progress import Interrupt, Screen, Stopped
+from wm_jax.pipeline.context import Models
+from wm_jax.pipeline.progress import Interrupt, Stopped
 from wm_jax.pipeline.training import WEIGHTS
 from wm_jax.rollouts.acting import Lanes
 from wm_jax.rollouts.config import EVOLUTION_SEED, VALIDATION_SEED, evolution_seeds
@@ -36,31 +36,6 @@ def experiment(probe_experiment: Path) -> Experiment:
     evaluate = dataclasses.replace(found.evaluate, environments=2)
     found = dataclasses.replace(found, task=POOL, memory=memory, evolve=evolve, evaluate=evaluate)
     check(found, Models(found))
-    return found
-
-
-class Impatient(Interrupt):
-    """Asks to stop after it has been looked at so many times."""
-
-    def __init__(self, patience: int):
-        self.patience = patience
-
-    @property
-    def requested(self) -> bool:
-        self.patience -= 1
-        return self.patience < 0
-
-    @requested.setter
-    def requested(self, value: bool) -> None:
-        pass
-
-
-def context(experiment: Experiment, folder: Path, interrupt: Interrupt) -> Context:
-    found = Context(experiment, Models(experiment), RunDir(folder), Screen(), interrupt)
-    for wing, model in (("vision", found.models.vision), ("memory", found.models.memory)):
-        path = found.stage(wing, 0).path / WEIGHTS
-        if not path.exists():
-            save_weights(path, model.init(jax.random.key(0)), {})
     return found
 
 

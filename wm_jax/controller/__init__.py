@@ -2,7 +2,7 @@
 
 from wm_jax.controller.evolve import Evolution, EvolveConfig, TuneConfig
 from wm_jax.controller.policy import Controller, PolicyConfig
-from wm_jax.controller.policy_gradient import GradientConfig, PolicyGradient
+from wm_jax.controller.policy_gradient import GradientConfig, PolicyGradient, critic_of
 
 __all__ = [
     "Controller",
@@ -12,4 +12,5 @@ __all__ = [
     "PolicyConfig",
     "PolicyGradient",
     "TuneConfig",
+    "critic_of",
 ]

@@ -6,7 +6,7 @@ fitness.
 
 from dataclasses import asdict, dataclass
 from functools import cache, partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -207,6 +207,9 @@ class Evolution:
     The random numbers of a generation follow from the key and the number of the generation in the state, so a search
     that goes on from a saved state with the same key ends as if it had never stopped.
     """
+
+    WATCH: ClassVar[str] = "mean"
+    """The metric that says how well it goes."""
 
     config: EvolveConfig
     size: int

@@ -11,7 +11,7 @@ and C's weights follow the gradient of the clipped objective (equation 7) on adv
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from flax import struct
 from wm_jax.controller.policy import Controller
 from wm_jax.dream import Dream, DreamState
 from wm_jax.errors import UserError, require_range
+from wm_jax.lanes import choose
 from wm_jax.types import Array, Features, Key, Params, Weights
 
 CRITIC_SIZE = 128
@@ -102,9 +103,19 @@ class Decisions:
     """[...]: what the critic should have said."""
 
 
+def critic_of(controller: Controller) -> Controller:
+    """The critic is wired as C with a hidden layer and one output, which is the discounted sum of the rewards to come,
+    times 1 - gamma: the mean reward, as far as one can see."""
+    wiring = replace(controller.config, hidden_size=CRITIC_SIZE, bias=True)
+    return replace(controller, config=wiring, action_size=1)
+
+
 @dataclass(frozen=True)
 class PolicyGradient:
     """The search: a hashable recipe. The random numbers of a generation follow from the key and its number."""
+
+    WATCH: ClassVar[str] = "outcome"
+    """The metric that says how well it goes."""
 
     config: GradientConfig
     controller: Controller
@@ -119,10 +130,8 @@ class PolicyGradient:
 
     @property
     def critic(self) -> Controller:
-        """The critic is wired as C with a hidden layer and one output, which is the discounted sum of the rewards to come,
-        times 1 - gamma: the mean reward, as far as one can see."""
-        wiring = replace(self.controller.config, hidden_size=CRITIC_SIZE, bias=True)
-        return replace(self.controller, config=wiring, action_size=1)
+        """What the critic is."""
+        return critic_of(self.controller)
 
     def init(self, key: Key, starts: DreamState) -> GradientState:
         """The state before the first generation; `starts` [S, ...] are moments to dream from."""
@@ -141,6 +150,7 @@ class PolicyGradient:
         """Generations `first` [] to `first + count - 1`: the state after them and metrics stacked [count]: the mean outcome
         of the decisions, as the critic counts, the share of dreams that end in a step, and the share of the outcome's
         variance that the critic knew of."""
+        params = self.dream.prepare(params)
 
         def generation(state: GradientState, number: Array) -> tuple[GradientState, dict[str, Array]]:
             play_key, learn_key = jax.random.split(jax.random.fold_in(key, number))
@@ -179,7 +189,7 @@ class PolicyGradient:
             values = self._value(networks["critic"], features), self._value(networks["critic"], after.features)
             left = over | (after.steps >= config.length)
             begun = _pick(starts, pick_key, config.dreams)
-            following = jax.tree.map(lambda new, old: _where(left, new, old), begun, after)
+            following = choose(left, begun, after)
             return following, (features, drawn, self._log_likelihood(center, drawn), earned, over, left, *values)
 
         dreams, played = jax.lax.scan(decide, state.dreams, jnp.arange(config.decisions))
@@ -287,8 +297,3 @@ def _pick(starts: DreamState, key: Key, count: int) -> DreamState:
     """`count` of the states [S, ...], drawn with replacement."""
     chosen = jax.random.randint(key, (count,), 0, len(starts.steps))
     return jax.tree.map(lambda array: array[chosen], starts)
-
-
-def _where(condition: Array, new: Array, old: Array) -> Array:
-    """`new` [L, ...] where `condition` [L], else `old`."""
-    return jnp.where(condition.reshape(-1, *[1] * (old.ndim - 1)), new, old)

@@ -100,6 +100,11 @@ class DreamState:
         return Features(z=self.z, memory=self.memory)
 
 
+def see(latents: Latents, frame: Array, key: Key) -> Array:
+    """z [..., Z] of recorded frames, `frame` [...] being their places, sampled from V's posterior."""
+    return sample(LatentStats(latents.stats.mean[frame], latents.stats.log_var[frame]), key)
+
+
 @dataclass(frozen=True)
 class Dream:
     """M as an environment: a hashable recipe; M's weights and the recordings to start from come in as arguments."""
@@ -119,18 +124,17 @@ class Dream:
         place_key, z_key = jax.random.split(key)
         first, before = self._place(latents, place_key)
 
-        def see(number: Array, key: Key) -> Array:
-            frame = first + number
-            return sample(LatentStats(latents.stats.mean[frame], latents.stats.log_var[frame]), key)
-
         def feed(number: Array, state: MemoryState) -> MemoryState:
-            z, restart = see(number, jax.random.fold_in(z_key, number)), (number == 0).astype(jnp.float32)
+            z = see(latents, first + number, jax.random.fold_in(z_key, number))
+            restart = (number == 0).astype(jnp.float32)
             return self.memory.advance(params, state, z, latents.action[first + number], restart)
 
         with jax.default_matmul_precision(self.config.precision):
             memory = jax.lax.fori_loop(0, before, feed, self.memory.initial_state())
         restart = (before == 0).astype(jnp.float32)
-        return DreamState(see(before, z_key), memory, restart, steps=jnp.int32(0), earned=jnp.float32(0))
+        return DreamState(
+            see(latents, first + before, z_key), memory, restart, steps=jnp.int32(0), earned=jnp.float32(0)
+        )
 
     def _place(self, latents: Latents, key: Key) -> tuple[Array, Array]:
         """[], [] int32: where a recorded episode begins, and how many of its frames come before the one to start on; all

@@ -17,6 +17,7 @@ from gymnasium.vector.utils import batch_space
 
 from wm_jax.dream.environment import Dream, DreamState
 from wm_jax.errors import UserError
+from wm_jax.lanes import choose
 from wm_jax.types import Action, Array, Key, Latents, Params
 from wm_jax.vision import Vision
 
@@ -41,7 +42,7 @@ def _step(
 
     def begin_anew(state: DreamState) -> DreamState:
         fresh = _reset(dream, params, latents, keys)
-        return jax.tree.map(lambda new, old: jnp.where(over.reshape(-1, *[1] * (old.ndim - 1)), new, old), fresh, state)
+        return choose(over, fresh, state)
 
     state = jax.lax.cond(over.any(), begin_anew, lambda state: state, state)
     return state, jnp.where(over, 0, reward), terminated & ~over, truncated & ~over

@@ -5,9 +5,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from wm_jax.dream.environment import Dream, DreamState
-from wm_jax.types import Array, Key, Latents, LatentStats, MemoryState, Params
-from wm_jax.vision import sample
+from wm_jax.dream.environment import Dream, DreamState, see
+from wm_jax.types import Array, Key, Latents, MemoryState, Params
 
 SPACING = 16
 """Steps between two moments of an episode: neighbours are nearly the same."""
@@ -35,22 +34,20 @@ def _follow(
     first, length = latents.start[chosen], latents.length[chosen]
     delay = jax.random.randint(delay_key, (episodes,), 0, SPACING)
 
-    def see(step: Array) -> Array:
+    def look(step: Array) -> tuple[Array, Array]:
         frame = first + jnp.clip(step - delay, 0, length - 1)
-        stats = LatentStats(latents.stats.mean[frame], latents.stats.log_var[frame])
-        return sample(stats, jax.random.fold_in(z_key, step))
+        return frame, see(latents, frame, jax.random.fold_in(z_key, step))
 
     def feed(step: Array, state: MemoryState) -> MemoryState:
-        number = step - delay
-        action = latents.action[first + jnp.clip(number, 0, length - 1)]
+        frame, z = look(step)
         # `restart` forgets whatever M was fed before the episode began.
-        return dream.memory.advance(params, state, see(step), action, (number <= 0).astype(jnp.float32))
+        return dream.memory.advance(params, state, z, latents.action[frame], (step <= delay).astype(jnp.float32))
 
     def row(state: MemoryState, number: Array) -> tuple[MemoryState, tuple[DreamState, Array]]:
         step = number * SPACING
         at = step - delay
         zeros = jnp.zeros(episodes)
-        here = DreamState(see(step), state, (at == 0).astype(jnp.float32), zeros.astype(jnp.int32), zeros)
+        here = DreamState(look(step)[1], state, (at == 0).astype(jnp.float32), zeros.astype(jnp.int32), zeros)
         with jax.default_matmul_precision(dream.config.precision):
             state = jax.lax.fori_loop(step, step + SPACING, feed, state)
         return state, (here, (at >= 0) & (at < length))

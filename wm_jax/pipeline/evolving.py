@@ -144,11 +144,10 @@ def _run(search: Search, stage: StageDir) -> dict[str, Any]:
 def _work(search: Search, advance: "_Advance", attach: Callable[[Bar], None]) -> Work:
     config = search.config
     dream = config.fitness == "dream"
-    watch = "outcome" if config.search == "policy_gradient" else "mean"
     return Work(
         title=search.title, unit="generations" if dream else "episodes",
         units=1 if dream else config.evolutions * config.population * config.rollouts, steps=config.generations,
-        stride=advance.generations.in_call, advance_from=lambda start: advance, watch=watch, average=1,
+        stride=advance.generations.in_call, advance_from=lambda start: advance, watch=advance.evolution.WATCH, average=1,
         evaluate_every=config.evaluate_every, evaluate=lambda state, done: advance.report,
         result=lambda state: (state["means"], advance.evolution.vital(state["evolution"])),
         remedy="look at M's held-out report: a dream whose rewards are not finite comes from M" if dream else

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from wm_jax import parallel
-from wm_jax.controller import Evolution, PolicyGradient
+from wm_jax.controller import Evolution, PolicyGradient, critic_of
 from wm_jax.dream import DreamFitness, DreamState, moments, population_returns
 from wm_jax.dream.rollout import STEPS_BETWEEN_LOOKS
 from wm_jax.errors import UserError
@@ -209,7 +209,8 @@ def bytes_at_rest(experiment: Experiment, models: Models) -> int:
     """Memory that one evolution needs while others are at work: its search, new and old."""
     if experiment.evolve.search == "policy_gradient":
         # The weights of both networks, Adam's two moments of each, and the dreams.
-        return FLOAT * 2 * (6 * models.controller.size + experiment.gradient.dreams * _lane(models))
+        networks = 3 * (models.controller.size + critic_of(models.controller).size)
+        return FLOAT * 2 * (networks + experiment.gradient.dreams * _lane(models))
     return FLOAT * 4 * models.controller.size**2
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from flax import struct
 
 from wm_jax.controller import Controller
+from wm_jax.lanes import choose
 from wm_jax.memory import Memory
 from wm_jax.types import Action, Array, Features, Key, MemoryState, Params
 from wm_jax.vision import Vision, sample
@@ -73,16 +74,8 @@ def initial_state(agent: Agent, lanes: int) -> AgentState:
 @jax.jit
 def begin(state: AgentState, lanes: Array, weights: Array, seeds: Array) -> AgentState:
     """Begin new episodes in the lanes where `lanes` [B] is True, with these weights [B, D] and sampling seeds [B]."""
-
-    def choose(new: Array, old: Array) -> Array:
-        return jnp.where(lanes.reshape(-1, *[1] * (old.ndim - 1)), new, old)
-
-    return AgentState(
-        weights=choose(weights, state.weights),
-        memory=jax.tree.map(lambda old: choose(jnp.zeros_like(old), old), state.memory),
-        key=choose(jax.vmap(jax.random.key)(seeds), state.key),
-        step=choose(jnp.zeros_like(state.step), state.step),
-    )
+    memory, step = jax.tree.map(jnp.zeros_like, (state.memory, state.step))
+    return choose(lanes, AgentState(weights, memory, jax.vmap(jax.random.key)(seeds), step), state)
 
 
 @partial(jax.jit, static_argnames="agent")
