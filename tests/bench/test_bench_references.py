@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from wm_jax.controller import Controller, PolicyConfig
-from wm_jax.dream import Dream, DreamConfig, DreamState
+from wm_jax.dream import Dream, DreamConfig, DreamNoise, DreamState
 from wm_jax.memory import Memory, MemoryConfig, MixtureNoise
 from wm_jax.memory.loss import Sequences, loss
 from wm_jax.types import Features, MemoryState
@@ -43,7 +43,9 @@ def ours(restart):
     noise = MixtureNoise(jnp.asarray(uniform), jnp.asarray(normal))
     before = DreamState(z, memory, jnp.full(DREAMS, restart), jnp.zeros(DREAMS, jnp.int32), jnp.zeros(DREAMS))
     action = jax.vmap(POLICY)(weights, Features(z, memory))
-    after, _, done, _ = jax.vmap(DREAM.step_with, (None, 0, 0, 0))(PARAMS, before, action, noise)
+    after, _, done, _ = jax.vmap(DREAM.step_with, (None, 0, 0, 0))(
+        PARAMS, before, action, DreamNoise(noise, jnp.zeros(DREAMS))
+    )
     return jax.tree.map(np.asarray, (before, weights, noise, action, after, done))
 
 

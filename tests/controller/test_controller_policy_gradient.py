@@ -29,20 +29,36 @@ def test_advantages_are_the_discounted_sums_of_what_the_critic_did_not_expect():
     """Equation 16 of the paper on generalised advantages, written out; nothing is counted across the end of a dream."""
     generator = np.random.default_rng(0)
     reward, value, following = generator.normal(size=(3, 6, 2))
-    over, left = np.zeros((2, 6, 2), bool)
-    over[2, 0] = left[2, 0] = left[3, 1] = True
+    survival, left = generator.uniform(size=(6, 2)), np.zeros((6, 2), bool)
+    left[2, 0] = left[3, 1] = True
     expected = np.zeros((6, 2))
     for lane in range(2):
         for t in range(6):
             for later in range(t, 6):
-                ahead = 0 if over[later, lane] else following[later, lane]
+                ahead = survival[later, lane] * following[later, lane]
                 error = reward[later, lane] + 0.9 * ahead - value[later, lane]
                 expected[t, lane] += (0.9 * LAMBDA) ** (later - t) * error
                 if left[later, lane]:
                     break
     reward, value, following = map(jnp.asarray, (reward, value, following))
-    found = advantages(reward, value, following, jnp.asarray(over), jnp.asarray(left), 0.9)
+    found = advantages(reward, value, following, jnp.asarray(survival), jnp.asarray(left), 0.9)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_action_is_told_what_it_risks_and_not_what_happened_to_be_drawn():
+    """A point that stays where it is, beyond a wall, ends with the same probability p in each step."""
+    dream = Dream(Line(push=0.0, noise=1e-6, wall=2.0, done_weight=10.0), DreamConfig(end="drawn"))
+    gradient = PolicyGradient(CONFIG, CONTROLLER, dream, 1)
+    count = 4000
+    alike = jax.tree.map(lambda array: jnp.repeat(array[:1], count, 0), begun(gradient)[0])
+    dreams = alike.replace(z=jnp.ones((count, 1)))
+    _, earned, survival, over = gradient._keep({}, dreams, jnp.zeros((count, 1)), 1.0, KEY)
+    p = 1 / (1 + 10 * np.e)
+    steps = np.arange(CONFIG.hold)
+    np.testing.assert_allclose(survival, (1 - p) ** CONFIG.hold, rtol=1e-5)
+    np.testing.assert_allclose(earned, 0.1 * ((1 - p) ** steps * 0.9**steps).sum(), rtol=1e-5)
+    lives = (1 - p) ** CONFIG.hold
+    np.testing.assert_allclose(1 - over.mean(), lives, atol=4 * (lives * (1 - lives) / count) ** 0.5)
 
 
 def decisions(generator, controller, weights, count=50):
@@ -95,7 +111,7 @@ def test_an_action_is_kept_and_what_follows_an_end_does_not_count():
     gradient = search(GradientConfig(hold=4, discount=0.9), wall=1.2, noise=1e-6)
     start = gradient.dream.reset({}, recordings((1,)), KEY)
     dreams = jax.tree.map(lambda array: jnp.stack([array, array]), start)
-    after, earned, over = gradient._keep({}, dreams, jnp.asarray([[0.2], [1.0]]), 1.0, KEY)
+    after, earned, _, over = gradient._keep({}, dreams, jnp.asarray([[0.2], [1.0]]), 1.0, KEY)
     np.testing.assert_allclose(after.z[0], 0.4, atol=1e-3)
     assert over.tolist() == [False, True]
     slow = sum(0.1 * 0.9**k * (1 - 0.1 * k) for k in range(4))

@@ -21,6 +21,7 @@ class Line:
     predicts: bool = True
     latent_size: int = 1
     action_size: int = 1
+    done_weight: float = 1.0
 
     def initial_state(self, batch_shape=()):
         return MemoryState(h=jnp.zeros((*batch_shape, self.latent_size)), c=jnp.zeros((*batch_shape, self.action_size)))

@@ -110,6 +110,31 @@ def test_done_is_thresholded_at_zero_and_not_drawn(wall, terminated):
     assert (ends == terminated).all()
 
 
+def test_an_end_is_drawn_with_the_probability_that_memory_was_taught_without_its_weight():
+    """M was shown each end 10 times as often as it comes: its odds are 10 times too high."""
+    dream = Dream(Line(wall=0.0, done_weight=10.0), DreamConfig(end="drawn"))
+    state = replace(reset(dream, {}, recordings((1,))), z=jnp.ones(1))
+    probability = np.e / (np.e + 10)
+    ending = dream.prospect({}, state, jnp.zeros(1), draw_noise(KEY, (1,)))[2]
+    np.testing.assert_allclose(ending, probability, rtol=1e-6)
+    count = 10000
+    ends = jax.jit(jax.vmap(lambda key: dream.step({}, state, jnp.zeros(1), key)[2]))(jax.random.split(KEY, count))
+    np.testing.assert_allclose(ends.mean(), probability, atol=4 * (probability * (1 - probability) / count) ** 0.5)
+
+
+def test_what_is_drawn_of_the_end_leaves_the_rest_as_it_is():
+    after = []
+    for end in ("threshold", "drawn"):
+        dream = Dream(Line(noise=1.0), DreamConfig(end=end))
+        after.append(step(dream, {}, reset(dream, {}, recordings()), [0.5])[0].z)
+    assert after[0] == after[1]
+
+
+def test_ends_that_memory_was_not_shown_cannot_be_drawn():
+    with pytest.raises(UserError, match=r"memory\.done_weight"):
+        Dream(Line(done_weight=0.0), DreamConfig(end="drawn"))
+
+
 def test_the_horizon_truncates_and_an_end_there_stays_an_end():
     dream = Dream(Line(wall=0.5), DreamConfig(horizon=3))
     state = reset(dream, {}, recordings((1,)))

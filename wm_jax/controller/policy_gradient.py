@@ -6,7 +6,8 @@ Many short dreams go on side by side. C's action is drawn around what it would d
     x ~ N(u, noise^2),   action = tanh(x), kept for `hold` steps,
 
 so that what is tried lasts long enough to make a difference. A second network, the critic, learns what is still to come,
-and C's weights follow the gradient of the clipped objective (equation 7) on advantages (equation 11).
+and C's weights follow the gradient of the clipped objective (equation 7) on advantages (equation 11). What an action risks
+is told from the probability of an end, not from the ends that happened to be drawn, which are far between.
 """
 
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ import optax
 from flax import struct
 
 from wm_jax.controller.policy import Controller
-from wm_jax.dream import Dream, DreamState
+from wm_jax.dream import Dream, DreamState, step_noise
 from wm_jax.errors import UserError, require_range
 from wm_jax.lanes import choose
 from wm_jax.types import Array, Features, Key, Params, Weights
@@ -148,8 +149,8 @@ class PolicyGradient:
         key: Key, count: int,
     ) -> tuple[GradientState, dict[str, Array]]:  # fmt: skip
         """Generations `first` [] to `first + count - 1`: the state after them and metrics stacked [count]: the mean outcome
-        of the decisions, as the critic counts, the share of dreams that end in a step, and the share of the outcome's
-        variance that the critic knew of."""
+        of the decisions, as the critic counts, the share of dreams expected to end in a step, and the share of the
+        outcome's variance that the critic knew of."""
         params = self.dream.prepare(params)
 
         def generation(state: GradientState, number: Array) -> tuple[GradientState, dict[str, Array]]:
@@ -185,39 +186,40 @@ class PolicyGradient:
             features = dreams.features
             center = jax.vmap(self.controller.outputs, (None, 0))(networks["controller"], features)
             drawn = center + config.noise * jax.random.normal(draw_key, center.shape)
-            after, earned, over = self._keep(params, dreams, jnp.tanh(drawn), temperature, dream_key)
+            after, earned, survival, over = self._keep(params, dreams, jnp.tanh(drawn), temperature, dream_key)
             values = self._value(networks["critic"], features), self._value(networks["critic"], after.features)
             left = over | (after.steps >= config.length)
             begun = _pick(starts, pick_key, config.dreams)
             following = choose(left, begun, after)
-            return following, (features, drawn, self._log_likelihood(center, drawn), earned, over, left, *values)
+            return following, (features, drawn, self._log_likelihood(center, drawn), earned, survival, left, *values)
 
         dreams, played = jax.lax.scan(decide, state.dreams, jnp.arange(config.decisions))
-        features, drawn, log_likelihood, earned, over, left, value, next_value = played
-        advantage = advantages(earned, value, next_value, over, left, config.discount**config.hold)
+        features, drawn, log_likelihood, earned, survival, left, value, next_value = played
+        advantage = advantages(earned, value, next_value, survival, left, config.discount**config.hold)
         return (
             dreams,
             Decisions(features, drawn, log_likelihood, advantage, advantage + value),
-            over.mean() / config.hold,
+            (1 - survival).mean() / config.hold,
         )
 
     def _keep(
         self, params: Params, dreams: DreamState, action: Array, temperature: Array | float, key: Key
-    ) -> tuple[DreamState, Array, Array]:
-        """The dreams [L, ...] after `hold` steps of `action` [L, A], what they earned up to their end, in the critic's
-        units [L], and whether they ended [L]."""
-        step = jax.vmap(partial(self.dream.step, params), (0, 0, 0, None))
+    ) -> tuple[DreamState, Array, Array, Array]:
+        """The dreams [L, ...] after `hold` steps of `action` [L, A], what they are expected to earn up to their end, in the
+        critic's units [L], the probability that they do not end [L], and whether they did [L]."""
+        prospect = jax.vmap(partial(self.dream.prospect, params), (0, 0, 0, None))
+        draw_noise = jax.vmap(partial(step_noise, latent_size=self.dream.memory.latent_size))
 
-        def one(carry: tuple[DreamState, Array, Array], number: Array) -> tuple[tuple[DreamState, Array, Array], None]:
-            dreams, earned, over = carry
-            keys = jax.random.split(jax.random.fold_in(key, number), len(action))
-            dreams, reward, ended, _ = step(dreams, action, keys, temperature)
-            earned += jnp.where(over, 0, self.config.discount**number * (1 - self.config.discount) * reward)
+        def one(carry: tuple[DreamState, Array, Array, Array], number: Array) -> tuple[tuple[Any, ...], None]:
+            dreams, earned, survival, over = carry
+            noise = draw_noise(jax.random.split(jax.random.fold_in(key, number), len(action)))
+            dreams, reward, ending = prospect(dreams, action, noise.next_z, temperature)
             # The step that ends a dream earns its reward, as in any rollout.
-            return (dreams, earned, over | ended), None
+            earned += survival * self.config.discount**number * (1 - self.config.discount) * reward
+            return (dreams, earned, survival * (1 - ending), over | (noise.end < ending)), None
 
         nothing = jnp.zeros(len(action))
-        return jax.lax.scan(one, (dreams, nothing, nothing > 0), jnp.arange(self.config.hold))[0]
+        return jax.lax.scan(one, (dreams, nothing, nothing + 1, nothing > 0), jnp.arange(self.config.hold))[0]
 
     def _learn(self, state: GradientState, decisions: Decisions, key: Key) -> tuple[Params, optax.OptState]:
         """The networks after a generation's steps of Adam."""
@@ -263,11 +265,12 @@ class PolicyGradient:
 
 
 def advantages(
-    reward: Array, value: Array, next_value: Array, over: Array, left: Array, discount: Array | float
+    reward: Array, value: Array, next_value: Array, survival: Array, left: Array, discount: Array | float
 ) -> Array:
     """Generalised advantage estimates [T, L] (arXiv 1506.02438, equation 16) of `reward` [T, L], what the critic said
-    before and after each decision, and whether the dream was then `over`, and whether it was `left` for another one."""
-    errors = reward + discount * jnp.where(over, 0, next_value) - value
+    before and after each decision, how probable it was that the dream went on, and whether it was `left` for another one,
+    because it did not or for its length."""
+    errors = reward + discount * survival * next_value - value
 
     def back(advantage: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
         error, left = step

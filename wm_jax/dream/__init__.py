@@ -1,6 +1,6 @@
 """The dream: M as an environment with the actual one's interface, a population's rollouts in it, a Gymnasium face."""
 
-from wm_jax.dream.environment import Dream, DreamConfig, DreamState, WorldModel
+from wm_jax.dream.environment import Dream, DreamConfig, DreamNoise, DreamState, WorldModel, step_noise
 from wm_jax.dream.gymnasium_face import DreamEnv, DreamVectorEnv
 from wm_jax.dream.moments import moments
 from wm_jax.dream.rollout import DreamFitness, DreamScores, Trajectory, population_returns, trajectory
@@ -10,6 +10,7 @@ __all__ = [
     "DreamConfig",
     "DreamEnv",
     "DreamFitness",
+    "DreamNoise",
     "DreamScores",
     "DreamState",
     "DreamVectorEnv",
@@ -17,5 +18,6 @@ __all__ = [
     "WorldModel",
     "moments",
     "population_returns",
+    "step_noise",
     "trajectory",
 ]

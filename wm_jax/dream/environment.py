@@ -2,12 +2,14 @@
 
 A step draws each latent dimension i on its own from M's mixture at temperature tau,
 
-    k ~ softmax(log_weights_i / tau),   z'_i ~ N(means_ik, stds_ik^2 tau),   terminated = done_logit > 0,
+    k ~ softmax(log_weights_i / tau),   z'_i ~ N(means_ik, stds_ik^2 tau),
 
-or the rewards add up to `full_return`, so that a higher tau makes a less certain dream (tau 0: M's most likely one).
+so that a higher tau makes a less certain dream (tau 0: M's most likely one). It ends where M's done head says so, or the
+rewards add up to `full_return`.
 Everything here is pure and for one agent; populations, rollouts and temperatures are axes that `jax.vmap` adds.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -32,6 +34,11 @@ class WorldModel(Protocol):
     @property
     def action_size(self) -> int:
         """A"""
+        ...
+
+    @property
+    def done_weight(self) -> float:
+        """How many times as often M was shown the end of an episode as it comes: the odds it gives are so much too high."""
         ...
 
     def initial_state(self, batch_shape: tuple[int, ...] = ()) -> MemoryState:
@@ -63,6 +70,9 @@ class DreamConfig:
     full_return: float | None = None
     """A dream is over once its rewards add up to this, as an episode is in which there is nothing left to earn: M, which
     never saw so many steps of one, goes on for ever, and whoever earns twice as fast would be twice as good."""
+    end: Literal["threshold", "drawn"] = "threshold"
+    """threshold: a dream ends where M's done_logit > 0, the paper's rule, and there are no ends that M only holds possible;
+    drawn: with the probability that M gives it, which `memory.done_weight` has been taken out of."""
     reward: Literal["survival", "predicted"] = "survival"
     """survival: 1 per step, the last included; predicted: what M predicts."""
     precision: Literal["float32", "tensorfloat32", "bfloat16"] = "tensorfloat32"
@@ -75,6 +85,7 @@ class DreamConfig:
         require_choice("dream.start", self.start, ("first", "anywhere"))
         if self.full_return is not None:
             require_range("dream.full_return", self.full_return, 1e-3)
+        require_choice("dream.end", self.end, ("threshold", "drawn"))
         require_choice("dream.reward", self.reward, ("survival", "predicted"))
         require_choice("dream.precision", self.precision, ("float32", "tensorfloat32", "bfloat16"))
 
@@ -100,6 +111,21 @@ class DreamState:
         return Features(z=self.z, memory=self.memory)
 
 
+@struct.dataclass
+class DreamNoise:
+    """What a step takes of chance."""
+
+    next_z: MixtureNoise
+    """[..., Z]"""
+    end: Array
+    """[...] in [0, 1): a step ends the dream where the probability of that is higher."""
+
+
+def step_noise(key: Key, latent_size: int) -> DreamNoise:
+    """The noise of one step [Z] that belongs to `key`."""
+    return DreamNoise(draw_noise(key, (latent_size,)), jax.random.uniform(jax.random.fold_in(key, 2)))
+
+
 def see(latents: Latents, frame: Array, key: Key) -> Array:
     """z [..., Z] of recorded frames, `frame` [...] being their places, sampled from V's posterior."""
     return sample(LatentStats(latents.stats.mean[frame], latents.stats.log_var[frame]), key)
@@ -111,6 +137,13 @@ class Dream:
 
     memory: WorldModel
     config: DreamConfig
+
+    def __post_init__(self) -> None:
+        if self.config.end == "drawn" and self.memory.done_weight <= 0:
+            raise UserError(
+                f"dream.end is 'drawn' but memory.done_weight is {self.memory.done_weight:g}: an M that was shown no end "
+                "gives it no probability; set memory.done_weight above 0 and train M, or set dream.end to 'threshold'"
+            )
 
     def prepare(self, params: Params) -> Params:
         """M's weights as the dream's precision has them; once for many steps, as the narrow copy is what is fast."""
@@ -153,27 +186,48 @@ class Dream:
         `temperature` [] may be traced and stands in for the setting. Raises `UserError` while tracing where the reward
         is to be predicted by an M that predicts none.
         """
-        return self.step_with(params, state, action, draw_noise(key, state.z.shape), temperature)
+        return self.step_with(params, state, action, step_noise(key, self.memory.latent_size), temperature)
 
     def step_with(
         self,
         params: Params,
         state: DreamState,
         action: Action,
-        noise: MixtureNoise,
+        noise: DreamNoise,
         temperature: Array | float | None = None,
     ) -> tuple[DreamState, Array, Array, Array]:
-        """`step` with noise [Z] that was drawn before: one draw then serves every candidate that meets it."""
+        """`step` with noise that was drawn before: one draw then serves every candidate that meets it."""
+        state, reward, ending = self.prospect(params, state, action, noise.next_z, temperature)
+        terminated = noise.end < ending
+        return state, reward, terminated, ~terminated & (state.steps >= self.config.horizon)
+
+    def prospect(
+        self,
+        params: Params,
+        state: DreamState,
+        action: Action,
+        noise: MixtureNoise,
+        temperature: Array | float | None = None,
+    ) -> tuple[DreamState, Array, Array]:
+        """What follows on `action` [A], before it is decided whether that is the end: (state, reward [], the probability
+        that it is [], which is 0 or 1 where `config.end` is threshold)."""
         with jax.default_matmul_precision(self.config.precision):
             memory, prediction = self.memory.step(params, state.memory, state.z, action, state.restart)
         z = sample_mixture(prediction.next_z, self.config.temperature if temperature is None else temperature, noise)
         reward = self._reward(prediction)
         steps, earned = state.steps + 1, state.earned + reward
-        terminated = jnp.zeros((), bool) if prediction.done_logit is None else prediction.done_logit > 0
+        ending = self._ending(prediction)
         if self.config.full_return is not None:
-            terminated |= earned >= self.config.full_return
-        truncated = ~terminated & (steps >= self.config.horizon)
-        return DreamState(z, memory, jnp.zeros_like(state.restart), steps, earned), reward, terminated, truncated
+            ending = jnp.where(earned >= self.config.full_return, 1, ending)
+        return DreamState(z, memory, jnp.zeros_like(state.restart), steps, earned), reward, ending
+
+    def _ending(self, prediction: Prediction) -> Array:
+        logit = prediction.done_logit
+        if logit is None:
+            return jnp.zeros(())
+        if self.config.end == "threshold":
+            return (logit > 0).astype(jnp.float32)
+        return jax.nn.sigmoid(logit - math.log(self.memory.done_weight))
 
     def _reward(self, prediction: Prediction) -> Array:
         if self.config.reward == "survival":

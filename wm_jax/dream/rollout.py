@@ -19,8 +19,7 @@ from flax import struct
 from jax.custom_batching import custom_vmap
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from wm_jax.dream.environment import Dream, DreamState
-from wm_jax.memory import MixtureNoise, draw_noise
+from wm_jax.dream.environment import Dream, DreamNoise, DreamState, step_noise
 from wm_jax.parallel import AXIS
 from wm_jax.types import Action, Array, Key, Latents, Params, Policy, Population, Returns, Weights
 
@@ -206,7 +205,7 @@ def _play(
         """The living stand together at the front of `order`; only their blocks go forward."""
         begun, lanes = progress
         order = jnp.argsort(~lanes.alive)
-        noise = _noise(players.noise_key, begun, steps, players.start.z.shape[1:])
+        noise = _noise(players.noise_key, begun, steps, dream.memory.latent_size)
 
         def forward(first: Array, size: int, number: Array, lanes: _Lanes) -> _Lanes:
             chosen = jax.lax.dynamic_slice(order, (first + number * size,), (size,))
@@ -224,21 +223,21 @@ def _play(
     return jax.lax.while_loop(lambda progress: progress[1].alive.any(), look, (jnp.int32(0), lanes))[1].scores
 
 
-def _noise(keys: Key, begun: Array, steps: int, shape: tuple[int, ...]) -> MixtureNoise:
-    """The numbers [steps, S, Z] that dreams with `keys` [S] meet in the steps after the first `begun`."""
+def _noise(keys: Key, begun: Array, steps: int, latent_size: int) -> DreamNoise:
+    """The numbers [steps, S, ...] that dreams with `keys` [S] meet in the steps after the first `begun`."""
     numbers = begun + jnp.arange(steps)
     fold = jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (None, 0))
-    return jax.vmap(jax.vmap(partial(draw_noise, shape=shape)))(fold(keys, numbers))
+    return jax.vmap(jax.vmap(partial(step_noise, latent_size=latent_size)))(fold(keys, numbers))
 
 
 def _play_block(
-    dream: Dream, policy: Policy, params: Params, players: _Players, lanes: _Lanes, noise: MixtureNoise
+    dream: Dream, policy: Policy, params: Params, players: _Players, lanes: _Lanes, noise: DreamNoise
 ) -> _Lanes:
-    """Some steps [steps] of some lanes, with the `noise` [steps, S, Z] of each start."""
+    """Some steps [steps] of some lanes, with the `noise` [steps, S, ...] of each start."""
     weights, temperature = players.weights[lanes.candidate], players.temperature[lanes.candidate]
     act, step = jax.vmap(policy), jax.vmap(dream.step_with, (None, 0, 0, 0, 0))
 
-    def advance(lanes: _Lanes, noise: MixtureNoise) -> tuple[_Lanes, None]:
+    def advance(lanes: _Lanes, noise: DreamNoise) -> tuple[_Lanes, None]:
         met = jax.tree.map(lambda array: array[lanes.start], noise)
         action = act(weights, lanes.state.features)
         state, reward, terminated, truncated = step(params, lanes.state, action, met, temperature)

@@ -110,6 +110,11 @@ class Memory:
         heads = self.config.predict_reward + self.config.predict_done
         return 3 * self.config.mixtures * self.latent_size + heads
 
+    @property
+    def done_weight(self) -> float:
+        """How many times as often M is shown the end of an episode as it comes."""
+        return self.config.done_weight
+
     def init(self, key: Key) -> Params:
         """Fresh weights: Glorot-uniform, biases 0 but for the forget gate's 1."""
         network = Network(self.input_size, self.config.hidden_size, self.output_size, nnx.Rngs(key))
