@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,7 +53,7 @@ def test_an_action_is_told_what_it_risks_and_not_what_happened_to_be_drawn():
     gradient = PolicyGradient(CONFIG, CONTROLLER, dream, 1)
     count = 4000
     alike = jax.tree.map(lambda array: jnp.repeat(array[:1], count, 0), begun(gradient)[0])
-    dreams = alike.replace(z=jnp.ones((count, 1)))
+    dreams = replace(alike, z=jnp.ones((count, 1)))
     _, earned, survival, over = gradient._keep({}, dreams, jnp.zeros((count, 1)), 1.0, KEY)
     p = 1 / (1 + 10 * np.e)
     steps = np.arange(CONFIG.hold)
@@ -61,13 +63,23 @@ def test_an_action_is_told_what_it_risks_and_not_what_happened_to_be_drawn():
     np.testing.assert_allclose(1 - over.mean(), lives, atol=4 * (lives * (1 - lives) / count) ** 0.5)
 
 
+def test_the_noise_falls_by_the_same_share_in_each_generation():
+    gradient = search(GradientConfig(noise=2.0, final_noise=0.5), steps=11)
+    noise = np.asarray([gradient.noise(generation) for generation in range(11)])
+    np.testing.assert_allclose(noise[[0, -1]], (2.0, 0.5), rtol=1e-6)
+    np.testing.assert_allclose(noise[1:] / noise[:-1], 0.25**0.1, rtol=1e-5)
+
+
 def decisions(generator, controller, weights, count=50):
     z = jnp.asarray(generator.normal(size=(count, 1)), jnp.float32)
     features = Features(z, MemoryState(jnp.zeros((count, 1)), jnp.zeros((count, 1))))
     center = jax.vmap(controller.outputs, (None, 0))(weights, features)
     drawn = center + CONFIG.noise * jnp.asarray(generator.normal(size=center.shape), jnp.float32)
     likelihood = -0.5 * jnp.sum(((drawn - center) / CONFIG.noise) ** 2, axis=-1)
-    return center, Decisions(features, drawn, likelihood, jnp.asarray(generator.normal(size=count)), jnp.zeros(count))
+    noise = jnp.full(count, CONFIG.noise)
+    return center, Decisions(
+        features, drawn, noise, likelihood, jnp.asarray(generator.normal(size=count)), jnp.zeros(count)
+    )
 
 
 def test_the_first_step_follows_the_gradient_of_the_expected_return():
@@ -88,9 +100,7 @@ def test_what_has_become_far_more_likely_is_not_followed_further():
     gradient = search(GradientConfig(noise=CONFIG.noise, entropy=0.0))
     _, state = begun(gradient)
     _, played = decisions(np.random.default_rng(1), CONTROLLER, state.networks["controller"])
-    rare = Decisions(
-        played.features, played.drawn, played.log_likelihood - 1, jnp.abs(played.advantage), played.outcome
-    )
+    rare = replace(played, log_likelihood=played.log_likelihood - 1, advantage=jnp.abs(played.advantage))
     assert not jax.grad(gradient.loss)(state.networks, rare)["controller"].any()
     assert jax.grad(gradient.loss)(state.networks, played)["controller"].any()
 
@@ -101,7 +111,7 @@ def test_entropy_draws_C_back_from_certain_actions():
     _, state = begun(gradient)
     weights = state.networks["controller"].at[-1].set(20.0)
     _, played = decisions(np.random.default_rng(1), CONTROLLER, weights)
-    still = Decisions(played.features, played.drawn, played.log_likelihood, jnp.zeros(50), played.outcome)
+    still = replace(played, advantage=jnp.zeros(50))
     found = jax.grad(gradient.loss)({**state.networks, "controller": weights}, still)["controller"]
     np.testing.assert_allclose(found[-1], 2.0, rtol=1e-4)
 

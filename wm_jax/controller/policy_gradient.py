@@ -52,7 +52,10 @@ class GradientConfig:
     episodes: int = 1024
     """Recorded episodes whose moments the dreams begin from."""
     noise: float = 1.0
-    """Standard deviation of x."""
+    """Standard deviation of x in the first generation."""
+    final_noise: float = 0.2
+    """Standard deviation of x in the last generation; from the one to the other it falls by the same share each time. C is
+    to be found good at what it does without noise, and with much of it, it can't even stay where it is."""
     discount: float = 0.99
     """gamma per step."""
     entropy: float = 0.005
@@ -67,6 +70,7 @@ class GradientConfig:
         require_range("gradient.length", self.length, 1)
         require_range("gradient.episodes", self.episodes, 1)
         require_range("gradient.noise", self.noise, 1e-6, 1e3)
+        require_range("gradient.final_noise", self.final_noise, 1e-6, 1e3)
         require_range("gradient.discount", self.discount, 0.0, 1.0)
         require_range("gradient.entropy", self.entropy, 0.0, 1e3)
         require_range("gradient.learning_rate", self.learning_rate, 1e-9, 10.0)
@@ -96,6 +100,8 @@ class Decisions:
     """[..., F]"""
     drawn: Array
     """[..., A]: x"""
+    noise: Array
+    """[...]: the standard deviation of x."""
     log_likelihood: Array
     """[...]: of x, up to a constant."""
     advantage: Array
@@ -155,7 +161,7 @@ class PolicyGradient:
 
         def generation(state: GradientState, number: Array) -> tuple[GradientState, dict[str, Array]]:
             play_key, learn_key = jax.random.split(jax.random.fold_in(key, number))
-            dreams, decisions, ended = self._play(state, params, starts, temperature, play_key)
+            dreams, decisions, ended = self._play(state, params, starts, temperature, self.noise(number), play_key)
             networks, optimizer = self._learn(state, decisions, learn_key)
             outcome = decisions.outcome
             metrics = {
@@ -167,6 +173,11 @@ class PolicyGradient:
 
         return jax.lax.scan(generation, state, first + jnp.arange(count))
 
+    def noise(self, generation: Array | int) -> Array:
+        """[]: the standard deviation of x in a generation."""
+        fall = jnp.float32(self.config.final_noise / self.config.noise)
+        return self.config.noise * fall ** (generation / max(self.steps - 1, 1))
+
     def mean(self, state: GradientState) -> Weights:
         """[D]: C without the noise, which is evaluated and deployed."""
         return state.networks["controller"]
@@ -176,29 +187,36 @@ class PolicyGradient:
         return state.networks
 
     def _play(
-        self, state: GradientState, params: Params, starts: DreamState, temperature: Array | float, key: Key
+        self,
+        state: GradientState,
+        params: Params,
+        starts: DreamState,
+        temperature: Array | float,
+        noise: Array,
+        key: Key,
     ) -> tuple[DreamState, Decisions, Array]:
-        """Dreams after a generation's decisions, those decisions [T, L], and the share of steps that ended a dream."""
+        """Dreams after a generation's decisions with `noise` [], those decisions [T, L], and the share of dreams expected
+        to end in a step."""
         config, networks = self.config, state.networks
 
         def decide(dreams: DreamState, number: Array) -> tuple[DreamState, tuple[Any, ...]]:
             draw_key, dream_key, pick_key = jax.random.split(jax.random.fold_in(key, number), 3)
             features = dreams.features
             center = jax.vmap(self.controller.outputs, (None, 0))(networks["controller"], features)
-            drawn = center + config.noise * jax.random.normal(draw_key, center.shape)
+            drawn = center + noise * jax.random.normal(draw_key, center.shape)
             after, earned, survival, over = self._keep(params, dreams, jnp.tanh(drawn), temperature, dream_key)
             values = self._value(networks["critic"], features), self._value(networks["critic"], after.features)
             left = over | (after.steps >= config.length)
             begun = _pick(starts, pick_key, config.dreams)
             following = choose(left, begun, after)
-            return following, (features, drawn, self._log_likelihood(center, drawn), earned, survival, left, *values)
+            return following, (features, drawn, _log_likelihood(center, drawn, noise), earned, survival, left, *values)
 
         dreams, played = jax.lax.scan(decide, state.dreams, jnp.arange(config.decisions))
         features, drawn, log_likelihood, earned, survival, left, value, next_value = played
         advantage = advantages(earned, value, next_value, survival, left, config.discount**config.hold)
         return (
             dreams,
-            Decisions(features, drawn, log_likelihood, advantage, advantage + value),
+            Decisions(features, drawn, jnp.full_like(advantage, noise), log_likelihood, advantage, advantage + value),
             (1 - survival).mean() / config.hold,
         )
 
@@ -241,7 +259,7 @@ class PolicyGradient:
     def loss(self, networks: Params, decisions: Decisions) -> Array:
         """[]: minus the clipped objective, the critic's squared error, and minus the actions' entropy, of decisions [N]."""
         center = jax.vmap(self.controller.outputs, (None, 0))(networks["controller"], decisions.features)
-        ratio = jnp.exp(self._log_likelihood(center, decisions.drawn) - decisions.log_likelihood)
+        ratio = jnp.exp(_log_likelihood(center, decisions.drawn, decisions.noise) - decisions.log_likelihood)
         advantage = decisions.advantage
         gain = jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - CLIP, 1 + CLIP) * advantage).mean()
         error = jnp.mean((self._value(networks["critic"], decisions.features) - decisions.outcome) ** 2)
@@ -249,10 +267,6 @@ class PolicyGradient:
         noise = jax.lax.stop_gradient(decisions.drawn - center)
         entropy = _log_slope(center + noise).sum(axis=-1).mean()
         return CRITIC_WEIGHT * error - gain - self.config.entropy * entropy
-
-    def _log_likelihood(self, center: Array, drawn: Array) -> Array:
-        """[...]: of x [..., A] around u [..., A], up to a constant."""
-        return -0.5 * jnp.sum(((drawn - center) / self.config.noise) ** 2, axis=-1)
 
     def _value(self, critic: Weights, features: Features) -> Array:
         """[L]: what the critic says."""
@@ -278,6 +292,11 @@ def advantages(
         return advantage, advantage
 
     return jax.lax.scan(back, jnp.zeros_like(value[0]), (errors, left), reverse=True)[1]
+
+
+def _log_likelihood(center: Array, drawn: Array, noise: Array) -> Array:
+    """[...]: of x [..., A] around u [..., A] with the deviation `noise` [...], up to a constant."""
+    return -0.5 * jnp.sum((drawn - center) ** 2, axis=-1) / noise**2
 
 
 def _log_slope(x: Array) -> Array:
