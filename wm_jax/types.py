@@ -66,7 +66,8 @@ class Prediction:
     reward: Array | None
     """[...]: the reward of the step just taken, in the task's units."""
     done_logit: Array | None
-    """[...]: positive where the episode is expected to have terminated with the step just taken."""
+    """[...]: log-odds of the episode having terminated with the step just taken, too high by the logarithm of M's
+    `done_weight`."""
 
 
 @struct.dataclass

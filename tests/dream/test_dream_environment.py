@@ -130,11 +130,6 @@ def test_what_is_drawn_of_the_end_leaves_the_rest_as_it_is():
     assert after[0] == after[1]
 
 
-def test_ends_that_memory_was_not_shown_cannot_be_drawn():
-    with pytest.raises(UserError, match=r"memory\.done_weight"):
-        Dream(Line(done_weight=0.0), DreamConfig(end="drawn"))
-
-
 def test_the_horizon_truncates_and_an_end_there_stays_an_end():
     dream = Dream(Line(wall=0.5), DreamConfig(horizon=3))
     state = reset(dream, {}, recordings((1,)))
@@ -179,6 +174,7 @@ def test_a_temperature_given_to_step_stands_in_for_the_setting():
         {"start": "last"},
         {"full_return": -1.0},
         {"reward": "none"},
+        {"end": "none"},
     ],
 )
 def test_impossible_settings_are_refused(setting):

@@ -1,8 +1,10 @@
+from dataclasses import replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from dream_probe import Line, recordings
 from scipy.stats import rankdata
 
@@ -48,8 +50,10 @@ def played_one_by_one(dream, params, population, rollouts):
     return returns, lengths
 
 
-def test_scores_are_those_of_a_plain_loop():
-    dream, params = Dream(MEMORY, DreamConfig(horizon=70, reward="predicted")), mortal_params()
+@pytest.mark.parametrize("end, done_weight", [("threshold", 10.0), ("drawn", 200.0)])
+def test_scores_are_those_of_a_plain_loop(end, done_weight):
+    memory = replace(MEMORY, config=replace(MEMORY.config, done_weight=done_weight))
+    dream, params = Dream(memory, DreamConfig(horizon=70, reward="predicted", end=end)), mortal_params()
     scores = population_returns(dream, POLICY, params, LATENTS, POPULATION, KEY, rollouts=3)
     returns, lengths = played_one_by_one(dream, params, POPULATION, 3)
     np.testing.assert_array_equal(scores.lengths, lengths)

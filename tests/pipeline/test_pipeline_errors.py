@@ -427,6 +427,7 @@ def test_torn_metrics_are_passed_over(tmp_path: Path) -> None:
     [
         (["--memory.no-predict-reward"], "memory.predict_reward"),
         (["--dream.reward", "survival", "--memory.no-predict-done"], "memory.predict_done"),
+        (["--dream.end", "drawn", "--memory.no-predict-done"], "no dream would ever end"),
         (["--evaluate.baselines", "randm"], "did you mean 'random'"),
         (["--collect.policy", "rand"], "did you mean 'random'"),
         (["--memory.reward-loss", "poisson"], "give its reward_range a lower end"),

@@ -45,6 +45,8 @@ def evolve(experiment: Experiment, folder: Path, interrupt: Interrupt) -> Path:
 
 
 def test_stopped_and_gone_on_with_it_ends_with_the_same_bits(experiment: Experiment, tmp_path: Path) -> None:
+    """Its noise falls, and its dreams end by chance."""
+    experiment = replace(experiment, dream=replace(experiment.dream, end="drawn"))
     whole = evolve(experiment, tmp_path / "whole", Interrupt())
     with pytest.raises(Stopped, match="step 1 of 4"):
         evolve(experiment, tmp_path / "stopped", Impatient(0))

@@ -126,12 +126,16 @@ def test_what_cannot_be_begun_with_is_said_before_anything_runs(
 def test_an_M_whose_numbers_mean_something_else_is_refused(
     probe_experiment: Path, bundle: tuple[Path, AgentParams], tmp_path: Path
 ) -> None:
-    """A loss for rewards changes no size."""
+    """A loss for rewards changes no size, nor does the weight of ends."""
     experiment = small(probe_experiment, initial=str(bundle[0]))
     counted = dataclasses.replace(experiment, memory=dataclasses.replace(experiment.memory, reward_loss="poisson"))
-    message = r"where memory\.reward_loss is 'squared', but here it is 'poisson'"
-    with pytest.raises(UserError, match=message):
-        load_vision_and_memory(bundle[0], counted)
+    lighter = dataclasses.replace(experiment, memory=dataclasses.replace(experiment.memory, done_weight=5.0))
+    for other, message in (
+        (counted, r"where memory\.reward_loss is 'squared', but here it is 'poisson'"),
+        (lighter, r"where memory\.done_weight is 10\.0, but here it is 5\.0"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_vision_and_memory(bundle[0], other)
     with pytest.raises(UserError, match=r"a folder; give a bundle: `wm-jax export"):
         load_vision_and_memory(tmp_path, experiment)
 

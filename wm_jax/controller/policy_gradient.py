@@ -55,7 +55,7 @@ class GradientConfig:
     """Standard deviation of x in the first generation."""
     final_noise: float = 0.2
     """Standard deviation of x in the last generation; from the one to the other it falls by the same share each time. C is
-    to be found good at what it does without noise, and with much of it, it can't even stay where it is."""
+    to be found good at what it does without noise, and much of it lets no action between the largest ones come twice."""
     discount: float = 0.99
     """gamma per step."""
     entropy: float = 0.005
@@ -70,7 +70,7 @@ class GradientConfig:
         require_range("gradient.length", self.length, 1)
         require_range("gradient.episodes", self.episodes, 1)
         require_range("gradient.noise", self.noise, 1e-6, 1e3)
-        require_range("gradient.final_noise", self.final_noise, 1e-6, 1e3)
+        require_range("gradient.final_noise", self.final_noise, 1e-6, self.noise)
         require_range("gradient.discount", self.discount, 0.0, 1.0)
         require_range("gradient.entropy", self.entropy, 0.0, 1e3)
         require_range("gradient.learning_rate", self.learning_rate, 1e-9, 10.0)
@@ -128,7 +128,7 @@ class PolicyGradient:
     controller: Controller
     dream: Dream
     steps: int
-    """Generations in all, over which the learning rate falls."""
+    """Generations in all, over which the learning rate and the noise fall."""
 
     @property
     def size(self) -> int:
@@ -264,8 +264,8 @@ class PolicyGradient:
         gain = jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - CLIP, 1 + CLIP) * advantage).mean()
         error = jnp.mean((self._value(networks["critic"], decisions.features) - decisions.outcome) ** 2)
         # The same noise around where C is now. Of tanh(x)'s entropy only E[log(1 - tanh(x)^2)] depends on it.
-        noise = jax.lax.stop_gradient(decisions.drawn - center)
-        entropy = _log_slope(center + noise).sum(axis=-1).mean()
+        offset = jax.lax.stop_gradient(decisions.drawn - center)
+        entropy = _log_slope(center + offset).sum(axis=-1).mean()
         return CRITIC_WEIGHT * error - gain - self.config.entropy * entropy
 
     def _value(self, critic: Weights, features: Features) -> Array:
@@ -282,8 +282,8 @@ def advantages(
     reward: Array, value: Array, next_value: Array, survival: Array, left: Array, discount: Array | float
 ) -> Array:
     """Generalised advantage estimates [T, L] (arXiv 1506.02438, equation 16) of `reward` [T, L], what the critic said
-    before and after each decision, how probable it was that the dream went on, and whether it was `left` for another one,
-    because it did not or for its length."""
+    before and after each decision, how probable it was that the dream went on, and whether it was `left` for another one:
+    it had ended, or was long enough."""
     errors = reward + discount * survival * next_value - value
 
     def back(advantage: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -4,8 +4,8 @@ A step draws each latent dimension i on its own from M's mixture at temperature 
 
     k ~ softmax(log_weights_i / tau),   z'_i ~ N(means_ik, stds_ik^2 tau),
 
-so that a higher tau makes a less certain dream (tau 0: M's most likely one). It ends where M's done head says so, or the
-rewards add up to `full_return`.
+so that a higher tau makes a less certain dream (tau 0: M's most likely one). Whatever tau is, it ends where done_logit > 0,
+or is drawn to end with the probability that M gives it (`DreamConfig.end`), or where the rewards add up to `full_return`.
 Everything here is pure and for one agent; populations, rollouts and temperatures are axes that `jax.vmap` adds.
 """
 
@@ -38,7 +38,7 @@ class WorldModel(Protocol):
 
     @property
     def done_weight(self) -> float:
-        """How many times as often M was shown the end of an episode as it comes: the odds it gives are so much too high."""
+        """How many times as often M was shown the end of an episode as it comes, above 0: so much too high are its odds."""
         ...
 
     def initial_state(self, batch_shape: tuple[int, ...] = ()) -> MemoryState:
@@ -123,6 +123,7 @@ class DreamNoise:
 
 def step_noise(key: Key, latent_size: int) -> DreamNoise:
     """The noise of one step [Z] that belongs to `key`."""
+    # `draw_noise` splits the key in two, which is to fold in 0 and 1.
     return DreamNoise(draw_noise(key, (latent_size,)), jax.random.uniform(jax.random.fold_in(key, 2)))
 
 
@@ -137,13 +138,6 @@ class Dream:
 
     memory: WorldModel
     config: DreamConfig
-
-    def __post_init__(self) -> None:
-        if self.config.end == "drawn" and self.memory.done_weight <= 0:
-            raise UserError(
-                f"dream.end is 'drawn' but memory.done_weight is {self.memory.done_weight:g}: an M that was shown no end "
-                "gives it no probability; set memory.done_weight above 0 and train M, or set dream.end to 'threshold'"
-            )
 
     def prepare(self, params: Params) -> Params:
         """M's weights as the dream's precision has them; once for many steps, as the narrow copy is what is fast."""

@@ -58,7 +58,7 @@ class MemoryConfig:
         require_range("memory.mixtures", self.mixtures, 1, 1024)
         require_choice("memory.reward_loss", self.reward_loss, ("squared", "poisson"))
         require_range("memory.reward_weight", self.reward_weight, 0.0, 1e6)
-        require_range("memory.done_weight", self.done_weight, 0.0, 1e6)
+        require_range("memory.done_weight", self.done_weight, 1e-6, 1e6)
         require_range("memory.batch_size", self.batch_size, 1)
         require_range("memory.sequence_length", self.sequence_length, 1)
         require_range("memory.steps", self.steps, 0)

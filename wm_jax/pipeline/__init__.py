@@ -124,6 +124,9 @@ def check(experiment: Experiment, models: Models) -> None:
         limit = getattr(experiment, name).max_steps
         if limit is not None:
             require_range(f"{name}.max_steps", limit, 1, task.max_steps)
+    if experiment.dream.end == "drawn" and not memory.predict_done:
+        raise UserError("dream.end is 'drawn' but memory.predict_done is False: no dream would ever end; set "
+                        "memory.predict_done to True, or dream.end to 'threshold'")  # fmt: skip
     if experiment.evolve.fitness == "dream":
         _check_dream(experiment)
     elif experiment.tune.generations:

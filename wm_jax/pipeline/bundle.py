@@ -27,7 +27,9 @@ from wm_jax.run import RunDir
 from wm_jax.types import Latents
 
 FORMAT = "wm-jax bundle 1"
-MEANING = tuple(f"memory.{name}" for name in ("predict_reward", "reward_loss", "predict_done", "restart_input"))
+MEANING = tuple(
+    f"memory.{name}" for name in ("predict_reward", "reward_loss", "predict_done", "done_weight", "restart_input")
+)
 """Settings that say what M's numbers are, which their sizes do not always tell."""
 STARTS = 128
 """Recorded episodes whose first frames a bundle's dreams can start on."""

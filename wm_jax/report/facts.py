@@ -133,7 +133,8 @@ class RunFacts:
         """How long a dream is at most, in words."""
         dream = self.experiment.dream
         full = f", less once it has brought {dream.full_return:g}" if dream.full_return else ""
-        return f"of at most {dream.horizon:,} steps{full}"
+        drawn = ", its end drawn with the probability that M gives it" if dream.end == "drawn" else ""
+        return f"of at most {dream.horizon:,} steps{full}{drawn}"
 
     @property
     def side_by_side(self) -> int:
