@@ -56,10 +56,9 @@ def test_an_action_is_told_what_it_risks_and_not_what_happened_to_be_drawn():
     dreams = replace(alike, z=jnp.ones((count, 1)))
     _, earned, survival, over = gradient._keep({}, dreams, jnp.zeros((count, 1)), 1.0, KEY)
     p = 1 / (1 + 10 * np.e)
-    steps = np.arange(CONFIG.hold)
-    np.testing.assert_allclose(survival, (1 - p) ** CONFIG.hold, rtol=1e-5)
+    steps, lives = np.arange(CONFIG.hold), (1 - p) ** CONFIG.hold
+    np.testing.assert_allclose(survival, lives, rtol=1e-5)
     np.testing.assert_allclose(earned, 0.1 * ((1 - p) ** steps * 0.9**steps).sum(), rtol=1e-5)
-    lives = (1 - p) ** CONFIG.hold
     np.testing.assert_allclose(1 - over.mean(), lives, atol=4 * (lives * (1 - lives) / count) ** 0.5)
 
 

@@ -3,17 +3,17 @@
 import sys
 from pathlib import Path
 
+import jax
+import numpy as np
+import pytest
+
 from wm_jax import parallel
+from wm_jax.checkpoints import Checkpoints
+from wm_jax.errors import UserError
+from wm_jax.run import RunDir
 
+# No import touches a device, which would be too early.
 parallel.start(parallel.Hosts(coordinator=sys.argv[1], processes=2, process_id=int(sys.argv[2])))
-
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-
-from wm_jax.checkpoints import Checkpoints  # noqa: E402
-from wm_jax.errors import UserError  # noqa: E402
-from wm_jax.run import RunDir  # noqa: E402
 
 ME, FOLDER = jax.process_index(), Path(sys.argv[3])
 

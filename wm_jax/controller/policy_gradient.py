@@ -55,7 +55,7 @@ class GradientConfig:
     """Standard deviation of x in the first generation."""
     final_noise: float = 0.2
     """Standard deviation of x in the last generation; from the one to the other it falls by the same share each time. C is
-    to be found good at what it does without noise, and much of it lets no action between the largest ones come twice."""
+    to be good at what it does without noise, and with much of it no action but the largest ones can be relied upon."""
     discount: float = 0.99
     """gamma per step."""
     entropy: float = 0.005

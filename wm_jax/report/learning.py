@@ -49,7 +49,7 @@ def _controller(run: RunFacts, search: SearchFacts, name: str, title: str, text:
                 "generation",
                 logarithmic=True,
             ),
-            "How often the dreams are expected to end that C learns in, with the noise there then is on what it does.",
+            "How often the dreams are expected to end that C learns in, with noise on what it does.",
         ),
     )
     return Section(title, text, tables=_evaluated(run, search), pictures=_drawn(run, charts))
