@@ -9,45 +9,49 @@ runs: 20 minutes for drives, V and M, 14 for the evolution, 13 for the score. It
 which are about ten times as fast to play as Gymnasium's. The paper's other controllers take V and M over from it
 (`--run-dir runs/NAME --reuse runs/car_racing_cpu`):
 
-    V only                        --controller.features z                                 279.5 ± 144.1
-    V, with a hidden layer        --controller.features z --controller.hidden-size 40     422.6 ± 257.5
-    V and an untrained M          --memory.steps 0                                        354.6 ± 203.8
+    V only                        --actor.features z                             279.5 ± 144.1
+    V, with a hidden layer        --actor.features z --actor.hidden-sizes 40     422.6 ± 257.5
+    V and an untrained M          --world.memory.steps 0                         354.6 ± 203.8
 
 What goes further for the same time: dreams (`car_racing_dream_rounds.py`), and tuning what they make
 (`car_racing_tuned.py`).
 """
 
-from wm_jax.controller import EvolveConfig, PolicyConfig
+from wm_jax.actors.mlp import MLPConfig
 from wm_jax.dream import DreamConfig
 from wm_jax.experiment import Experiment
 from wm_jax.memory import MemoryConfig
 from wm_jax.optimizers import OptimizerConfig
 from wm_jax.rollouts import CollectConfig, EvaluateConfig
+from wm_jax.search.cma_es import CMAESConfig
+from wm_jax.search.config import EvolveConfig
 from wm_jax.vision import VisionConfig
+from wm_jax.worlds.vision_memory import VisionMemoryConfig
 
 CONFIG = Experiment(
     name="car_racing_cpu",
     task="car_racing",
     # Random drives leave the track within 150 steps: many short ones see more of it than few long ones.
     collect=CollectConfig(episodes=400, policy="smooth_walk", max_steps=300, backend="envpool"),
-    vision=VisionConfig(
-        batch_size=32,
-        steps=5000,
-        optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine"),
-    ),
-    memory=MemoryConfig(
-        hidden_size=256,
-        batch_size=32,
-        sequence_length=100,
-        steps=2000,
-        optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", clip=1.0),
+    world=VisionMemoryConfig(
+        vision=VisionConfig(
+            batch_size=32,
+            steps=5000,
+            optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine"),
+        ),
+        memory=MemoryConfig(
+            hidden_size=256,
+            batch_size=32,
+            sequence_length=100,
+            steps=2000,
+            optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", clip=1.0),
+        ),
     ),
     # For the film only.
     dream=DreamConfig(temperature=0.7, horizon=1000, start="anywhere"),
-    controller=PolicyConfig(features="zh"),
+    actor=MLPConfig(features=("z", "h")),
+    search=CMAESConfig(population=32, rollouts=2),
     evolve=EvolveConfig(
-        population=32,
-        rollouts=2,
         generations=24,
         evaluate_every=8,
         select="actual",

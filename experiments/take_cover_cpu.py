@@ -6,10 +6,10 @@ wm-jax run experiments/take_cover_cpu.py
 Ablations take V and M over from it (`--run-dir runs/NAME --reuse runs/take_cover_cpu --evolve.temperatures 1.15
 --evolve.seeds 1`):
 
-    z only                        --controller.features z
-    z, with a hidden layer        --controller.features z --controller.hidden-size 40
-    z and h, without c            --controller.features zh
-    an untrained M                --memory.steps 0
+    z only                        --actor.features z
+    z, with a hidden layer        --actor.features z --actor.hidden-sizes 40
+    z and h, without c            --actor.features z h
+    an untrained M                --world.memory.steps 0
 
 On 2 cores of an AMD EPYC, while other work took a part of them, about 4 hours: V 23 minutes (held-out reconstruction 11.2),
 M 14 (held-out NLL 0.999; of the held-out deaths it foretells 79 %, and 54 % of those that it foretells come), 100
@@ -19,13 +19,16 @@ is as good as random. All scores: `results/take_cover/README.md`. A second round
 `experiments/take_cover_rounds.py`.
 """
 
-from wm_jax.controller import EvolveConfig, PolicyConfig
+from wm_jax.actors.mlp import MLPConfig
 from wm_jax.dream import DreamConfig
 from wm_jax.experiment import Experiment
 from wm_jax.memory import MemoryConfig
 from wm_jax.optimizers import OptimizerConfig
 from wm_jax.rollouts import CollectConfig, EvaluateConfig
+from wm_jax.search.cma_es import CMAESConfig
+from wm_jax.search.config import EvolveConfig
 from wm_jax.vision import VisionConfig
+from wm_jax.worlds.vision_memory import VisionMemoryConfig
 
 CONFIG = Experiment(
     name="take_cover_cpu",
@@ -33,27 +36,28 @@ CONFIG = Experiment(
     # Actions held for 10 tics at most, as the paper has them, hardly ever lead to a wall, and M is then free to invent what
     # happens there.
     collect=CollectConfig(episodes=2000, policy="held", max_holds=(10, 30, 90, 200), min_length=101),
-    vision=VisionConfig(
-        latent_size=64,
-        motion_weight=10.0,
-        batch_size=64,
-        steps=12_000,
-        optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine"),
-    ),
-    memory=MemoryConfig(
-        hidden_size=256,
-        predict_done=True,
-        restart_input=True,
-        batch_size=32,
-        sequence_length=100,
-        steps=8000,
-        optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", clip=1.0),
+    world=VisionMemoryConfig(
+        vision=VisionConfig(
+            latent_size=64,
+            motion_weight=10.0,
+            batch_size=64,
+            steps=12_000,
+            optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine"),
+        ),
+        memory=MemoryConfig(
+            hidden_size=256,
+            predict_done=True,
+            restart_input=True,
+            batch_size=32,
+            sequence_length=100,
+            steps=8000,
+            optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", clip=1.0),
+        ),
     ),
     dream=DreamConfig(temperature=1.15, horizon=2100, start="first", reward="survival"),
-    controller=PolicyConfig(features="zhc", bias=False),
+    actor=MLPConfig(features=("z", "c", "h"), bias=False),
+    search=CMAESConfig(population=32, rollouts=8),
     evolve=EvolveConfig(
-        population=32,
-        rollouts=8,
         generations=100,
         evaluate_every=10,
         evaluation_rollouts=128,

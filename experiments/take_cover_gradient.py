@@ -11,13 +11,17 @@ cores of an AMD EPYC: 6 minutes for the first episodes, 17 to encode them, 15 fo
 episodes, 10 to 16 for its M, 8 for its C; 16 minutes of scoring.
 """
 
-from wm_jax.controller import EvolveConfig, PolicyConfig
+from wm_jax.actors.mlp import MLPConfig
 from wm_jax.dream import DreamConfig
 from wm_jax.experiment import Experiment
+from wm_jax.explore.noise import NoiseConfig
 from wm_jax.memory import MemoryConfig
 from wm_jax.optimizers import OptimizerConfig
 from wm_jax.rollouts import CollectConfig, EvaluateConfig, RoundsConfig
+from wm_jax.search.config import EvolveConfig
+from wm_jax.search.policy_gradient import PolicyGradientConfig
 from wm_jax.vision import VisionConfig
+from wm_jax.worlds.vision_memory import VisionMemoryConfig
 
 CONFIG = Experiment(
     name="take_cover_gradient",
@@ -27,21 +31,24 @@ CONFIG = Experiment(
     initial="../results/take_cover/further.safetensors",
     # A script plays 7,000 frames a second, C 800: that is what V costs.
     collect=CollectConfig(episodes=5500, policy="wander", max_holds=(40, 80, 120, 160), min_length=101),
-    vision=VisionConfig(latent_size=64, kl_floor=1.5, motion_weight=10.0, batch_size=64, steps=0),
-    memory=MemoryConfig(
-        hidden_size=256,
-        predict_done=True,
-        restart_input=True,
-        batch_size=32,
-        sequence_length=250,
-        steps=2600,
-        optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", clip=1.0),
+    world=VisionMemoryConfig(
+        vision=VisionConfig(latent_size=64, kl_floor=1.5, motion_weight=10.0, batch_size=64, steps=0),
+        memory=MemoryConfig(
+            hidden_size=256,
+            predict_done=True,
+            restart_input=True,
+            batch_size=32,
+            sequence_length=250,
+            steps=2600,
+            later_steps=2000,
+            optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", clip=1.0),
+        ),
     ),
     # What comes from out of sight M can only hold possible: a threshold would never let C die of it.
     dream=DreamConfig(temperature=1.1, horizon=2100, start="first", end="drawn", reward="survival"),
-    controller=PolicyConfig(features="zh", hidden_size=256),
+    actor=MLPConfig(features=("z", "h"), hidden_sizes=(256,)),
+    search=PolicyGradientConfig(),
     evolve=EvolveConfig(
-        search="policy_gradient",
         generations=700,
         evaluate_every=350,
         evaluation_rollouts=256,
@@ -53,11 +60,8 @@ CONFIG = Experiment(
         count=5,
         episodes=1000,
         drivers="evaluated",
-        action_noise=0.5,
-        random_stretches=0.002,
-        stretch_length=40,
         new_share=0.25,
-        memory_steps=2000,
     ),
+    explorer=NoiseConfig(action_noise=0.5, random_stretches=0.002, stretch_length=40),
     evaluate=EvaluateConfig(episodes=1000, environments=64, baselines=("sweep",)),
 )

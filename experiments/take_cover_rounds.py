@@ -12,13 +12,17 @@ evolutions and for the second round's episodes (9 minutes) and M (12 minutes), 1
 The game's score does not rise any more from generation 70 on, the dream's hardly: see `results/take_cover/README.md`.
 """
 
-from wm_jax.controller import EvolveConfig, PolicyConfig
+from wm_jax.actors.mlp import MLPConfig
 from wm_jax.dream import DreamConfig
 from wm_jax.experiment import Experiment
+from wm_jax.explore.noise import NoiseConfig
 from wm_jax.memory import MemoryConfig
 from wm_jax.optimizers import OptimizerConfig
 from wm_jax.rollouts import CollectConfig, EvaluateConfig, RoundsConfig
+from wm_jax.search.cma_es import CMAESConfig
+from wm_jax.search.config import EvolveConfig
 from wm_jax.vision import VisionConfig
+from wm_jax.worlds.vision_memory import VisionMemoryConfig
 
 CONFIG = Experiment(
     name="take_cover_rounds",
@@ -26,27 +30,30 @@ CONFIG = Experiment(
     # Actions held for 10 tics at most, as the paper has them, hardly ever lead to a wall, and M is then free to invent what
     # happens there.
     collect=CollectConfig(episodes=2000, policy="held", max_holds=(10, 30, 90, 200), min_length=101),
-    vision=VisionConfig(
-        latent_size=64,
-        motion_weight=10.0,
-        batch_size=64,
-        steps=12_000,
-        optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine"),
-    ),
-    memory=MemoryConfig(
-        hidden_size=256,
-        predict_done=True,
-        restart_input=True,
-        batch_size=32,
-        sequence_length=100,
-        steps=8000,
-        optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", clip=1.0),
+    world=VisionMemoryConfig(
+        vision=VisionConfig(
+            latent_size=64,
+            motion_weight=10.0,
+            batch_size=64,
+            steps=12_000,
+            later_steps=0,
+            optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine"),
+        ),
+        memory=MemoryConfig(
+            hidden_size=256,
+            predict_done=True,
+            restart_input=True,
+            batch_size=32,
+            sequence_length=100,
+            steps=8000,
+            later_steps=4000,
+            optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", clip=1.0),
+        ),
     ),
     dream=DreamConfig(temperature=1.15, horizon=2100, start="first", reward="survival"),
-    controller=PolicyConfig(features="zhc", bias=False),
+    actor=MLPConfig(features=("z", "c", "h"), bias=False),
+    search=CMAESConfig(population=32, rollouts=8),
     evolve=EvolveConfig(
-        population=32,
-        rollouts=8,
         generations=60,
         evaluate_every=10,
         evaluation_rollouts=128,
@@ -57,13 +64,9 @@ CONFIG = Experiment(
     rounds=RoundsConfig(
         count=2,
         episodes=300,
-        action_noise=0.2,
-        random_stretches=0.01,
-        stretch_length=20,
         new_share=0.5,
-        vision_steps=0,
-        memory_steps=4000,
         generations=300,
     ),
+    explorer=NoiseConfig(action_noise=0.2, random_stretches=0.01, stretch_length=20),
     evaluate=EvaluateConfig(episodes=1000, environments=16, baselines=("sweep",)),
 )

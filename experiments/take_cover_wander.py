@@ -9,13 +9,16 @@ trained on 1,600 older episodes, and C is the mean of generation 95. Time on 2 c
 episodes, 17 to encode them, 15 for M, 10 for C, 3 for 400 episodes of scoring.
 """
 
-from wm_jax.controller import EvolveConfig, PolicyConfig
+from wm_jax.actors.mlp import MLPConfig
 from wm_jax.dream import DreamConfig
 from wm_jax.experiment import Experiment
 from wm_jax.memory import MemoryConfig
 from wm_jax.optimizers import OptimizerConfig
 from wm_jax.rollouts import CollectConfig, EvaluateConfig
+from wm_jax.search.cma_es import CMAESConfig
+from wm_jax.search.config import EvolveConfig
 from wm_jax.vision import VisionConfig
+from wm_jax.worlds.vision_memory import VisionMemoryConfig
 
 CONFIG = Experiment(
     name="take_cover_wander",
@@ -25,21 +28,22 @@ CONFIG = Experiment(
     initial="../results/take_cover/further.safetensors",
     # A script plays 7,000 frames a second, C 800: that is what V costs.
     collect=CollectConfig(episodes=5500, policy="wander", max_holds=(40, 80, 120, 160), min_length=101),
-    vision=VisionConfig(latent_size=64, kl_floor=1.5, motion_weight=10.0, batch_size=64, steps=0),
-    memory=MemoryConfig(
-        hidden_size=256,
-        predict_done=True,
-        restart_input=True,
-        batch_size=32,
-        sequence_length=250,
-        steps=2600,
-        optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", clip=1.0),
+    world=VisionMemoryConfig(
+        vision=VisionConfig(latent_size=64, kl_floor=1.5, motion_weight=10.0, batch_size=64, steps=0),
+        memory=MemoryConfig(
+            hidden_size=256,
+            predict_done=True,
+            restart_input=True,
+            batch_size=32,
+            sequence_length=250,
+            steps=2600,
+            optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", clip=1.0),
+        ),
     ),
     dream=DreamConfig(temperature=1.15, horizon=2100, start="first", reward="survival"),
-    controller=PolicyConfig(features="zh", bias=False),
+    actor=MLPConfig(features=("z", "h"), bias=False),
+    search=CMAESConfig(population=64, rollouts=16),
     evolve=EvolveConfig(
-        population=64,
-        rollouts=16,
         generations=150,
         evaluate_every=50,
         evaluation_rollouts=256,

@@ -1,11 +1,29 @@
-"""World Models (Ha & Schmidhuber, 2018) in JAX: V sees, M dreams, C learns to act inside the dream."""
+"""World models in JAX: an agent sees, dreams, and learns to act inside its dream.
+
+agent = wm_jax.load("pretrained/take_cover.safetensors")
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import gymnasium
 
-__version__ = "0.2.0.dev0"
+from wm_jax.version import __version__
+
+if TYPE_CHECKING:
+    from wm_jax.agent import TrainedAgent
+
+__all__ = ["__version__", "load"]
 
 gymnasium.register(
-    "wm_jax/Dream-v0",
-    entry_point="wm_jax.pipeline.dream_env:make",
-    vector_entry_point="wm_jax.pipeline.dream_env:make_vector",
+    "wm_jax/Dream-v0", entry_point="wm_jax.agent:make_dream", vector_entry_point="wm_jax.agent:make_dreams"
 )
+
+
+def load(path: str | Path, task: str | Path | None = None, parts: Sequence[str | Path] = ()) -> "TrainedAgent":
+    """The agent of a run's folder or of a bundle (`wm_jax.agent.load`)."""
+    # Worker processes import this package: it comes without JAX.
+    from wm_jax.agent import load
+
+    return load(path, task, parts)

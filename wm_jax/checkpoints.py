@@ -3,12 +3,12 @@
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
-from orbax.checkpoint import v1 as ocp
 
 from wm_jax import parallel
 from wm_jax.data.files import read_json, sha256, write_json
@@ -17,8 +17,20 @@ from wm_jax.errors import UserError
 KEPT = 2
 """The last one, and the one before it in case the last is damaged."""
 
-# Orbax logs what it also raises; the raised error is what the user is told.
-logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+@contextmanager
+def _orbax() -> Iterator[Any]:
+    """Orbax, which is imported where something is saved or read, and silent meanwhile: it logs what it also raises, and the
+    raised error is what the user is told."""
+    from orbax.checkpoint import v1 as ocp
+
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield ocp
+    finally:
+        logger.setLevel(level)
 
 
 class Checkpoints:
@@ -38,7 +50,8 @@ class Checkpoints:
         # On the host every process has the same, and Orbax has process 0 write it.
         arrays = jax.device_get(parallel.local(state))
         try:
-            ocp.save(str(temporary.absolute()), {"state": arrays})
+            with _orbax() as ocp:
+                ocp.save(str(temporary.absolute()), {"state": arrays})
         except (ValueError, OSError) as error:
             raise UserError(
                 f"cannot write the checkpoint {temporary}: {str(error).splitlines()[0]}; free space or allow writing, "
@@ -87,7 +100,8 @@ class Checkpoints:
         abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like)
         loaded, reason = None, None
         try:
-            loaded = ocp.load(str(path.absolute()), {"state": abstract})["state"]
+            with _orbax() as ocp:
+                loaded = ocp.load(str(path.absolute()), {"state": abstract})["state"]
         except (ValueError, KeyError, TypeError) as error:
             reason = str(error).splitlines()[0]
         reason = next(filter(None, parallel.gather(reason)), None)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import sys
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -14,8 +15,10 @@ from tyro.conf import Positional, arg
 from wm_jax import parallel
 from wm_jax.bench.config import BenchConfig
 from wm_jax.errors import UserError
-from wm_jax.experiment import Experiment, load, with_paths_from
+from wm_jax.experiment import KIND, REGISTRIES, Experiment, load, with_kinds, with_paths_from
+from wm_jax.formats import upgrade_arguments
 from wm_jax.pipeline.progress import Screen, Stopped
+from wm_jax.registry import load_parts
 
 USAGE = """World Models in JAX: V sees, M dreams, C learns to act inside the dream.
 
@@ -27,6 +30,10 @@ usage: wm-jax COMMAND …   (wm-jax COMMAND --help explains each)
   export RUN FILE.safetensors                     V, M and C of a run as one file, with a model card
   report RUN … [--out DIR]                        one page of tables, curves and pictures: HTML and Markdown; scores: JSON
   bench [NAME …] [--json FILE]                    how fast this machine is, beside the limit that it sets
+  bench EXPERIMENT.py                             how fast the parts of an experiment are here
+
+--world.kind, --actor.kind, --search.kind and --explorer.kind choose other parts than an experiment has; --help then lists
+their settings.
 """
 STOPPED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -40,7 +47,8 @@ class Run:
     """Python file that exports CONFIG, for example experiments/quickstart.py."""
     config: Annotated[Experiment, arg(name="")]
     stages: tuple[str, ...] = ()
-    """Only these of collect, vision, encode, memory, evolve, tune, evaluate; all of them unless given."""
+    """Only these of collect, encode, evolve, tune, evaluate and the world model's learners (vision, memory); all of them
+    unless given."""
     run_dir: Path | None = None
     """The run's folder; runs/NAME unless given."""
     redo: bool = False
@@ -66,6 +74,16 @@ Command = TypeVar("Command", Run, Info)
 
 
 @dataclass
+class Files:
+    """Files of the user's own that a run or a bundle names, where they lie neither where they did nor beside it."""
+
+    task: Path | None = None
+    """Where the Python file lies now that defines its task."""
+    parts: tuple[Path, ...] = ()
+    """Where the Python files lie now that register its parts."""
+
+
+@dataclass
 class Evaluate:
     """Score the controller of a finished run or a bundle in the actual environment, on fresh episodes."""
 
@@ -77,6 +95,8 @@ class Evaluate:
     """Episode i has the environment seed SEED + i."""
     json: Path | None = None
     """Also write the score to this file: mean, sd, se, n, returns, seeds, device, versions."""
+    files: Annotated[Files, arg(name="")] = field(default_factory=Files)
+    """Of the user's own."""
 
 
 @dataclass
@@ -88,7 +108,9 @@ class Export:
     file: Positional[Path]
     """The bundle to write, ending in .safetensors; its model card is written beside it, ending in .md."""
     half: bool = False
-    """Store V and M in half precision (float16): half the size; actions differ in the third digit."""
+    """Store the world model in half precision (float16): half the size; actions differ in the third digit."""
+    files: Annotated[Files, arg(name="")] = field(default_factory=Files)
+    """Of the user's own."""
 
 
 @dataclass
@@ -100,6 +122,8 @@ class Report:
     """Runs' folders; several are compared with each other."""
     out: Path | None = None
     """Folder to write to; RUN/report unless given. Several runs need one."""
+    files: Annotated[Files, arg(name="")] = field(default_factory=Files)
+    """Of the user's own."""
 
 
 @dataclass
@@ -107,7 +131,8 @@ class Bench:
     """Measure how fast this machine is, beside the limit that it sets."""
 
     names: Positional[tuple[str, ...]]
-    """Any of dream, evolve, vision, memory, collect, scaling; all of them unless given."""
+    """Any of dream, evolve, vision, memory, collect, scaling; all of them unless given. Or an experiment's Python file,
+    whose own parts are measured then."""
     config: Annotated[BenchConfig, arg(name="")]
     json: Path | None = None
     """Also write the rows to this file, after each benchmark."""
@@ -115,7 +140,7 @@ class Bench:
 
 def run(arguments: list[str]) -> None:
     """`wm-jax run`."""
-    from wm_jax.pipeline import run_experiment
+    from wm_jax.pipeline.running import run_experiment
 
     options = _with_experiment(Run, arguments)
     path = options.run_dir or Path("runs") / options.config.name
@@ -138,7 +163,12 @@ def evaluate(arguments: list[str]) -> None:
     from wm_jax.pipeline.scoring import score_bundle
 
     options = tyro.cli(Evaluate, prog="wm-jax evaluate", args=arguments)
-    score = score_bundle(load_bundle(options.run), options.episodes, options.seed, Screen())
+    bundle, screen = load_bundle(options.run, options.files.task, options.files.parts), Screen()
+    for note in bundle.stored.notes:
+        screen.say(note)
+    for warning in bundle.stored.warnings:
+        screen.warn(warning)
+    score = score_bundle(bundle, options.episodes, options.seed, screen)
     # First what took minutes, then what may fail.
     print(
         f"{options.run}: {score['mean']:.1f} ± {score['sd']:.1f} (standard error {score['se']:.1f}, n = {score['n']})",
@@ -153,7 +183,7 @@ def export(arguments: list[str]) -> None:
     from wm_jax.pipeline.exporting import export
 
     options = tyro.cli(Export, prog="wm-jax export", args=arguments)
-    card = export(options.run, options.file, options.half)
+    card = export(options.run, options.file, options.half, options.files.task, options.files.parts, Screen().say)
     print(f"{options.file}: {options.file.stat().st_size / 2**20:.1f} MiB\n{card}")
 
 
@@ -162,7 +192,7 @@ def report(arguments: list[str]) -> None:
     from wm_jax.pipeline.reporting import report
 
     options = tyro.cli(Report, prog="wm-jax report", args=arguments)
-    for path in report(options.runs, options.out):
+    for path in report(options.runs, options.out, options.files.task, options.files.parts, Screen().say):
         print(path)
 
 
@@ -173,16 +203,18 @@ def bench(arguments: list[str]) -> None:
 
     default = Bench(names=(), config=BenchConfig())
     options = tyro.cli(Bench, prog="wm-jax bench", default=default, args=arguments)
-    suite.check(options.names, options.config)
+    files = [name for name in options.names if name.endswith(".py")]
+    works = {name: suite.named(name, options.config) for name in options.names or suite.BENCHMARKS if name not in files}
+    works |= {Path(file).stem: suite.of_experiment(load(Path(file)), options.config) for file in files}
     results, about, screen = {}, suite.about(options.config), Screen()
     suite.warn_if_busy(screen)
     screen.say(f"{about['device']}, jax {about['jax']}, {about['precision']}")
     if options.json is not None:
         # Minutes of work should not end at a file that cannot be written.
         write_json(options.json, table.as_json(results, about))
-    for name in options.names or suite.BENCHMARKS:
+    for name, measure in works.items():
         try:
-            results[name] = suite.measure(name, options.config, screen)
+            results[name] = measure(screen)
         except KeyboardInterrupt as stop:
             raise Stopped(
                 f"stopped in {name}; what was finished before it is above, and in the file of --json"
@@ -197,17 +229,45 @@ COMMANDS = {"run": run, "info": info, "evaluate": evaluate, "export": export, "b
 
 def _with_experiment(kind: type[Command], arguments: list[str]) -> Command:
     """Parse a command whose settings' defaults are those of the experiment file among its arguments."""
-    positions = [i for i, argument in enumerate(arguments) if argument.endswith(".py") and not argument.startswith("-")]
-    paths = [Path(arguments[i]) for i in positions if i == 0 or arguments[i - 1] != "--task"]
+    arguments = upgrade_arguments(arguments)
+    paths, parts = _files(arguments)
     asks_help = {"-h", "--help"} & set(arguments)
     if not paths and not asks_help:
         raise UserError(f"wm-jax {kind.__name__.lower()} needs an experiment: a Python file that exports CONFIG, "
                         "for example experiments/quickstart.py")  # fmt: skip
     path = paths[0] if paths else Path("EXPERIMENT.py")
-    config = load(path) if paths else Experiment()
+    for part in parts:
+        load_parts(part)
+    config = with_kinds(load(path) if paths else Experiment(), _kinds(arguments))
     default = kind(experiment=path, config=config)
     options = tyro.cli(kind, prog=f"wm-jax {kind.__name__.lower()}", default=default, args=arguments)
     return dataclasses.replace(options, config=with_paths_from(options.config, Path.cwd()))
+
+
+def _files(arguments: list[str]) -> tuple[list[Path], list[str]]:
+    """The experiments' files among the arguments, and those that are named as parts."""
+    experiments, parts, flag = [], [], ""
+    for argument in arguments:
+        if argument.startswith("--"):
+            flag, _, argument = argument.partition("=")
+        if argument.endswith(".py") and flag == "--parts":
+            parts.append(argument)
+        elif argument.endswith(".py") and flag == "--task":
+            flag = ""
+        elif argument.endswith(".py"):
+            experiments.append(Path(argument))
+    return experiments, parts
+
+
+def _kinds(arguments: list[str]) -> dict[str, str]:
+    """The kinds of parts that the arguments name, by setting: settings can then be given for parts of these kinds."""
+    found = {}
+    for argument, following in pairwise([*arguments, ""]):
+        flag, equals, attached = argument.partition("=")
+        name = flag.removeprefix("--")
+        if flag.startswith("--") and name.endswith(KIND) and name in REGISTRIES:
+            found[name] = attached if equals else following
+    return found
 
 
 def main() -> None:
@@ -234,7 +294,7 @@ def main() -> None:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         print(f"wm-jax: the device has too little memory ({str(error).splitlines()[0]}); take smaller batches "
-              "(vision.batch_size, memory.batch_size), fewer candidates or dreams (evolve.population, evolve.rollouts, "
+              "(batch_size of world.*), fewer candidates or dreams (search.population, search.rollouts, "
               "evolve.evaluation_rollouts), or more devices", file=sys.stderr)  # fmt: skip
         parallel.leave(1)
     except OSError as error:

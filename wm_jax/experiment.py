@@ -4,19 +4,45 @@ import dataclasses
 import re
 import runpy
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from typeguard import TypeCheckError, check_type
 
-from wm_jax.controller import EvolveConfig, GradientConfig, PolicyConfig, TuneConfig
-from wm_jax.dream import DreamConfig
-from wm_jax.errors import UserError, require_range
-from wm_jax.memory import MemoryConfig
+from wm_jax import formats
+from wm_jax.actors import ACTORS, ActorConfig
+from wm_jax.actors.mlp import MLPConfig
+from wm_jax.data.files import sha256
+from wm_jax.dream import ENDS, REWARDS, DreamConfig
+from wm_jax.errors import UserError, require_choice, require_range
+from wm_jax.explore import EXPLORERS, ExplorerConfig
+from wm_jax.explore.noise import NoiseConfig
+from wm_jax.registry import PartConfig, Registry, load_parts
 from wm_jax.rollouts import CollectConfig, EvaluateConfig, RoundsConfig
-from wm_jax.vision import VisionConfig
+from wm_jax.search import SEARCHES, SearchConfig
+from wm_jax.search.cma_es import CMAESConfig
+from wm_jax.search.config import EvolveConfig, TuneConfig
+from wm_jax.worlds import WORLDS, WorldConfig
+from wm_jax.worlds.vision_memory import VisionMemoryConfig
+
+REGISTRIES: dict[str, Registry[Any]] = {
+    "world.kind": WORLDS,
+    "actor.kind": ACTORS,
+    "search.kind": SEARCHES,
+    "tune.search.kind": SEARCHES,
+    "explorer.kind": EXPLORERS,
+    "dream.reward": REWARDS,
+    "dream.end": ENDS,
+}
+"""The settings that name a registered part."""
+CONTENTS, GONE = "sha256:", "a file that is gone"
+"""What stands for a file where settings are compared."""
+KIND = ".kind"
+"""How the names of those end that choose a part with settings of its own."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +54,9 @@ class Experiment:
     """The run lives in runs/NAME unless --run-dir says otherwise."""
     task: str = "car_racing"
     """car_racing, take_cover, or the path of a Python file that defines TASK."""
+    parts: tuple[str, ...] = ()
+    """Python files, or installed modules, that register parts of one's own: world models, actors, searches, explorers,
+    rules of the dream."""
     seed: int = 0
     """Every random number of the run follows from it."""
     held_out: float = 0.05
@@ -36,16 +65,20 @@ class Experiment:
     """Every recorded episode counts twice, as it is and in the mirror, for V, for M and for the dream's starts: twice the
     data, and no side that M knows better than the other, where C would find its dreams easier."""
     initial: str | None = None
-    """A bundle whose V and M the first round's training begins with; random weights unless given. With vision.steps or
-    memory.steps 0 they stay as they are there. Give the run another `seed` than the bundle's: the same one records the very
-    episodes that they have been trained on."""
+    """A bundle whose world model the first round's training begins with; random weights unless given. A learner with
+    `steps` 0 stays as it is there. Give the run another `seed` than the bundle's: the same one records the very episodes
+    that it has been trained on."""
     collect: CollectConfig = field(default_factory=CollectConfig)
-    vision: VisionConfig = field(default_factory=VisionConfig)
-    memory: MemoryConfig = field(default_factory=MemoryConfig)
+    explorer: ExplorerConfig = field(default_factory=NoiseConfig)
+    """What is done to C's actions while it collects, in the rounds after the first."""
+    world: WorldConfig = field(default_factory=VisionMemoryConfig)
+    """The world model."""
     dream: DreamConfig = field(default_factory=DreamConfig)
-    controller: PolicyConfig = field(default_factory=PolicyConfig)
+    actor: ActorConfig = field(default_factory=MLPConfig)
+    """C: what it reads and how it is made."""
+    search: SearchConfig = field(default_factory=CMAESConfig)
+    """How C is found."""
     evolve: EvolveConfig = field(default_factory=EvolveConfig)
-    gradient: GradientConfig = field(default_factory=GradientConfig)
     rounds: RoundsConfig = field(default_factory=RoundsConfig)
     tune: TuneConfig = field(default_factory=TuneConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
@@ -60,7 +93,7 @@ class Experiment:
     @property
     def searches(self) -> dict[str, EvolveConfig]:
         """What C is searched by, by stage: its evolution, and the tuning where there is one; the last C is deployed."""
-        return {"evolve": self.evolve} | ({"tune": self.tune.search} if self.tune.generations else {})
+        return {"evolve": self.evolve} | ({"tune": self.tune.as_evolution} if self.tune.generations else {})
 
     @property
     def views(self) -> int:
@@ -92,16 +125,20 @@ def load(path: Path) -> Experiment:
 
 
 def with_paths_from(config: Experiment, folder: Path) -> Experiment:
-    """The same settings, with the paths of a task file and of a bundle, if they are relative, taken from `folder`: a run
+    """The same settings, with the paths of files, if they are relative, taken from `folder`: a run
     outlives the folder that it was started in."""
     files = {"task": config.task if config.task.endswith(".py") else None, "initial": config.initial}
     paths = {name: str((folder / file).resolve()) for name, file in files.items() if file is not None}
-    return dataclasses.replace(config, **paths)
+    parts = tuple(str((folder / part).resolve()) if part.endswith(".py") else part for part in config.parts)
+    return dataclasses.replace(config, **paths, parts=parts)
 
 
 def to_share(config: Experiment) -> Experiment:
-    """The same settings with `initial` by its name alone: elsewhere nobody needs to know in which folder it lay."""
-    return config if config.initial is None else dataclasses.replace(config, initial=Path(config.initial).name)
+    """The same settings with all files by their names alone: elsewhere nobody needs to know in which folder they lay."""
+    initial = None if config.initial is None else Path(config.initial).name
+    task = Path(config.task).name if config.task.endswith(".py") else config.task
+    parts = tuple(Path(part).name if part.endswith(".py") else part for part in config.parts)
+    return dataclasses.replace(config, task=task, initial=initial, parts=parts)
 
 
 def to_dict(config: Experiment) -> dict[str, Any]:
@@ -110,7 +147,7 @@ def to_dict(config: Experiment) -> dict[str, Any]:
 
 
 def flatten(config: Experiment) -> dict[str, Any]:
-    """The settings by full name, as the command line spells them: {"vision.latent_size": 32, …}."""
+    """The settings by full name, as the command line spells them: {"world.vision.latent_size": 32, …}."""
 
     def walk(prefix: str, value: Any) -> typing.Iterator[tuple[str, Any]]:
         for name, inner in value.items():
@@ -122,8 +159,68 @@ def flatten(config: Experiment) -> dict[str, Any]:
     return dict(walk("", to_dict(config)))
 
 
-def from_dict(values: dict[str, Any], source: str) -> Experiment:
-    """The experiment whose `to_dict` was stored in `source`. Raises `UserError` that names a wrong setting."""
+def kinds(config: Experiment) -> dict[str, str]:
+    """The kind of each part, by the setting's name: {"world.kind": "vision_memory", …}."""
+    return {name: value for name, value in flatten(config).items() if name.endswith(KIND)}
+
+
+def with_kinds(config: Experiment, wanted: Mapping[str, str]) -> Experiment:
+    """The same settings with parts of these kinds: as they are by default where they have been of another kind."""
+    for name, kind in wanted.items():
+        *outer, group, _ = name.split(".")
+        holder = getattr(config, outer[0]) if outer else config
+        if getattr(holder, group).kind != kind:
+            holder = dataclasses.replace(holder, **{group: REGISTRIES[name][kind]()})
+            config = dataclasses.replace(config, **{outer[0]: holder}) if outer else holder
+    return config
+
+
+def digests(config: Experiment) -> dict[str, str]:
+    """The SHA-256 of every file that the settings name, by the file's name; without that of a bundle that is gone."""
+    paths = [Path(file) for file in (config.task, *config.parts) if file.endswith(".py")]
+    if config.initial is not None and Path(config.initial).is_file():
+        paths.append(Path(config.initial))
+    return {path.name: _digest(path) for path in paths}
+
+
+def identity(config: Experiment) -> dict[str, Any]:
+    """The settings by full name (`flatten`), files by their contents and not by their places; a part that a user's own file
+    registers counts by that file's contents, too. Raises `UserError` where a file is not there; a bundle need not be any
+    more, once the run has begun with it."""
+    values = flatten(config)
+    if config.task.endswith(".py"):
+        values["task"] = f"{CONTENTS}{_digest(Path(config.task))}"
+    if config.initial is not None:
+        path = Path(config.initial)
+        values["initial"] = f"{CONTENTS}{_digest(path)}" if path.is_file() else GONE
+    for name, registry in REGISTRIES.items():
+        digest = registry.digest(values[name])
+        values[name] = values[name] if digest is None else f"{values[name]}, {CONTENTS}{digest}"
+    return values
+
+
+def _digest(path: Path) -> str:
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; give the file's path by --task or --parts")
+    status = path.stat()
+    return _digest_of(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=64)
+def _digest_of(path: Path, modified: int, size: int) -> str:
+    """Read once as long as the file is the same: a run asks many times."""
+    return sha256(path)
+
+
+def from_dict(values: dict[str, Any], source: str, found: int = formats.FORMAT) -> Experiment:
+    """The experiment whose `to_dict` was stored in `source`, in the format `found`; its `parts` are loaded. Raises
+    `UserError` that names a wrong setting."""
+    if not isinstance(values, dict):
+        raise UserError(f"{source}: the settings must be a group of settings, found {values!r}")
+    values = formats.upgrade_config(values) if found == 1 else values
+    parts = values.get("parts", ())
+    for part in parts if isinstance(parts, list | tuple) else ():
+        load_parts(part)
     return _build(Experiment, values, source, "")
 
 
@@ -131,6 +228,10 @@ def _build(kind: Any, values: Any, source: str, prefix: str) -> Any:
     """The dataclass `kind` from a JSON object."""
     if not isinstance(values, dict):
         raise UserError(f"{source}: {prefix or 'the settings'} must be a group of settings, found {values!r}")
+    if issubclass(kind, PartConfig):
+        name = values.get("kind", DEFAULTS[prefix])
+        require_choice(f"{source}: {prefix}kind", name, kind.registry.names())
+        kind = kind.registry[name]
     hints = typing.get_type_hints(kind)
     for name in values:
         if name not in hints:
@@ -153,8 +254,16 @@ def _value(hint: Any, value: Any, source: str, name: str) -> Any:
         raise UserError(f"{source}: {name} is {value!r}, which {error}") from None
 
 
+DEFAULTS = {name.removesuffix("kind"): value for name, value in kinds(Experiment()).items()}
+"""The kind of each part where the settings do not say it: {"world.": "vision_memory", …}."""
+
+
 def _nearest(name: str) -> str:
     """A hint at the setting that may have been meant."""
     known = {full.rsplit(".", 1)[-1]: full for full in flatten(Experiment())}
+    groups = {old.rstrip("."): new.rstrip(".") for old, new in formats.RENAMED.items()}
+    if name in groups or name in {old.rsplit(".", 1)[-1] for old in groups}:
+        new = groups.get(name) or next(new for old, new in groups.items() if old.rsplit(".", 1)[-1] == name)
+        return f"; it is called {new} now (CHANGELOG.md)"
     near = get_close_matches(name, known, n=1)
     return f"; did you mean {known[near[0]]}?" if near else ""

@@ -1,13 +1,28 @@
 """What lanes need that go forward side by side, each with an episode or a dream of its own."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from wm_jax.types import Array
+from wm_jax.types import Array, Population
 
 Lanes = TypeVar("Lanes")
+
+SHARED_FROM = 8192
+"""So many weights of a lone controller are shared by all lanes: gathered for each, they would be as many times as large.
+Fewer take no longer gathered, and then act alone, to the last bit, as they do among others."""
+
+
+def shares(table: Population) -> bool:
+    """Whether lanes share the weights of the controllers `table` [M, ...]: where there is but one, and a large one."""
+    leaves = jax.tree.leaves(table)
+    return all(len(leaf) == 1 for leaf in leaves) and sum(leaf.size for leaf in leaves) >= SHARED_FROM
+
+
+def many(tree: Any, lanes: int) -> Any:
+    """A pytree with each array as that of so many lanes: [lanes, ...]."""
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (lanes, *jnp.shape(leaf))), tree)
 
 
 def choose(condition: Array, new: Lanes, old: Lanes) -> Lanes:

@@ -1,11 +1,12 @@
-"""How V and M are optimised: Adam with a learning-rate schedule and, for M, element-wise clipped gradients."""
+"""How learners are optimised: Adam with a learning-rate schedule and, for M, element-wise clipped gradients."""
 
 from dataclasses import dataclass
-from typing import Literal
-
-import optax
+from typing import TYPE_CHECKING, Literal
 
 from wm_jax.errors import require_choice, require_range
+
+if TYPE_CHECKING:
+    import optax
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class OptimizerConfig:
     """Each element of the gradient is clipped to [-clip, clip]; None leaves it as it is."""
 
     def check(self, name: str) -> None:
-        """Raise `UserError` where a value is impossible; `name` is the setting these belong to: "vision.optimizer"."""
+        """Raise `UserError` where a value is impossible; `name`: the setting these belong to, "world.vision.optimizer"."""
         require_range(f"{name}.learning_rate", self.learning_rate, 1e-9, 10.0)
         require_choice(f"{name}.schedule", self.schedule, ("constant", "exponential", "cosine"))
         require_range(f"{name}.final_learning_rate", self.final_learning_rate, 0.0, self.learning_rate)
@@ -33,8 +34,11 @@ class OptimizerConfig:
             require_range(f"{name}.clip", self.clip, 1e-9)
 
 
-def make(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+def make(config: OptimizerConfig, steps: int) -> "optax.GradientTransformation":
     """The optimiser for a training of `steps` steps (the cosine's length)."""
+    # Imported here: acting and dreaming need no optimiser, and start faster without.
+    import optax
+
     rise = config.learning_rate - config.final_learning_rate
     schedules = {
         "constant": lambda: optax.constant_schedule(config.learning_rate),

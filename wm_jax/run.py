@@ -24,6 +24,7 @@ from wm_jax import parallel
 from wm_jax.checkpoints import Checkpoints
 from wm_jax.data.files import read_json, write_atomically, write_json
 from wm_jax.errors import UserError
+from wm_jax.formats import FORMAT
 
 LOCK = ".lock"
 RECORD = "stage.json"
@@ -89,7 +90,7 @@ class StageDir:
 
     def begin(self, settings: dict[str, Any], made_with: dict[str, Any]) -> None:
         """Note the settings a stage is run with, the device and the versions, before it does anything."""
-        write_json(self.path / RECORD, {"settings": settings, "finished": False, **made_with})
+        write_json(self.path / RECORD, {"format": FORMAT, "settings": settings, "finished": False, **made_with})
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Mark the stage finished: its results are whole, and what it needed on the way can go."""

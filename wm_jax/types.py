@@ -1,11 +1,12 @@
-"""The shared vocabulary: what flows between V, M, C and the dream. No logic.
+"""The shared vocabulary: what flows between world model, dream, actor and search. No logic.
 
 Shapes are written with these letters: B batch, T time, P population, R rollouts a candidate, Z latent size, H hidden
-size, K mixtures, A action size, D number of a controller's weights, N recorded frames, E recorded episodes. `...`
-stands for any leading axes, none included.
+size, K mixtures, A action size, F numbers that an actor reads, D number of a controller's weights, N recorded frames, E
+recorded episodes, S start states. `...` stands for any leading axes, none included.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -14,72 +15,50 @@ from flax import struct
 Array = jax.Array
 Key = jax.Array
 """A typed key of `jax.random.key`; every function that draws takes one and consumes it."""
-Params = dict[str, Any]
-"""Nested dict of arrays: the weights of V or M."""
-Weights = jax.Array
-"""[D]: a controller's weights, flat."""
-Population = jax.Array
-"""[P, D]: one row a candidate."""
+Params = Any
+"""Weights: a pytree of arrays. A world model's are a dict with one entry for each of its learners."""
+Population = Any
+"""The weights of P candidates: a pytree whose arrays are [P, ...]."""
 Returns = jax.Array
 """[P]: one score a candidate, higher is better."""
 Action = jax.Array
-"""[..., A] in [-1, 1]: what C puts out and M is fed; a task maps it to what its environment takes."""
+"""[..., A] in [-1, 1]: what an actor puts out and a world model is fed; a task maps it to what its environment takes."""
+State = Any
+"""A world model's state: a pytree of its own."""
+Features = dict[str, jax.Array]
+"""Parts of a world model's state that an actor may read, by name: {"z": [..., Z], "h": [..., H], …}."""
+Metrics = dict[str, jax.Array]
+"""Numbers that a step reports, by name."""
+
+Fitness = Callable[[Population, Key], Returns]
+"""The mean return of each candidate. A search does not know whether a dream or the actual environment is behind it."""
+
+FLOAT = 4
+"""Bytes of a float32."""
+HELD_OUT, TRAINED = "held_out_", "trained_"
+"""How the names of numbers on learners begin: on episodes that nothing trains on, and on some that were trained on."""
 
 
 @struct.dataclass
-class LatentStats:
-    """What V says of a frame: the posterior N(mean, exp(log_var)) of its z."""
+class Outcome:
+    """What a world model expects to come of a step. A field that the model does not predict is None."""
 
-    mean: Array
-    """[..., Z]"""
-    log_var: Array
-    """[..., Z]"""
-
-
-@struct.dataclass
-class MemoryState:
-    """The state of M's LSTM."""
-
-    h: Array
-    """[..., H]: the output."""
-    c: Array
-    """[..., H]: the cell."""
-
-
-@struct.dataclass
-class Mixture:
-    """A mixture of K Gaussians for every latent dimension, independent of each other."""
-
-    log_weights: Array
-    """[..., Z, K], normalised: logsumexp over K is 0."""
-    means: Array
-    """[..., Z, K]"""
-    log_stds: Array
-    """[..., Z, K]"""
-
-
-@struct.dataclass
-class Prediction:
-    """What M expects of the next step. Fields that the experiment does not predict are None."""
-
-    next_z: Mixture
     reward: Array | None
-    """[...]: the reward of the step just taken, in the task's units."""
-    done_logit: Array | None
-    """[...]: log-odds of the episode having terminated with the step just taken, too high by the logarithm of M's
-    `done_weight`."""
+    """[...]: the expected reward, in the task's units."""
+    end: Array | None
+    """[...]: the probability that the episode terminates with the step; any weight in training is already taken out."""
 
 
 @struct.dataclass
-class Latents:
-    """Every recorded frame as V's float16 posterior, with what was done and what came of it; lives on the device whole.
+class Observations:
+    """Every recorded frame as the world model encodes it, with what was done and what came of it; on the device whole.
 
     Frame t of an episode is what the agent saw before action t; reward t came with action t. The N frames stand episode
     after episode. No frame is stored after an episode's last action.
     """
 
-    stats: LatentStats
-    """[N, Z] float16"""
+    encoded: Any
+    """[N, ...]: a pytree, the model's `encode` of each frame, floating point numbers as float16."""
     action: Array
     """[N, A] float32"""
     reward: Array
@@ -92,17 +71,15 @@ class Latents:
     """[E] bool: whether the episode ended by itself; False where it was cut off by the time limit."""
 
 
-@struct.dataclass
-class Features:
-    """What C may know: what V sees now and what M remembers. A policy picks its part."""
+@dataclass(frozen=True)
+class Curve:
+    """What a report draws of the numbers that a learner or a search logs."""
 
-    z: Array
-    """[..., Z]: sampled, not the mean."""
-    memory: MemoryState
-
-
-Policy = Callable[[Weights, Features], Action]
-"""C is nothing more: one candidate's weights [D], one agent's features, one action [A]."""
-
-Fitness = Callable[[Population, Key], Returns]
-"""The mean return of each candidate. Evolution does not know whether a dream or the actual environment is behind it."""
+    name: str
+    """Of the picture's file."""
+    metrics: tuple[str, ...]
+    title: str
+    caption: str
+    logarithmic: bool = False
+    band: tuple[str, str] | None = None
+    """Metrics that a filled band lies between, with the first of `metrics` as its middle."""

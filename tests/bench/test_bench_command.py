@@ -39,7 +39,7 @@ def test_report_has_a_headline_for_each_benchmark(tmp_path, monkeypatch):
     report = json.loads(file.read_text())
     assert report["jax"] == jax.__version__ and report["precision"] == "tensorfloat32" and report["device"]
     rows = {row["name"]: row for row in report["rows"]}
-    assert {"dream", "evolve", "collect", "V, M, C drive: probe"} <= set(rows)
+    assert {"dream", "dream: vectorised, start anywhere", "evolve", "collect", "V, M, C drive: probe"} <= set(rows)
     assert not any("torch" in name for name in rows)
     for row in report["rows"]:
         assert {"name", "value", "unit", "limit", "ratio", "against"} <= set(row)

@@ -9,19 +9,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wm_jax.controller import Controller, PolicyConfig
+from wm_jax.actors import protocol as actors
+from wm_jax.actors.mlp import MLPConfig
 from wm_jax.dream import Dream, DreamConfig, DreamNoise, DreamState
-from wm_jax.memory import Memory, MemoryConfig, MixtureNoise
+from wm_jax.memory import Memory, MemoryConfig, MemoryState, MixtureNoise
 from wm_jax.memory.loss import Sequences, loss
-from wm_jax.types import Features, MemoryState
 from wm_jax.vision import Vision, VisionConfig
+from wm_jax.worlds import World
+from wm_jax.worlds.vision_memory import VisionMemory, VisionMemoryState
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 DREAMS, Z, H = 7, 6, 8
 MEMORY = Memory(MemoryConfig(H, 3, predict_done=True, restart_input=True), Z, 1)
 PARAMS = MEMORY.init(jax.random.key(0))
-DREAM = Dream(MEMORY, DreamConfig(temperature=1.3))
-POLICY = Controller(PolicyConfig("zhc", bias=False), Z, H, 1)
+MODEL = VisionMemory(Vision(VisionConfig(latent_size=Z)), MEMORY)
+DREAM = Dream(MODEL, DreamConfig(temperature=1.3))
+ACTOR = MLPConfig(features=("z", "c", "h"), bias=False).build(MODEL)
 NO_TORCH = "needs the extra `bench`"
 
 
@@ -36,17 +39,20 @@ def draws(*shape):
 
 
 def ours(restart):
-    """Actions, next states, next z and done [B] of a step of some dreams in the middle or, with `restart`, at the start."""
+    """Actions, next states and done [B] of a step of some dreams in the middle or, with `restart`, at the start."""
     memory = MemoryState(h=jnp.asarray(draws(1, DREAMS, H)[0]), c=jnp.asarray(draws(2, DREAMS, H)[0]))
-    z, weights = jnp.asarray(draws(DREAMS, Z)), jnp.asarray(draws(DREAMS, POLICY.size))
+    z, weights = jnp.asarray(draws(DREAMS, Z)), jnp.asarray(draws(DREAMS, actors.size(ACTOR)))
     uniform, normal = np.random.default_rng(0).random((DREAMS, Z), np.float32), draws(3, DREAMS, Z)[0]
     noise = MixtureNoise(jnp.asarray(uniform), jnp.asarray(normal))
-    before = DreamState(z, memory, jnp.full(DREAMS, restart), jnp.zeros(DREAMS, jnp.int32), jnp.zeros(DREAMS))
-    action = jax.vmap(POLICY)(weights, Features(z, memory))
-    after, _, done, _ = jax.vmap(DREAM.step_with, (None, 0, 0, 0))(
-        PARAMS, before, action, DreamNoise(noise, jnp.zeros(DREAMS))
+    before = VisionMemoryState(z, memory, jnp.full(DREAMS, restart))
+    params, population = {"memory": PARAMS}, actors.unflat(actors.shapes(ACTOR), weights)
+    act = jax.vmap(ACTOR.act, (0, None, 0, None, None))
+    action, _ = act(population, World(MODEL, params), before, None, jax.random.key(0))
+    state = DreamState(before, jnp.zeros(DREAMS, jnp.int32), jnp.zeros(DREAMS))
+    after, _, done, _ = jax.vmap(DREAM.step, (None, 0, 0, 0))(
+        params, state, action, DreamNoise(noise, jnp.zeros(DREAMS))
     )
-    return jax.tree.map(np.asarray, (before, weights, noise, action, after, done))
+    return jax.tree.map(np.asarray, (before, weights, noise, action, after.world, done))
 
 
 @pytest.mark.parametrize("restart", [0.0, 1.0])

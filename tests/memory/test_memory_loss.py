@@ -4,20 +4,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from memory_data import random_latents
+from memory_data import random_observations
 from scipy import special, stats
 
 from wm_jax.errors import UserError
-from wm_jax.memory import Memory, MemoryConfig
+from wm_jax.memory import Memory, MemoryConfig, Mixture, Prediction
 from wm_jax.memory.loss import gather, log_likelihood, reward_loss, step_losses
 from wm_jax.memory.loss import loss as eager_loss
-from wm_jax.types import LatentStats, Mixture, Prediction
+from wm_jax.vision import LatentStats
 
 HEADS = MemoryConfig(
     hidden_size=7, mixtures=3, restart_input=True, predict_done=True, predict_reward=True, done_weight=10.0
 )
 MEMORY = Memory(HEADS, latent_size=3, action_size=2, reward_range=(-1.0, 0.5))
-LATENTS = random_latents([5, 4, 6], [True, False, True])
+RECORDED = random_observations([5, 4, 6], [True, False, True])
 ALL = jnp.arange(15)[None]
 
 loss = jax.jit(eager_loss, static_argnums=0)
@@ -43,21 +43,23 @@ def test_log_likelihood_stays_finite_where_densities_underflow():
 
 
 def test_sequences_know_where_episodes_begin_and_end():
-    sequences = gather(LATENTS, ALL, jax.random.key(0))
+    sequences = gather(RECORDED, ALL, jax.random.key(0))
     frame = np.arange(15)
     np.testing.assert_array_equal(sequences.restart[:, 0], np.isin(frame, [0, 5, 9]))
     np.testing.assert_array_equal(sequences.has_next[:, 0], ~np.isin(frame, [4, 8, 14]))
     np.testing.assert_array_equal(sequences.done[:, 0], np.isin(frame, [4, 14]))
     np.testing.assert_array_equal(sequences.done_known[:, 0], frame != 8)
     np.testing.assert_array_equal(sequences.next_z[:-1], sequences.z[1:])
-    np.testing.assert_array_equal(sequences.reward[:, 0], LATENTS.reward)
-    np.testing.assert_array_equal(sequences.action[:, 0], LATENTS.action)
+    np.testing.assert_array_equal(sequences.reward[:, 0], RECORDED.reward)
+    np.testing.assert_array_equal(sequences.action[:, 0], RECORDED.action)
 
 
 def test_z_is_drawn_from_the_posterior_and_the_next_is_that_of_the_next_frame():
-    draws = jax.vmap(lambda key: gather(LATENTS, jnp.array([[2, 3]]), key))(jax.random.split(jax.random.key(1), 4000))
+    draws = jax.vmap(lambda key: gather(RECORDED, jnp.array([[2, 3]]), key))(jax.random.split(jax.random.key(1), 4000))
     for drawn, frame in [(draws.z[:, 0, 0], 2), (draws.z[:, 1, 0], 3), (draws.next_z[:, 1, 0], 4)]:
-        mean, std = (np.asarray(array[frame], np.float32) for array in (LATENTS.stats.mean, LATENTS.stats.log_var))
+        mean, std = (
+            np.asarray(array[frame], np.float32) for array in (RECORDED.encoded.mean, RECORDED.encoded.log_var)
+        )
         std = np.exp(std / 2)
         np.testing.assert_array_less(np.abs(drawn.mean(axis=0) - mean), 5 * std / np.sqrt(4000))
         np.testing.assert_allclose(drawn.std(axis=0), std, rtol=0.06)
@@ -71,13 +73,13 @@ def random_prediction(seed=0):
 
 
 def test_done_and_reward_losses_agree_with_numpy():
-    prediction, sequences = random_prediction(), gather(LATENTS, ALL, jax.random.key(0))
+    prediction, sequences = random_prediction(), gather(RECORDED, ALL, jax.random.key(0))
     parts = step_losses(MEMORY, prediction, sequences)
     probability = special.expit(np.asarray(prediction.done_logit, np.float64))
     done = np.asarray(sequences.done)
     entropy = np.where(done, -10 * np.log(probability), -np.log1p(-probability))
     np.testing.assert_allclose(parts["done"][0], entropy, rtol=1e-5, atol=1e-6)
-    error = (np.asarray(prediction.reward)[:, 0] - np.clip(np.asarray(LATENTS.reward), -1.0, 0.5)) ** 2
+    error = (np.asarray(prediction.reward)[:, 0] - np.clip(np.asarray(RECORDED.reward), -1.0, 0.5)) ** 2
     np.testing.assert_allclose(parts["reward"][0][:, 0], error, rtol=1e-5, atol=1e-6)
     assert parts["reward"][1].all()
 
@@ -128,19 +130,19 @@ def test_rewards_without_a_floor_cannot_be_counted():
         replace(HEADS, reward_loss="poison")
 
 
-def total(latents, memory=MEMORY, seed=2):
+def total(recorded, memory=MEMORY, seed=2):
     params = memory.init(jax.random.key(seed))
-    return loss(memory, params, memory.initial_state((1,)), gather(latents, ALL, jax.random.key(0)))
+    return loss(memory, params, memory.initial_state((1,)), gather(recorded, ALL, jax.random.key(0)))
 
 
 def test_loss_averages_each_part_over_the_steps_that_count():
     params = MEMORY.init(jax.random.key(2))
-    sequences = gather(LATENTS, ALL, jax.random.key(0))
+    sequences = gather(RECORDED, ALL, jax.random.key(0))
     _, h = MEMORY.unroll(params, MEMORY.initial_state((1,)), sequences.z, sequences.action, sequences.restart)
     prediction = MEMORY.predict(params, h)
     parts = {name: np.asarray(part)[:, 0] for name, (part, _) in step_losses(MEMORY, prediction, sequences).items()}
     weighted = replace(MEMORY, config=replace(HEADS, reward_weight=0.25))
-    value, (_, metrics) = total(LATENTS, weighted)
+    value, (_, metrics) = total(RECORDED, weighted)
     frame = np.arange(15)
     expected = {
         "nll": -np.asarray(log_likelihood(prediction.next_z, sequences.next_z))[~np.isin(frame, [4, 8, 14])].mean(),
@@ -153,14 +155,14 @@ def test_loss_averages_each_part_over_the_steps_that_count():
 
 
 def test_an_episodes_last_step_does_not_look_at_the_next_episode():
-    mean = LATENTS.stats.mean
-    spread = jnp.full_like(LATENTS.stats.log_var, -14.0)
+    mean = RECORDED.encoded.mean
+    spread = jnp.full_like(RECORDED.encoded.log_var, -14.0)
     shown = jnp.arange(5)[None]
 
     def first_episode(mean):
-        latents = replace(LATENTS, stats=LatentStats(mean=mean, log_var=spread))
+        recorded = replace(RECORDED, encoded=LatentStats(mean=mean, log_var=spread))
         params = MEMORY.init(jax.random.key(2))
-        return loss(MEMORY, params, MEMORY.initial_state((1,)), gather(latents, shown, jax.random.key(0)))[0]
+        return loss(MEMORY, params, MEMORY.initial_state((1,)), gather(recorded, shown, jax.random.key(0)))[0]
 
     assert first_episode(mean) == first_episode(mean.at[5].add(50))
     assert first_episode(mean) != first_episode(mean.at[4].add(1))
@@ -168,7 +170,7 @@ def test_an_episodes_last_step_does_not_look_at_the_next_episode():
 
 def test_whether_a_cut_off_episode_would_have_ended_is_not_asked():
     params = MEMORY.init(jax.random.key(2))
-    sequences = gather(LATENTS, ALL, jax.random.key(0))
+    sequences = gather(RECORDED, ALL, jax.random.key(0))
     flipped = replace(sequences, done=sequences.done.at[8].set(True))
     state = MEMORY.initial_state((1,))
     assert loss(MEMORY, params, state, sequences)[0] == loss(MEMORY, params, state, flipped)[0]
@@ -186,7 +188,7 @@ def moved(params, direction, size):
 def test_gradient_agrees_with_finite_differences():
     with jax.enable_x64(True):
         params = jax.tree.map(lambda a: a.astype(jnp.float64), MEMORY.init(jax.random.key(2)))
-        sequences = gather(LATENTS, ALL, jax.random.key(0))
+        sequences = gather(RECORDED, ALL, jax.random.key(0))
         sequences = jax.tree.map(lambda a: a.astype(jnp.float64) if a.dtype == jnp.float32 else a, sequences)
         state = jax.tree.map(lambda a: a.astype(jnp.float64), MEMORY.initial_state((1,)))
 

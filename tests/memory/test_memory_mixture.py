@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from wm_jax.memory import draw_noise, sample_mixture
-from wm_jax.types import Mixture
+from wm_jax.memory import Mixture, draw_noise, sample_mixture
 
 KEY = jax.random.key(7)
 WEIGHTS = np.array([[0.2, 0.5, 0.3], [0.7, 0.1, 0.2]])

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from wm_jax.errors import UserError
-from wm_jax.memory import Memory, MemoryConfig
+from wm_jax.memory import Memory, MemoryConfig, MemoryState
 from wm_jax.optimizers import OptimizerConfig
-from wm_jax.types import MemoryState
 
 CAR_RACING = Memory(MemoryConfig(), latent_size=32, action_size=3)
 TAKE_COVER = Memory(
@@ -144,10 +143,12 @@ def test_unrolls_derivative_is_that_of_the_steps():
     assert np.abs(fast[0]["gates"]["kernel"]).max() > 0.1
 
 
-@pytest.mark.parametrize("setting", ["hidden_size", "mixtures", "batch_size", "sequence_length"])
+@pytest.mark.parametrize(
+    "setting", ["hidden_size", "mixtures", "batch_size", "sequence_length", "steps", "later_steps", "done_weight"]
+)
 def test_impossible_settings_are_refused_by_name(setting):
-    with pytest.raises(UserError, match=f"memory.{setting} must be"):
-        replace(MemoryConfig(), **{setting: 0})
+    with pytest.raises(UserError, match=rf"^world\.memory\.{setting} must be"):
+        replace(MemoryConfig(), **{setting: -1 if "steps" in setting else 0})
 
 
 @pytest.mark.parametrize(
@@ -155,5 +156,5 @@ def test_impossible_settings_are_refused_by_name(setting):
     [("learning_rate", 0.0), ("schedule", "linear"), ("final_learning_rate", 1.0), ("decay", 1.1), ("clip", 0.0)],
 )
 def test_impossible_settings_of_the_optimizer_are_refused_by_full_name(setting, value):
-    with pytest.raises(UserError, match=rf"memory\.optimizer\.{setting} must be"):
+    with pytest.raises(UserError, match=rf"^world\.memory\.optimizer\.{setting} must be"):
         MemoryConfig(optimizer=replace(OptimizerConfig(), **{setting: value}))

@@ -3,21 +3,13 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
-from memory_data import random_latents, rotating_latents
+from memory_data import random_observations, rotating_observations
 
 from wm_jax.errors import UserError
-from wm_jax.memory import (
-    Memory,
-    MemoryConfig,
-    chunks_from,
-    continue_from,
-    epoch_positions,
-    evaluate,
-    init,
-    train,
-    train_step,
-)
+from wm_jax.memory import Memory, MemoryConfig, train
+from wm_jax.memory.evaluation import evaluate
 from wm_jax.memory.loss import loss
+from wm_jax.memory.train import chunks_from, continue_from, epoch_positions, init, train_step
 from wm_jax.optimizers import OptimizerConfig
 
 
@@ -68,11 +60,11 @@ def test_chunks_go_on_from_any_step():
 
 
 def test_too_few_frames_are_refused():
-    with pytest.raises(UserError, match=r"lower memory\.batch_size or memory\.sequence_length"):
+    with pytest.raises(UserError, match=r"lower world\.memory\.batch_size or world\.memory\.sequence_length"):
         next(chunks_from(*tile([30, 30]), batch_size=4, sequence_length=16, seed=0, step=0))
 
 
-LATENTS = random_latents([40, 25, 31, 60, 17], [True, False, True, True, False])
+RECORDED = random_observations([40, 25, 31, 60, 17], [True, False, True, True, False])
 CONFIG = MemoryConfig(
     hidden_size=8,
     mixtures=2,
@@ -87,9 +79,9 @@ MEMORY = Memory(CONFIG, latent_size=3, action_size=2)
 
 
 def trained(state, step, stop):
-    chunks = chunks_from(np.asarray(LATENTS.start), np.asarray(LATENTS.length), 3, 10, seed=0, step=step)
+    chunks = chunks_from(np.asarray(RECORDED.start), np.asarray(RECORDED.length), 3, 10, seed=0, step=step)
     for chunk, _ in zip(chunks, range(step, stop), strict=False):
-        state, metrics = train_step(MEMORY, state, LATENTS, chunk, jax.random.key(7))
+        state, metrics = train_step(MEMORY, state, RECORDED, chunk, jax.random.key(7))
         assert np.isfinite(metrics["loss"])
     return state
 
@@ -111,14 +103,16 @@ def test_a_stopped_training_ends_with_the_same_bits_and_compiles_once(monkeypatc
 
 
 def test_state_is_carried_to_the_next_chunk_but_not_into_an_epoch():
-    chunks = chunks_from(np.asarray(LATENTS.start), np.asarray(LATENTS.length), 3, 10, seed=0, step=0)
+    chunks = chunks_from(np.asarray(RECORDED.start), np.asarray(RECORDED.length), 3, 10, seed=0, step=0)
     chunk = next(chunks)
     chunk = replace(chunk, positions=np.tile(np.arange(5, 15, dtype=np.int32), (3, 1)))
 
     def losses(first, scale):
         state = init(MEMORY, jax.random.key(0))
         state = replace(state, memory_state=jax.tree.map(lambda array: array + scale, state.memory_state))
-        return train_step(MEMORY, state, LATENTS, replace(chunk, first=np.asarray(first)), jax.random.key(7))[1]["loss"]
+        return train_step(MEMORY, state, RECORDED, replace(chunk, first=np.asarray(first)), jax.random.key(7))[1][
+            "loss"
+        ]
 
     assert losses(first=False, scale=0.0) != losses(first=False, scale=0.5)
     assert losses(first=True, scale=0.0) == losses(first=True, scale=0.5) == losses(first=False, scale=0.0)
@@ -144,12 +138,12 @@ def test_memory_learns_a_predictable_world():
         steps=400,
         optimizer=OptimizerConfig(learning_rate=1e-2, final_learning_rate=1e-4, schedule="cosine", clip=1.0),
     )
-    memory, latents = Memory(config, latent_size=3, action_size=1), rotating_latents(100, seed=0)
+    memory, recorded = Memory(config, latent_size=3, action_size=1), rotating_observations(100, seed=0)
     state = init(memory, jax.random.key(0))
-    chunks = chunks_from(np.asarray(latents.start), np.asarray(latents.length), 32, 25, seed=0, step=0)
+    chunks = chunks_from(np.asarray(recorded.start), np.asarray(recorded.length), 32, 25, seed=0, step=0)
     for chunk, _ in zip(chunks, range(config.steps), strict=False):
-        state, _ = train_step(memory, state, latents, chunk, jax.random.key(1))
-    report = evaluate(memory, state.params, rotating_latents(40, seed=1), jax.random.key(2))
+        state, _ = train_step(memory, state, recorded, chunk, jax.random.key(1))
+    report = evaluate(memory, state.params, rotating_observations(40, seed=1), jax.random.key(2))
     numbers = {name: value for name, value in report.items() if value is not None}
     assert numbers.keys() == report.keys()
 

@@ -1,22 +1,26 @@
 """Run in a process of its own, with eight forced devices: V and M train laid over them as they do on one."""
 
 import sys
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wm_jax import memory, parallel, vision
+from wm_jax import parallel
 from wm_jax.checkpoints import Checkpoints
-from wm_jax.data import latents as latents_file
+from wm_jax.data import observations
+from wm_jax.data.training import TrainingData
 from wm_jax.errors import UserError
 from wm_jax.memory import Memory, MemoryConfig
+from wm_jax.memory import train as memory
+from wm_jax.memory.learner import MemoryLearner
 from wm_jax.optimizers import OptimizerConfig
-from wm_jax.vision import Vision, VisionConfig
+from wm_jax.vision import LatentStats, Vision, VisionConfig
+from wm_jax.vision import train as vision
+from wm_jax.vision.learner import VisionLearner
 
 STEPS = 3
 KEY = jax.random.key(5)
@@ -57,7 +61,7 @@ def compiled(step: Any) -> int:
 
 def train_vision(mesh):
     model = Vision(VisionConfig(latent_size=4, width=4, batch_size=16, steps=STEPS, optimizer=ADAM))
-    state = parallel.replicate(mesh, vision.init(model, KEY))
+    state = VisionLearner(model).start(model.init(KEY), mesh)
     batches = np.random.default_rng(0).integers(0, 256, (STEPS, 16, 64, 64, 3), np.uint8)
     before, metrics = compiled(vision.train_step), {}
     for batch in batches:
@@ -71,23 +75,18 @@ def train_memory(mesh):
     config = MemoryConfig(hidden_size=16, mixtures=2, predict_done=True, restart_input=True, predict_reward=True,
                           batch_size=8, sequence_length=10, steps=STEPS, optimizer=ADAM)  # fmt: skip
     model, random = Memory(config, 3, 2, (-1.0, 1.0)), np.random.default_rng(0)
-    latents = latents_file.build(
-        mean=random.normal(size=(340, 3)),
-        log_var=random.normal(size=(340, 3)) - 2,
+    recorded = observations.build(
+        encoded=LatentStats(jnp.asarray(random.normal(size=(340, 3))), jnp.asarray(random.normal(size=(340, 3)) - 2)),
         action=random.uniform(-1, 1, size=(340, 2)),
         reward=random.normal(size=340),
         length=np.array([70, 90, 120, 60]),
         terminated=np.full(4, True),
     )
-    fresh = memory.init(model, KEY)
-    state = replace(parallel.replicate(mesh, fresh), memory_state=parallel.rows(mesh, fresh.memory_state))
-    everywhere = parallel.replicate(mesh, latents)
-    chunks = memory.chunks_from(np.asarray(latents.start), np.asarray(latents.length), 8, 10, 0, 0)
+    learner, data = MemoryLearner(model), TrainingData(cast(Any, None), np.arange(4), np.arange(0), recorded)
+    state, step = learner.start(model.init(KEY), mesh), learner.advance(data, 0, 0, KEY, mesh)
     before, metrics = compiled(memory.train_step), {}
     for _ in range(STEPS):
-        chunk = next(chunks)
-        chunk = replace(chunk, positions=parallel.rows(mesh, chunk.positions))
-        state, metrics = memory.train_step(model, state, everywhere, chunk, KEY)
+        state, metrics = step(state)
     assert compiled(memory.train_step) == before + 1
     assert [len(shard.data) for shard in state.memory_state.h.addressable_shards] == [8 // mesh.size] * mesh.size
     return state, metrics

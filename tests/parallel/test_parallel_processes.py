@@ -14,10 +14,11 @@ import pytest
 from wm_jax.data.weights import load_weights
 
 TINY = [
-    *("--collect.episodes", "24", "--collect.workers", "1", "--vision.steps", "100", "--vision.batch-size", "8"),
-    *("--memory.steps", "100", "--memory.batch-size", "4", "--memory.sequence-length", "20"),
-    *("--evolve.generations", "2", "--evolve.evaluate-every", "2", "--evolve.population", "8"),
-    *("--evolve.rollouts", "2", "--evolve.evaluation-rollouts", "8", "--evaluate.episodes", "11"),
+    *("--collect.episodes", "24", "--collect.workers", "1"),
+    *("--world.vision.steps", "100", "--world.vision.batch-size", "8"),
+    *("--world.memory.steps", "100", "--world.memory.batch-size", "4", "--world.memory.sequence-length", "20"),
+    *("--evolve.generations", "2", "--evolve.evaluate-every", "2", "--search.population", "8"),
+    *("--search.rollouts", "2", "--evolve.evaluation-rollouts", "8", "--evaluate.episodes", "11"),
     *("--evolve.actual-episodes", "3", "--evaluate.environments", "2", "--checkpoint-seconds", "0"),
 ]
 
@@ -126,10 +127,10 @@ def _leaves(tree: dict) -> list[np.ndarray]:
 def test_a_batch_that_two_cannot_share_is_said_once(
     probe_experiment: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    two = run_two(probe_experiment, tmp_path / "odd", environment, "--memory.batch-size", "5")
+    two = run_two(probe_experiment, tmp_path / "odd", environment, "--world.memory.batch-size", "5")
     codes, (first, second) = ends(two)
     assert codes == [1, 1]
-    assert "memory.batch_size is 5, which 2 devices cannot share evenly" in first
+    assert "world.memory.batch_size is 5, which 2 devices cannot share evenly" in first
     assert second == ""
 
 

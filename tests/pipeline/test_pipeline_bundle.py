@@ -1,61 +1,86 @@
-"""A bundle in half precision is half as large, and acts as the whole one does."""
+"""A bundle in half precision is half as large, and acts as the whole one does. Elsewhere it says which file it lacks."""
 
 import dataclasses
+import shutil
+import warnings
 from pathlib import Path
 
+import format_1
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wm_jax.controller import PolicyConfig
-from wm_jax.data.latents import build
+import wm_jax
+from wm_jax.actors.mlp import MLPConfig
+from wm_jax.data.observations import build
 from wm_jax.data.weights import load_weights, save_weights
 from wm_jax.dream import DreamConfig
 from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment, load
+from wm_jax.formats import FORMAT
 from wm_jax.memory import MemoryConfig
+from wm_jax.models import Models
 from wm_jax.pipeline.bundle import STARTS, Bundle
 from wm_jax.pipeline.bundle import load as load_bundle
-from wm_jax.pipeline.context import Models
 from wm_jax.pipeline.progress import Screen
 from wm_jax.pipeline.scoring import score_bundle
-from wm_jax.rollouts.agent import AgentDriver, AgentParams
+from wm_jax.pipeline.stored import Stored
+from wm_jax.rollouts.agent import AgentDriver
+from wm_jax.types import Params
 from wm_jax.vision import VisionConfig
+from wm_jax.worlds.vision_memory import VisionMemoryConfig
+
+PRETRAINED = Path(__file__).parents[2] / "pretrained"
 
 
-def bundle_of(experiment: Experiment, params: AgentParams, frames: int = 300) -> Bundle:
+def bundle_of(experiment: Experiment, params: Params, frames: int = 300) -> Bundle:
     models, generator = Models(experiment), np.random.default_rng(0)
-    z, actions = models.memory.latent_size, models.memory.action_size
-    starts = build(
-        mean=generator.normal(size=(frames, z)), log_var=np.zeros((frames, z)), action=np.zeros((frames, actions)),
-        reward=np.zeros(frames), length=np.ones(frames), terminated=np.zeros(frames, bool),
-    )  # fmt: skip
-    weights = generator.normal(0, 0.5, models.controller.size).astype(np.float32)
-    return Bundle(experiment, params, weights, starts, {"controller": {"generation": 3}})
+    encoded = jax.tree.map(lambda leaf: generator.normal(size=(frames, *leaf.shape)), models.state_shapes[1])
+    actions = np.zeros((frames, models.world.action_size))
+    starts = build(encoded, actions, np.zeros(frames), np.ones(frames), np.zeros(frames, bool))
+    fresh = jax.eval_shape(models.actor.init, jax.random.key(0))
+    weights = jax.tree.map(lambda leaf: jnp.asarray(generator.normal(0, 0.5, leaf.shape), jnp.float32), fresh)
+    return Bundle(Stored(experiment, FORMAT), params, weights, starts, {"controller": {"generation": 3}})
 
 
 @pytest.fixture(scope="module")
 def whole(probe_experiment: Path) -> Bundle:
     """Of the probe task, V and M as they are before training."""
     experiment = load(probe_experiment)
-    models, key = Models(experiment), jax.random.key(0)
-    return bundle_of(experiment, AgentParams(vision=models.vision.init(key), memory=models.memory.init(key)))
+    return bundle_of(experiment, Models(experiment).world.init(jax.random.key(0)))
+
+
+@pytest.fixture
+def moved(whole: Bundle, tmp_path: Path) -> tuple[Path, Path]:
+    """A bundle that was made in another folder, and the file of its task, which lies in a third one."""
+    there = shutil.copy(whole.experiment.task, tmp_path / "mine.py")
+    experiment = dataclasses.replace(whole.experiment, task=str(there))
+    path, task = tmp_path / "sent" / "mine.safetensors", tmp_path / "elsewhere" / "mine.py"
+    dataclasses.replace(whole, stored=Stored(experiment, FORMAT)).save(path)
+    task.parent.mkdir()
+    Path(there).rename(task)
+    return path, task
 
 
 def actions(bundle: Bundle, frames: np.ndarray) -> np.ndarray:
     """What the agent does, given these frames [T, B, 64, 64, 3]."""
-    crew = AgentDriver(bundle.agent, bundle.params, bundle.weights[None]).open(frames.shape[1])
+    table = jax.tree.map(lambda array: array[None], bundle.weights)
+    crew = AgentDriver(bundle.agent, bundle.params, table).open(frames.shape[1])
     crew.begin({lane: (lane, 0) for lane in range(frames.shape[1])})
     return np.stack([crew(screen) for screen in frames])
 
 
+def written_and_read(bundle: Bundle, path: Path, half: bool) -> Bundle:
+    """The bundle, written to `path` and read again; its task's file is where it was."""
+    bundle.save(path, half)
+    return load_bundle(path, Path(bundle.experiment.task))
+
+
 def test_half_precision_comes_back_and_acts_alike(whole: Bundle, tmp_path: Path) -> None:
-    path = tmp_path / "half.safetensors"
-    whole.save(path, half=True)
-    half = load_bundle(path)
+    half = written_and_read(whole, tmp_path / "half.safetensors", half=True)
     assert (half.experiment, half.about) == (whole.experiment, whole.about)
-    np.testing.assert_array_equal(half.weights, whole.weights)
+    jax.tree.map(np.testing.assert_array_equal, half.weights, whole.weights)
     rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.float16).astype(jnp.float32), whole.params)
     jax.tree.map(np.testing.assert_array_equal, half.params, rounded)
     assert {leaf.dtype for leaf in jax.tree.leaves(half.params)} == {jnp.dtype("float32")}
@@ -66,17 +91,16 @@ def test_half_precision_comes_back_and_acts_alike(whole: Bundle, tmp_path: Path)
 
 
 def test_the_score_of_a_file_in_half_precision(whole: Bundle, tmp_path: Path) -> None:
-    whole.save(tmp_path / "half.safetensors", half=True)
-    score = score_bundle(load_bundle(tmp_path / "half.safetensors"), 2, 7, Screen())
+    score = score_bundle(written_and_read(whole, tmp_path / "half.safetensors", half=True), 2, 7, Screen())
     assert (score["n"], score["seeds"]) == (2, [7, 8])
     assert all(0 < value <= 80 for value in score["returns"]), "a reward of at most 1 for each of 80 steps"
 
 
 @pytest.mark.parametrize("wrong", [1e5, np.inf])
 def test_what_half_precision_does_not_hold_is_named(wrong: float, whole: Bundle, tmp_path: Path) -> None:
-    memory = {**whole.params.memory, "head": {**whole.params.memory["head"]}}
+    memory = {**whole.params["memory"], "head": {**whole.params["memory"]["head"]}}
     memory["head"]["kernel"] = memory["head"]["kernel"].at[0, 0].set(wrong)
-    broken = dataclasses.replace(whole, params=AgentParams(whole.params.vision, memory))
+    broken = dataclasses.replace(whole, params={**whole.params, "memory": memory})
     with pytest.raises(
         UserError, match=r"b\.safetensors cannot .* memory/head/kernel holds values beyond ±65504.*--half"
     ):
@@ -90,7 +114,7 @@ def test_other_precisions_than_the_header_says_are_refused(whole: Bundle, tmp_pa
     tree, about = load_weights(path)
     save_weights(path, tree, {**about, "half": False})
     with pytest.raises(UserError, match=r"expected float32\[.*found float16"):
-        load_bundle(path)
+        load_bundle(path, Path(whole.experiment.task))
 
 
 @pytest.mark.parametrize("hidden_size", [256, 512])
@@ -98,20 +122,17 @@ def test_take_cover_fits_in_12_mib(hidden_size: int, tmp_path: Path) -> None:
     """The paper's V with the paper's M, and with one of half the width."""
     experiment = Experiment(
         task="take_cover",
-        vision=VisionConfig(latent_size=64),
-        memory=MemoryConfig(hidden_size=hidden_size, predict_done=True, restart_input=True),
+        world=VisionMemoryConfig(
+            vision=VisionConfig(latent_size=64),
+            memory=MemoryConfig(hidden_size=hidden_size, predict_done=True, restart_input=True),
+        ),
         dream=DreamConfig(start="first", reward="survival"),
-        controller=PolicyConfig(features="zhc", bias=False),
+        actor=MLPConfig(features=("z", "c", "h"), bias=False),
     )
-    models = Models(experiment)
-    shapes = jax.eval_shape(lambda key: (models.vision.init(key), models.memory.init(key)), jax.random.key(0))
-    vision, memory = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
-    bundle_of(experiment, AgentParams(vision=vision, memory=memory)).save(tmp_path / "b.safetensors", half=True)
-    assert sum(leaf.size for leaf in jax.tree.leaves(vision)) == 4_446_915
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), Models(experiment).state_shapes[0])
+    bundle_of(experiment, params).save(tmp_path / "b.safetensors", half=True)
+    assert sum(leaf.size for leaf in jax.tree.leaves(params["vision"])) == 4_446_915
     assert (tmp_path / "b.safetensors").stat().st_size <= 12 * 2**20
-
-
-PRETRAINED = Path(__file__).parents[2] / "pretrained"
 
 
 @pytest.mark.parametrize("path", sorted(PRETRAINED.glob("*.safetensors")), ids=lambda path: path.stem)
@@ -123,4 +144,69 @@ def test_what_is_shipped_is_small_whole_and_has_a_card(path: Path) -> None:
     frames = np.random.default_rng(2).integers(0, 256, (8, 2, 64, 64, 3)).astype(np.uint8)
     found = actions(bundle, frames)
     assert np.isfinite(found).all() and np.abs(found).max() <= 1
-    assert len(bundle.starts.length) == STARTS
+    assert len(bundle.recorded.length) == STARTS
+
+
+def test_a_bundle_of_ones_own_task_loads_where_its_file_is_said_to_be(
+    whole: Bundle, moved: tuple[Path, Path], tmp_path: Path
+) -> None:
+    path, task = moved
+    with pytest.raises(
+        UserError, match=r"mine\.safetensors needs the file mine\.py, which is not at .*sent.*by --task"
+    ):
+        load_bundle(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        agent = wm_jax.load(path, task)
+    assert agent.experiment.task == str(task)
+    jax.tree.map(np.testing.assert_array_equal, agent.world.params, whole.params)
+    assert agent.player()(np.zeros((64, 64, 3), np.uint8)).shape == (1,)
+    shutil.copy(task, path.parent)
+    assert load_bundle(path).experiment.task == str(path.parent / "mine.py"), "and beside it"
+    task.write_text(task.read_text() + "\n# another one\n")
+    with pytest.warns(
+        UserWarning, match=rf"{task} is not the file that .*sent.*expected SHA-256 .* results may differ"
+    ):
+        assert wm_jax.load(path, task).experiment.task == str(task)
+
+
+def test_a_bundle_of_format_1_is_the_same_agent(whole: Bundle, tmp_path: Path) -> None:
+    path, task = tmp_path / "old.safetensors", Path(whole.experiment.task)
+    whole.save(path, half=True)
+    expected = load_bundle(path, task)
+    format_1.make_bundle(path, str(tmp_path / "gone" / task.name))
+    with pytest.raises(
+        UserError, match=r"needs the file probe_task\.py, which is not at .*gone.*give its path by --task"
+    ):
+        load_bundle(path)
+    shutil.copy(task, tmp_path)
+    assert load_bundle(path).experiment.task == str(tmp_path / task.name), "beside it, it is found"
+    found = load_bundle(path, task)
+    assert (found.stored.format, found.experiment, found.about) == (1, expected.experiment, expected.about)
+    for name in ("params", "weights", "recorded"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(found, name), getattr(expected, name))
+    assert str(path) in found.stored.notes[0] and "it is read as it is" in found.stored.notes[0]
+    found.save(path)
+    again = load_bundle(path, task)
+    assert (again.stored.format, again.stored.notes) == (FORMAT, ())
+    jax.tree.map(np.testing.assert_array_equal, again.weights, whole.weights)
+
+
+def test_a_task_of_the_package_needs_no_file(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"--task .*the task of .* is take_cover, which needs no file; leave --task out"
+    ):
+        load_bundle(PRETRAINED / "take_cover.safetensors", tmp_path / "mine.py")
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_bundle_does_not_tell_where_it_was_made(half: bool, whole: Bundle, tmp_path: Path) -> None:
+    part = tmp_path / "part.py"
+    part.write_text("")
+    experiment = dataclasses.replace(whole.experiment, parts=(str(part),))
+    path = tmp_path / "mine.safetensors"
+    dataclasses.replace(whole, stored=Stored(experiment, FORMAT)).save(path, half)
+    data = path.read_bytes()
+    for folder in (tmp_path, Path(whole.experiment.task).parent):
+        assert str(folder).encode() not in data
+    assert b"probe_task.py" in data and b"part.py" in data

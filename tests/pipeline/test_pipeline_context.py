@@ -9,10 +9,12 @@ import pytest
 
 from wm_jax.data.records import Episode, write_episode, write_index
 from wm_jax.experiment import load
-from wm_jax.pipeline.context import Context, Models
+from wm_jax.models import Models
+from wm_jax.pipeline.context import Context
+from wm_jax.pipeline.plan import plan
 from wm_jax.pipeline.progress import Interrupt, Screen
-from wm_jax.pipeline.stages import Step, plan
 from wm_jax.run import RunDir
+from wm_jax.worlds.vision_memory import VisionMemoryConfig
 
 LENGTHS = {0: [10] * 20, 1: [30] * 4}
 """Frames of the episodes of each round."""
@@ -107,4 +109,15 @@ def test_a_change_of_later_rounds_generations_leaves_the_first_round_alone(conte
     rounds = dataclasses.replace(experiment.rounds, generations=7)
     changed = dataclasses.replace(experiment, rounds=rounds)
     differing = [step for step in plan(experiment) if step.settings(experiment) != step.settings(changed)]
-    assert differing == [Step("evolve", 1)]
+    assert [step.key for step in differing] == [("evolve", 1)]
+
+
+def test_old_frames_are_encoded_anew_only_where_the_encoder_changes(context: Context) -> None:
+    world = context.experiment.world
+    assert isinstance(world, VisionMemoryConfig) and world.vision.later_steps == 0 < world.memory.later_steps
+    assert [context.encodes_anew(number) for number in range(2)] == [True, False]
+    trained = dataclasses.replace(world, vision=dataclasses.replace(world.vision, later_steps=3))
+    experiment = dataclasses.replace(context.experiment, world=trained)
+    on = dataclasses.replace(context, experiment=experiment, models=Models(experiment))
+    assert [on.encodes_anew(number) for number in range(2)] == [True, True]
+    assert [on.learner("vision", number).steps for number in range(2)] == [600, 3]

@@ -14,18 +14,21 @@ from safetensors.numpy import save_file
 
 from wm_jax import cli
 from wm_jax.checkpoints import Checkpoints
-from wm_jax.controller import TuneConfig
 from wm_jax.data.weights import check_like, load_weights, save_weights
 from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment, flatten, from_dict, load, to_dict
 from wm_jax.memory import MemoryConfig
-from wm_jax.pipeline import _begin
-from wm_jax.pipeline.context import Context, Models
+from wm_jax.models import Models
+from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.loop import Work, run_loop
+from wm_jax.pipeline.plan import choose, plan, stale
 from wm_jax.pipeline.progress import Interrupt, Screen
-from wm_jax.pipeline.stages import choose, plan, stale
+from wm_jax.pipeline.running import _begin
+from wm_jax.pipeline.stored import to_store
 from wm_jax.rollouts import EvaluateConfig
 from wm_jax.run import RECORD, RunDir
+from wm_jax.search.config import TuneConfig
+from wm_jax.worlds.vision_memory import VisionMemoryConfig
 
 
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -65,17 +68,17 @@ def test_wrong_commands(
 def test_misspelt_setting_names_the_nearest(
     probe_experiment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, printed = command(monkeypatch, capsys, "info", str(probe_experiment), "--vision.laten-size", "3")
+    code, printed = command(monkeypatch, capsys, "info", str(probe_experiment), "--world.vision.laten-size", "3")
     assert code == 2
-    assert "--vision.latent-size" in printed
+    assert "--world.vision.latent-size" in printed
 
 
 def test_impossible_setting_names_the_range(
     probe_experiment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, printed = command(monkeypatch, capsys, "info", str(probe_experiment), "--vision.batch-size", "0")
+    code, printed = command(monkeypatch, capsys, "info", str(probe_experiment), "--world.vision.batch-size", "0")
     assert code == 1
-    assert "vision.batch_size must be at least 1, found 0" in printed
+    assert "world.vision.batch_size must be at least 1, found 0" in printed
 
 
 def test_scores_never_use_validation_seeds() -> None:
@@ -91,9 +94,19 @@ def test_settings_survive_json(probe_experiment: Path) -> None:
 
 def test_altered_settings_name_the_nearest(probe_experiment: Path) -> None:
     values = to_dict(load(probe_experiment))
-    values["vision"]["latentsize"] = values["vision"].pop("latent_size")
-    with pytest.raises(UserError, match=r"config\.json: there is no setting vision\.latentsize.*vision\.latent_size"):
+    vision = values["world"]["vision"]
+    vision["latentsize"] = vision.pop("latent_size")
+    with pytest.raises(
+        UserError, match=r"json: there is no setting world\.vision\.latentsize.*world\.vision\.latent_size"
+    ):
         from_dict(values, "config.json")
+
+
+def with_memory(experiment: Experiment, **settings: object) -> Experiment:
+    """The experiment with other settings of its M."""
+    assert isinstance(experiment.world, VisionMemoryConfig)
+    memory = dataclasses.replace(experiment.world.memory, **settings)
+    return dataclasses.replace(experiment, world=dataclasses.replace(experiment.world, memory=memory))
 
 
 @pytest.fixture
@@ -101,7 +114,7 @@ def finished_run(tmp_path: Path, probe_experiment: Path) -> tuple[Experiment, Ru
     """A run whose stages are all marked finished."""
     experiment, run = load(probe_experiment), RunDir(tmp_path / "run")
     with run.locked():
-        run.prepare(to_dict(experiment), tensorboard=False)
+        run.prepare(to_store(experiment), tensorboard=False)
     for step in plan(experiment):
         step.folder(run).begin(step.settings(experiment), {})
         step.folder(run).finish({})
@@ -110,15 +123,15 @@ def finished_run(tmp_path: Path, probe_experiment: Path) -> tuple[Experiment, Ru
 
 def test_settings_of_the_wrong_type_are_named(probe_experiment: Path) -> None:
     values = to_dict(load(probe_experiment))
-    values["vision"]["steps"] = "many"
-    with pytest.raises(UserError, match=r"config\.json: vision\.steps is 'many'"):
+    values["world"]["vision"]["steps"] = "many"
+    with pytest.raises(UserError, match=r"config\.json: world\.vision\.steps is 'many'"):
         from_dict(values, "config.json")
 
 
 def test_a_wrong_keyword_in_an_experiment_names_the_nearest(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text("from wm_jax.vision import VisionConfig\nCONFIG = VisionConfig(latentsize=3)\n")
-    with pytest.raises(UserError, match=r"mine\.py cannot be read.*did you mean vision\.latent_size"):
+    with pytest.raises(UserError, match=r"mine\.py cannot be read.*did you mean world\.vision\.latent_size"):
         load(path)
 
 
@@ -129,14 +142,15 @@ def test_every_setting_belongs_to_a_stage(probe_experiment: Path) -> None:
     experiment = dataclasses.replace(experiment, rounds=rounds, tune=tune)
     known = {name for step in plan(experiment) for name in step.settings(experiment)}
     without_effect = {"name", "devices", "checkpoint_seconds", "tensorboard", "collect.workers", "rounds.count"}
-    assert flatten(experiment).keys() - known == without_effect
+    # The files of parts count where a part is chosen that they register.
+    assert flatten(experiment).keys() - known == {*without_effect, "parts"}
 
 
 def test_a_score_hangs_on_whether_C_was_tuned(finished_run: tuple[Experiment, RunDir]) -> None:
     experiment, run = finished_run
     tuned = dataclasses.replace(experiment, tune=TuneConfig(generations=2))
     assert [str(step) for step, _ in stale(tuned, run)] == ["evaluate (round 0)"]
-    assert [step.stage for step in choose(tuned, run, (), redo=True)][-2:] == ["tune", "evaluate"]
+    assert [step.stage.name for step in choose(tuned, run, (), redo=True)][-2:] == ["tune", "evaluate"]
     for step in plan(tuned)[-2:]:
         step.folder(run).begin(step.settings(tuned), {})
         step.folder(run).finish({})
@@ -149,12 +163,12 @@ def test_a_score_hangs_on_whether_C_was_tuned(finished_run: tuple[Experiment, Ru
 def test_a_changed_setting_makes_what_follows_stale(finished_run: tuple[Experiment, RunDir]) -> None:
     experiment, run = finished_run
     assert stale(experiment, run) == []
-    changed = dataclasses.replace(experiment, memory=dataclasses.replace(experiment.memory, steps=7))
-    assert [step.stage for step, _ in stale(changed, run)] == ["memory", "evolve", "evaluate"]
-    with pytest.raises(UserError, match=r"memory\.steps was 600, now 7"):
+    changed = with_memory(experiment, steps=7)
+    assert [step.stage.name for step, _ in stale(changed, run)] == ["memory", "evolve", "evaluate"]
+    with pytest.raises(UserError, match=r"world\.memory\.steps was 600, now 7"):
         choose(changed, run, (), redo=False)
     choose(changed, run, (), redo=True)
-    done = [step.stage for step in plan(changed) if step.folder(run).finished]
+    done = [step.stage.name for step in plan(changed) if step.folder(run).finished]
     assert done == ["collect", "vision", "encode"]
 
 
@@ -163,11 +177,11 @@ def test_a_setting_that_a_record_does_not_know_was_as_its_default_is(finished_ru
     experiment, run = finished_run
     record = run.stage("memory", 0).path / RECORD
     written = json.loads(record.read_text())
-    assert written["settings"].pop("memory.reward_loss") == "squared"
+    assert written["settings"].pop("world.memory.reward_weight") == 1.0
     record.write_text(json.dumps(written))
     assert stale(experiment, run) == []
-    changed = dataclasses.replace(experiment, memory=dataclasses.replace(experiment.memory, reward_loss="poisson"))
-    assert stale(changed, run)[0][1] == "memory.reward_loss was 'squared', now 'poisson'"
+    changed = with_memory(experiment, reward_weight=2.0)
+    assert stale(changed, run)[0][1] == "world.memory.reward_weight was 1.0, now 2.0"
 
 
 def test_scores_films_and_report_go_with_the_result_that_they_show(finished_run: tuple[Experiment, RunDir]) -> None:
@@ -227,7 +241,7 @@ def test_redo_refuses_before_it_deletes(finished_run: tuple[Experiment, RunDir])
     assert all(step.folder(run).finished for step in plan(experiment))
     chosen = choose(experiment, run, ("vision",), redo=True)
     assert [str(step) for step in chosen] == ["vision (round 0)"]
-    assert [step.stage for step in plan(experiment) if step.folder(run).finished] == ["collect"]
+    assert [step.stage.name for step in plan(experiment) if step.folder(run).finished] == ["collect"]
 
 
 def test_a_result_whose_origin_is_gone_is_stale(finished_run: tuple[Experiment, RunDir]) -> None:
@@ -235,7 +249,7 @@ def test_a_result_whose_origin_is_gone_is_stale(finished_run: tuple[Experiment, 
     experiment, run = finished_run
     run.stage("vision", 0).clear()
     found = stale(experiment, run)
-    assert [step.stage for step, _ in found] == ["encode", "memory", "evolve", "evaluate"]
+    assert [step.stage.name for step, _ in found] == ["encode", "memory", "evolve", "evaluate"]
     assert "vision (round 0), whose result is not there" in found[0][1]
 
 
@@ -425,12 +439,12 @@ def test_torn_metrics_are_passed_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--memory.no-predict-reward"], "memory.predict_reward"),
-        (["--dream.reward", "survival", "--memory.no-predict-done"], "memory.predict_done"),
-        (["--dream.end", "drawn", "--memory.no-predict-done"], "no dream would ever end"),
+        (["--world.memory.no-predict-reward"], "set world.memory.predict_reward to True"),
+        (["--dream.reward", "survival", "--world.memory.no-predict-done"], "set world.memory.predict_done to True"),
+        (["--dream.end", "drawn", "--world.memory.no-predict-done"], "does not predict the end of a step"),
         (["--evaluate.baselines", "randm"], "did you mean 'random'"),
         (["--collect.policy", "rand"], "did you mean 'random'"),
-        (["--memory.reward-loss", "poisson"], "give its reward_range a lower end"),
+        (["--world.memory.reward-loss", "poisson"], "give its reward_range a lower end"),
         (["--evolve.max-steps", "50"], "evolve.max_steps is 50 but evolve.fitness is 'dream'"),
         (["--evolve.max-steps", "0"], "evolve.max_steps must be at least 1"),
         (["--mirror"], "the task probe does not say what an action is in a mirror"),
@@ -452,5 +466,5 @@ def test_settings_that_do_not_go_together_are_refused_at_once(
 
 
 def test_other_types_of_settings_are_refused() -> None:
-    with pytest.raises(UserError, match=r"memory\.mixtures"):
+    with pytest.raises(UserError, match=r"world\.memory\.mixtures"):
         MemoryConfig(mixtures=0)

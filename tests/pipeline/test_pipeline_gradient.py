@@ -3,44 +3,46 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from dream_probe import recordings
 from untrained import Impatient, context
 
-from wm_jax.controller import EvolveConfig, GradientConfig, PolicyConfig
-from wm_jax.data import latents
+from wm_jax.actors import protocol as actors
+from wm_jax.actors.mlp import MLPConfig
+from wm_jax.data import observations
 from wm_jax.data.weights import load_weights
 from wm_jax.experiment import Experiment, load
-from wm_jax.pipeline import evolving
-from wm_jax.pipeline.context import Models
+from wm_jax.models import Models
+from wm_jax.pipeline import searching
 from wm_jax.pipeline.info import describe
+from wm_jax.pipeline.plan import plan
 from wm_jax.pipeline.progress import Interrupt, Stopped
-from wm_jax.pipeline.side_by_side import bytes_at_rest
-from wm_jax.pipeline.stages import Step
-from wm_jax.pipeline.training import LATENTS
+from wm_jax.pipeline.weights import ENCODED, load_means
+from wm_jax.search.config import EvolveConfig
+from wm_jax.search.policy_gradient import PolicyGradientConfig
 
 
 @pytest.fixture
 def experiment(probe_experiment: Path) -> Experiment:
+    found = load(probe_experiment)
     return replace(
-        load(probe_experiment),
-        controller=PolicyConfig(features="zh", hidden_size=6),
-        evolve=EvolveConfig(
-            search="policy_gradient", generations=4, evaluate_every=2, evaluation_rollouts=8, actual_episodes=0, seeds=2
-        ),
-        gradient=GradientConfig(dreams=16, decisions=4, hold=2, length=10, episodes=4),
+        found,
+        dream=replace(found.dream, episodes=4),
+        actor=MLPConfig(features=("z", "h"), hidden_sizes=(6,)),
+        search=PolicyGradientConfig(dreams=16, decisions=4, hold=2, length=10),
+        evolve=EvolveConfig(generations=4, evaluate_every=2, evaluation_rollouts=8, actual_episodes=0, seeds=2),
     )
 
 
 def evolve(experiment: Experiment, folder: Path, interrupt: Interrupt) -> Path:
     """The stage on a V and M of random weights."""
     here = context(experiment, folder, interrupt)
-    models = here.models
-    seen = recordings((30, 50), models.memory.latent_size, models.memory.action_size)
-    latents.save(here.stage("latents", 0).path / LATENTS, seen)
+    seen = recordings((30, 50), here.models.state_shapes[1].mean.size, here.models.world.action_size)
+    observations.save(here.stage("latents", 0).path / ENCODED, seen)
     stage = here.stage("controller", 0)
     with interrupt:
-        evolving.evolve(here, 0, stage)
+        searching.Evolve().run(here, 0, stage)
     return stage.path
 
 
@@ -51,26 +53,28 @@ def test_stopped_and_gone_on_with_it_ends_with_the_same_bits(experiment: Experim
     with pytest.raises(Stopped, match="step 1 of 4"):
         evolve(experiment, tmp_path / "stopped", Impatient(0))
     gone_on = evolve(experiment, tmp_path / "stopped", Interrupt())
-    for name in evolving.RESULTS:
+    for name in searching.RESULTS:
         assert (whole / name).read_bytes() == (gone_on / name).read_bytes(), name
-    means, about = load_weights(whole / "means.safetensors")
-    assert means["means"].shape == (2, 2, Models(experiment).controller.size)
-    assert len({row.tobytes() for row in means["means"].reshape(4, -1)}) == 4, "seeds and generations must differ"
+    means = actors.flat(load_means(context(experiment, tmp_path / "whole", Interrupt()), 0), 1)
+    assert means.shape == (2 * 2, actors.size(Models(experiment).actor))
+    assert len({row.tobytes() for row in np.asarray(means)}) == 4, "seeds and generations must differ"
+    about = load_weights(whole / searching.MEANS)[1]
     assert [evaluation["generation"] for evaluation in about["evaluations"][0]] == [2, 2]
 
 
 def test_it_needs_no_matrix_of_all_weights(experiment: Experiment) -> None:
     """CMA-ES would ask for more than 16 bytes for each pair of weights."""
-    large = replace(experiment, controller=PolicyConfig(features="zhc", hidden_size=2000))
-    assert bytes_at_rest(large, Models(large)) < 2**26 < 2**33 < 16 * Models(large).controller.size ** 2
+    large = Models(replace(experiment, actor=MLPConfig(features=("z", "h", "c"), hidden_sizes=(2000,))))
+    assert large.search(4).bytes_at_rest() < 2**26 < 2**33 < 16 * actors.size(large.actor) ** 2
 
 
 def test_a_generation_is_told_of_as_it_is(experiment: Experiment) -> None:
     facts = describe(experiment)
     assert facts["shapes"]["decisions of a generation"] == [4, 16] and "population" not in facts["shapes"]
-    assert facts["work"]["a generation at most"] == 4 * 16 * 2 * facts["work"]["one step of M (a dream step)"]
+    assert facts["work"]["a generation at most"] == 4 * 16 * 2 * facts["work"]["a dream step"]
 
 
 def test_its_settings_belong_to_the_stage_that_evolves(experiment: Experiment) -> None:
-    assert Step("evolve", 0).settings(experiment)["gradient.hold"] == 2
-    assert "gradient.hold" not in Step("memory", 0).settings(experiment)
+    settings = {step.stage.name: step.settings(experiment) for step in plan(experiment)}
+    assert settings["evolve"]["search.hold"] == 2
+    assert "search.hold" not in settings["memory"]

@@ -6,10 +6,12 @@ from pathlib import Path
 import jax
 import pytest
 
+from wm_jax.actors import protocol as actors
 from wm_jax.experiment import Experiment, load
-from wm_jax.pipeline import check
-from wm_jax.pipeline.context import Models
+from wm_jax.models import Models
 from wm_jax.pipeline.info import describe
+from wm_jax.pipeline.running import check
+from wm_jax.worlds.vision_memory import VisionMemoryConfig
 
 FOLDER = Path(__file__).parents[2] / "experiments"
 
@@ -17,9 +19,9 @@ FOLDER = Path(__file__).parents[2] / "experiments"
 def counts(experiment: Experiment) -> tuple[int, int, int]:
     """Parameters of V, M and C."""
     models = Models(experiment)
-    trees = [jax.eval_shape(model.init, jax.random.key(0)) for model in (models.vision, models.memory)]
+    trees = (models.state_shapes[0][name] for name in ("vision", "memory"))
     vision, memory = (sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in trees)
-    return vision, memory, models.controller.size
+    return vision, memory, actors.size(models.actor)
 
 
 @pytest.mark.parametrize(
@@ -46,10 +48,11 @@ def test_parameters_are_the_papers(name: str, expected: tuple[int, int, int]) ->
 def test_the_papers_other_controllers_are_flags_away(name: str) -> None:
     """As the experiment's docstring has them."""
     found = load(FOLDER / f"{name}.py")
-    for features, hidden, size in (("z", 0, 3 * 32 + 3), ("z", 40, 1443), ("zh", 0, 867)):
-        changed = replace(found, controller=replace(found.controller, features=features, hidden_size=hidden))
+    for features, hidden, size in ((("z",), (), 3 * 32 + 3), (("z",), (40,), 1443), (("z", "h"), (), 867)):
+        changed = replace(found, actor=replace(found.actor, features=features, hidden_sizes=hidden))
         assert counts(changed) == (4_348_547, 422_368, size)
-    untrained = replace(found, memory=replace(found.memory, steps=0))
+    assert isinstance(found.world, VisionMemoryConfig)
+    untrained = replace(found, world=replace(found.world, memory=replace(found.world.memory, steps=0)))
     assert counts(untrained) == counts(found)
 
 
@@ -61,30 +64,38 @@ def test_settings_go_together(path: Path) -> None:
     check(found, Models(found))
 
 
+def test_what_a_frame_and_a_dream_step_take_is_counted() -> None:
+    """By the compiler: two for each multiplication in a product of matrices, and the little that is none."""
+    work = describe(load(FOLDER / "car_racing.py"))["work"]
+    # Of V's encoder, outputs × inputs of each convolution of 4 × 4, then the mean and the variance of 32 numbers.
+    layers = 31**2 * 32 * 3 + 14**2 * 64 * 32 + 6**2 * 128 * 64 + 2**2 * 256 * 128
+    assert work["encoding a frame"] == pytest.approx(2 * (16 * layers + 1024 * 2 * 32), rel=0.01)
+    assert work["a dream step"] == pytest.approx(2 * 422_368, rel=0.01)
+
+
 def test_evolution_in_the_actual_environment_is_told_as_such() -> None:
     facts = describe(load(FOLDER / "car_racing.py"))
-    assert facts["shapes"]["episodes of a generation"] == [64, 16]
-    step = 2 * 422_368
-    # Every step of an episode costs one of M and half of what V takes to encode and decode a frame.
-    one = step + facts["work"]["one frame through V"] // 2
+    assert facts["shapes"]["rollouts of a generation"] == [64, 16]
+    # Every step of an episode costs one of M and what V takes to encode a frame.
+    one = facts["work"]["a dream step"] + facts["work"]["encoding a frame"]
     assert facts["work"]["a generation at most"] == 64 * 16 * 1000 * one
     # 1800 generations, and 1024 episodes for each of the 72 evaluated means.
-    assert facts["work"]["evolution at most"] == (1800 * 64 * 16 + 72 * 1024) * 1000 * one
+    assert facts["work"]["the search at most"] == (1800 * 64 * 16 + 72 * 1024) * 1000 * one
     small = describe(load(FOLDER / "car_racing_cpu.py"))
     assert small["work"]["a generation at most"] == 32 * 2 * 500 * one
-    assert small["work"]["evolution at most"] == (24 * 32 * 2 * 500 + 3 * 16 * 1000) * one
+    assert small["work"]["the search at most"] == (24 * 32 * 2 * 500 + 3 * 16 * 1000) * one
 
 
 def test_tuning_is_told_where_there_is_some() -> None:
     facts = describe(load(FOLDER / "car_racing_tuned.py"))
-    one = facts["work"]["one step of M (a dream step)"] + facts["work"]["one frame through V"] // 2
+    one = facts["work"]["a dream step"] + facts["work"]["encoding a frame"]
     assert facts["work"]["tuning at most"] == (50 * 32 * 2 + 5 * 32) * 1000 * one
     assert "tuning at most" not in describe(load(FOLDER / "car_racing_dream_rounds.py"))["work"]
 
 
 def test_evolution_in_the_dream_is_told_with_its_validation() -> None:
     work = describe(load(FOLDER / "quickstart.py"))["work"]
-    actual = work["one step of M (a dream step)"] + work["one frame through V"] // 2
-    mean = 256 * 300 * work["one step of M (a dream step)"] + 6 * 1000 * actual
+    actual = work["a dream step"] + work["encoding a frame"]
+    mean = 256 * 300 * work["a dream step"] + 6 * 1000 * actual
     # Two rounds of 30 generations, with six evaluated means each.
-    assert work["evolution at most"] == 2 * (30 * work["a generation at most"] + 6 * mean)
+    assert work["the search at most"] == 2 * (30 * work["a generation at most"] + 6 * mean)

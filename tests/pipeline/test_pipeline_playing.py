@@ -4,22 +4,28 @@ import dataclasses
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from untrained import Impatient, context
 
-from wm_jax.controller import EvolveConfig, TuneConfig
-from wm_jax.data.weights import load_weights, save_weights
+from wm_jax.actors import protocol as actors
+from wm_jax.data.weights import save_weights
 from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment, load
-from wm_jax.pipeline import check, evolving, reporting
-from wm_jax.pipeline.context import Models
+from wm_jax.models import Models
+from wm_jax.pipeline import reporting, searching
 from wm_jax.pipeline.progress import Interrupt, Stopped
-from wm_jax.pipeline.training import WEIGHTS
+from wm_jax.pipeline.running import check
+from wm_jax.pipeline.weights import WEIGHTS, load_controller, load_controllers, load_deployed
 from wm_jax.rollouts.acting import Lanes
 from wm_jax.rollouts.config import EVOLUTION_SEED, VALIDATION_SEED, evolution_seeds
 from wm_jax.rollouts.limits import WHOLE, Limits
 from wm_jax.run import RunDir
+from wm_jax.search.cma_es import CMAESConfig
+from wm_jax.search.config import EvolveConfig, TuneConfig
+from wm_jax.search.policy_gradient import PolicyGradientConfig
+from wm_jax.worlds.vision_memory import VisionMemoryConfig
 
 POOL = str(Path(__file__).parents[1] / "rollouts" / "pool_task.py")
 POPULATION, ROLLOUTS, GENERATIONS, VALIDATION, SEEDS = 6, 2, 3, 4, 2
@@ -28,13 +34,20 @@ POPULATION, ROLLOUTS, GENERATIONS, VALIDATION, SEEDS = 6, 2, 3, 4, 2
 @pytest.fixture(scope="module")
 def experiment(probe_experiment: Path) -> Experiment:
     evolve = EvolveConfig(
-        population=POPULATION, rollouts=ROLLOUTS, generations=GENERATIONS, evaluate_every=2, select="actual",
-        actual_episodes=VALIDATION, seeds=SEEDS, fitness="actual", environments=2, backend="pool",
+        generations=GENERATIONS, evaluate_every=2, select="actual", actual_episodes=VALIDATION, seeds=SEEDS,
+        fitness="actual", environments=2, backend="pool",
     )  # fmt: skip
     found = load(probe_experiment)
-    memory = dataclasses.replace(found.memory, predict_reward=False, predict_done=False, steps=0)
-    evaluate = dataclasses.replace(found.evaluate, environments=2)
-    found = dataclasses.replace(found, task=POOL, memory=memory, evolve=evolve, evaluate=evaluate)
+    assert isinstance(found.world, VisionMemoryConfig)
+    memory = dataclasses.replace(found.world.memory, predict_reward=False, predict_done=False, steps=0)
+    found = dataclasses.replace(
+        found,
+        task=POOL,
+        world=dataclasses.replace(found.world, memory=memory),
+        search=CMAESConfig(population=POPULATION, rollouts=ROLLOUTS),
+        evolve=evolve,
+        evaluate=dataclasses.replace(found.evaluate, environments=2),
+    )
     check(found, Models(found))
     return found
 
@@ -42,7 +55,7 @@ def experiment(probe_experiment: Path) -> Experiment:
 def evolve(experiment: Experiment, folder: Path, interrupt: Interrupt) -> dict:
     with interrupt:
         here = context(experiment, folder, interrupt)
-        return evolving.evolve(here, 0, here.stage("controller", 0))
+        return searching.Evolve().run(here, 0, here.stage("controller", 0))
 
 
 @pytest.fixture(scope="module")
@@ -76,22 +89,23 @@ def test_stopped_anywhere_it_ends_with_the_same_bits(
     assert stops > 3
     means = 2 * SEEDS * VALIDATION
     assert sum(played) == SEEDS * POPULATION * ROLLOUTS * GENERATIONS + means, "a whole block was played twice"
-    for name in evolving.RESULTS:
+    for name in searching.RESULTS:
         ours, theirs = (folder / "controller" / "round-0" / name for folder in (tmp_path, whole))
         assert ours.read_bytes() == theirs.read_bytes(), name
 
 
 def test_every_file_is_there_and_no_dream_is_told_of(experiment: Experiment, whole: Path) -> None:
     folder = whole / "controller" / "round-0"
-    evaluations = json.loads((folder / evolving.EVALUATIONS).read_text())
+    evaluations = json.loads((folder / searching.EVALUATIONS).read_text())
     assert [(e["generation"], e["seed"]) for e in evaluations] == [(2, 0), (2, 1), (3, 0), (3, 1)]
     assert all(e["dream"] is None and e["actual"]["n"] == VALIDATION for e in evaluations)
     best = max(evaluations, key=lambda e: e["actual"]["mean"])
-    weights, about = load_weights(folder / WEIGHTS)
+    here = context(experiment, whole, Interrupt())
+    deployed, about = load_controller(here, 0)
     assert about["actual"] == best["actual"] and about["selected_by"] == "actual"
-    controllers, _ = load_weights(folder / evolving.CONTROLLERS)
-    assert len(np.unique(controllers["weights"], axis=0)) == SEEDS
-    assert any((weights["weights"] == each).all() for each in controllers["weights"])
+    controllers = np.asarray(actors.flat(load_controllers(here, 0)[0], 1))
+    assert len(np.unique(controllers, axis=0)) == SEEDS
+    assert any((actors.flat(deployed) == each).all() for each in controllers)
     for evaluation in evaluations:
         reporting._require_played(folder, evaluation)
     lines = list(RunDir(whole).metrics())
@@ -167,23 +181,25 @@ def test_a_backend_that_is_not_there_is_named_before_anything_runs(experiment: E
             check(wrong, Models(wrong))
 
 
-TUNE = TuneConfig(generations=GENERATIONS, population=POPULATION, rollouts=ROLLOUTS, sigma=1e-6, evaluate_every=2,
-                  actual_episodes=VALIDATION, environments=2, backend="pool")  # fmt: skip
+TUNE = TuneConfig(generations=GENERATIONS, evaluate_every=2, actual_episodes=VALIDATION, environments=2, backend="pool",
+                  search=CMAESConfig(population=POPULATION, rollouts=ROLLOUTS, sigma=1e-6))  # fmt: skip
 
 
-def tune(experiment: Experiment, folder: Path, interrupt: Interrupt, **settings: float) -> np.ndarray:
-    """The controller [D] that dreams are said to have made, tuned."""
-    found = dataclasses.replace(experiment, evolve=EvolveConfig(), tune=dataclasses.replace(TUNE, **settings))
+def tune(experiment: Experiment, folder: Path, interrupt: Interrupt, sigma: float = 1e-6) -> np.ndarray:
+    """How far [D] the controller that dreams are said to have made moves where it is tuned."""
+    search = CMAESConfig(population=POPULATION, rollouts=ROLLOUTS, sigma=sigma)
+    found = dataclasses.replace(experiment, evolve=EvolveConfig(), tune=dataclasses.replace(TUNE, search=search))
     with interrupt:
         here = context(found, folder, interrupt)
-        begin = {"weights": np.linspace(-1, 1, here.models.controller.size, dtype=np.float32)}
-        save_weights(here.stage("controller", 0).path / WEIGHTS, begin, {"temperature": 1.15, "seed": 1})
-        about = evolving.tune(here, 0, here.controller(0))
-        weights, told = evolving.load_controller(here, 0)
+        begin = np.linspace(-1, 1, actors.size(here.models.actor), dtype=np.float32)
+        dreamt = {"weights": actors.unflat(actors.shapes(here.models.actor), begin)}
+        save_weights(here.stage("controller", 0).path / WEIGHTS, dreamt, {"temperature": 1.15, "seed": 1})
+        about = searching.Tune().run(here, 0, here.controller(0))
+        weights, told = load_controller(here, 0)
         assert told["temperature"] == about["temperature"] == 1.15 and told["dream"] is None
-        assert len(evolving.load_controllers(here, 0)[0]) == 1
-        assert evolving._load_deployed(here, here.stage("controller", 0))[0].tolist() == begin["weights"].tolist()
-        return weights - begin["weights"]
+        assert {len(leaf) for leaf in jax.tree.leaves(load_controllers(here, 0)[0])} == {1}
+        assert actors.flat(load_deployed(here, here.stage("controller", 0))[0]).tolist() == begin.tolist()
+        return np.asarray(actors.flat(weights)) - begin
 
 
 def test_tuning_begins_where_the_dreams_have_ended(experiment: Experiment, tmp_path: Path) -> None:
@@ -202,7 +218,7 @@ def test_tuning_stopped_anywhere_ends_with_the_same_bits(experiment: Experiment,
         except Stopped:
             stops += 1
     assert stops > 3
-    for name in evolving.RESULTS:
+    for name in searching.RESULTS:
         ours, theirs = (tmp_path / run / "tuned" / "round-0" / name for run in ("stopped", "whole"))
         assert ours.read_bytes() == theirs.read_bytes(), name
 
@@ -214,3 +230,14 @@ def test_only_what_dreams_have_made_is_tuned(experiment: Experiment) -> None:
     long = dataclasses.replace(both, evolve=EvolveConfig(), tune=dataclasses.replace(TUNE, max_steps=81))
     with pytest.raises(UserError, match=r"tune\.max_steps must be"):
         check(long, Models(long))
+
+
+def test_a_search_that_learns_in_dreams_cannot_play_outside(experiment: Experiment, probe_experiment: Path) -> None:
+    """Neither from the start nor where it tunes."""
+    learning = dataclasses.replace(experiment, search=PolicyGradientConfig())
+    with pytest.raises(UserError, match=r"^search\.kind is 'policy_gradient', which learns in dreams"):
+        check(learning, Models(learning))
+    tuned = TuneConfig(generations=GENERATIONS, search=PolicyGradientConfig())
+    tuning = dataclasses.replace(load(probe_experiment), tune=tuned)
+    with pytest.raises(UserError, match=r"^tune\.search\.kind is 'policy_gradient', which learns in dreams"):
+        check(tuning, Models(tuning))

@@ -10,33 +10,34 @@ from pathlib import Path
 
 import pytest
 
-TINY = [
-    *("--collect.episodes", "60", "--collect.workers", "2", "--vision.steps", "200", "--vision.batch-size", "8"),
-    *("--memory.steps", "200", "--memory.batch-size", "4", "--memory.sequence-length", "20"),
-    *("--evolve.generations", "24", "--evolve.evaluate-every", "2", "--evolve.population", "8"),
-    *("--evolve.rollouts", "2", "--evolve.evaluation-rollouts", "8", "--evaluate.episodes", "24"),
-    *(
-        "--evolve.seeds",
-        "2",
-        "--evolve.actual-episodes",
-        "2",
-        "--evaluate.environments",
-        "2",
-        "--checkpoint-seconds",
-        "0",
-    ),
-    *("--rounds.count", "2", "--rounds.episodes", "6", "--rounds.vision-steps", "100", "--rounds.memory-steps", "60"),
-    *(
-        "--rounds.drivers",
-        "evaluated",
-        "--rounds.action-noise",
-        "0.2",
-        "--rounds.random-stretches",
-        "0.1",
-        "--rounds.generations",
-        "10",
-    ),
-]
+SETTINGS = {
+    "collect.episodes": 60,
+    "collect.workers": 2,
+    "world.vision.steps": 200,
+    "world.vision.later-steps": 100,
+    "world.vision.batch-size": 8,
+    "world.memory.steps": 200,
+    "world.memory.later-steps": 60,
+    "world.memory.batch-size": 4,
+    "world.memory.sequence-length": 20,
+    "search.population": 8,
+    "search.rollouts": 2,
+    "evolve.generations": 24,
+    "evolve.evaluate-every": 2,
+    "evolve.evaluation-rollouts": 8,
+    "evolve.actual-episodes": 2,
+    "evolve.seeds": 2,
+    "rounds.count": 2,
+    "rounds.episodes": 6,
+    "rounds.drivers": "evaluated",
+    "rounds.generations": 10,
+    "explorer.action-noise": 0.2,
+    "explorer.random-stretches": 0.1,
+    "evaluate.episodes": 24,
+    "evaluate.environments": 2,
+    "checkpoint-seconds": 0,
+}
+TINY = [f"--{name}={value}" for name, value in SETTINGS.items()]
 
 BEGUN = {
     "rollouts/round-0": "episodes/*.array_record",
@@ -132,12 +133,12 @@ def test_a_finished_run_does_nothing_and_a_changed_setting_is_named(
     uninterrupted: Path, probe_experiment: Path, environment: dict[str, str]
 ) -> None:
     before = results(uninterrupted)
-    process = start(probe_experiment, uninterrupted, environment, "--memory.hidden-size", "16")
+    process = start(probe_experiment, uninterrupted, environment, "--world.memory.hidden-size", "16")
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "memory.hidden_size was 32, now 16" in output
+    assert "world.memory.hidden_size was 32, now 16" in output
     assert "evolve (round 0): depends on memory (round 0)" in output
     assert "--redo" in output
     assert "Traceback" not in output
     assert results(uninterrupted) == before
-    assert json.loads((uninterrupted / "config.json").read_text())["memory"]["hidden_size"] == 32
+    assert json.loads((uninterrupted / "config.json").read_text())["world"]["memory"]["hidden_size"] == 32

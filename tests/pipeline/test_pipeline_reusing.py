@@ -7,23 +7,25 @@ from pathlib import Path
 import pytest
 
 from wm_jax.errors import UserError
-from wm_jax.experiment import Experiment, load, to_dict
-from wm_jax.pipeline import run_experiment
+from wm_jax.experiment import Experiment, load
+from wm_jax.pipeline.plan import choose, plan
 from wm_jax.pipeline.progress import Screen
 from wm_jax.pipeline.reusing import take_over
-from wm_jax.pipeline.stages import choose, plan
+from wm_jax.pipeline.running import run_experiment
+from wm_jax.pipeline.stored import to_store
 from wm_jax.run import RECORD, RunDir
+from wm_jax.worlds.vision_memory import VisionMemoryConfig
 
 
 def begun(path: Path, experiment: Experiment, finished: int = 6) -> RunDir:
     """A run whose first stages of six are marked finished, each with a line of metrics and a file; V has pictures too."""
     run = RunDir(path)
     with run.locked():
-        run.prepare(to_dict(experiment), tensorboard=False)
+        run.prepare(to_store(experiment), tensorboard=False)
     for step in plan(experiment)[:finished]:
         stage = step.folder(run)
         stage.begin(step.settings(experiment), {})
-        (stage.path / "result").write_text(step.stage)
+        (stage.path / "result").write_text(step.stage.name)
         stage.log(1, {"loss": 0.5})
         stage.finish({})
     (run.figures / "reconstructions-round0-step0000600.png").write_bytes(b"a picture")
@@ -47,9 +49,17 @@ def run(tmp_path: Path) -> RunDir:
         return fresh
 
 
+def with_steps(experiment: Experiment, **steps: int) -> Experiment:
+    """The experiment with these steps of V or M."""
+    world = experiment.world
+    assert isinstance(world, VisionMemoryConfig)
+    parts = {name: dataclasses.replace(getattr(world, name), steps=number) for name, number in steps.items()}
+    return dataclasses.replace(experiment, world=dataclasses.replace(world, **parts))
+
+
 def untrained(experiment: Experiment) -> Experiment:
     """The ablation without a trained M."""
-    return dataclasses.replace(experiment, memory=dataclasses.replace(experiment.memory, steps=0))
+    return with_steps(experiment, memory=0)
 
 
 def contents(run: RunDir) -> dict[str, str]:
@@ -59,7 +69,7 @@ def contents(run: RunDir) -> dict[str, str]:
 
 def own_and_taken(experiment: Experiment, run: RunDir) -> tuple[list[str], list[str]]:
     """The stages that are finished here, and those that are links to another run's."""
-    stages = [(step.stage, step.folder(run)) for step in plan(experiment)]
+    stages = [(step.stage.name, step.folder(run)) for step in plan(experiment)]
     return (
         [name for name, stage in stages if stage.origin is None and stage.finished],
         [name for name, stage in stages if stage.origin is not None],
@@ -73,13 +83,13 @@ def test_stages_are_taken_over_up_to_the_first_that_differs(
     told = take_over(ablation, run, source)
     assert told == (
         f"taken over from {source.path}: collect (round 0), vision (round 0), encode (round 0); not memory (round 0): "
-        "memory.steps was 600, now 0"
+        "world.memory.steps was 600, now 0"
     )
     assert own_and_taken(ablation, run) == ([], ["collect", "vision", "encode"])
     assert run.stage("vision", 0).origin == source.path.resolve() / "vision" / "round-0"
     assert [line["stage"] for line in run.metrics()] == ["rollouts/round-0", "vision/round-0", "latents/round-0"]
     assert (run.figures / "reconstructions-round0-step0000600.png").read_bytes() == b"a picture"
-    assert [step.stage for step in choose(ablation, run, ("memory",), redo=False)] == ["memory"]
+    assert [step.stage.name for step in choose(ablation, run, ("memory",), redo=False)] == ["memory"]
     assert take_over(ablation, run, source) == told, "the same command again"
     assert len(list(run.metrics())) == 3
     assert contents(source) == before
@@ -111,9 +121,8 @@ def test_doing_a_stage_again_here_leaves_the_other_run_alone(
     """By name, and because a setting changed."""
     take_over(experiment, run, source)
     before = contents(source)
-    vision = dataclasses.replace(experiment.vision, steps=experiment.vision.steps + (0 if redo else 1))
-    chosen = choose(dataclasses.replace(experiment, vision=vision), run, redo, redo=True)
-    assert "vision" in [step.stage for step in chosen]
+    chosen = choose(with_steps(experiment, vision=600 if redo else 601), run, redo, redo=True)
+    assert "vision" in [step.stage.name for step in chosen]
     assert own_and_taken(experiment, run) == ([], ["collect"])
     assert [line["stage"] for line in run.metrics()] == ["rollouts/round-0"]
     assert contents(source) == before

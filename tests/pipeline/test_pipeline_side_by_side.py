@@ -6,56 +6,58 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dream_probe import recordings
 
-from wm_jax.controller import Evolution, EvolveConfig, PolicyConfig
-from wm_jax.dream import DreamConfig, DreamFitness
+from wm_jax.actors import protocol as actors
+from wm_jax.actors.mlp import MLPConfig
+from wm_jax.dream import DreamConfig, start_states
 from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment
 from wm_jax.memory import MemoryConfig
-from wm_jax.pipeline import check, side_by_side
-from wm_jax.pipeline.context import Models
-from wm_jax.types import Latents, LatentStats
+from wm_jax.models import Models
+from wm_jax.pipeline import side_by_side
+from wm_jax.pipeline.running import check
+from wm_jax.search import Dreams
+from wm_jax.search.cma_es import CMAESConfig
+from wm_jax.search.config import EvolveConfig
 from wm_jax.vision import VisionConfig
+from wm_jax.worlds.vision_memory import VisionMemoryConfig
 
 EXPERIMENT = Experiment(
     task="take_cover",
-    vision=VisionConfig(latent_size=8),
-    memory=MemoryConfig(hidden_size=32, mixtures=2, predict_done=True),
+    world=VisionMemoryConfig(
+        vision=VisionConfig(latent_size=8), memory=MemoryConfig(hidden_size=32, mixtures=2, predict_done=True)
+    ),
     dream=DreamConfig(temperature=1.0, horizon=40),
-    controller=PolicyConfig(features="zhc", bias=False),
-    evolve=EvolveConfig(population=16, rollouts=8, evaluation_rollouts=128, temperatures=(0.5, 1.0), seeds=2),
+    actor=MLPConfig(features=("z", "c", "h"), bias=False),
+    search=CMAESConfig(population=16, rollouts=8),
+    evolve=EvolveConfig(evaluation_rollouts=128, temperatures=(0.5, 1.0), seeds=2),
 )
-FRAMES = 30
-LATENTS = Latents(
-    stats=LatentStats(jnp.ones((FRAMES, 8), jnp.float16), jnp.zeros((FRAMES, 8), jnp.float16)),
-    action=jnp.zeros((FRAMES, 1)),
-    reward=jnp.zeros(FRAMES),
-    start=jnp.array([0, 10], jnp.int32),
-    length=jnp.array([10, 20], jnp.int32),
-    terminated=jnp.ones(2, bool),
-)
+LATENTS = recordings((10, 20), latent_size=8, log_var=0.0)
 
 
 def set_up(experiment):
-    """All that `generations` takes but the states."""
+    """The parts, and all that a search is given but the states."""
     models, evolutions = Models(experiment), side_by_side.variants(experiment)
-    params = models.memory.init(jax.random.key(0))
-    params["head"]["kernel"] = params["head"]["kernel"].at[:, -1].multiply(8)
-    evolution = Evolution(experiment.evolve, models.controller.size)
-    fitness = DreamFitness(models.dream, models.controller, experiment.evolve.rollouts)
+    params = {name: learner.init(jax.random.key(0)) for name, learner in models.world.learners.items()}
+    # An M that is sure of ends makes dreams differ in length.
+    head = params["memory"]["head"]
+    head["kernel"] = head["kernel"].at[:, -1].multiply(8)
+    starts = start_states(models.dream, params, LATENTS, jax.random.key(1))
     temperatures = jnp.array([variant.temperature for variant in evolutions])
-    keys = side_by_side.keys(jax.random.key(7), evolutions)
-    return evolution, fitness, params, temperatures, keys
+    dreams = Dreams(params, starts, temperatures[0])
+    return models, dreams, temperatures, side_by_side.keys(jax.random.key(7), evolutions)
 
 
 def evolve(setup, group):
-    evolution, fitness, params, temperatures, keys = setup
-    states = jax.vmap(evolution.init)(keys[group])
-    state, metrics = side_by_side.generations(
-        evolution, fitness, states, 0, params, LATENTS, temperatures[group], keys[group], 3
-    )
-    returns = side_by_side.returns_of(fitness, params, LATENTS, state.mean, temperatures[group], keys[group], 3, 16)
-    return jax.device_get((state.mean, metrics["mean"], returns))
+    models, dreams, temperatures, keys = setup
+    search = models.search(3)
+    some = temperatures[group], keys[group]
+    states = jax.vmap(lambda key: search.init(key, None, dreams.starts))(keys[group])
+    states, metrics = side_by_side.iterate(search, states, dreams, some[0], 0, some[1], 3)
+    found = jax.vmap(search.candidate)(states)
+    returns = side_by_side.returns_of(models.dream, models.actor, dreams, found, *some, 3, 16, None)
+    return jax.device_get((actors.flat(found, 1), metrics["mean"], returns))
 
 
 def test_every_temperature_meets_every_seed():
@@ -89,18 +91,26 @@ def test_evolutions_are_cut_into_as_few_equal_groups_as_fit():
 def test_the_memory_is_what_the_compiler_reserves():
     """For the evaluations, the larger part here, of four evolutions against two, so that what they share drops out; the
     formula may be above, and not by far."""
-    config = EvolveConfig(population=32, rollouts=4, evaluation_rollouts=512, temperatures=(1.0,), seeds=4)
-    experiment = dataclasses.replace(EXPERIMENT, evolve=config, memory=MemoryConfig(hidden_size=128, predict_done=True))
-    evolution, fitness, params, temperatures, keys = set_up(experiment)
+    memory = MemoryConfig(hidden_size=128, predict_done=True)
+    experiment = dataclasses.replace(
+        EXPERIMENT,
+        world=dataclasses.replace(EXPERIMENT.world, memory=memory),
+        search=CMAESConfig(population=32, rollouts=4),
+        evolve=EvolveConfig(evaluation_rollouts=512, temperatures=(1.0,), seeds=4),
+    )
+    models, dreams, temperatures, keys = set_up(experiment)
+    shapes = actors.shapes(models.actor)
 
     def reserved(count):
-        means, some = jnp.zeros((count, evolution.size)), (temperatures[:count], keys[:count])
-        need = side_by_side.returns_of.lower(fitness, params, LATENTS, means, *some, 0, 512).compile().memory_analysis()
+        means = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape)), shapes)
+        some = means, temperatures[:count], keys[:count]
+        lowered = side_by_side.returns_of.lower(models.dream, models.actor, dreams, *some, 0, 512, None)
+        need = lowered.compile().memory_analysis()
         assert need is not None
         return need.temp_size_in_bytes + need.output_size_in_bytes
 
     found = (reserved(4) - reserved(2)) / 2
-    assert found <= side_by_side.bytes_at_work(experiment, Models(experiment)) <= 3 * found
+    assert found <= side_by_side.bytes_at_work(experiment, models, models.search(1)) <= 3 * found
 
 
 def test_the_deployed_temperature_must_be_among_those_evolved():

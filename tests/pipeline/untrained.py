@@ -1,4 +1,4 @@
-"""A run whose V and M have random weights, and a user who stops it."""
+"""A run whose world model has random weights, and a user who stops it."""
 
 from pathlib import Path
 
@@ -6,9 +6,10 @@ import jax
 
 from wm_jax.data.weights import save_weights
 from wm_jax.experiment import Experiment
-from wm_jax.pipeline.context import Context, Models
+from wm_jax.models import Models
+from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.progress import Interrupt, Screen
-from wm_jax.pipeline.training import WEIGHTS
+from wm_jax.pipeline.weights import WEIGHTS
 from wm_jax.run import RunDir
 
 
@@ -30,8 +31,8 @@ class Impatient(Interrupt):
 
 def context(experiment: Experiment, folder: Path, interrupt: Interrupt) -> Context:
     found = Context(experiment, Models(experiment), RunDir(folder), Screen(), interrupt)
-    for wing, model in (("vision", found.models.vision), ("memory", found.models.memory)):
-        path = found.stage(wing, 0).path / WEIGHTS
+    for name, learner in found.models.world.learners.items():
+        path = found.stage(name, 0).path / WEIGHTS
         if not path.exists():
-            save_weights(path, model.init(jax.random.key(0)), {})
+            save_weights(path, learner.init(jax.random.key(0)), {})
     return found

@@ -9,19 +9,22 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from wm_jax.controller import EvolveConfig
 from wm_jax.data.files import write_json
 from wm_jax.data.weights import save_weights
-from wm_jax.experiment import Experiment, to_dict
-from wm_jax.pipeline.stages import plan
+from wm_jax.experiment import Experiment
+from wm_jax.pipeline.plan import plan
+from wm_jax.pipeline.stored import to_store
 from wm_jax.rollouts import RoundsConfig
 from wm_jax.rollouts.evaluate import score, summary
 from wm_jax.run import RunDir
+from wm_jax.search.cma_es import CMAESConfig
+from wm_jax.search.config import EvolveConfig
 
 EXPERIMENT = Experiment(
     name="synthetic",
     task="take_cover",
-    evolve=EvolveConfig(population=8, rollouts=4, generations=4, evaluate_every=2, evaluation_rollouts=16),
+    search=CMAESConfig(population=8, rollouts=4),
+    evolve=EvolveConfig(generations=4, evaluate_every=2, evaluation_rollouts=16),
     rounds=RoundsConfig(count=2),
 )
 RANDOM = [200.0, 220.0, 250.5, 190.25]
@@ -38,19 +41,25 @@ DEPLOYED = 2
 """Number of the deployed evolution where several ran side by side."""
 
 
-def make_run(path: Path, finished: int = 11, evolutions: list[dict[str, Any]] | None = None, **settings: Any) -> Path:
+def make_run(
+    path: Path,
+    finished: int = 11,
+    evolutions: list[dict[str, Any]] | None = None,
+    command: str = COMMAND,
+    **settings: Any,
+) -> Path:
     """A run whose first `finished` stages of 11 have their results, with `settings` beside those of `EXPERIMENT`."""
     experiment, run = replace(EXPERIMENT, **settings), RunDir(path)
     with run.locked():
-        run.prepare(to_dict(experiment), tensorboard=False)
+        run.prepare(to_store(experiment), tensorboard=False)
     write_png(run.figures / "film_strip.png")
     for step in plan(experiment)[: finished + 1]:
         stage = step.folder(run)
-        stage.begin(step.settings(experiment), {**MADE_WITH, "command": COMMAND})
-        several = experiment.evolve.seeds > 1
-        write_results(run, stage.path, step.stage, step.round_number, several, evolutions)
+        stage.begin(step.settings(experiment), {**MADE_WITH, "command": command})
+        several, name = experiment.evolve.seeds > 1, step.stage.name
+        write_results(run, stage.path, name, step.round_number, several, evolutions)
         if step in plan(experiment)[:finished]:
-            stage.finish({**told(step.stage, several), "seconds": SECONDS[step.stage]})
+            stage.finish({**told(name, several), "seconds": SECONDS[name]})
     return path
 
 

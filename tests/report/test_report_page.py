@@ -79,9 +79,14 @@ def test_how_it_was_made(page: Reader) -> None:
     assert [row[3:5] for row in page.rows("memory")] == [["1 h 02 min", "3 cores of Abacus"]] * 2
     assert [row[3] for row in page.rows("vision")] == ["1 min 15 s"] * 2
     assert page.rows("jax") == [["jax", "0.10.99"]]
-    assert page.rows("evolve.population") == [["evolve.population", "8"]]
+    assert page.rows("search.population") == [["search.population", "8"]]
     assert page.rows("recorded") == [["recorded", "7 episodes, 4,321 frames"]]
-    assert [page.rows(f"weights of {model}")[0][1] for model in "VMC"] == ["15", "21", "11"]
+    weights = {"vision": "15", "memory": "21", "controller": "11"}
+    assert {name: page.rows(f"weights of {name}")[0][1] for name in weights} == weights
+    assert page.rows("features of the world model") == [["features of the world model", "c 256, h 256, z 32"]]
+    assert page.rows("C reads") == [["C reads", "z h, linear"]]
+    generation = "8 candidates × 4 rollouts, in dreams of at most 2,100 steps"
+    assert page.rows("a generation") == [["a generation", generation]]
     assert page.rows("reconstruction") == [["reconstruction", "12.34", "12.34"]]
     assert page.rows("nll") == [["nll", "0.987", "0.987"]]
     assert COMMAND in page.text
@@ -203,7 +208,7 @@ def test_evolutions_in_the_actual_environment_have_seeds_and_no_temperature(tmp_
     page = Reader(report([make_run(tmp_path / "seeds", evolutions=evolutions, evolve=settings)], None)[0].read_text())
     assert ["1", "850.0 ± 1.0 (n = 3)", "0.6"] in page.rows("1")
     assert "round 0: the deployed one (seed 0)" in page.text and not page.rows("1.00")
-    assert "8 candidates × 4 actual episodes of at most 500 steps" in page.text
+    assert "8 candidates × 4 rollouts, in actual episodes of at most 500 steps" in page.text
 
 
 def test_the_spread_of_episodes_is_kept_apart_from_that_of_seeds() -> None:

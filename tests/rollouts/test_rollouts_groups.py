@@ -2,17 +2,14 @@
 
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
+from small_agent import PARAMS, controllers, small_agent
 
-from wm_jax.controller import Controller, PolicyConfig
-from wm_jax.memory import Memory, MemoryConfig
 from wm_jax.rollouts.acting import Lanes, Played, ScriptedDriver, _in_turn
-from wm_jax.rollouts.agent import Agent, AgentDriver, AgentParams
+from wm_jax.rollouts.agent import AgentDriver
 from wm_jax.rollouts.limits import Limits
 from wm_jax.tasks import FRAME_SHAPE, load_task
-from wm_jax.vision import Vision, VisionConfig
 
 POOL = str(Path(__file__).parent / "pool_task.py")
 EPISODES = [(100 + i // 2, i % 2) for i in range(14)]
@@ -21,12 +18,7 @@ EPISODES = [(100 + i // 2, i % 2) for i in range(14)]
 
 @pytest.fixture(scope="module")
 def driver() -> AgentDriver:
-    vision = Vision(VisionConfig(latent_size=4, width=4))
-    memory = Memory(MemoryConfig(hidden_size=8, mixtures=2), 4, 1)
-    controller = Controller(PolicyConfig(), 4, 8, 1)
-    params = AgentParams(vision.init(jax.random.key(0)), memory.init(jax.random.key(1)))
-    weights = np.asarray(jax.random.normal(jax.random.key(2), (2, controller.size)))
-    return AgentDriver(Agent(vision, memory, controller), params, weights)
+    return AgentDriver(small_agent(), PARAMS, controllers())
 
 
 def played(driver: AgentDriver, lanes: int, episodes=EPISODES, backend: str | None = None) -> dict:

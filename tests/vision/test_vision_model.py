@@ -7,8 +7,7 @@ import pytest
 
 from wm_jax.errors import UserError
 from wm_jax.optimizers import OptimizerConfig
-from wm_jax.types import LatentStats
-from wm_jax.vision import Vision, VisionConfig, sample
+from wm_jax.vision import LatentStats, Vision, VisionConfig, sample
 
 SMALL = Vision(VisionConfig(latent_size=5, width=4))
 PARAMS = SMALL.init(jax.random.key(0))
@@ -128,13 +127,13 @@ def test_sample_has_the_posteriors_mean_and_standard_deviation(dtype):
     assert abs(np.corrcoef(z.T)[0, 1]) < 0.03
 
 
-@pytest.mark.parametrize("setting", ["latent_size", "width", "kl_floor", "batch_size", "steps"])
+@pytest.mark.parametrize("setting", ["latent_size", "width", "kl_floor", "batch_size", "steps", "later_steps"])
 def test_impossible_settings_are_refused_by_name(setting):
     wrong: dict[str, Any] = {setting: -1}
-    with pytest.raises(UserError, match=f"vision.{setting} must be at least"):
+    with pytest.raises(UserError, match=rf"^world\.vision\.{setting} must be at least"):
         VisionConfig(**wrong)
 
 
 def test_impossible_settings_of_the_optimizer_are_refused_by_full_name():
-    with pytest.raises(UserError, match=r"vision\.optimizer\.learning_rate must be"):
+    with pytest.raises(UserError, match=r"^world\.vision\.optimizer\.learning_rate must be"):
         VisionConfig(optimizer=OptimizerConfig(learning_rate=0.0))

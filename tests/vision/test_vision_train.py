@@ -9,7 +9,8 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from wm_jax.optimizers import OptimizerConfig
-from wm_jax.vision import Vision, VisionConfig, continue_from, evaluate, init, loss, sample, train_step
+from wm_jax.vision import Vision, VisionConfig, sample
+from wm_jax.vision.train import continue_from, evaluate, init, loss, train_step
 
 CONFIG = VisionConfig(latent_size=4, width=4, steps=100, optimizer=OptimizerConfig(learning_rate=3e-3))
 MODEL = Vision(CONFIG)

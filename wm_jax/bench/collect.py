@@ -13,23 +13,24 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
+from wm_jax.actors.mlp import MLPConfig
 from wm_jax.bench import bare_game
 from wm_jax.bench.config import BenchConfig
+from wm_jax.bench.dream import candidates
 from wm_jax.bench.table import Result, Row
 from wm_jax.bench.timing import Work, interleaved
-from wm_jax.controller import Controller, PolicyConfig
 from wm_jax.errors import UserError
-from wm_jax.memory import Memory, MemoryConfig
+from wm_jax.memory import MemoryConfig
 from wm_jax.pipeline.progress import Screen
 from wm_jax.rollouts.acting import Lanes
-from wm_jax.rollouts.agent import Agent, AgentDriver, AgentParams
+from wm_jax.rollouts.agent import Agent, AgentDriver
 from wm_jax.rollouts.collect import CollectConfig, collect, episode_seed
 from wm_jax.rollouts.limits import Limits
 from wm_jax.rollouts.workers import Team, usable_cores
 from wm_jax.tasks import Task, load_task
-from wm_jax.vision import Vision, VisionConfig
+from wm_jax.vision import VisionConfig
+from wm_jax.worlds.vision_memory import VisionMemoryConfig
 
 BARE = "wm_jax.bench.bare_game:work"
 """What a process of the bare game runs."""
@@ -77,11 +78,11 @@ def _rows(
             "drive": partial(_drive, lanes, settings, _driver(task, config)),
             "beside that": partial(_play_on, team, settings, screen),
         }
-        speeds = interleaved(f"collect, {task.name}", works, config.seconds, screen)
+        rates = interleaved(f"collect, {task.name}", works, config.seconds, screen)
     limit = f"the bare game, {task.name}"
     return [
-        Row(headline or f"collect: {task.name}", speeds["collect"].rate, "tics/s", speeds["beside it"].rate, limit),
-        Row(f"V, M, C drive: {task.name}", speeds["drive"].rate, "tics/s", speeds["beside that"].rate, limit),
+        Row(headline or f"collect: {task.name}", rates["collect"], "tics/s", rates["beside it"], limit),
+        Row(f"V, M, C drive: {task.name}", rates["drive"], "tics/s", rates["beside that"], limit),
     ]
 
 
@@ -101,14 +102,12 @@ def _record(name: str, settings: CollectConfig, screen: Screen) -> float:
 
 def _driver(task: Task, config: BenchConfig) -> AgentDriver:
     """An untrained agent of these sizes."""
-    vision = Vision(VisionConfig(latent_size=config.latent_size))
-    memory = Memory(
-        MemoryConfig(hidden_size=config.hidden_size, mixtures=config.mixtures), config.latent_size, task.action_size
-    )
-    controller = Controller(PolicyConfig(), config.latent_size, config.hidden_size, task.action_size)
-    params = AgentParams(vision.init(jax.random.key(0)), memory.init(jax.random.key(1)))
-    weights = 0.1 * jax.random.normal(jax.random.key(2), (1, controller.size))
-    return AgentDriver(Agent(vision, memory, controller), params, np.asarray(weights))
+    model = VisionMemoryConfig(
+        vision=VisionConfig(latent_size=config.latent_size),
+        memory=MemoryConfig(hidden_size=config.hidden_size, mixtures=config.mixtures),
+    ).build(task)
+    actor = MLPConfig().build(model)
+    return AgentDriver(Agent(model, actor), model.init(jax.random.key(0)), candidates(actor, 1))
 
 
 def _drive(lanes: Lanes, settings: CollectConfig, driver: AgentDriver) -> float:

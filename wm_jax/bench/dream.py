@@ -7,22 +7,29 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wm_jax.actors import protocol as actors
+from wm_jax.actors.mlp import MLPConfig
 from wm_jax.bench.config import BenchConfig
 from wm_jax.bench.limit import Turn, operations, products
 from wm_jax.bench.references import reference
 from wm_jax.bench.table import Result, Row
-from wm_jax.bench.timing import Work, compiled, interleaved
-from wm_jax.controller import Controller, Evolution, EvolveConfig, PolicyConfig
-from wm_jax.dream import Dream, DreamConfig, DreamFitness, population_returns, trajectory
+from wm_jax.bench.timing import Work, compiled, interleaved, waited
+from wm_jax.data.observations import build
+from wm_jax.dream import Dream, DreamConfig, DreamSource, DreamVectorEnv, population_returns, start_states, trajectory
 from wm_jax.dream.rollout import blocks_of
 from wm_jax.memory import Memory, MemoryConfig
 from wm_jax.pipeline.progress import Screen
-from wm_jax.types import Array, Latents, LatentStats, Params, Population
+from wm_jax.search.cma_es import CMAES, CMAESConfig
+from wm_jax.types import Array, Observations, Params, Population, State
+from wm_jax.vision import LatentStats, Vision, VisionConfig
+from wm_jax.worlds import Actor
+from wm_jax.worlds.vision_memory import VisionMemory
 
 ACTION_SIZE = 1
 LOOPS = {
@@ -40,6 +47,8 @@ MEAN_LIFE = 1 / 3
 """Of the horizon, about, where dreams do die."""
 LIVES = 512
 """Steps that a dream that may die can live, at least."""
+FACES, EPISODE = 64, 300
+"""Dreams of the vectorised Gymnasium face, and frames of each episode in which they start."""
 KEY = jax.random.key(0)
 FIRST = np.int32(0)
 """Number of the first generation of a call."""
@@ -50,77 +59,80 @@ class Setup:
     """Random models of the sizes asked for, and whom to play with."""
 
     config: BenchConfig
+    model: VisionMemory
     dream: Dream
-    policy: Controller
+    actor: Actor
     params: Params
     """With these nobody dies before the horizon."""
-    latents: Latents
+    starts: State
+    """[S, ...]"""
     population: Population
+    """[P, ...]"""
 
     @property
     def dreams(self) -> int:
         """Played side by side: P * R."""
-        return len(self.population) * self.config.rollouts
+        return self.config.population * self.config.rollouts
 
     @property
     def words(self) -> str:
         """The sizes."""
-        memory, config = self.dream.memory, self.config
+        config = self.config
         return (
-            f"{len(self.population)} × {config.rollouts} dreams of {self.dream.config.horizon:,} steps, "
-            f"Z {memory.latent_size}, H {config.hidden_size}, K {config.mixtures}, A {memory.action_size}, "
-            f"D {self.policy.size:,}"
+            f"{config.population} × {config.rollouts} dreams of {self.dream.config.horizon:,} steps, "
+            f"Z {config.latent_size}, H {config.hidden_size}, K {config.mixtures}, A {ACTION_SIZE}, "
+            f"D {actors.size(self.actor):,}"
         )
 
     def products(self) -> Turn:
         """The matrix products of all these dreams: the LSTM's and the head's, a step of a block at a time where blocks are
         equal, else of all."""
-        config, outputs = self.config, self.params["head"]["kernel"].shape[1]
-        inputs, block = self.params["gates"]["kernel"].shape[0], blocks_of(self.dreams)[0]
+        config, memory = self.config, self.params["memory"]
+        outputs, inputs = memory["head"]["kernel"].shape[1], memory["gates"]["kernel"].shape[0]
+        block = blocks_of(self.dreams)[0]
         block = self.dreams if self.dreams % block else block
         shapes = [(block, inputs, 4 * config.hidden_size), (block, config.hidden_size, outputs)]
         return self.dream.config.horizon * self.dreams // block, shapes
 
 
 def set_up(config: BenchConfig) -> Setup:
-    """The dream, the policy and the population of these sizes; weights and recordings are random."""
-    horizon = config.horizon or (128 if jax.default_backend() == "cpu" else 2100)
+    """The dream, C and the population of these sizes; weights and recordings are random."""
     network = MemoryConfig(config.hidden_size, config.mixtures, predict_done=True, restart_input=True)
-    memory = Memory(network, config.latent_size, ACTION_SIZE)
-    policy = Controller(PolicyConfig("zhc", bias=False), config.latent_size, config.hidden_size, ACTION_SIZE)
-    return Setup(
-        config=config,
-        dream=Dream(memory, DreamConfig(horizon=horizon, precision=config.precision)),
-        policy=policy,
-        params=_with_done_bias(memory.init(jax.random.key(1)), ALIVE),
-        latents=recordings(np.full(64, 1), config.latent_size, ACTION_SIZE),
-        population=0.1 * jax.random.normal(jax.random.key(2), (config.population, policy.size)),
-    )
+    vision = Vision(VisionConfig(latent_size=config.latent_size))
+    model = VisionMemory(vision, Memory(network, config.latent_size, ACTION_SIZE))
+    dream = Dream(model, DreamConfig(horizon=horizon_of(config), precision=config.precision))
+    actor = MLPConfig(features=("z", "c", "h"), bias=False).build(model)
+    params = _with_done_bias(model.init(jax.random.key(1)), ALIVE)
+    starts = start_states(dream, params, recordings(np.full(64, 1), config.latent_size, ACTION_SIZE), KEY)
+    return Setup(config, model, dream, actor, params, starts, candidates(actor, config.population))
 
 
-def recordings(length: np.ndarray, latent_size: int, action_size: int) -> Latents:
+def horizon_of(config: BenchConfig) -> int:
+    """Steps of a dream."""
+    return config.horizon or (128 if jax.default_backend() == "cpu" else 2100)
+
+
+def candidates(actor: Actor, count: int) -> Population:
+    """[count, ...]: weights N(0, 0.1²)."""
+    weights = 0.1 * jax.random.normal(jax.random.key(2), (count, actors.size(actor)))
+    return actors.unflat(actors.shapes(actor), weights)
+
+
+def recordings(length: np.ndarray, latent_size: int, action_size: int) -> Observations:
     """Random episodes of `length` [E] frames."""
     frames = int(length.sum())
     draw = np.random.default_rng(0).standard_normal
-    return Latents(
-        stats=LatentStats(
-            jnp.asarray(draw((frames, latent_size)), jnp.float16), jnp.zeros((frames, latent_size), jnp.float16)
-        ),
-        action=jnp.asarray(np.tanh(draw((frames, action_size))), jnp.float32),
-        reward=jnp.ones(frames),
-        start=jnp.asarray(np.cumsum(length) - length, jnp.int32),
-        length=jnp.asarray(length, jnp.int32),
-        terminated=jnp.ones(len(length), bool),
-    )
+    stats = LatentStats(draw((frames, latent_size)), np.zeros((frames, latent_size)))  # type: ignore[arg-type]
+    return build(stats, np.tanh(draw((frames, action_size))), np.ones(frames), length, np.ones(len(length)))
 
 
 def playing(setup: Setup) -> tuple[Callable[[Params], Array], float]:
-    """M's weights → lengths [P, R] of the dreams, compiled; and the seconds that compiling took."""
+    """The model's weights → lengths [P, R] of the dreams, compiled; and the seconds that compiling took."""
     executable, seconds = compiled(
-        population_returns, setup.dream, setup.policy, setup.params, setup.latents, setup.population, KEY,
+        population_returns, setup.dream, setup.actor, setup.params, setup.starts, setup.population, KEY,
         rollouts=setup.config.rollouts,
     )  # fmt: skip
-    return lambda params: executable(params, setup.latents, setup.population, KEY).lengths, seconds
+    return lambda params: executable(params, setup.starts, setup.population, KEY).lengths, seconds
 
 
 def steps_of(play: Callable[[Params], Array], params: Params) -> Work:
@@ -130,14 +142,13 @@ def steps_of(play: Callable[[Params], Array], params: Params) -> Work:
 
 def mortal(setup: Setup) -> Params:
     """The same M with another done bias, at which dreams die anywhere, after `MEAN_LIFE` of the horizon on average."""
-    memory, horizon = setup.dream.memory, setup.dream.config.horizon
-    assert isinstance(memory, Memory)
-    play = partial(trajectory, setup.dream, setup.policy, setup.params, setup.latents, steps=horizon)
-    some = setup.population[:16]
-    film = jax.vmap(play, out_axes=1)(some, jax.random.split(KEY, len(some)))
-    restart = jnp.zeros((horizon, len(some))).at[0].set(1)
-    _, h = memory.unroll(setup.params, memory.initial_state((len(some),)), film.z, film.action, restart)
-    logit = np.asarray(memory.predict(setup.params, h).done_logit) - ALIVE
+    count, horizon = min(16, setup.config.population), setup.dream.config.horizon
+    play = partial(trajectory, setup.dream, setup.actor, setup.params, setup.starts, steps=horizon)
+    some = jax.tree.map(lambda array: array[:count], setup.population)
+    film = jax.vmap(play, out_axes=1)(some, jax.random.split(KEY, count))
+    # M's state before a step is what it foretold the end of the step before with.
+    prediction = setup.model.memory.predict(setup.params["memory"], film.state.memory.h[1:])
+    logit = np.asarray(prediction.done_logit) - ALIVE
     thresholds = np.quantile(logit, np.linspace(1, 0, 200))
     over = logit > thresholds[:, None, None]
     lives = np.where(over.any(axis=1), over.argmax(axis=1) + 1, horizon).mean(axis=1)
@@ -145,8 +156,9 @@ def mortal(setup: Setup) -> Params:
 
 
 def _with_done_bias(params: Params, bias: float) -> Params:
-    head = params["head"]
-    return {**params, "head": {**head, "bias": head["bias"].at[-1].set(bias)}}
+    memory = params["memory"]
+    head = {**memory["head"], "bias": memory["head"]["bias"].at[-1].set(bias)}
+    return {**params, "memory": {**memory, "head": head}}
 
 
 def measure(config: BenchConfig, screen: Screen) -> Result:
@@ -164,13 +176,14 @@ def measure(config: BenchConfig, screen: Screen) -> Result:
         "alive": steps_of(play, setup.params),
         "dying": steps_of(play_longer, dying),
         "evolve": evolve,
+        "first": _vectorised(longer, dying, "first"),
+        "anywhere": _vectorised(longer, dying, "anywhere"),
         **_loops(setup, screen),
     }
-    speeds = interleaved("dream", works, config.seconds, screen)
-    rates = {name: speed.rate for name, speed in speeds.items()}
+    rates = interleaved("dream", works, config.seconds, screen)
     rates["products"] *= setup.dreams * setup.dream.config.horizon / operations([setup.products()])
     steps, alive = "steps/s", rates["alive"]
-    generations = 1 / speeds["alive"].seconds
+    generations = alive / (setup.dreams * setup.dream.config.horizon)
     rows = [
         Row("dream", alive, steps, rates["products"], "matrix products of the same shapes"),
         Row(
@@ -181,6 +194,7 @@ def measure(config: BenchConfig, screen: Screen) -> Result:
             "nobody dies",
         ),
         *(Row(f"dream: {name}", alive, steps, rates[name], words) for name, words in LOOPS.items() if name in rates),
+        Row("dream: vectorised, start anywhere", rates["anywhere"], steps, rates["first"], "start first"),
         Row("dream: generations", generations, "1/s"),
         Row(
             "dream: generations, ask and tell",
@@ -197,8 +211,8 @@ def measure(config: BenchConfig, screen: Screen) -> Result:
 def _loops(setup: Setup, screen: Screen) -> dict[str, Work]:
     """The reference loops, as far as they can be had here, with the same weights and as many dreams."""
     steps = min(LOOP_STEPS, setup.dream.config.horizon)
-    weights = jax.tree.map(np.asarray, setup.params)
-    population = np.repeat(np.asarray(setup.population), setup.config.rollouts, axis=0)
+    weights = jax.tree.map(np.asarray, setup.params["memory"])
+    population = np.repeat(np.asarray(actors.flat(setup.population, 1)), setup.config.rollouts, axis=0)
     starts = np.random.default_rng(0).standard_normal((len(population), setup.config.latent_size), np.float32)
     modules = {name: reference(f"{name}_dream", screen) for name in LOOPS}
     return {
@@ -208,18 +222,27 @@ def _loops(setup: Setup, screen: Screen) -> dict[str, Work]:
     }
 
 
+def _vectorised(setup: Setup, params: Params, start: Literal["first", "anywhere"]) -> Work:
+    """Steps of the vectorised Gymnasium face, in whose dreams one or another of the lanes dies and begins anew."""
+    dream = dataclasses.replace(setup.dream, config=dataclasses.replace(setup.dream.config, start=start))
+    recorded = recordings(np.full(FACES, EPISODE), setup.config.latent_size, ACTION_SIZE)
+    faces = DreamVectorEnv(FACES, DreamSource(dream, params, recorded))
+    faces.reset(seed=0)
+    action = np.zeros((FACES, ACTION_SIZE), np.float32)
+    return waited(lambda: faces.step(action), FACES)
+
+
 def _generations(setup: Setup) -> tuple[Work, float]:
     """Whole generations, ask and tell included, in one call; and the seconds that compiling took."""
-    config = setup.config
-    evolution = Evolution(EvolveConfig(population=config.population, rollouts=config.rollouts), setup.policy.size)
-    dreams = DreamFitness(setup.dream, setup.policy, config.rollouts)
+    search = search_of(setup)
     temperature = jnp.float32(setup.dream.config.temperature)
-    fitness = jax.tree_util.Partial(dreams, setup.params, setup.latents, temperature)
-    state = evolution.init(KEY)
-    executable, seconds = compiled(Evolution.generations, evolution, state, FIRST, fitness, KEY, GENERATIONS)
+    fitness = jax.tree_util.Partial(search.fitness, setup.params, setup.starts, temperature)
+    state = search.init(KEY)
+    executable, seconds = compiled(CMAES.evolve, search, state, fitness, FIRST, KEY, GENERATIONS)
+    return waited(partial(executable, state, fitness, FIRST, KEY), GENERATIONS), seconds
 
-    def work() -> float:
-        jax.block_until_ready(executable(state, FIRST, fitness, KEY))
-        return float(GENERATIONS)
 
-    return work, seconds
+def search_of(setup: Setup) -> CMAES:
+    """CMA-ES for C, with as many candidates and rollouts."""
+    config = CMAESConfig(population=setup.config.population, rollouts=setup.config.rollouts)
+    return config.build(setup.actor, setup.dream, GENERATIONS)

@@ -12,7 +12,8 @@ from wm_jax.bench.limit import Turn, operations, products
 from wm_jax.bench.references import reference
 from wm_jax.bench.table import Result, Row
 from wm_jax.bench.timing import Training, compiled, interleaved
-from wm_jax.memory import Chunk, Memory, MemoryConfig, TrainState, init, train_step
+from wm_jax.memory import Memory, MemoryConfig
+from wm_jax.memory.train import Chunk, TrainState, init, train_step
 from wm_jax.pipeline.progress import Screen
 
 KEY = jax.random.key(0)
@@ -36,25 +37,25 @@ def measure(config: BenchConfig, screen: Screen) -> Result:
 def _rows(name: str, memory: Memory, config: BenchConfig, screen: Screen) -> list[Row]:
     """The speed of one M's training steps, and what compiling one takes."""
     batch, steps = config.sequences, config.sequence_length
-    latents = recordings(np.full(batch, steps + 1), memory.latent_size, memory.action_size)
+    recorded = recordings(np.full(batch, steps + 1), memory.latent_size, memory.action_size)
     positions = (steps + 1) * np.arange(batch)[:, None] + np.arange(steps)
     chunk = Chunk(positions=jnp.asarray(positions, jnp.int32), first=jnp.asarray(True))
     state = init(memory, KEY)
-    train, seconds = compiled(train_step, memory, state, latents, chunk, KEY)
+    train, seconds = compiled(train_step, memory, state, recorded, chunk, KEY)
 
     def step(state: TrainState) -> TrainState:
-        return train(state, latents, chunk, KEY)[0]
+        return train(state, recorded, chunk, KEY)[0]
 
     turns = training_products(memory)
     # JAX's default precision, which training has.
     works = {"ours": Training(step, state, batch * steps), "products": products(turns, "default")}
     torch = reference("torch_memory", screen)
     if torch is not None:
-        mean = np.asarray(latents.stats.mean, np.float32)[np.append(positions, positions[:, -1:] + 1, axis=1)]
-        action = np.asarray(latents.action)[positions]
+        mean = np.asarray(recorded.encoded.mean, np.float32)[np.append(positions, positions[:, -1:] + 1, axis=1)]
+        action = np.asarray(recorded.action)[positions]
         opponent = torch.Opponent(mean, action, memory.config)
         works["torch"] = opponent.train
-    rates = {work: speed.rate for work, speed in interleaved(name, works, config.seconds, screen).items()}
+    rates = interleaved(name, works, config.seconds, screen)
     limit = rates["products"] * batch * steps / operations(turns)
     prefix = f"{name}," if ":" in name else f"{name}:"
     return [

@@ -8,10 +8,9 @@ from types import ModuleType
 
 import jax
 
-import wm_jax
 from wm_jax.pipeline.progress import Screen
 
-FOLDER = Path(wm_jax.__file__).parents[1] / "benchmarks"
+FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
 def reference(name: str, screen: Screen) -> ModuleType | None:

@@ -55,9 +55,9 @@ def measure(config: BenchConfig, screen: Screen) -> Result:
 
 def _side_by_side(setup: Setup, count: int) -> Work:
     """`count` evolutions' dreams as one program; returns their steps."""
-    play = partial(population_returns, setup.dream, setup.policy, rollouts=setup.config.rollouts)
+    play = partial(population_returns, setup.dream, setup.actor, rollouts=setup.config.rollouts)
     many, keys = jax.jit(jax.vmap(play, (None, None, None, 0))), jax.random.split(KEY, count)
-    arguments = setup.params, setup.latents, setup.population, keys
+    arguments = setup.params, setup.starts, setup.population, keys
     return lambda: float(np.asarray(many(*arguments).lengths).sum(dtype=np.int64))
 
 
@@ -66,9 +66,9 @@ def _row(name: str, setup: Setup, play: Work, product_steps: int, screen: Screen
     # Of so many steps, however long the dreams are: a step of the products takes as long as any other.
     turn = (math.ceil(steps / setup.dream.config.horizon) * product_steps, shapes)
     works = {"dream": play, "products": products([turn], setup.config.precision)}
-    speeds = interleaved(f"scaling, {name}", works, setup.config.seconds / 10, screen)
-    limit = speeds["products"].rate * product_steps * setup.dreams / operations([turn])
-    return Row(name, speeds["dream"].rate, "steps/s", limit, "matrix products of the same shapes")
+    rates = interleaved(f"scaling, {name}", works, setup.config.seconds / 10, screen)
+    limit = rates["products"] * product_steps * setup.dreams / operations([turn])
+    return Row(name, rates["dream"], "steps/s", limit, "matrix products of the same shapes")
 
 
 def figure(path: Path, rows: Sequence[Row], title: str) -> None:

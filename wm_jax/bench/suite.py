@@ -1,7 +1,7 @@
 """All benchmarks by name, and the report they make."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -10,6 +10,7 @@ import jax
 from wm_jax.bench.config import BenchConfig
 from wm_jax.bench.table import Result
 from wm_jax.errors import require_choice
+from wm_jax.experiment import Experiment
 from wm_jax.pipeline.machine import device_of, versions
 from wm_jax.pipeline.progress import Screen
 from wm_jax.rollouts.workers import usable_cores
@@ -32,6 +33,19 @@ def measure(name: str, config: BenchConfig, screen: Screen) -> Result:
     # A compile time that was read from a disk would say nothing.
     jax.config.update("jax_enable_compilation_cache", False)
     return import_module(f"wm_jax.bench.{name}").measure(config, screen)
+
+
+def named(name: str, config: BenchConfig) -> Callable[[Screen], Result]:
+    """What runs one benchmark. Raises `UserError` as `check` does."""
+    check((name,), config)
+    return lambda screen: measure(name, config, screen)
+
+
+def of_experiment(experiment: Experiment, config: BenchConfig) -> Callable[[Screen], Result]:
+    """What measures the parts of an experiment."""
+    from wm_jax.bench import experiment as parts
+
+    return lambda screen: parts.measure(experiment, config, screen)
 
 
 def warn_if_busy(screen: Screen) -> None:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -15,15 +14,8 @@ Work = Callable[[], float]
 FEWEST, MOST = 3, 50
 """Runs of which the median is taken."""
 
-
-@dataclass(frozen=True)
-class Speed:
-    """The median run of a `Work`."""
-
-    rate: float
-    """Work per second."""
-    seconds: float
-    """Of the whole run."""
+SHORTEST = 0.1
+"""Seconds of a run, at least: shorter work is done again and again in one."""
 
 
 def compiled(function: Any, *arguments: Any, **settings: Any) -> tuple[Callable[..., Any], float]:
@@ -36,33 +28,44 @@ def compiled(function: Any, *arguments: Any, **settings: Any) -> tuple[Callable[
     return executable, time.perf_counter() - begin
 
 
-def interleaved(title: str, works: dict[str, Work], seconds: float, screen: Screen) -> dict[str, Speed]:
-    """The speed of each work. They take turns, so that whatever else the machine does concerns all of them alike.
+def interleaved(title: str, works: dict[str, Work], seconds: float, screen: Screen) -> dict[str, float]:
+    """Work per second of each, the median of its runs. They take turns, so that whatever else the machine does concerns all
+    of them alike.
 
     Each is run once to warm up; then as often as fits in about `seconds` for all together.
     """
-    runs: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
+    rates: dict[str, list[float]] = {name: [] for name in works}
     with screen.bar(title, "runs", len(works) * (FEWEST + 1)) as bar:
         begin = time.perf_counter()
         for count, work in enumerate(works.values(), 1):
             work()
             bar.update(count)
-        rounds = min(max(FEWEST, int(seconds / (time.perf_counter() - begin))), MOST)
+        once = max(time.perf_counter() - begin, len(works) * SHORTEST)
+        rounds = min(max(FEWEST, int(seconds / once)), MOST)
         bar.begin(len(works), len(works) * (rounds + 1))
         for round_number in range(1, rounds + 1):
             for name, work in works.items():
-                runs[name].append(_timed(work))
+                rates[name].append(_rate(work))
             bar.update(len(works) * (round_number + 1))
-    return {
-        name: Speed(median(amount / taken for amount, taken in found), median(taken for _, taken in found))
-        for name, found in runs.items()
-    }
+    return {name: median(found) for name, found in rates.items()}
 
 
-def _timed(work: Work) -> tuple[float, float]:
-    begin = time.perf_counter()
-    amount = work()
-    return amount, time.perf_counter() - begin
+def _rate(work: Work) -> float:
+    """Work per second of one run."""
+    begin, amount = time.perf_counter(), work()
+    while (taken := time.perf_counter() - begin) < SHORTEST:
+        amount += work()
+    return amount / taken
+
+
+def waited(function: Callable[[], Any], amount: float) -> Work:
+    """Calls `function` and waits for what it returns; a call is so much work."""
+
+    def work() -> float:
+        jax.block_until_ready(function())
+        return float(amount)
+
+    return work
 
 
 class Training:

@@ -11,7 +11,8 @@ from wm_jax.bench.table import Result, Row
 from wm_jax.bench.timing import Training, compiled, interleaved
 from wm_jax.pipeline.progress import Screen
 from wm_jax.tasks import FRAME_SHAPE
-from wm_jax.vision import TrainState, Vision, VisionConfig, init, train_step
+from wm_jax.vision import Vision, VisionConfig
+from wm_jax.vision.train import TrainState, init, train_step
 
 KEY = jax.random.key(0)
 AGAINST = "PyTorch, the same network and batch"
@@ -37,7 +38,7 @@ def measure(config: BenchConfig, screen: Screen) -> Result:
     if torch is not None:
         opponent = torch.Opponent(pixels, config.latent_size, model.config.kl_floor)
         works |= {"torch vision": opponent.train, "torch vision: encoding": opponent.encode}
-    rates = {name: speed.rate for name, speed in interleaved("vision", works, config.seconds, screen).items()}
+    rates = interleaved("vision", works, config.seconds, screen)
     rows = [
         Row(name, rates[name], "images/s", rates.get(f"torch {name}"), AGAINST if torch else "")
         for name in ("vision", "vision: encoding")

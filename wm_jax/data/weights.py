@@ -19,10 +19,15 @@ HEADER = "wm_jax"
 REMEDY = "copy it again from where it came, or do the stage that writes it again with --stages NAME --redo"
 
 
-def _flatten(tree: Any) -> dict[str, Any]:
-    """The leaves of a nested dict by their path."""
+def flatten(tree: Any) -> dict[str, Any]:
+    """The leaves of a pytree by their path: "encoder/conv1/kernel", "0/bias", …"""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {SEPARATOR.join(str(getattr(part, "key", part)) for part in path): leaf for path, leaf in leaves}
+    return {jax.tree_util.keystr(path, simple=True, separator=SEPARATOR): leaf for path, leaf in leaves}
+
+
+def structured(leaves: dict[str, Any], like: Any) -> Any:
+    """The pytree of the structure of `like` whose leaves have these names (`flatten`)."""
+    return jax.tree.unflatten(jax.tree.structure(like), [leaves[name] for name in flatten(like)])
 
 
 def _nest(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -46,11 +51,11 @@ def _checksum(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> str:
 
 
 def save_weights(path: Path, tree: Any, about: dict[str, Any]) -> None:
-    """Write the nested dict `tree` of arrays and the JSON-like `about` to `path`, whole or not at all.
+    """Write the pytree `tree` of arrays and the JSON-like `about` to `path`, whole or not at all.
 
     The same contents give the same bytes. Raises `UserError` where the disk is full or the folder not writable.
     """
-    arrays = {name: np.asarray(leaf, order="C") for name, leaf in _flatten(tree).items()}
+    arrays = {name: np.asarray(leaf, order="C") for name, leaf in flatten(tree).items()}
     header = json.dumps({"about": about, "sha256": _checksum(arrays, about)})
     write_atomically(path, save(arrays, metadata={HEADER: header}))
 
@@ -87,10 +92,10 @@ def load_weights(path: Path, remedy: str = REMEDY) -> tuple[dict[str, Any], dict
 
 
 def halved(path: Path, tree: dict[str, Any]) -> dict[str, Any]:
-    """`tree`, to be written to `path`, in half precision: float16. Raises `UserError` that names the first array with a
-    value that is not finite there."""
+    """`tree`, to be written to `path`, in half precision: floating point numbers as float16. Raises `UserError` that names
+    the first array with a value that is not finite there."""
     halves = jax.tree.map(_half, tree)
-    for name, half in _flatten(halves).items():
+    for name, half in flatten(halves).items():
         if not np.isfinite(half).all():
             raise UserError(
                 f"{path} cannot have half precision: {name} holds values beyond ±{np.finfo(np.float16).max:.0f} or not "
@@ -101,13 +106,14 @@ def halved(path: Path, tree: dict[str, Any]) -> dict[str, Any]:
 
 def _half(array: Any) -> np.ndarray:
     with np.errstate(over="ignore"):
-        return np.asarray(array).astype(np.float16)
+        array = np.asarray(array)
+        return array.astype(np.float16) if np.issubdtype(array.dtype, np.floating) else array
 
 
-def check_like(path: Path, tree: dict[str, Any], like: Any) -> dict[str, Any]:
-    """`tree`, if it has the structure, shapes and types of `like` (arrays or `jax.ShapeDtypeStruct`). Raises `UserError`
-    that names the first array that differs."""
-    expected, found = _flatten(like), _flatten(tree)
+def check_like(path: Path, tree: dict[str, Any], like: Any) -> Any:
+    """The arrays of `tree` in the structure of `like` (arrays or `jax.ShapeDtypeStruct`), if they have its shapes and
+    types. Raises `UserError` that names the first array that differs."""
+    expected, found = flatten(like), flatten(tree)
     for name in sorted(expected.keys() | found.keys()):
         wanted, present = (
             f"{leaves[name].dtype}{list(leaves[name].shape)}" if name in leaves else "nothing"
@@ -118,4 +124,4 @@ def check_like(path: Path, tree: dict[str, Any], like: Any) -> dict[str, Any]:
                 f"weights file {path} does not fit the experiment's settings: {name} expected {wanted}, found {present}; "
                 "use the settings it was made with"
             )
-    return tree
+    return structured(found, like)

@@ -1,23 +1,25 @@
-"""The dream: M as an environment with the actual one's interface, a population's rollouts in it, a Gymnasium face."""
+"""Any world model as an environment: its dream, the states that it starts in, a population's rollouts, a Gymnasium face."""
 
-from wm_jax.dream.environment import Dream, DreamConfig, DreamNoise, DreamState, WorldModel, step_noise
-from wm_jax.dream.gymnasium_face import DreamEnv, DreamVectorEnv
-from wm_jax.dream.moments import moments
+from wm_jax.dream.environment import Dream, DreamConfig, DreamNoise, DreamState
+from wm_jax.dream.gymnasium_face import DreamEnv, DreamSource, DreamVectorEnv
 from wm_jax.dream.rollout import DreamFitness, DreamScores, Trajectory, population_returns, trajectory
+from wm_jax.dream.rules import ENDS, REWARDS
+from wm_jax.dream.starts import start_states
 
 __all__ = [
+    "ENDS",
+    "REWARDS",
     "Dream",
     "DreamConfig",
     "DreamEnv",
     "DreamFitness",
     "DreamNoise",
     "DreamScores",
+    "DreamSource",
     "DreamState",
     "DreamVectorEnv",
     "Trajectory",
-    "WorldModel",
-    "moments",
     "population_returns",
-    "step_noise",
+    "start_states",
     "trajectory",
 ]

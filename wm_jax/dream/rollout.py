@@ -19,9 +19,11 @@ from flax import struct
 from jax.custom_batching import custom_vmap
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from wm_jax.dream.environment import Dream, DreamNoise, DreamState, step_noise
+from wm_jax.dream.environment import Dream, DreamNoise, DreamState
+from wm_jax.lanes import many, shares
 from wm_jax.parallel import AXIS
-from wm_jax.types import Action, Array, Key, Latents, Params, Policy, Population, Returns, Weights
+from wm_jax.types import Action, Array, Key, Params, Population, Returns, State
+from wm_jax.worlds import Actor, World
 
 STEPS_BETWEEN_LOOKS = 32
 """Steps dreamt before looking which dreams are still alive; a look makes an accelerator wait for the host."""
@@ -45,10 +47,10 @@ class DreamScores:
 
 @struct.dataclass
 class Trajectory:
-    """One dream from its first frame on, played for T steps whether M says that it ended or not."""
+    """One dream from its start on, played for T steps whether it ended or not."""
 
-    z: Array
-    """[T, Z]: what the agent saw before each step."""
+    state: State
+    """[T, ...]: the world model's before each step."""
     action: Action
     """[T, A]"""
     reward: Array
@@ -62,13 +64,21 @@ class _Players:
     """Who plays in the lanes, P candidates, and where, S starts."""
 
     weights: Population
-    """[P, D]"""
+    """[P, ...]"""
     temperature: Array
     """[P]: of the dreams that this candidate plays."""
     start: DreamState
     """[S, ...]"""
     noise_key: Key
     """[S]: the numbers of step t follow from `fold_in(noise_key, t)`."""
+
+
+@struct.dataclass
+class _Numbers:
+    """What a step of a dream takes of chance."""
+
+    dream: DreamNoise
+    actor: Key
 
 
 @struct.dataclass
@@ -83,22 +93,30 @@ class _Lanes:
     """[L] bool"""
     state: DreamState
     """[L, ...]"""
+    carry: Any
+    """[L, ...]: the actor's."""
     scores: DreamScores
     """[L]: so far"""
 
 
-def _begin(dream: Dream, params: Params, latents: Latents, key: Key) -> tuple[DreamState, Key]:
+def _begin(dream: Dream, starts: State, key: Key) -> tuple[DreamState, Key]:
     """The state that a rollout with this key starts from, and the key that its steps' numbers are folded into."""
     reset_key, noise_key = jax.random.split(key)
-    return dream.reset(params, latents, reset_key), noise_key
+    return dream.reset(starts, reset_key), noise_key
 
 
-@partial(jax.jit, static_argnames=("dream", "policy", "rollouts", "mesh"))
+def _numbers(dream: Dream, key: Key, step: Array) -> _Numbers:
+    """What the step of this number takes of chance, in a dream with this key."""
+    dream_key, actor_key = jax.random.split(jax.random.fold_in(key, step))
+    return _Numbers(dream.noise(dream_key), actor_key)
+
+
+@partial(jax.jit, static_argnames=("dream", "actor", "rollouts", "mesh"))
 def population_returns(
     dream: Dream,
-    policy: Policy,
+    actor: Actor,
     params: Params,
-    latents: Latents,
+    starts: State,
     population: Population,
     key: Key,
     *,
@@ -106,22 +124,24 @@ def population_returns(
     temperature: Array | float | None = None,
     mesh: Mesh | None = None,
 ) -> DreamScores:
-    """Play `rollouts` dreams with each candidate of `population` [P, D]: scores [P, R].
+    """Play `rollouts` dreams with each candidate of `population` [P, ...]: scores [P, R]. `params` are the world model's
+    weights, `starts` [S, ...] the states that dreams start in.
 
     Ends when all dreams are over, at the horizon at the latest. Rollout r has the key `fold_in(key, r)`. `temperature`
     [] stands in for the dream's setting without compiling anew. The lanes are laid over the devices of `mesh`.
 
     `jax.vmap` over population, key or temperature plays all the evolutions' dreams side by side as the lanes of one
-    loop, and none of them waits for the others; over M's weights, one M after the other.
+    loop, and none of them waits for the others; over the world model's weights, one model after the other.
     """
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rollouts))
-    starts, noise_keys = jax.vmap(partial(_begin, dream, params, latents))(keys)
-    size = len(population)
+    begun, noise_keys = jax.vmap(partial(_begin, dream, starts))(keys)
+    # Without weights there is but one candidate.
+    size = max((len(leaf) for leaf in jax.tree.leaves(population)), default=1)
     tau = jnp.full(size, dream.config.temperature if temperature is None else temperature, jnp.float32)
-    players = _Players(population, tau, starts, noise_keys)
+    players = _Players(population, tau, begun, noise_keys)
     # Rollout by rollout: cut in equal parts for many devices, the parts have candidates of all kinds, good and bad ones.
     number = jnp.arange(rollouts * size)
-    play = custom_vmap(partial(_play_on_mesh, dream, policy, mesh))
+    play = custom_vmap(partial(_play_on_mesh, dream, actor, mesh))
     play.def_vmap(partial(_play_side_by_side, play))
     scores = play(dream.prepare(params), players, number % size, number // size)
     return jax.tree.map(lambda array: array.reshape(rollouts, size).T, scores)
@@ -152,7 +172,7 @@ def _play_side_by_side(
 
 
 def _play_on_mesh(
-    dream: Dream, policy: Policy, mesh: Mesh | None, params: Params, players: _Players, candidate: Array, start: Array
+    dream: Dream, actor: Actor, mesh: Mesh | None, params: Params, players: _Players, candidate: Array, start: Array
 ) -> DreamScores:
     """The scores [L] of the lanes `candidate` [L] on `start` [L], an equal number of them on each device."""
     devices = 1 if mesh is None else mesh.size
@@ -166,7 +186,7 @@ def _play_on_mesh(
         return jnp.pad(parts, ((0, 0), (0, -each % blocks[-1]))).reshape(-1)
 
     lanes = (dealt(candidate), dealt(start), dealt(jnp.ones(count, bool)))
-    play = partial(_play, dream, policy, blocks)
+    play = partial(_play, dream, actor, blocks)
     if mesh is not None:
         whole, parts = PartitionSpec(), PartitionSpec(AXIS)
         # No device waits for another until all its own dreams are over.
@@ -188,16 +208,17 @@ def blocks_of(lanes: int) -> tuple[int, ...]:
 
 
 def _play(
-    dream: Dream, policy: Policy, blocks: tuple[int, ...], params: Params, players: _Players, candidate: Array,
+    dream: Dream, actor: Actor, blocks: tuple[int, ...], params: Params, players: _Players, candidate: Array,
     start: Array, alive: Array,
 ) -> DreamScores:  # fmt: skip
     """The scores [L] of one device's lanes, in `blocks` of so many: candidate [L], start [L], alive [L] at first."""
     steps = min(STEPS_BETWEEN_LOOKS, dream.config.horizon)
-    play_block = partial(_play_block, dream, policy, params, players)
+    play_block = partial(_play_block, dream, actor, params, players)
     count = len(candidate)
     lanes = _Lanes(
         candidate, start, alive,
         state=jax.tree.map(lambda array: array[start], players.start),
+        carry=many(actor.begin(), count),
         scores=DreamScores(jnp.zeros(count), jnp.zeros(count, jnp.int32)),
     )  # fmt: skip
 
@@ -205,11 +226,13 @@ def _play(
         """The living stand together at the front of `order`; only their blocks go forward."""
         begun, lanes = progress
         order = jnp.argsort(~lanes.alive)
-        noise = _noise(players.noise_key, begun, steps, dream.memory.latent_size)
+        # [steps, S]
+        each_step = jax.vmap(partial(_numbers, dream), (0, None))
+        numbers = jax.vmap(each_step, (None, 0))(players.noise_key, begun + jnp.arange(steps))
 
         def forward(first: Array, size: int, number: Array, lanes: _Lanes) -> _Lanes:
             chosen = jax.lax.dynamic_slice(order, (first + number * size,), (size,))
-            moved = play_block(jax.tree.map(lambda array: array[chosen], lanes), noise)
+            moved = play_block(jax.tree.map(lambda array: array[chosen], lanes), numbers)
             return jax.tree.map(lambda array, part: array.at[chosen].set(part, unique_indices=True), lanes, moved)
 
         first, alive = jnp.int32(0), lanes.alive.sum()
@@ -223,76 +246,74 @@ def _play(
     return jax.lax.while_loop(lambda progress: progress[1].alive.any(), look, (jnp.int32(0), lanes))[1].scores
 
 
-def _noise(keys: Key, begun: Array, steps: int, latent_size: int) -> DreamNoise:
-    """The numbers [steps, S, ...] that dreams with `keys` [S] meet in the steps after the first `begun`."""
-    numbers = begun + jnp.arange(steps)
-    fold = jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (None, 0))
-    return jax.vmap(jax.vmap(partial(step_noise, latent_size=latent_size)))(fold(keys, numbers))
-
-
 def _play_block(
-    dream: Dream, policy: Policy, params: Params, players: _Players, lanes: _Lanes, noise: DreamNoise
+    dream: Dream, actor: Actor, params: Params, players: _Players, lanes: _Lanes, numbers: _Numbers
 ) -> _Lanes:
-    """Some steps [steps] of some lanes, with the `noise` [steps, S, ...] of each start."""
-    weights, temperature = players.weights[lanes.candidate], players.temperature[lanes.candidate]
-    act, step = jax.vmap(policy), jax.vmap(dream.step_with, (None, 0, 0, 0, 0))
+    """Some steps [steps] of some lanes, with the `numbers` [steps, S, ...] of each start."""
+    world, temperature = World(dream.model, params), players.temperature[lanes.candidate]
+    shared = shares(players.weights)
+    weights = jax.tree.map(lambda array: array[0] if shared else array[lanes.candidate], players.weights)
+    act = jax.vmap(actor.act, (None if shared else 0, None, 0, 0, 0))
+    step = jax.vmap(dream.step, (None, 0, 0, 0, 0))
 
-    def advance(lanes: _Lanes, noise: DreamNoise) -> tuple[_Lanes, None]:
-        met = jax.tree.map(lambda array: array[lanes.start], noise)
-        action = act(weights, lanes.state.features)
-        state, reward, terminated, truncated = step(params, lanes.state, action, met, temperature)
+    def advance(lanes: _Lanes, numbers: _Numbers) -> tuple[_Lanes, None]:
+        met = jax.tree.map(lambda array: array[lanes.start], numbers)
+        action, carry = act(weights, world, lanes.state.world, lanes.carry, met.actor)
+        state, reward, terminated, truncated = step(params, lanes.state, action, met.dream, temperature)
         scores = DreamScores(
             returns=lanes.scores.returns + jnp.where(lanes.alive, reward, 0), lengths=lanes.scores.lengths + lanes.alive
         )
         alive = lanes.alive & ~terminated & ~truncated
-        return _Lanes(lanes.candidate, lanes.start, alive, state, scores), None
+        return _Lanes(lanes.candidate, lanes.start, alive, state, carry, scores), None
 
-    return jax.lax.scan(advance, lanes, noise)[0]
+    return jax.lax.scan(advance, lanes, numbers)[0]
 
 
-@partial(jax.jit, static_argnames=("dream", "policy", "steps"))
+@partial(jax.jit, static_argnames=("dream", "actor", "steps"))
 def trajectory(
     dream: Dream,
-    policy: Policy,
+    actor: Actor,
     params: Params,
-    latents: Latents,
-    weights: Weights,
+    starts: State,
+    weights: Params,
     key: Key,
     *,
     steps: int,
     temperature: Array | None = None,
 ) -> Trajectory:
     """One candidate's dream, `steps` long; rollout r of `population_returns` is the one with key `fold_in(key, r)`."""
-    start, noise_key = _begin(dream, params, latents, key)
+    start, noise_key = _begin(dream, starts, key)
     prepared = dream.prepare(params)
+    world = World(dream.model, prepared)
 
-    def advance(state: DreamState, number: Array) -> tuple[DreamState, Trajectory]:
-        action = policy(weights, state.features)
-        noise = jax.random.fold_in(noise_key, number)
-        following, reward, terminated, _ = dream.step(prepared, state, action, noise, temperature)
-        return following, Trajectory(state.z, action, reward, terminated)
+    def advance(carried: tuple[DreamState, Any], number: Array) -> tuple[tuple[DreamState, Any], Trajectory]:
+        state, carry = carried
+        numbers = _numbers(dream, noise_key, number)
+        action, carry = actor.act(weights, world, state.world, carry, numbers.actor)
+        following, reward, terminated, _ = dream.step(prepared, state, action, numbers.dream, temperature)
+        return (following, carry), Trajectory(state.world, action, reward, terminated)
 
-    return jax.lax.scan(advance, start, jnp.arange(steps))[1]
+    return jax.lax.scan(advance, (start, actor.begin()), jnp.arange(steps))[1]
 
 
 @dataclass(frozen=True)
 class DreamFitness:
-    """The mean return in the dream. `jax.tree_util.Partial(DreamFitness(...), params, latents, temperature)` is a `Fitness`
+    """The mean return in the dream. `jax.tree_util.Partial(DreamFitness(...), params, starts, temperature)` is a `Fitness`
     that compiled code takes as an argument, so that its arrays do not become constants."""
 
     dream: Dream
-    policy: Policy
+    actor: Actor
     rollouts: int
     """R: dreams a candidate."""
     mesh: Mesh | None = None
     """The devices that the dreams are laid over; None is the default device."""
 
     def __call__(
-        self, params: Params, latents: Latents, temperature: Array | float, population: Population, key: Key
+        self, params: Params, starts: State, temperature: Array | float, population: Population, key: Key
     ) -> Returns:
         """[P]: mean over the rollouts, at `temperature` []."""
         scores = population_returns(
-            self.dream, self.policy, params, latents, population, key,
+            self.dream, self.actor, params, starts, population, key,
             rollouts=self.rollouts, temperature=temperature, mesh=self.mesh,
         )  # fmt: skip
         return scores.returns.mean(axis=1)

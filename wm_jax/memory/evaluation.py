@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from wm_jax.memory.loss import gather, step_losses
-from wm_jax.memory.mixture import draw_noise, sample_mixture
+from wm_jax.memory.mixture import Mixture, draw_noise, sample_mixture
 from wm_jax.memory.model import Memory
-from wm_jax.types import Array, Key, Latents, MemoryState, Mixture, Params
+from wm_jax.memory.recurrence import MemoryState
+from wm_jax.types import Array, Key, Observations, Params
 
 LANES = 64
 """Episodes scored side by side."""
@@ -30,7 +31,7 @@ REWARD_STEPS = 100
 Report = dict[str, float | None]
 
 
-def evaluate(memory: Memory, params: Params, latents: Latents, key: Key) -> Report:
+def evaluate(memory: Memory, params: Params, recorded: Observations, key: Key) -> Report:
     """Held-out quality of M on whole episodes; None where the episodes are too few or too short to tell.
 
     - `nll`: negative log likelihood of the next z per latent dimension (nats), M following the recorded episodes.
@@ -45,23 +46,23 @@ def evaluate(memory: Memory, params: Params, latents: Latents, key: Key) -> Repo
       the dynamics.
     """
     frames_key, dream_key = jax.random.split(key)
-    scores = _score_frames(memory, params, latents, frames_key)
+    scores = _score_frames(memory, params, recorded, frames_key)
     report: Report = {"nll": _mean(scores["nll"][scores["has_next"]])}
     if memory.config.predict_done:
         known = scores["done_known"]
         report |= _done_report(scores["done_logit"][known], scores["done"][known])
     if memory.config.predict_reward:
-        start, length = np.asarray(latents.start), np.asarray(latents.length)
-        report |= _reward_report(scores["reward"], _clipped_rewards(memory, latents), start, length)
-    return report | _open_loop_report(memory, params, latents, dream_key)
+        start, length = np.asarray(recorded.start), np.asarray(recorded.length)
+        report |= _reward_report(scores["reward"], _clipped_rewards(memory, recorded), start, length)
+    return report | _open_loop_report(memory, params, recorded, dream_key)
 
 
-def _score_frames(memory: Memory, params: Params, latents: Latents, key: Key) -> dict[str, np.ndarray]:
+def _score_frames(memory: Memory, params: Params, recorded: Observations, key: Key) -> dict[str, np.ndarray]:
     """What M says of every frame [N], on the host.
 
     M follows the episodes, `LANES` of similar length at a time, `CHUNK` steps a call; shorter ones are padded.
     """
-    start, length = np.asarray(latents.start), np.asarray(latents.length)
+    start, length = np.asarray(recorded.start), np.asarray(recorded.length)
     frames = int(length.sum())
     table: dict[str, np.ndarray] = {}
     order = np.argsort(length, kind="stable")
@@ -74,7 +75,7 @@ def _score_frames(memory: Memory, params: Params, latents: Latents, key: Key) ->
             valid = offset < lane_length[:, None]
             positions = np.where(valid, lane_start[:, None] + offset, 0)
             call_key = jax.random.fold_in(jax.random.fold_in(key, group), begin)
-            state, scored = _score_chunk(memory, params, latents, state, jnp.asarray(positions), call_key)
+            state, scored = _score_chunk(memory, params, recorded, state, jnp.asarray(positions), call_key)
             for name, values in scored.items():
                 values = np.asarray(values)
                 table.setdefault(name, np.zeros(frames, values.dtype))[positions[valid]] = values.T[valid]
@@ -83,9 +84,9 @@ def _score_frames(memory: Memory, params: Params, latents: Latents, key: Key) ->
 
 @partial(jax.jit, static_argnames="memory")
 def _score_chunk(
-    memory: Memory, params: Params, latents: Latents, state: MemoryState, positions: Array, key: Key
+    memory: Memory, params: Params, recorded: Observations, state: MemoryState, positions: Array, key: Key
 ) -> tuple[MemoryState, dict[str, Array]]:
-    sequences = gather(latents, positions, key)
+    sequences = gather(recorded, positions, key)
     state, h = memory.unroll(params, state, sequences.z, sequences.action, sequences.restart)
     prediction = memory.predict(params, h)
     nll, has_next = step_losses(memory, prediction, sequences)["nll"]
@@ -118,13 +119,13 @@ def _reward_report(predicted: np.ndarray, actual: np.ndarray, start: np.ndarray,
     }
 
 
-def _open_loop_report(memory: Memory, params: Params, latents: Latents, key: Key) -> Report:
+def _open_loop_report(memory: Memory, params: Params, recorded: Observations, key: Key) -> Report:
     """One error and two baselines for each horizon, over the places from which the whole horizon is recorded."""
-    begins, room = _windows(np.asarray(latents.start), np.asarray(latents.length))
-    means = np.asarray(latents.stats.mean, np.float32)
+    begins, room = _windows(np.asarray(recorded.start), np.asarray(recorded.length))
+    means = np.asarray(recorded.encoded.mean, np.float32)
     forecasts, rewards = None, np.zeros(0)
     if len(begins):
-        forecasts, rewards = jax.tree.map(np.asarray, _forecasts(memory, params, latents, jnp.asarray(begins), key))
+        forecasts, rewards = jax.tree.map(np.asarray, _forecasts(memory, params, recorded, jnp.asarray(begins), key))
     report: Report = {}
     for horizon in HORIZONS:
         enough = room >= BURN_IN + horizon
@@ -136,16 +137,16 @@ def _open_loop_report(memory: Memory, params: Params, latents: Latents, key: Key
     if memory.config.predict_reward:
         enough = room >= BURN_IN + REWARD_STEPS
         windows = begins[enough][:, None] + BURN_IN + np.arange(REWARD_STEPS)
-        predicted, actual = rewards[enough], _clipped_rewards(memory, latents)[windows].sum(axis=1)
+        predicted, actual = rewards[enough], _clipped_rewards(memory, recorded)[windows].sum(axis=1)
         report[f"reward_correlation_{REWARD_STEPS}_open_loop"] = _correlation(predicted, actual)
         squared = _mean(np.square(predicted - actual))
         report[f"reward_error_{REWARD_STEPS}_open_loop"] = None if squared is None else squared**0.5
     return report
 
 
-def _clipped_rewards(memory: Memory, latents: Latents) -> np.ndarray:
+def _clipped_rewards(memory: Memory, recorded: Observations) -> np.ndarray:
     """The recorded rewards [N] as M learns them."""
-    return np.clip(np.asarray(latents.reward), *memory.reward_range)
+    return np.clip(np.asarray(recorded.reward), *memory.reward_range)
 
 
 def _windows(start: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -158,7 +159,9 @@ def _windows(start: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 @partial(jax.jit, static_argnames="memory")
-def _forecasts(memory: Memory, params: Params, latents: Latents, begins: Array, key: Key) -> tuple[Array, Array | None]:
+def _forecasts(
+    memory: Memory, params: Params, recorded: Observations, begins: Array, key: Key
+) -> tuple[Array, Array | None]:
     """M's forecast of z [max(HORIZONS), W, Z] after the burn-in from each of `begins` [W], and of the sum of the
     `REWARD_STEPS` rewards from there on [W]; None without a reward head.
 
@@ -167,7 +170,7 @@ def _forecasts(memory: Memory, params: Params, latents: Latents, begins: Array, 
     """
     seen_key, first_key, key = jax.random.split(key, 3)
     begins = jnp.repeat(begins, DREAMS)
-    seen = gather(latents, begins[:, None] + jnp.arange(BURN_IN), seen_key)
+    seen = gather(recorded, begins[:, None] + jnp.arange(BURN_IN), seen_key)
     state, _ = memory.unroll(params, memory.initial_state(begins.shape), seen.z, seen.action, seen.restart)
     first = memory.predict(params, state.h).next_z
     shape = (len(begins), memory.latent_size)
@@ -175,8 +178,8 @@ def _forecasts(memory: Memory, params: Params, latents: Latents, begins: Array, 
 
     def step(carry: tuple[MemoryState, Array], ahead: Array) -> tuple[tuple[MemoryState, Array], Any]:
         state, z = carry
-        frame = jnp.minimum(begins + BURN_IN + ahead, latents.action.shape[0] - 1)
-        state, prediction = memory.step(params, state, z, latents.action[frame], jnp.zeros(begins.shape))
+        frame = jnp.minimum(begins + BURN_IN + ahead, recorded.action.shape[0] - 1)
+        state, prediction = memory.step(params, state, z, recorded.action[frame], jnp.zeros(begins.shape))
         z = sample_mixture(prediction.next_z, 1.0, draw_noise(jax.random.fold_in(key, ahead), shape))
         return (state, z), (_expected(prediction.next_z), prediction.reward)
 

@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from wm_jax.memory.model import Memory
-from wm_jax.types import Array, Key, Latents, MemoryState, Mixture, Params, Prediction
+from wm_jax.memory.mixture import Mixture
+from wm_jax.memory.model import Memory, Prediction
+from wm_jax.memory.recurrence import MemoryState
+from wm_jax.types import Array, Key, Observations, Params
 from wm_jax.vision import sample
 
 
@@ -37,26 +39,26 @@ class Sequences:
     """[T, B] bool: False on the last step of an episode that was cut off."""
 
 
-def gather(latents: Latents, positions: Array, key: Key) -> Sequences:
+def gather(recorded: Observations, positions: Array, key: Key) -> Sequences:
     """The steps at `positions` [B, T] among the N frames, with z drawn afresh.
 
     Along T the positions go up by one within an episode, and jump only from an episode's last frame to a first one.
     """
     positions = positions.T
-    episode = jnp.searchsorted(latents.start, positions, side="right") - 1
-    offset = positions - latents.start[episode]
-    last = offset == latents.length[episode] - 1
-    terminated = latents.terminated[episode]
-    after = jnp.minimum(positions[-1:] + 1, latents.action.shape[0] - 1)
+    episode = jnp.searchsorted(recorded.start, positions, side="right") - 1
+    offset = positions - recorded.start[episode]
+    last = offset == recorded.length[episode] - 1
+    terminated = recorded.terminated[episode]
+    after = jnp.minimum(positions[-1:] + 1, recorded.action.shape[0] - 1)
     frames = jnp.concatenate([positions, after])
-    z = sample(jax.tree.map(lambda array: array[frames], latents.stats), key)
+    z = sample(jax.tree.map(lambda array: array[frames], recorded.encoded), key)
     return Sequences(
         z=z[:-1],
-        action=latents.action[positions],
+        action=recorded.action[positions],
         restart=offset == 0,
         next_z=z[1:],
         has_next=~last,
-        reward=latents.reward[positions],
+        reward=recorded.reward[positions],
         done=last & terminated,
         done_known=~last | terminated,
     )

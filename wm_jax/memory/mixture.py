@@ -1,10 +1,22 @@
-"""Draws from M's mixture over the next z."""
+"""M's mixture over the next z, and draws from it."""
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from wm_jax.types import Array, Key, Mixture
+from wm_jax.types import Array, Key
+
+
+@struct.dataclass
+class Mixture:
+    """A mixture of K Gaussians for every latent dimension, independent of each other."""
+
+    log_weights: Array
+    """[..., Z, K], normalised: logsumexp over K is 0."""
+    means: Array
+    """[..., Z, K]"""
+    log_stds: Array
+    """[..., Z, K]"""
 
 
 @struct.dataclass

@@ -15,12 +15,13 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
+from flax import struct
 
 from wm_jax.errors import UserError, require_choice, require_range
-from wm_jax.memory.recurrence import cell, forget, unroll
+from wm_jax.memory.mixture import Mixture
+from wm_jax.memory.recurrence import MemoryState, cell, forget, unroll
 from wm_jax.optimizers import OptimizerConfig
-from wm_jax.types import Action, Array, Key, MemoryState, Mixture, Params, Prediction
+from wm_jax.types import Action, Array, Key, Params
 
 
 @dataclass(frozen=True)
@@ -50,33 +51,34 @@ class MemoryConfig:
     """T: frames of a sequence; the LSTM's state is carried on to the next sequence."""
     steps: int = 4000
     """Training steps; 0 leaves M as it begins."""
+    later_steps: int = 1000
+    """Training steps in each round after the first."""
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=1e-3, clip=1.0))
     """Adam and its schedule."""
 
     def __post_init__(self) -> None:
-        require_range("memory.hidden_size", self.hidden_size, 1, 65536)
-        require_range("memory.mixtures", self.mixtures, 1, 1024)
-        require_choice("memory.reward_loss", self.reward_loss, ("squared", "poisson"))
-        require_range("memory.reward_weight", self.reward_weight, 0.0, 1e6)
-        require_range("memory.done_weight", self.done_weight, 1e-6, 1e6)
-        require_range("memory.batch_size", self.batch_size, 1)
-        require_range("memory.sequence_length", self.sequence_length, 1)
-        require_range("memory.steps", self.steps, 0)
-        self.optimizer.check("memory.optimizer")
+        require_range("world.memory.hidden_size", self.hidden_size, 1, 65536)
+        require_range("world.memory.mixtures", self.mixtures, 1, 1024)
+        require_choice("world.memory.reward_loss", self.reward_loss, ("squared", "poisson"))
+        require_range("world.memory.reward_weight", self.reward_weight, 0.0, 1e6)
+        require_range("world.memory.done_weight", self.done_weight, 1e-6, 1e6)
+        require_range("world.memory.batch_size", self.batch_size, 1)
+        require_range("world.memory.sequence_length", self.sequence_length, 1)
+        require_range("world.memory.steps", self.steps, 0)
+        require_range("world.memory.later_steps", self.later_steps, 0)
+        self.optimizer.check("world.memory.optimizer")
 
 
-class Network(nnx.Module):
-    """M's weights: 4H(inputs + H) + 4H in the LSTM and one dense head."""
+@struct.dataclass
+class Prediction:
+    """What M expects of the next step. Fields that the experiment does not predict are None."""
 
-    def __init__(self, inputs: int, hidden: int, outputs: int, rngs: nnx.Rngs) -> None:
-        glorot = nnx.initializers.glorot_uniform()
-        self.gates = nnx.Linear(inputs + hidden, 4 * hidden, kernel_init=glorot, bias_init=_forget_bias, rngs=rngs)
-        self.head = nnx.Linear(hidden, outputs, kernel_init=glorot, rngs=rngs)
-
-
-def _forget_bias(key: Key, shape: tuple[int, ...], dtype: jax.typing.DTypeLike = jnp.float32) -> Array:
-    """Gate biases [4H]: 1 for the forget gate, so that a new M remembers; 0 for the others."""
-    return jnp.zeros(shape, dtype).reshape(4, -1).at[1].set(1).reshape(shape)
+    next_z: Mixture
+    reward: Array | None
+    """[...]: the reward of the step just taken, in the task's units."""
+    done_logit: Array | None
+    """[...]: log-odds of the episode having terminated with the step just taken, too high by the logarithm of M's
+    `done_weight`."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,8 @@ class Memory:
         floor = self.reward_range[0]
         if self.config.predict_reward and self.config.reward_loss == "poisson" and not math.isfinite(floor):
             raise UserError(
-                "memory.reward_loss is 'poisson', which counts from the task's lowest reward, but the task names none; "
-                "give its reward_range a lower end, or set memory.reward_loss to 'squared'"
+                "world.memory.reward_loss is 'poisson', which counts from the task's lowest reward, but the task names "
+                "none; give its reward_range a lower end, or set world.memory.reward_loss to 'squared'"
             )
 
     @property
@@ -110,15 +112,16 @@ class Memory:
         heads = self.config.predict_reward + self.config.predict_done
         return 3 * self.config.mixtures * self.latent_size + heads
 
-    @property
-    def done_weight(self) -> float:
-        """How many times as often M is shown the end of an episode as it comes."""
-        return self.config.done_weight
-
     def init(self, key: Key) -> Params:
-        """Fresh weights: Glorot-uniform, biases 0 but for the forget gate's 1."""
-        network = Network(self.input_size, self.config.hidden_size, self.output_size, nnx.Rngs(key))
-        return nnx.to_pure_dict(nnx.state(network))
+        """Fresh weights, {"gates", "head"} of {"kernel", "bias"}: Glorot-uniform, biases 0 but for the forget gate's 1, so
+        that a new M remembers."""
+        hidden, draw = self.config.hidden_size, jax.nn.initializers.glorot_uniform()
+        gates, head = (self.input_size + hidden, 4 * hidden), (hidden, self.output_size)
+        bias = jnp.zeros((4, hidden)).at[1].set(1).reshape(-1)
+        return {
+            "gates": {"kernel": draw(jax.random.fold_in(key, 0), gates), "bias": bias},
+            "head": {"kernel": draw(jax.random.fold_in(key, 2), head), "bias": jnp.zeros(self.output_size)},
+        }
 
     def initial_state(self, batch_shape: tuple[int, ...] = ()) -> MemoryState:
         """The state before an episode's first step: zeros [*batch_shape, H]."""

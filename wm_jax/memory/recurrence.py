@@ -4,8 +4,20 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
-from wm_jax.types import Array, MemoryState
+from wm_jax.types import Array
+
+
+@struct.dataclass
+class MemoryState:
+    """The state of M's LSTM."""
+
+    h: Array
+    """[..., H]: the output."""
+    c: Array
+    """[..., H]: the cell."""
+
 
 Unrolled = tuple[MemoryState, Array]
 """What `unroll` gives, and in the backward pass the cotangents of it: the last state [B, H], each h [T, B, H]."""

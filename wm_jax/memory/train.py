@@ -19,7 +19,8 @@ from wm_jax import optimizers
 from wm_jax.errors import UserError
 from wm_jax.memory.loss import gather, loss
 from wm_jax.memory.model import Memory
-from wm_jax.types import Array, Key, Latents, MemoryState, Params
+from wm_jax.memory.recurrence import MemoryState
+from wm_jax.types import Array, Key, Observations, Params
 
 
 @struct.dataclass
@@ -51,7 +52,7 @@ def chunks_per_epoch(length: np.ndarray, batch_size: int, sequence_length: int) 
     if chunks == 0:
         raise UserError(
             f"M trains on {batch_size} sequences of {sequence_length} frames at a time, more than the {frames} "
-            "recorded; lower memory.batch_size or memory.sequence_length, or collect more episodes"
+            "recorded; lower world.memory.batch_size or world.memory.sequence_length, or collect more episodes"
         )
     return chunks
 
@@ -109,14 +110,14 @@ def continue_from(memory: Memory, params: Params) -> TrainState:
 
 @partial(jax.jit, static_argnames="memory", donate_argnames="state")
 def train_step(
-    memory: Memory, state: TrainState, latents: Latents, chunk: Chunk, key: Key
+    memory: Memory, state: TrainState, recorded: Observations, chunk: Chunk, key: Key
 ) -> tuple[TrainState, dict[str, Array]]:
     """One step of Adam on one chunk; the given state's buffers are used up.
 
     `key` is the same for the whole training: the step's own is folded from it. Metrics, all []: loss and its parts
     (`wm_jax.memory.loss.loss`).
     """
-    sequences = gather(latents, chunk.positions, jax.random.fold_in(key, state.step))
+    sequences = gather(recorded, chunk.positions, jax.random.fold_in(key, state.step))
     carried = jax.tree.map(lambda array: jnp.where(chunk.first, 0, array), state.memory_state)
     gradient = jax.grad(loss, argnums=1, has_aux=True)
     gradients, (memory_state, metrics) = gradient(memory, state.params, carried, sequences)

@@ -1,10 +1,12 @@
-"""A finished agent as one thing: V, M and C with their settings and the places its dreams start from.
+"""A finished agent as one thing: world model and controller with their settings, and the frames its dreams start from.
 
 Read from a run's folder, or from one safetensors file that travels alone. No pickle, no code in the file.
 """
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +14,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wm_jax.data.files import read_json
-from wm_jax.data.latents import build
-from wm_jax.data.weights import check_like, halved, load_weights, save_weights
+from wm_jax import formats
+from wm_jax.data.observations import build
+from wm_jax.data.weights import check_like, flatten, halved, load_weights, save_weights, structured
 from wm_jax.errors import UserError
-from wm_jax.experiment import Experiment, flatten, from_dict, to_dict, to_share
+from wm_jax.experiment import Experiment, from_dict, to_dict, to_share
+from wm_jax.experiment import flatten as flatten_settings
+from wm_jax.models import Models
 from wm_jax.pipeline import machine
-from wm_jax.pipeline.context import Context, Models
-from wm_jax.pipeline.evolving import load_agent, load_controller
+from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.progress import Interrupt, Screen
-from wm_jax.pipeline.training import load_round_latents
-from wm_jax.rollouts.agent import Agent, AgentParams
+from wm_jax.pipeline.stored import Stored, format_of, of_run, restored, to_store
+from wm_jax.pipeline.weights import controller_like, load_controller, load_observations, load_world
+from wm_jax.rollouts.agent import Agent
 from wm_jax.run import RunDir
-from wm_jax.types import Latents
+from wm_jax.types import Observations, Params
 
-FORMAT = "wm-jax bundle 1"
-MEANING = tuple(
-    f"memory.{name}" for name in ("predict_reward", "reward_loss", "predict_done", "done_weight", "restart_input")
-)
-"""Settings that say what M's numbers are, which their sizes do not always tell."""
 STARTS = 128
 """Recorded episodes whose first frames a bundle's dreams can start on."""
 LARGEST = 32 * 2**20
@@ -39,139 +38,162 @@ LARGEST = 32 * 2**20
 
 @dataclass(frozen=True)
 class Bundle:
-    """V, M and C, ready to act, to be scored, or to be dreamt in."""
+    """A world model and a controller, ready to act, to be scored, or to be dreamt in."""
 
-    experiment: Experiment
-    params: AgentParams
-    weights: np.ndarray
-    """[D]: C's."""
-    starts: Latents
+    stored: Stored
+    params: Params
+    """The world model's weights."""
+    weights: Params
+    """C's."""
+    recorded: Observations
     """Recorded episodes to start dreams from: a run's all, in a file the first frames of some."""
     about: dict[str, Any]
     """How C was chosen, and what it was made with."""
 
     @property
+    def experiment(self) -> Experiment:
+        """Its settings."""
+        return self.stored.experiment
+
+    @cached_property
     def models(self) -> Models:
-        """The models without their weights."""
+        """The parts without their weights."""
         return Models(self.experiment)
 
     @property
     def agent(self) -> Agent:
-        """V, M and C without their weights."""
-        models = self.models
-        return Agent(models.vision, models.memory, models.controller)
+        """Who acts, without weights."""
+        return Agent(self.models.world, self.models.actor)
 
     def save(self, path: Path, half: bool = False) -> None:
-        """Write the bundle, with `half` V and M as float16. Raises `UserError` where it would be larger than 32 MB, or
-        where a weight is too large for half precision."""
-        models = {"vision": self.params.vision, "memory": self.params.memory}
+        """Write the bundle, with `half` the world model as float16. Raises `UserError` where it would be larger than 32 MB,
+        or where a weight is too large for half precision."""
+        starts = first_frames(self.recorded, seed=0)
         tree = {
-            **(halved(path, models) if half else models),
-            "controller": {"weights": self.weights},
-            "starts": _starts_as_arrays(first_frames(self.starts, seed=0)),
+            "world": halved(path, self.params) if half else self.params,
+            "actor": self.weights,
+            "starts": {"encoded": starts.encoded, "action": starts.action},
         }
         size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(tree))
         if size > LARGEST:
             raise UserError(f"{path} would have {size / 2**20:.1f} MiB, more than a bundle's {LARGEST / 2**20:.0f}: "
                             "models this large have to be kept as a run's folder")  # fmt: skip
-        config = to_dict(to_share(self.experiment))
-        save_weights(path, tree, {"format": FORMAT, "half": half, "config": config, **self.about})
+        # Files are named without their folders, but known by their contents.
+        config = {**to_store(self.experiment), **to_dict(to_share(self.experiment))}
+        save_weights(path, tree, {"format": formats.BUNDLE.format(formats.FORMAT), "half": half, "config": config,
+                                  **self.about})  # fmt: skip
 
 
-def load(path: Path) -> Bundle:
-    """The bundle in a run's folder or in a file. Raises `UserError` that says what is missing or damaged."""
+def load(path: Path, task: Path | None = None, parts: Sequence[Path] = ()) -> Bundle:
+    """The bundle in a run's folder or in a file. `task` and `parts` are where files of the user's own lie that it names,
+    unless they lie where it was made, or beside it. Raises `UserError` that says what is missing or damaged."""
     if path.is_dir():
-        return _from_run(RunDir.open(path))
+        return _from_run(RunDir.open(path), task, parts)
+    tree, about, config = _read(path)
+    stored = restored(config, path, task, parts)
+    models = Models(stored.experiment)
+    shapes, obs, _ = models.state_shapes
+    params = _world(path, tree, about.pop("half", False), shapes)
+    recorded = _recorded(path, tree.pop("starts", {}), obs)
+    weights = controller_like(path, tree, "actor", models.actor)
+    return Bundle(stored, params, jax.device_put(weights), recorded, about)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """The arrays in a file, grouped as today, what it says of itself, and its settings with their format."""
     if not path.exists():
         raise UserError(f"{path} does not exist; give a run's folder, as runs/quickstart, or a bundle, as "
                         "pretrained/take_cover.safetensors")  # fmt: skip
     tree, about = load_weights(path)
-    found = about.pop("format", None)
-    if found != FORMAT:
-        raise UserError(f"{path} is no bundle: expected the format {FORMAT!r}, found {found!r}; "
-                        "make one by `wm-jax export RUN FILE.safetensors`")  # fmt: skip
-    experiment = from_dict(about.pop("config", None), f"settings in {path}")
-    models = Models(experiment)
-    weights = jax.ShapeDtypeStruct((models.controller.size,), jnp.float32)
-    like = {**_shapes(models), "controller": {"weights": weights}}
-    starts = _starts_from_arrays(tree.pop("starts", {}), path)
-    if about.pop("half", False):
-        like |= {model: jax.tree.map(_as_half, like[model]) for model in ("vision", "memory")}
-    check_like(path, tree, like)
-    vision, memory = (
-        jax.tree.map(partial(jnp.asarray, dtype=jnp.float32), tree[model]) for model in ("vision", "memory")
-    )
-    params = AgentParams(vision=vision, memory=memory)
-    return Bundle(experiment, params, tree["controller"]["weights"], starts, about)
+    named = re.fullmatch(formats.BUNDLE.format(r"(\d+)"), str(found := about.pop("format", None)))
+    if not named:
+        raise UserError(f"{path} is no bundle: expected the format {formats.BUNDLE.format(formats.FORMAT)!r}, found "
+                        f"{found!r}; make one by `wm-jax export RUN FILE.safetensors`")  # fmt: skip
+    config = about.pop("config", None)
+    if not isinstance(config, dict):
+        raise UserError(f"settings in {path} must be a group of settings, found {config!r}")
+    config = {**config, "format": int(named[1])}
+    return _upgraded(path, tree) if format_of(config, path) == 1 else tree, about, config
 
 
-def load_vision_and_memory(path: Path, experiment: Experiment) -> AgentParams:
-    """V and M of the bundle at `path`, for another `experiment` to begin with. Raises `UserError` where theirs would be
-    others: of other sizes, or with inputs and outputs that mean something else."""
+def _world(path: Path, tree: dict[str, Any], half: bool, shapes: Params) -> Params:
+    """The world model's weights in a file, which are to have these `shapes`."""
+    like = jax.tree.map(_as_half, shapes) if half else shapes
+    # Widened by NumPy, and put on the device as it is: JAX would compile either for every shape.
+    found = check_like(path, tree.pop("world", {}), like)
+    return jax.device_put(jax.tree.map(lambda array, leaf: array.astype(leaf.dtype), found, shapes))
+
+
+def _upgraded(path: Path, tree: dict[str, Any]) -> dict[str, Any]:
+    """The arrays of a file of format 1 as they are grouped today."""
+    starts = dict(tree.pop("starts", {}))
+    starts.pop("length", None)
+    action, controller = starts.pop("action", None), tree.pop("controller", {})
+    if action is None or controller.keys() != {"weights"}:
+        raise UserError(f"{path} is damaged: expected starts and one array of controller weights, found "
+                        f"{', '.join(controller) or 'none'}; export it again")  # fmt: skip
+    return {"world": tree, "actor": controller["weights"], "starts": {"encoded": starts, "action": action}}
+
+
+def _recorded(path: Path, starts: dict[str, Any], obs: Any) -> Observations:
+    """First frames to start dreams on; `obs`: the shape of one encoded frame."""
+    found, expected = flatten(starts), {"action", *flatten({"encoded": obs})}
+    if found.keys() != expected:
+        raise UserError(f"{path} is damaged: expected starts with {', '.join(sorted(expected))}, found "
+                        f"{', '.join(sorted(found)) or 'none'}; export it again")  # fmt: skip
+    action = found.pop("action")
+    frames = len(action)
+    encoded = structured(found, {"encoded": obs})["encoded"]
+    for leaf, like in zip(jax.tree.leaves(encoded), jax.tree.leaves(obs), strict=True):
+        if leaf.shape != (frames, *like.shape) or not frames:
+            raise UserError(f"{path} is damaged: expected starts of shape {[frames, *like.shape]}, found "
+                            f"{list(leaf.shape)}; export it again")  # fmt: skip
+    return build(encoded, action, np.zeros(frames, np.float32), np.ones(frames), np.zeros(frames, bool))
+
+
+def load_initial(path: Path, experiment: Experiment) -> Params:
+    """The world model's weights of the bundle at `path`, for another `experiment` to begin with. Raises `UserError` where
+    they would be others: of other sizes, or with inputs and outputs that mean something else."""
     if path.is_dir():
-        raise UserError(f"initial is {path}, a folder; give a bundle: `wm-jax export {path} FILE.safetensors` makes one of "
-                        "a finished run")  # fmt: skip
-    bundle = load(path)
-    theirs, ours = flatten(bundle.experiment), flatten(experiment)
-    for name in MEANING:
-        if theirs[name] != ours[name]:
-            raise UserError(f"initial is {path}, where {name} is {theirs[name]!r}, but here it is {ours[name]!r}; set it "
-                            "to what M was trained with, or begin with another bundle")  # fmt: skip
-    params = bundle.params
-    check_like(path, {"vision": params.vision, "memory": params.memory}, _shapes(Models(experiment)))
-    return params
-
-
-def _shapes(models: Models) -> dict[str, Any]:
-    """Of V's and M's weights."""
-    wings, key = {"vision": models.vision, "memory": models.memory}, jax.random.key(0)
-    return {name: jax.eval_shape(model.init, key) for name, model in wings.items()}
+        raise UserError(f"initial is {path}, a folder; give a bundle: `wm-jax export {path} FILE.safetensors` makes one "
+                        "of a finished run")  # fmt: skip
+    tree, about, config = _read(path)
+    # Of its settings the world model's are enough: its task may lie elsewhere now.
+    world = (formats.upgrade_config(config) if config["format"] == 1 else config).get("world", {})
+    theirs, ours = flatten_settings(from_dict({"world": world}, f"settings in {path}")), flatten_settings(experiment)
+    for name in ("world.kind", *(f"world.{name}" for name in experiment.world.meaning)):
+        if theirs.get(name) != ours[name]:
+            raise UserError(f"initial is {path}, where {name} is {theirs.get(name)!r}, but here it is {ours[name]!r}; set "
+                            "it to what the world model was trained with, or begin with another bundle")  # fmt: skip
+    return _world(path, tree, about.get("half", False), Models(experiment).state_shapes[0])
 
 
 def _as_half(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, jnp.float16)
+    return jax.ShapeDtypeStruct(leaf.shape, jnp.float16 if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype)
 
 
-def _from_run(run: RunDir) -> Bundle:
-    path = run.path / "config.json"
-    experiment = from_dict(read_json(path), str(path))
+def _from_run(run: RunDir, task: Path | None, parts: Sequence[Path]) -> Bundle:
+    stored = of_run(run, task, parts)
+    experiment = stored.experiment
     context = Context(experiment, Models(experiment), run, Screen(), Interrupt())
     last = experiment.rounds.count - 1
-    if not context.stage("controller", last).finished:
+    if not context.controller(last).finished:
         raise UserError(f"{run.path} has no finished controller; run the same experiment again to finish its stages")
-    _, params = load_agent(context, last)
+    params = load_world(context, last)
     weights, chosen = load_controller(context, last)
-    starts = load_round_latents(context, last)
+    recorded = load_observations(context, last)
     about = {"controller": chosen, "device": machine.device(), "versions": machine.versions()}
-    return Bundle(experiment, params, weights, starts, about)
+    return Bundle(stored, params, weights, recorded, about)
 
 
-def first_frames(latents: Latents, seed: int) -> Latents:
+def first_frames(recorded: Observations, seed: int) -> Observations:
     """The first frames of `STARTS` episodes, or of all where they are fewer, each as an episode of its own."""
-    first = np.asarray(latents.start)
+    first = np.asarray(recorded.start)
     chosen = np.sort(np.random.default_rng(seed).choice(first, min(STARTS, len(first)), replace=False))
     return build(
-        mean=np.asarray(latents.stats.mean)[chosen],
-        log_var=np.asarray(latents.stats.log_var)[chosen],
-        action=np.asarray(latents.action)[chosen],
-        reward=np.asarray(latents.reward)[chosen],
+        encoded=jax.tree.map(lambda array: np.asarray(array)[chosen], recorded.encoded),
+        action=np.asarray(recorded.action)[chosen],
+        reward=np.asarray(recorded.reward)[chosen],
         length=np.ones(len(chosen)),
         terminated=np.zeros(len(chosen), bool),
     )
-
-
-def _starts_as_arrays(starts: Latents) -> dict[str, Any]:
-    return {
-        "mean": starts.stats.mean,
-        "log_var": starts.stats.log_var,
-        "action": starts.action,
-        "length": starts.length,
-    }
-
-
-def _starts_from_arrays(arrays: dict[str, Any], path: Path) -> Latents:
-    if arrays.keys() != {"mean", "log_var", "action", "length"}:
-        raise UserError(f"{path} is damaged: expected starts with mean, log_var, action and length, found "
-                        f"{', '.join(arrays) or 'none'}; export it again")  # fmt: skip
-    return build(arrays["mean"], arrays["log_var"], arrays["action"], np.zeros(len(arrays["action"]), np.float32),
-                 arrays["length"], np.zeros(len(arrays["length"]), bool))  # fmt: skip

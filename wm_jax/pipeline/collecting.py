@@ -1,6 +1,6 @@
 """The stage that records episodes: with a scripted policy first, later with what the round before evolved."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,33 +8,54 @@ import jax
 import numpy as np
 
 from wm_jax import parallel
-from wm_jax.data.records import Episode, Header, episode_path, read_header, write_episode, write_index
+from wm_jax.data.records import INDEX, Episode, Header, episode_path, read_header, write_episode, write_index
+from wm_jax.data.training import spread
 from wm_jax.pipeline.context import Context
-from wm_jax.pipeline.evolving import load_agent, load_controller, load_means
 from wm_jax.pipeline.progress import Meetings, Stopped
-from wm_jax.pipeline.training import spread
+from wm_jax.pipeline.stages import Stage
+from wm_jax.pipeline.weights import load_controller, load_means, load_world
 from wm_jax.rollouts.acting import Lanes, Tick
-from wm_jax.rollouts.agent import AgentDriver
+from wm_jax.rollouts.agent import Agent, AgentDriver
 from wm_jax.rollouts.collect import Progress, clear_leftovers, episode_seed
 from wm_jax.rollouts.collect import record as record_scripted
 from wm_jax.rollouts.limits import Limits
 from wm_jax.run import StageDir
 
 
-def record(context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
-    """Record the round's episodes, which the processes share out; those already on disk stay."""
-    folder = stage.path / "episodes"
-    parallel.on_main(lambda: clear_leftovers(folder))
-    headers = (
-        _scripted(context, stage, folder)
-        if round_number == 0
-        else _with_controller(context, round_number, stage, folder)
-    )
-    every = [Header(**header) for header in parallel.join([asdict(header) for header in headers])]
-    parallel.on_main(lambda: str(write_index(folder, every)))
-    returns = [header.episode_return for header in every]
-    return {"episodes": len(every), "frames": sum(header.length for header in every),
-            "mean_return": float(np.mean(returns)), "best_return": max(returns)}  # fmt: skip
+@dataclass(frozen=True)
+class Collect(Stage):
+    """Records a round's episodes."""
+
+    name = "collect"
+    folder = "rollouts"
+
+    def depends(self, later: bool) -> tuple[str, ...]:
+        """The task and the script; later how C drives. How many lanes act side by side changes its last bits."""
+        if later:
+            return ("rounds.episodes", "rounds.drivers", "rounds.patience", "collect.backend", "explorer.",
+                    "evaluate.environments")  # fmt: skip
+        return "task", "seed", "collect."
+
+    def outputs(self, context: Context, round_number: int) -> list[str]:
+        """An index, and a file an episode."""
+        episodes = Path("episodes")
+        numbers = range(context.episodes_in(round_number))
+        return [str(episodes / INDEX), *(str(episode_path(episodes, number)) for number in numbers)]
+
+    def run(self, context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
+        """Record the round's episodes, which the processes share out; those already on disk stay."""
+        folder = stage.path / "episodes"
+        parallel.on_main(lambda: clear_leftovers(folder))
+        headers = (
+            _scripted(context, stage, folder)
+            if round_number == 0
+            else _with_controller(context, round_number, stage, folder)
+        )
+        every = [Header(**header) for header in parallel.join([asdict(header) for header in headers])]
+        parallel.on_main(lambda: str(write_index(folder, every)))
+        returns = [header.episode_return for header in every]
+        return {"episodes": len(every), "frames": sum(header.length for header in every),
+                "mean_return": float(np.mean(returns)), "best_return": max(returns)}  # fmt: skip
 
 
 def _scripted(context: Context, stage: StageDir, folder: Path) -> list[Header]:
@@ -62,16 +83,17 @@ def _scripted(context: Context, stage: StageDir, folder: Path) -> list[Header]:
 
 
 def _with_controller(context: Context, round_number: int, stage: StageDir, folder: Path) -> list[Header]:
-    """C of the round before drives, or all of its means in turn, with noise on the actions and random stretches; blocks of
-    one episode a lane. The headers of this process's share."""
+    """C of the round before drives, or every candidate that it evaluated in turn, and explores; blocks of one episode a
+    lane. The headers of this process's share."""
     rounds = context.experiment.rounds
     folder.mkdir(parents=True, exist_ok=True)
-    agent, params = load_agent(context, round_number - 1)
+    models = context.models
     if rounds.drivers == "deployed":
-        weights = load_controller(context, round_number - 1)[0][None]
+        table = jax.tree.map(lambda array: array[None], load_controller(context, round_number - 1)[0])
     else:
-        weights = load_means(context, round_number - 1)
-    driver = AgentDriver(agent, params, weights, rounds.action_noise, rounds.random_stretches, rounds.stretch_length)
+        table = load_means(context, round_number - 1)
+    agent = Agent(models.world, models.actor, models.explorer)
+    driver = AgentDriver(agent, load_world(context, round_number - 1), table)
     mine = parallel.share(range(rounds.episodes))
     count = min(context.experiment.evaluate.environments, -(-rounds.episodes // jax.process_count()))
     title = f"collect, round {round_number}"
@@ -101,7 +123,7 @@ def _record_block(
 ) -> None:
     seed = context.seed("collect", round_number)
     seeds = [episode_seed(seed, number, 0) for number in numbers]
-    drivers = spread(len(driver.table), context.experiment.rounds.episodes)
+    drivers = spread(driver.controllers, context.experiment.rounds.episodes)
     rows = [int(drivers[number % len(drivers)]) for number in numbers]
     played = lanes.play(driver, list(zip(seeds, rows, strict=True)), record=True, tick=tick)
     deployed = context.experiment.rounds.drivers == "deployed"

@@ -9,51 +9,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from wm_jax import parallel
-from wm_jax.controller import Controller, EvolveConfig
 from wm_jax.data.episodes import EpisodeStore, split
-from wm_jax.dream import Dream
+from wm_jax.data.training import Learner
 from wm_jax.experiment import Experiment
-from wm_jax.memory import Memory
+from wm_jax.models import Models
 from wm_jax.pipeline.progress import Interrupt, Screen
-from wm_jax.rollouts.agent import AgentParams
 from wm_jax.run import RunDir, StageDir
-from wm_jax.tasks import Task, load_task
-from wm_jax.types import Key
-from wm_jax.vision import Vision
-
-
-@dataclass(frozen=True)
-class Models:
-    """An experiment's models, without weights."""
-
-    experiment: Experiment
-
-    @cached_property
-    def task(self) -> Task:
-        """The environment."""
-        return load_task(self.experiment.task)
-
-    @cached_property
-    def vision(self) -> Vision:
-        """V."""
-        return Vision(self.experiment.vision)
-
-    @cached_property
-    def memory(self) -> Memory:
-        """M."""
-        config = self.experiment.memory
-        return Memory(config, self.vision.config.latent_size, self.task.action_size, self.task.reward_range)
-
-    @cached_property
-    def controller(self) -> Controller:
-        """C."""
-        memory = self.memory
-        return Controller(self.experiment.controller, memory.latent_size, memory.config.hidden_size, memory.action_size)
-
-    @cached_property
-    def dream(self) -> Dream:
-        """The dream."""
-        return Dream(self.memory, self.experiment.dream)
+from wm_jax.search.config import EvolveConfig
+from wm_jax.types import Key, Params
 
 
 @dataclass(frozen=True)
@@ -65,17 +28,17 @@ class Context:
     run: RunDir
     screen: Screen
     interrupt: Interrupt
-    initial: AgentParams | None = None
-    """V and M that the first round's training begins with; None is random weights."""
+    initial: Params | None = None
+    """The world model's weights that the first round's training begins with; None is random ones."""
 
     @cached_property
     def mesh(self) -> Mesh:
         """The devices that the population and the batches are laid over."""
         return parallel.mesh(self.experiment.devices)
 
-    def stage(self, wing: str, round_number: int) -> StageDir:
-        """The folder of a wing's stage."""
-        return self.run.stage(wing, round_number)
+    def stage(self, folder: str, round_number: int) -> StageDir:
+        """The folder of a stage in a round."""
+        return self.run.stage(folder, round_number)
 
     def key(self, purpose: str, round_number: int) -> Key:
         """The random key of a purpose ("vision", "memory", …) in a round."""
@@ -90,18 +53,18 @@ class Context:
         tuned = "tune" in self.experiment.searches and round_number == self.experiment.rounds.count - 1
         return self.stage("tuned" if tuned else "controller", round_number)
 
-    def vision(self, round_number: int) -> Vision:
-        """V as a round trains it: for so many steps, over which its learning rate falls."""
-        model, later = self.models.vision, self.experiment.rounds.vision_steps
-        return replace(model, config=replace(model.config, steps=later)) if round_number else model
+    def learner(self, name: str, round_number: int) -> Learner:
+        """A learner as a round trains it: for so many steps, over which its learning rate falls."""
+        learner = self.models.world.learners[name]
+        return learner.lasting(learner.later_steps) if round_number else learner
 
-    def memory(self, round_number: int) -> Memory:
-        """M as a round trains it: for so many steps, over which its learning rate falls."""
-        model, later = self.models.memory, self.experiment.rounds.memory_steps
-        return replace(model, config=replace(model.config, steps=later)) if round_number else model
+    def encodes_anew(self, round_number: int) -> bool:
+        """Whether a round changes what the world model makes of old frames."""
+        learners = [self.learner(name, round_number) for name in self.models.world.learners]
+        return round_number == 0 or any(learner.reads == "frames" and learner.steps for learner in learners)
 
     def evolve(self, round_number: int) -> EvolveConfig:
-        """How C is evolved in a round."""
+        """How C is searched for in a round."""
         config, later = self.experiment.evolve, self.experiment.rounds.generations
         return replace(config, generations=later) if round_number and later else config
 

@@ -1,5 +1,6 @@
 """`wm-jax export`: a run's agent as one file, and its model card."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from wm_jax.data.files import write_atomically
@@ -8,16 +9,23 @@ from wm_jax.pipeline import bundle, reporting
 from wm_jax.report import card
 
 
-def export(run: Path, file: Path, half: bool) -> Path:
-    """Write V, M and C of the run's folder to `file`, with `half` V and M as float16, and the model card beside it. Returns
-    the card's path.
+def export(
+    run: Path, file: Path, half: bool, task: Path | None = None, parts: Sequence[Path] = (),
+    say: Callable[[str], None] = lambda message: None,
+) -> Path:  # fmt: skip
+    """Write world model and controller of the run's folder to `file`, with `half` the world model as float16, and the model
+    card beside it. Returns the card's path. `task` and `parts` are where files of the user's own lie now; `say` is told of
+    older formats and changed files.
 
     Raises `UserError` where `file` is not named as a bundle or `run` has no finished controller.
     """
     if file.suffix != ".safetensors":
         raise UserError(f"the bundle must be named FILE.safetensors, found {file}")
-    facts = reporting.read(run, run.resolve().name)
-    bundle.load(run).save(file, half)
+    found = bundle.load(run, task, parts)
+    for message in (*found.stored.notes, *found.stored.warnings):
+        say(message)
+    facts = reporting.read(run, run.resolve().name, found.stored)
+    found.save(file, half)
     written = file.with_suffix(".md")
     write_atomically(written, card.text(facts, file.name, file.stat().st_size, half).encode())
     return written

@@ -1,25 +1,27 @@
-"""The films of a run: C in the actual environment, what V sees of it, and C in the dream that begins at the same moment."""
+"""The films of a run: C in the actual environment, what the world model sees of it, and C in the dream that begins at the
+same moment."""
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from wm_jax.data.files import replacing
-from wm_jax.data.latents import build
 from wm_jax.dream import Dream, trajectory
 from wm_jax.pipeline.context import Context
-from wm_jax.pipeline.evolving import load_agent, load_controller, load_controllers
-from wm_jax.pipeline.training import encode_frames, reconstruct
+from wm_jax.pipeline.scoring import driver_of
+from wm_jax.pipeline.weights import load_controller, load_controllers, load_world
 from wm_jax.report import figures
-from wm_jax.rollouts.acting import Lanes, Played
-from wm_jax.rollouts.agent import Agent, AgentDriver, AgentParams
+from wm_jax.rollouts.acting import Lanes
+from wm_jax.rollouts.agent import Agent
 from wm_jax.rollouts.limits import Limits
 from wm_jax.run import RECORD
+from wm_jax.types import Array, Key, Params, State
+from wm_jax.worlds import WorldModel
 
 FRAMES = 300
 """Length of the film at most."""
@@ -39,7 +41,8 @@ def make_films(context: Context, round_number: int) -> None:
     for name, number in films.items():
         files = (f"{name}_strip.png", f"{name}.gif")
         if _any_older(files, folder, result):
-            panels = make_film(context, round_number, controllers[number], ends[number]["temperature"])
+            controller = jax.tree.map(lambda array, number=number: array[number], controllers)
+            panels = make_film(context, round_number, controller, ends[number]["temperature"])
             with replacing(folder / files[0]) as strip, replacing(folder / files[1]) as film:
                 figures.strip(strip, panels)
                 figures.film(film, panels, context.models.task.frames_per_second)
@@ -51,22 +54,48 @@ def _any_older(names: Sequence[str], folder: Path, moment: float) -> bool:
     return not all(path.exists() and path.stat().st_mtime >= moment for path in paths)
 
 
-def make_film(context: Context, round_number: int, weights: np.ndarray, temperature: float) -> dict[str, np.ndarray]:
-    """{"actual", "seen by V", "dream"}: films [T, 64, 64, 3] uint8 of C's `weights` [D] that share their first moment. One
-    that ends before the others stands still from there on, dimmed."""
-    agent, params = load_agent(context, round_number)
-    driver = AgentDriver(agent, params, weights[None])
+def make_film(context: Context, round_number: int, weights: Params, temperature: float) -> dict[str, np.ndarray]:
+    """{"actual", "seen by V", "dream"}: films [T, 64, 64, 3] uint8 of the controller `weights` that share their first
+    moment. One that ends before the others stands still from there on, dimmed."""
+    models, params = context.models, load_world(context, round_number)
+    driver, key = driver_of(Agent(models.world, models.actor), params, weights), context.key("film", 0)
     with Lanes(context.experiment.task, 1, context.screen.warn, Limits(FRAMES)) as lanes:
         played = lanes.play(driver, [(context.experiment.evaluate.seed, 0)], record=True)[0]
     frames = np.stack(played.frames)
-    seen = _pixels(reconstruct(agent.vision, params.vision, frames))
+    states = _follow(models.world, params, frames, np.stack(played.actions), key)
     films = {
         "actual": frames,
-        "seen by V": seen,
-        "dream": _dream_from(agent, params, weights, temperature, played, context),
+        "seen by V": _drawn(models.world, params, states),
+        "dream": _dream_from(context, params, weights, temperature, jax.tree.map(lambda array: array[:1], states)),
     }
     length = max(map(len, films.values()))
     return {name: _until(film, length) for name, film in films.items()}
+
+
+@partial(jax.jit, static_argnames="model")
+def _follow(model: WorldModel, params: Params, frames: Array, actions: Array, key: Key) -> State:
+    """The world model's states [T, ...] on the frames [T, 64, 64, 3] of an episode with these actions [T, A]."""
+    seen, keys = model.encode(params, frames), jax.random.split(key, len(frames))
+    first, rest = (jax.tree.map(lambda array, part=part: array[part], (seen, keys)) for part in (0, slice(1, None)))
+
+    def follow(state: State, step: tuple[Array, tuple[Any, Key]]) -> tuple[State, State]:
+        action, (obs, key) = step
+        following = model.observe(params, state, action, obs, key)
+        return following, following
+
+    begun = model.begin(params, *first)
+    states = jax.lax.scan(follow, begun, (actions[:-1], rest))[1]
+    return jax.tree.map(lambda one, many: jax.numpy.concatenate([one[None], many]), begun, states)
+
+
+@partial(jax.jit, static_argnames="model")
+def _frames(model: WorldModel, params: Params, states: State) -> Array:
+    return jax.vmap(model.frame, (None, 0))(params, states)
+
+
+def _drawn(model: WorldModel, params: Params, states: State) -> np.ndarray:
+    """What states [T, ...] look like: [T, 64, 64, 3] uint8."""
+    return np.round(np.asarray(_frames(model, params, states)) * 255).astype(np.uint8)
 
 
 def _until(film: np.ndarray, length: int) -> np.ndarray:
@@ -74,29 +103,13 @@ def _until(film: np.ndarray, length: int) -> np.ndarray:
     return np.concatenate([film, np.repeat(film[-1:] // 3, length - len(film), axis=0)])
 
 
-def _dream_from(
-    agent: Agent, params: AgentParams, weights: np.ndarray, temperature: float, played: Played, context: Context
-) -> np.ndarray:
-    """What C dreams, at the temperature that it was evolved at, from the first frame of a played episode on."""
-    stats = jax.device_get(encode_frames(agent.vision, params.vision, np.stack(played.frames[:1])))
-    one = build(
-        mean=stats.mean,
-        log_var=stats.log_var,
-        action=np.stack(played.actions[:1]),
-        reward=np.asarray(played.rewards[:1], np.float32),
-        length=np.array([1]),
-        terminated=np.array([False]),
-    )
-    # Nobody asks what it earns there, so that an M without a reward can be filmed.
+def _dream_from(context: Context, params: Params, weights: Params, temperature: float, starts: State) -> np.ndarray:
+    """What C dreams, at the temperature that it was evolved at, from the state `starts` [1, ...] on."""
+    models = context.models
+    # Nobody asks what it earns there, so that a world model without a reward can be filmed.
     config = dataclasses.replace(context.experiment.dream, temperature=temperature, reward="survival", full_return=None)
-    dream = Dream(agent.memory, config)
-    path = trajectory(
-        dream, agent.controller, params.memory, one, jnp.asarray(weights), context.key("film", 0), steps=FRAMES
-    )
+    dream, key = Dream(models.world, config), context.key("film", 0)
+    path = trajectory(dream, models.actor, params, starts, weights, key, steps=FRAMES)
     ended = np.flatnonzero(np.asarray(path.terminated))
     length = int(ended[0]) + 1 if len(ended) else FRAMES
-    return _pixels(jax.jit(agent.vision.decode)(params.vision, path.z))[:length]
-
-
-def _pixels(decoded: Any) -> np.ndarray:
-    return np.round(np.asarray(decoded) * 255).astype(np.uint8)
+    return _drawn(models.world, params, path.state)[:length]

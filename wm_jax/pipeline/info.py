@@ -1,17 +1,23 @@
 """What an experiment takes, told before it is run: parameters, shapes, disk, memory and work."""
 
 import math
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wm_jax.actors import protocol as actors
+from wm_jax.data.observations import bytes_of_a_frame
+from wm_jax.dream.starts import FIRSTS, SPACING
 from wm_jax.experiment import Experiment, flatten
+from wm_jax.models import Models
 from wm_jax.pipeline import side_by_side
-from wm_jax.pipeline.context import Models
-from wm_jax.pipeline.side_by_side import FLOAT
+from wm_jax.search import Search
+from wm_jax.search.protocol import lane_size
 from wm_jax.tasks import FRAME_SHAPE
+from wm_jax.types import FLOAT
 
 
 def describe(experiment: Experiment) -> dict[str, Any]:
@@ -21,18 +27,15 @@ def describe(experiment: Experiment) -> dict[str, Any]:
     multiplication, a training step three times its forward pass.
     """
     models = Models(experiment)
-    parameters = {
-        "vision": _count(jax.eval_shape(models.vision.init, jax.random.key(0))),
-        "memory": _count(jax.eval_shape(models.memory.init, jax.random.key(0))),
-        "controller": models.controller.size,
-    }
-    frames = recorded_frames(experiment, models)
+    weights = models.state_shapes[0]
+    parameters = {name: _count(weights[name]) for name in models.world.learners}
+    search, frames = models.search(experiment.evolve.generations), recorded_frames(experiment, models)
     return {
-        "parameters": parameters,
-        "shapes": _shapes(experiment, models),
+        "parameters": {**parameters, "controller": actors.size(models.actor)},
+        "shapes": _shapes(models, search),
         "disk": _disk(experiment, models, frames, parameters),
-        "memory": _memory(experiment, models, frames, parameters),
-        "work": _work(experiment, models, frames, parameters),
+        "memory": _memory(experiment, models, search, frames, parameters),
+        "work": _work(experiment, models, search, frames, parameters),
         "settings": flatten(experiment),
     }
 
@@ -49,107 +52,92 @@ def _count(tree: Any) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
-def _shapes(experiment: Experiment, models: Models) -> dict[str, list[int]]:
-    memory = models.memory
+def _shapes(models: Models, search: Search) -> dict[str, list[int]]:
     return {
         "frame": list(FRAME_SHAPE),
-        "z": [memory.latent_size],
-        "action": [memory.action_size],
-        "h": [memory.config.hidden_size],
-        "M's inputs": [memory.input_size],
-        "M's outputs": [memory.output_size],
-        "C's inputs": [models.controller.layers[0][0]],
-        **_generation(experiment, models),
-    }
-
-
-def _generation(experiment: Experiment, models: Models) -> dict[str, list[int]]:
-    evolve, gradient = experiment.evolve, experiment.gradient
-    if evolve.search == "policy_gradient":
-        return {
-            "C's weights": [models.controller.size],
-            "decisions of a generation": [gradient.decisions, gradient.dreams],
-        }
-    played = "dreams" if evolve.fitness == "dream" else "episodes"
-    return {
-        "population": [evolve.population, models.controller.size],
-        f"{played} of a generation": [evolve.population, evolve.rollouts],
+        **{name: [size] for name, size in models.feature_sizes.items()},
+        "action": [models.world.action_size],
+        "C reads": [sum(models.feature_sizes[name] for name in models.actor.features)],
+        **search.shapes,
     }
 
 
 def _disk(experiment: Experiment, models: Models, frames: int, parameters: dict[str, int]) -> dict[str, int]:
     return {
         "recorded frames": frames * models.task.typical_frame_bytes,
-        "latents": experiment.views * frames * _latent_bytes(models),
-        "checkpoints": 2 * 3 * FLOAT * max(parameters["vision"], parameters["memory"])
-        + experiment.rounds.count * FLOAT * (parameters["vision"] + parameters["memory"]),
+        "encoded frames": experiment.views * frames * _encoded(models),
+        "checkpoints": 2 * 3 * FLOAT * max(parameters.values())
+        + experiment.rounds.count * FLOAT * sum(parameters.values()),
     }
 
 
-def _latent_bytes(models: Models) -> int:
-    return 2 * 2 * models.memory.latent_size + FLOAT * (models.memory.action_size + 1)
+def _encoded(models: Models) -> int:
+    """Bytes of an encoded frame."""
+    return bytes_of_a_frame(models.state_shapes[1], models.world.action_size)
 
 
-def _memory(experiment: Experiment, models: Models, frames: int, parameters: dict[str, int]) -> dict[str, int]:
-    config = experiment.memory
-    # Outputs of V's layers, in multiples of its width: side² × channels of each, then the frame in and out.
-    layers = 31**2 + 2 * 14**2 + 4 * 6**2 + 8 * 2**2 + 4 * 5**2 + 2 * 13**2 + 30**2
-    per_image = FLOAT * (experiment.vision.width * layers + 2 * math.prod(FRAME_SHAPE))
-    sequence = config.batch_size * config.sequence_length
+def _memory(
+    experiment: Experiment, models: Models, search: Search, frames: int, parameters: dict[str, int]
+) -> dict[str, int]:
+    learners, dream = models.world.learners, experiment.dream
+    rows = dream.episodes * models.task.typical_length // SPACING if dream.start == "anywhere" else FIRSTS
+    side = search.bytes_at_rest() + side_by_side.bytes_at_work(experiment, models, search)
     return {
-        "V's training": 4 * FLOAT * parameters["vision"] + 3 * experiment.vision.batch_size * per_image,
-        "latents on the device": experiment.views * frames * _latent_bytes(models),
-        "M's training": 4 * FLOAT * parameters["memory"]
-        + FLOAT * sequence * (10 * config.hidden_size + 4 * models.memory.output_size),
-        "evolutions side by side": experiment.evolve.evolutions
-        * (side_by_side.bytes_at_rest(experiment, models) + side_by_side.bytes_at_work(experiment, models)),
+        **{f"training {name}": learner.bytes_in_training(parameters[name]) for name, learner in learners.items()},
+        "encoded frames on the device": experiment.views * frames * _encoded(models),
+        "states that dreams start in": FLOAT * rows * lane_size(models.world),
+        "searches side by side": experiment.evolve.evolutions * side,
     }
 
 
-def _vision_flop(models: Models) -> int:
-    """FLOP of encoding and decoding one frame."""
-    frame = jax.ShapeDtypeStruct((1, *FRAME_SHAPE), jnp.uint8)
-    params = jax.eval_shape(models.vision.init, jax.random.key(0))
-
-    def both(params: Any, frames: Any) -> Any:
-        return models.vision.decode(params, models.vision.encode(params, frames).mean)
-
-    cost = jax.jit(both).lower(params, frame).cost_analysis() or {}
-    return int(cost.get("flops", 0))
+def _flop(function: Any, *shapes: Any) -> int:
+    """Floating point operations of a function of arrays of these shapes."""
+    return int((jax.jit(function).lower(*shapes).cost_analysis() or {}).get("flops", 0))
 
 
-def _work(experiment: Experiment, models: Models, frames: int, parameters: dict[str, int]) -> dict[str, int]:
-    vision, memory, evolve, rounds = experiment.vision, experiment.memory, experiment.evolve, experiment.rounds
-    image, step = _vision_flop(models), 2 * parameters["memory"]
-    later = rounds.count - 1
-    steps = memory.steps + later * rounds.memory_steps
-    # In the actual environment every frame is encoded too, which is about half of what a frame takes through all of V.
-    seen = step + image // 2
-    evaluation = evolve.actual_episodes * models.task.max_steps * seen
+def _work(
+    experiment: Experiment, models: Models, search: Search, frames: int, parameters: dict[str, int]
+) -> dict[str, int]:
+    world, evolve, rounds = models.world, experiment.evolve, experiment.rounds
+    params, _, state = models.state_shapes
+    key, action = jax.eval_shape(lambda: jax.random.key(0)), jax.ShapeDtypeStruct((world.action_size,), jnp.float32)
+    image = _flop(world.encode, params, jax.ShapeDtypeStruct(FRAME_SHAPE, jnp.uint8))
+    noise = jax.eval_shape(world.noise, key)
+    step = _flop(partial(world.imagine, temperature=1.0), params, state, action, noise)
+    later, whole, seen = rounds.count - 1, models.task.max_steps, step + image
+    training = {
+        f"training {name}": learner.flop(parameters[name]) * (learner.steps + later * learner.later_steps)
+        for name, learner in world.learners.items()
+    }
+    evaluation = evolve.actual_episodes * whole * seen
     if evolve.fitness == "dream":
-        rollout = experiment.dream.horizon * step
-        evaluation += evolve.evaluation_rollouts * rollout
+        evaluation += evolve.evaluation_rollouts * experiment.dream.horizon * step
+        generation = search.dream_steps * step
     else:
-        rollout = (evolve.max_steps or models.task.max_steps) * seen
-    generation = evolve.population * evolve.rollouts * rollout
-    if evolve.search == "policy_gradient":
-        generation = experiment.gradient.dreams * experiment.gradient.decisions * experiment.gradient.hold * step
-    # In each round the generations, and the means' evaluations.
+        generation = math.prod(search.shapes.get("rollouts of a generation", [1])) * (evolve.max_steps or whole) * seen
+    # In each round the generations, and the candidates' evaluations.
     counts = [evolve.generations, *later * [rounds.generations or evolve.generations]]
     evaluations = sum(math.ceil(count / evolve.evaluate_every) for count in counts)
-    tune, whole = experiment.tune, models.task.max_steps
-    validations = math.ceil(tune.generations / tune.evaluate_every) * tune.actual_episodes * whole
-    tuning = tune.generations * tune.population * tune.rollouts * (tune.max_steps or whole) + validations
     return {
-        "one frame through V": image,
-        "one step of M (a dream step)": step,
-        "V's training": 3 * image * vision.batch_size * (vision.steps + later * rounds.vision_steps),
-        "encoding": experiment.views * frames * image // 2,
-        "M's training": 3 * step * memory.batch_size * memory.sequence_length * steps,
+        "encoding a frame": image,
+        "a dream step": step,
+        **training,
+        "encoding": experiment.views * frames * image,
         "a generation at most": generation,
-        "evolution at most": evolve.evolutions * (sum(counts) * generation + evaluations * evaluation),
-        **({"tuning at most": tuning * seen} if tune.generations else {}),
-    }  # fmt: skip
+        "the search at most": evolve.evolutions * (sum(counts) * generation + evaluations * evaluation),
+        **_tuning(experiment, models, whole, seen),
+    }
+
+
+def _tuning(experiment: Experiment, models: Models, whole: int, seen: int) -> dict[str, int]:
+    tune = experiment.tune
+    if not tune.generations:
+        return {}
+    played = math.prod(
+        tune.search.build(models.actor, models.dream, tune.generations).shapes["rollouts of a generation"]
+    )
+    validations = math.ceil(tune.generations / tune.evaluate_every) * tune.actual_episodes * whole
+    return {"tuning at most": (tune.generations * played * (tune.max_steps or whole) + validations) * seen}
 
 
 def table(facts: dict[str, Any]) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 
 import jax
 
-import wm_jax
 from wm_jax.rollouts.workers import usable_cores
+from wm_jax.version import __version__
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "evosax", "gymnasium", "vizdoom", "numpy")
 
@@ -40,7 +40,7 @@ def memory() -> int:
 def versions() -> dict[str, str]:
     """{"wm-jax", "python", and each package that computes: its version}."""
     return {
-        "wm-jax": wm_jax.__version__,
+        "wm-jax": __version__,
         "python": sys.version.split()[0],
         **{package: _version(package) for package in PACKAGES},
     }

@@ -10,24 +10,25 @@ import jax
 import numpy as np
 
 from wm_jax import parallel
-from wm_jax.controller import Evolution, EvolveConfig
 from wm_jax.data.files import read_json, write_json
 from wm_jax.pipeline import side_by_side
 from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.progress import Bar, Meetings, Stopped
 from wm_jax.rollouts.acting import Lanes
-from wm_jax.rollouts.agent import Agent, AgentDriver, AgentParams
+from wm_jax.rollouts.agent import Agent, AgentDriver
 from wm_jax.rollouts.config import VALIDATION_SEED, evolution_seeds
 from wm_jax.rollouts.evaluate import returns
 from wm_jax.rollouts.limits import Limits
 from wm_jax.run import StageDir
-from wm_jax.types import Array, Key, Population, Weights
+from wm_jax.search import PopulationSearch
+from wm_jax.search.config import EvolveConfig
+from wm_jax.types import Array, Key, Params, Population
 
 
 class Arena:
     """Where controllers play: the processes share out their episodes, and every finished block of them survives a kill."""
 
-    def __init__(self, context: Context, stage: StageDir, agent: Agent, params: AgentParams):
+    def __init__(self, context: Context, stage: StageDir, agent: Agent, params: Params):
         self.context, self.stage, self.agent, self.params = context, stage, agent, params
         self.bar: Bar | None = None
 
@@ -40,11 +41,11 @@ class Arena:
         name: str,
         generation: int,
         lanes: Lanes,
-        controllers: Weights | np.ndarray,
+        controllers: Params,
         episodes: Sequence[tuple[int, int]],
         show: Callable[[Bar, int], None],
     ) -> np.ndarray:
-        """The returns of `episodes` (environment seed, row of the `controllers` [M, D]), in order.
+        """The returns of `episodes` (environment seed, row of the `controllers` [M, ...]), in order.
 
         What a stopped process has finished of the play of this `name` in this `generation` is not played again. `show` is
         told how many episodes are finished.
@@ -67,7 +68,7 @@ class Arena:
 
         saved = parallel.on_main(lambda: read_json(path) if path.exists() else {})
         done = saved["blocks"] if saved.get("generation") == generation else []
-        driver = AgentDriver(self.agent, self.params, np.asarray(controllers))
+        driver = AgentDriver(self.agent, self.params, controllers)
         meetings = Meetings(self.context.interrupt, tell)
         return np.array(returns(lanes, driver, episodes, done, save, meetings.tell, meetings.finish), np.float32)
 
@@ -76,15 +77,15 @@ class Generations:
     """Generations whose candidates play in the actual environment, one a call."""
 
     in_call = 1
+    begin = None
+    """There is no dream to start in."""
 
     def __init__(
-        self, context: Context, evolution: Evolution, variants: list[side_by_side.Variant], key: Key, seed: int,
-        arena: Arena, stack: ExitStack,
+        self, context: Context, config: EvolveConfig, search: PopulationSearch, variants: list[side_by_side.Variant],
+        key: Key, seed: int, arena: Arena, stack: ExitStack,
     ):  # fmt: skip
         """`key` draws the candidates, `seed` the episodes that they meet."""
-        config = evolution.config
-        self.evolution, self.config, self.mesh, self.arena = evolution, config, context.mesh, arena
-        self.variants = variants
+        self.search, self.mesh, self.arena, self.variants = search, context.mesh, arena, variants
         # The dream's own: the first of each two is for the candidates, the other for what the dream draws.
         keys = side_by_side.keys(key, variants)
         self.keys = parallel.replicate(self.mesh, jax.vmap(lambda key: jax.random.split(key)[0])(keys))
@@ -94,43 +95,49 @@ class Generations:
         self.lanes = stack.enter_context(lanes)
         self.note = ""
 
-    def __call__(self, searches: Any, first: int) -> tuple[Any, dict[str, Array]]:
-        """Generation `first`: the searches [E, ...] after it and metrics [E, 1]."""
-        populations, searches = _ask(self.evolution, searches, first, self.keys)
-        count, size = len(self.variants) * self.config.population, self.evolution.size
+    @property
+    def episodes(self) -> int:
+        """Episodes of a generation."""
+        return len(self.variants) * self.search.population * self.search.rollouts
+
+    def __call__(self, states: Any, first: int) -> tuple[Any, dict[str, Array]]:
+        """Generation `first`: the searches' states [E, ...] after it and metrics [E, 1]."""
+        search, several = self.search, len(self.variants)
+        populations, states = _ask(search, states, first, self.keys)
         seeds = [
-            evolution_seeds(self.seed, variant.seed, first, self.config.rollouts)
+            evolution_seeds(self.seed, variant.seed, first, search.rollouts)
             for variant in self.variants
-            for _ in range(self.config.population)
+            for _ in range(search.population)
         ]
-        episodes = [(seed, row) for row in range(count) for seed in seeds[row]]
+        episodes = [(seed, row) for row in range(several * search.population) for seed in seeds[row]]
 
         def show(bar: Bar, finished: int) -> None:
             bar.update(first * len(episodes) + finished, f"generation {first + 1}{self.note}")
 
-        found = self.arena.returns(
-            "generation", first + 1, self.lanes, np.asarray(populations).reshape(count, size), episodes, show
-        )
-        fitness = found.reshape(len(self.variants), self.config.population, self.config.rollouts).mean(axis=2)
+        table = jax.tree.map(lambda array: np.asarray(array).reshape(-1, *array.shape[2:]), populations)
+        found = self.arena.returns("generation", first + 1, self.lanes, table, episodes, show)
+        fitness = found.reshape(several, search.population, search.rollouts).mean(axis=2)
         self.note = f", last mean {fitness.mean():.4g}"
-        searches, metrics = _tell(self.evolution, searches, populations, parallel.replicate(self.mesh, fitness))
-        return searches, {name: values[:, None] for name, values in metrics.items()}
+        states, metrics = _tell(search, states, populations, parallel.replicate(self.mesh, fitness))
+        return states, {name: values[:, None] for name, values in metrics.items()}
 
 
-@partial(jax.jit, static_argnames="evolution")
-def _ask(evolution: Evolution, searches: Any, generation: Array | int, keys: Key) -> tuple[Population, Any]:
-    """The candidates [E, P, D] of a generation [], and the searches to `_tell`."""
-    return jax.vmap(evolution.ask, (0, None, 0))(searches, generation, keys)
+@partial(jax.jit, static_argnames="search")
+def _ask(search: PopulationSearch, states: Any, generation: Array | int, keys: Key) -> tuple[Population, Any]:
+    """The candidates [E, P, ...] of a generation [], and the states to `_tell`."""
+    return jax.vmap(search.ask, (0, None, 0))(states, generation, keys)
 
 
-@partial(jax.jit, static_argnames="evolution")
-def _tell(evolution: Evolution, searches: Any, populations: Population, fitness: Array) -> tuple[Any, dict[str, Array]]:
-    """The searches after a generation with this fitness [E, P], and its metrics [E]."""
-    return jax.vmap(evolution.tell)(searches, populations, fitness)
+@partial(jax.jit, static_argnames="search")
+def _tell(
+    search: PopulationSearch, states: Any, populations: Population, fitness: Array
+) -> tuple[Any, dict[str, Array]]:
+    """The states after a generation with this fitness [E, P], and its metrics [E]."""
+    return jax.vmap(search.tell)(states, populations, fitness)
 
 
 class Validation:
-    """The validation episodes, the same for every mean, on seeds that no score ever uses."""
+    """The validation episodes, the same for every candidate, on seeds that no score ever uses."""
 
     def __init__(self, context: Context, config: EvolveConfig, arena: Arena, stack: ExitStack):
         experiment = context.experiment
@@ -139,12 +146,13 @@ class Validation:
         count = min(experiment.evaluate.environments, share)
         self.lanes = stack.enter_context(Lanes(experiment.task, count, context.screen.warn, backend=config.backend))
 
-    def __call__(self, means: Weights, generation: int) -> np.ndarray:
-        """The returns [E, episodes] of the means [E, D] of a generation."""
-        wanted = [(VALIDATION_SEED + i, row) for row in range(len(means)) for i in range(self.episodes)]
+    def __call__(self, candidates: Params, generation: int) -> np.ndarray:
+        """The returns [E, episodes] of the candidates [E, ...] of a generation."""
+        several = max((len(leaf) for leaf in jax.tree.leaves(candidates)), default=1)
+        wanted = [(VALIDATION_SEED + i, row) for row in range(several) for i in range(self.episodes)]
 
         def show(bar: Bar, finished: int) -> None:
             bar.update(bar.done, f"validation of generation {generation}: {finished}/{len(wanted)} episodes")
 
-        found = self.arena.returns("validation", generation, self.lanes, means, wanted, show)
-        return found.reshape(len(means), self.episodes)
+        found = self.arena.returns("validation", generation, self.lanes, candidates, wanted, show)
+        return found.reshape(several, self.episodes)

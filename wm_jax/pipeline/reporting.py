@@ -1,7 +1,7 @@
 """`wm-jax report`: reads what runs have left in their folders, and writes the page."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,19 @@ import numpy as np
 from wm_jax.data.files import read_json, write_atomically, write_json
 from wm_jax.data.weights import load_weights
 from wm_jax.errors import UserError
-from wm_jax.experiment import Experiment, from_dict
-from wm_jax.pipeline.evolving import EVALUATIONS
+from wm_jax.experiment import Experiment
+from wm_jax.pipeline.plan import plan, stages
 from wm_jax.pipeline.scoring import EVOLUTIONS, SCORES
-from wm_jax.pipeline.stages import WINGS, Step, plan
-from wm_jax.pipeline.training import RECONSTRUCTIONS, WEIGHTS
+from wm_jax.pipeline.searching import EVALUATIONS
+from wm_jax.pipeline.stages import Step
+from wm_jax.pipeline.stored import Stored, of_run
+from wm_jax.pipeline.training import RECONSTRUCTIONS, Train
+from wm_jax.pipeline.weights import WEIGHTS
 from wm_jax.report import contents, measured, page
 from wm_jax.report.facts import MetricsLine, RunFacts, SearchFacts, StageFacts
 from wm_jax.run import RunDir, StageDir
+from wm_jax.types import HELD_OUT
 
-MODELS = {"V": "vision", "M": "memory", "C": "controller"}
 FOLDER = "report"
 """Of a run, where its own report goes."""
 REMEDY = "do the stage that writes it again with --stages NAME --redo"
@@ -28,12 +31,16 @@ SUMMARY = ("mean", "sd", "se", "n")
 ORIGIN = ("seeds", "device", "versions")
 
 
-def report(paths: Sequence[Path], folder: Path | None) -> list[Path]:
+def report(
+    paths: Sequence[Path], folder: Path | None, task: Path | None = None, parts: Sequence[Path] = (),
+    say: Callable[[str], None] = lambda message: None,
+) -> list[Path]:  # fmt: skip
     """Write the report of the runs in `paths` as HTML and Markdown, and the scores that they have measured as JSON. Returns
     the three files' paths.
 
-    One run's goes to RUN/report unless a folder is given. Raises `UserError` where a path is no run with a finished
-    stage, where a file of it is damaged, or where several runs have no folder to be reported in.
+    One run's goes to RUN/report unless a folder is given. `task` and `parts` are where files of the user's own lie now that
+    the runs name; `say` is told of older formats and changed files. Raises `UserError` where a path is no run with a
+    finished stage, where a file of it is damaged, or where several runs have no folder to be reported in.
     """
     if not paths:
         raise UserError("wm-jax report needs at least one run's folder, for example runs/quickstart")
@@ -42,7 +49,11 @@ def report(paths: Sequence[Path], folder: Path | None) -> list[Path]:
     folder = folder or paths[0] / FOLDER
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder} is a file; give a folder")
-    runs = [read(path, label) for path, label in zip(paths, _labels(paths), strict=True)]
+    stored = [of_run(RunDir.open(path), task, parts) for path in paths]
+    for each in stored:
+        for message in (*each.notes, *each.warnings):
+            say(message)
+    runs = [read(*run) for run in zip(paths, _labels(paths), stored, strict=True)]
     built = contents.page(runs)
     for picture in built.pictures:
         write_atomically(folder / page.PICTURES / picture.name, picture.data)
@@ -53,24 +64,25 @@ def report(paths: Sequence[Path], folder: Path | None) -> list[Path]:
     return [*written, folder / "scores.json"]
 
 
-def read(path: Path, label: str) -> RunFacts:
+def read(path: Path, label: str, stored: Stored | None = None) -> RunFacts:
     """Everything a report says of the run in `path`. Raises `UserError` where it is no run with a finished stage."""
     run = RunDir.open(path)
-    experiment = from_dict(read_json(path / "config.json"), str(path / "config.json"))
-    stages = tuple(_stage(step, step.folder(run)) for step in plan(experiment))
-    _require_finished_stage(path, stages)
+    experiment = (stored or of_run(run)).experiment
+    begun = tuple(_stage(step, step.folder(run)) for step in plan(experiment))
+    _require_finished_stage(path, begun)
     metrics, damaged = _metrics(run)
-    scores = _scores(run, stages[-1])
+    scores = _scores(run, begun[-1])
     return RunFacts(
-        label=label, folder=str(path), experiment=experiment, stages=stages, parameters=_parameters(run, experiment),
-        metrics=metrics, damaged_lines=damaged, searches=_searches(run, experiment, stages),
+        label=label, folder=str(path), experiment=experiment, stages=begun, parameters=_parameters(run, experiment),
+        metrics=metrics, damaged_lines=damaged, searches=_searches(run, experiment, begun),
         evolutions=tuple(scores.pop(EVOLUTIONS, ())), scores=scores,
-        reconstructions=_reconstructions(run, experiment, metrics), film_strips=_film_strips(run, stages[-1]),
+        reconstructions=_reconstructions(run, experiment, metrics), film_strips=_film_strips(run, begun[-1]),
     )  # fmt: skip
 
 
 def _stage(step: Step, folder: StageDir) -> StageFacts:
-    return StageFacts(step.stage, step.round_number, folder.record, taken_over=folder.origin is not None)
+    stage = step.stage
+    return StageFacts(stage.name, step.round_number, folder.record, folder.origin is not None, stage.folder)
 
 
 def _labels(paths: Sequence[Path]) -> list[str]:
@@ -107,14 +119,15 @@ def _is_metrics_line(line: Any) -> bool:
 
 
 def _folder(run: RunDir, stage: StageFacts) -> Path:
-    return run.stage(WINGS[stage.stage], stage.round_number).path
+    return run.stage(stage.folder, stage.round_number).path
 
 
-def _searches(run: RunDir, experiment: Experiment, stages: Sequence[StageFacts]) -> tuple[SearchFacts, ...]:
-    return tuple(
-        SearchFacts(name, WINGS[name], config, _evaluations(run, [stage for stage in stages if stage.stage == name]))
-        for name, config in experiment.searches.items()
-    )
+def _searches(run: RunDir, experiment: Experiment, begun: Sequence[StageFacts]) -> tuple[SearchFacts, ...]:
+    found = []
+    for name, config in experiment.searches.items():
+        mine = [stage for stage in begun if stage.stage == name]
+        found.append(SearchFacts(name, mine[0].folder, config, _evaluations(run, mine)))
+    return tuple(found)
 
 
 def _evaluations(run: RunDir, stages: Sequence[StageFacts]) -> dict[int, list[dict[str, Any]]]:
@@ -169,11 +182,12 @@ def _require_summary(path: Path, summary: Any, also: tuple[str, ...] = ()) -> No
 def _parameters(run: RunDir, experiment: Experiment) -> dict[str, int]:
     """The number of weights in the files of the last round that has them."""
     found = {}
-    for model, wing in MODELS.items():
+    folders = [stage.folder for stage in stages(experiment) if isinstance(stage, Train)]
+    for folder in (*folders, "controller"):
         for number in reversed(range(experiment.rounds.count)):
-            path = run.stage(wing, number).path / WEIGHTS
+            path = run.stage(folder, number).path / WEIGHTS
             if path.is_file():
-                found[model] = sum(np.size(leaf) for leaf in jax.tree.leaves(load_weights(path)[0]))
+                found[folder] = sum(np.size(leaf) for leaf in jax.tree.leaves(load_weights(path)[0]))
                 break
     return found
 
@@ -181,14 +195,17 @@ def _parameters(run: RunDir, experiment: Experiment) -> dict[str, int]:
 def _reconstructions(run: RunDir, experiment: Experiment, metrics: Sequence[MetricsLine]) -> dict[int, bytes]:
     """The picture of each round's last report on held-out frames."""
     found = {}
+    learners = [stage.name for stage in stages(experiment) if isinstance(stage, Train)]
     for number in range(experiment.rounds.count):
-        steps = [
+        folders = [f"{name}/round-{number}" for name in learners]
+        steps = {
             line["step"] for line in metrics
-            if line["stage"] == f"vision/round-{number}" and "held_out_reconstruction" in line
-        ]  # fmt: skip
-        path = run.figures / RECONSTRUCTIONS.format(round=number, step=f"{max(steps, default=0):07d}")
-        if path.is_file():
-            found[number] = path.read_bytes()
+            if line["stage"] in folders and any(name.startswith(HELD_OUT) for name in line)
+        }  # fmt: skip
+        paths = (run.figures / RECONSTRUCTIONS.format(round=number, step=f"{step:07d}") for step in sorted(steps))
+        drawn = [path for path in paths if path.is_file()]
+        if drawn:
+            found[number] = drawn[-1].read_bytes()
     return found
 
 

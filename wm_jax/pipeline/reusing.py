@@ -3,8 +3,9 @@
 from wm_jax.data.files import write_atomically
 from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment
-from wm_jax.pipeline.stages import Step, changes, plan
-from wm_jax.pipeline.training import RECONSTRUCTIONS
+from wm_jax.pipeline.plan import changes, plan
+from wm_jax.pipeline.stages import Step
+from wm_jax.pipeline.training import RECONSTRUCTIONS, Train
 from wm_jax.run import RunDir, StageDir
 
 
@@ -44,8 +45,8 @@ def _obstacle(experiment: Experiment, step: Step, here: StageDir, there: StageDi
 
 
 def _take_over(step: Step, run: RunDir, source: RunDir) -> None:
-    """Link a stage, and copy V's pictures, which lie among the run's figures."""
+    """Link a stage, and copy a learner's pictures, which lie among the run's figures."""
     step.folder(run).take_over(step.folder(source))
-    if step.stage == "vision":
+    if isinstance(step.stage, Train):
         for picture in source.figures.glob(RECONSTRUCTIONS.format(round=step.round_number, step="*")):
             write_atomically(run.figures / picture.name, picture.read_bytes())

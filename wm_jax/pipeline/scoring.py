@@ -1,9 +1,9 @@
 """Scores in the actual environment: the last stage of a run, and `wm-jax evaluate`."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
 
 from wm_jax import parallel
 from wm_jax.data.files import read_json, write_json
@@ -11,60 +11,84 @@ from wm_jax.errors import require_range
 from wm_jax.pipeline import machine
 from wm_jax.pipeline.bundle import Bundle
 from wm_jax.pipeline.context import Context
-from wm_jax.pipeline.evolving import load_agent, load_controller, load_controllers
 from wm_jax.pipeline.progress import Interrupt, Meetings, Screen, Stopped
+from wm_jax.pipeline.stages import Stage
+from wm_jax.pipeline.weights import load_controller, load_controllers, load_world
 from wm_jax.rollouts import evaluate as scores
 from wm_jax.rollouts.acting import Driver, Lanes, ScriptedDriver
-from wm_jax.rollouts.agent import Agent, AgentDriver, AgentParams
+from wm_jax.rollouts.agent import Agent, AgentDriver
 from wm_jax.rollouts.config import require_fresh
 from wm_jax.run import StageDir
+from wm_jax.types import Params
 
 SCORES = "evaluation.json"
 EVOLUTIONS = "evolutions"
 """The entry of the scores' file that is no policy: each of several evolutions that ran side by side."""
 
 
-def evaluate(context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
-    """Score the deployed controller, the baselines and, where evolutions ran side by side, what each of them ended with, on
-    the same fresh episodes, which the processes share out."""
-    config, task = context.experiment.evaluate, context.models.task
-    agent, params = load_agent(context, round_number)
-    weights, chosen = load_controller(context, round_number)
-    drivers: dict[str, Driver] = {
-        name: ScriptedDriver(task.policy(name, context.experiment.collect)) for name in config.baselines
-    }
-    drivers["controller"] = AgentDriver(agent, params, weights[None])
-    seeds = range(config.seed, config.seed + config.episodes)
-    results: dict[str, Any] = {}
-    count = min(config.environments, -(-len(seeds) // jax.process_count()))
-    with Lanes(context.experiment.task, count, context.screen.warn) as lanes:
-        for name, driver in drivers.items():
-            results[name] = play(lanes, driver, seeds, context.screen, context.interrupt, name, stage)
-        deployed = {chosen["evolution"]: results["controller"]}
-        evolutions = _evolutions(context, round_number, stage, lanes, agent, params, seeds, deployed)
-    how = {"selected_by": chosen["selected_by"], "generation": chosen["generation"], "dream": chosen["dream"],
-           "validation": chosen["actual"]}  # fmt: skip
-    results["controller"] = {**results["controller"], **how}
-    told = {name: {key: score[key] for key in ("mean", "sd", "se", "n")} for name, score in results.items()}
-    if evolutions:
-        results[EVOLUTIONS] = evolutions
-    parallel.on_main(lambda: write_json(stage.path / SCORES, results))
-    return told
+@dataclass(frozen=True)
+class Evaluate(Stage):
+    """Scores the deployed controller, the baselines and, where searches ran side by side, what each of them ended with, on
+    the same fresh episodes."""
+
+    name = "evaluate"
+    folder = "evaluation"
+    last_round_only = True
+
+    def depends(self, later: bool) -> tuple[str, ...]:
+        """Its own settings, and whether C was tuned: if so, what was scored hangs on the stage `tune`."""
+        return "evaluate.", "tune.generations"
+
+    def outputs(self, context: Context, round_number: int) -> list[str]:
+        """The scores."""
+        return [SCORES]
+
+    def run(self, context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
+        """Play all episodes, which the processes share out."""
+        config, task, models = context.experiment.evaluate, context.models.task, context.models
+        agent, params = Agent(models.world, models.actor), load_world(context, round_number)
+        weights, chosen = load_controller(context, round_number)
+        drivers: dict[str, Driver] = {
+            name: ScriptedDriver(task.policy(name, context.experiment.collect)) for name in config.baselines
+        }
+        drivers["controller"] = driver_of(agent, params, weights)
+        seeds = range(config.seed, config.seed + config.episodes)
+        results: dict[str, Any] = {}
+        count = min(config.environments, -(-len(seeds) // jax.process_count()))
+        with Lanes(context.experiment.task, count, context.screen.warn) as lanes:
+            for name, driver in drivers.items():
+                results[name] = play(lanes, driver, seeds, context.screen, context.interrupt, name, stage)
+            deployed = {chosen["evolution"]: results["controller"]}
+            evolutions = _evolutions(context, round_number, stage, lanes, agent, params, seeds, deployed)
+        how = {"selected_by": chosen["selected_by"], "generation": chosen["generation"], "dream": chosen["dream"],
+               "validation": chosen["actual"]}  # fmt: skip
+        results["controller"] = {**results["controller"], **how}
+        told = {name: {key: score[key] for key in ("mean", "sd", "se", "n")} for name, score in results.items()}
+        if evolutions:
+            results[EVOLUTIONS] = evolutions
+        parallel.on_main(lambda: write_json(stage.path / SCORES, results))
+        return told
+
+
+def driver_of(agent: Agent, params: Params, weights: Params) -> AgentDriver:
+    """Drives lanes with one controller."""
+    return AgentDriver(agent, params, jax.tree.map(lambda array: array[None], weights))
 
 
 def _evolutions(
-    context: Context, round_number: int, stage: StageDir, lanes: Lanes, agent: Agent, params: AgentParams, seeds: range,
+    context: Context, round_number: int, stage: StageDir, lanes: Lanes, agent: Agent, params: Params, seeds: range,
     known: dict[int, dict[str, Any]],
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Of each evolution its temperature and seed, its dream's score and the actual one, which is `known` of some by their
-    numbers; none where there was but one evolution."""
+    """Of each search its temperature and seed, its dream's score and the actual one, which is `known` of some by their
+    numbers; none where there was but one."""
     controllers, chosen = load_controllers(context, round_number)
     found = []
-    for number, (weights, about) in enumerate(zip(controllers, chosen, strict=True)):
+    for number, about in enumerate(chosen):
         score = known.get(number)
         if score is None:
-            driver = AgentDriver(agent, params, weights[None])
-            score = play(lanes, driver, seeds, context.screen, context.interrupt, f"evolution-{number}", stage)
+            weights = jax.tree.map(lambda array, number=number: array[number], controllers)
+            driver, name = driver_of(agent, params, weights), f"evolution-{number}"
+            score = play(lanes, driver, seeds, context.screen, context.interrupt, name, stage)
         found.append({**about, "validation": about["actual"], "actual": score})
     return found if len(found) > 1 else []
 
@@ -102,7 +126,7 @@ def score_bundle(bundle: Bundle, episodes: int, seed: int, screen: Screen) -> di
     require_range("--episodes", episodes, 2)
     require_fresh("--seed", seed, episodes)
     seeds = range(seed, seed + episodes)
-    driver = AgentDriver(bundle.agent, bundle.params, np.asarray(bundle.weights)[None])
+    driver = driver_of(bundle.agent, bundle.params, bundle.weights)
     count = min(bundle.experiment.evaluate.environments, episodes)
     with Interrupt() as interrupt, Lanes(bundle.experiment.task, count, screen.warn) as lanes:
         return play(lanes, driver, seeds, screen, interrupt, "controller", None)

@@ -1,5 +1,6 @@
 """The model card that lies beside an exported bundle: what it is, what it scores, how it was made, what it is for."""
 
+import shlex
 from pathlib import Path
 
 from wm_jax.experiment import Experiment, flatten, to_share
@@ -18,12 +19,12 @@ LIMITS = (
 
 
 def text(run: RunFacts, file: str, size: int, half: bool) -> str:
-    """The card, as Markdown, of the bundle `file` of `size` bytes; `half`: its V and M are float16."""
+    """The card, as Markdown, of the bundle `file` of `size` bytes; `half`: its world model is float16."""
     what = (
-        f"An agent for the task {Path(run.experiment.task).stem}, trained by wm_jax (World Models, arXiv:1803.10122): V, a "
-        "convolutional VAE, sees; M, an LSTM with a mixture density head, predicts; C, a small controller, acts on what "
-        f"they know. {file} holds all three with their settings, {size / 2**20:.1f} MiB, as safetensors: weights and JSON, "
-        "no code."
+        f"An agent for the task {Path(run.experiment.task).stem}, trained by wm_jax: a world model "
+        f"({run.experiment.world.kind}) sees and predicts, and a controller ({run.experiment.actor.kind}: "
+        f"{run.models.actor.words}) acts on what it knows. {file} holds both with their settings, {size / 2**20:.1f} MiB, "
+        "as safetensors: weights and JSON, no code."
     )
     sections = (_scores(run, half), _use(file), _made(run, half), Section("Intended use and limits", LIMITS),
                 Section("Licence", ("Apache-2.0",)))  # fmt: skip
@@ -41,7 +42,7 @@ def _scores(run: RunFacts, half: bool) -> Section:
     if best is not None:
         n = NOTHING if best.n is None else f"{best.n:,}"
         rows.append(Row((f"{best.what} (never looks)", spread(best.mean, best.sd), number(best.se), n, NOTHING)))
-    rounded = ", before V and M were rounded to 16 bits" if half else ""
+    rounded = ", before the world model was rounded to 16 bits" if half else ""
     told = (
         "Return of an episode of the actual environment, mean ± standard deviation over n fresh episodes; se: standard "
         f"error of the mean. Scored on {score['device']}{rounded}."
@@ -72,18 +73,28 @@ def _made(run: RunFacts, half: bool) -> Section:
     versions = run.records[-1].get("versions", {})
     initial = to_share(run.experiment).initial
     rows = (
-        *([("begun with", f"V and M of {initial}, and what those were trained on")] if initial else []),
+        *([("begun with", f"the world model of {initial}, and what that was trained on")] if initial else []),
         ("trained on", f"{encoded['episodes']:,} recorded episodes, {encoded['frames']:,} frames{run.mirrored}"),
         *((f"weights of {model}", f"{count:,}") for model, count in run.parameters.items()),
-        ("stored as", "V and M float16, C float32" if half else "float32"),
+        ("stored as", "world model float16, C float32" if half else "float32"),
         ("time", duration(run.seconds)),
         ("device", run.devices),
         ("versions", ", ".join(f"{package} {version}" for package, version in versions.items())),
     )
     defaults, ours = flatten(Experiment()), flatten(to_share(run.experiment))
-    settings = tuple(Row((name, value(setting))) for name, setting in ours.items() if setting != defaults[name])
+    settings = tuple(Row((name, value(setting))) for name, setting in ours.items() if setting != defaults.get(name))
     tables = (
         Table("", ("what", "size"), tuple(map(Row, rows)), "ll"),
         Table("Settings that differ from the defaults", ("setting", "value"), settings, "ll"),
     )
-    return Section("How it was made", code=tuple(run.commands), tables=tables)
+    return Section("How it was made", code=tuple(map(_shareable, run.commands)), tables=tables)
+
+
+def _shareable(command: str) -> str:
+    """A command without the folders of the machine that it ran on."""
+
+    def named(word: str) -> str:
+        flag, equals, path = word.rpartition("=")
+        return f"{flag}{equals}{Path(path).name if Path(path).is_absolute() else path}"
+
+    return shlex.join(map(named, shlex.split(command)))

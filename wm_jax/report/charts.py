@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from wm_jax.report.figures import COLOURS, label, png
@@ -65,7 +65,8 @@ class Chart:
 
 def draw(chart: Chart, caption: str) -> Picture:
     """The chart as a picture."""
-    figure, axis = plt.subplots(figsize=(6.4, 4.8))
+    figure = Figure(figsize=(6.4, 4.8))
+    axis = figure.subplots()
     for band in chart.bands:
         x, low, high = _by_round(chart.boundaries, band.x, band.low, band.high)
         axis.fill_between(x, low, high, color=band.colour, alpha=0.2, linewidth=0, label=label(band.label))

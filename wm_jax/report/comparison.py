@@ -10,33 +10,25 @@ from wm_jax.report.learning import last
 from wm_jax.report.page import Row, Section, Table
 from wm_jax.report.scores import CONTROLLER, histogram
 from wm_jax.report.words import NOTHING, duration, number, scored, spread, value
+from wm_jax.types import HELD_OUT
 
 ABOUT = (
     "C's return of an episode, mean ± standard deviation over n episodes; in the actual environment on fresh seeds. "
     "Each run's own part below holds its baselines and the published scores."
 )
 CURVES = (
-    (
-        "vision",
-        "held_out_reconstruction",
-        "o-",
-        "V: reconstruction of held-out frames",
-        "step",
-        "squared error per image",
-    ),
-    ("memory", "held_out_nll", "o-", "M: held-out negative log likelihood", "step", "nats per latent dimension"),
     ("controller", "mean", "-", "C: mean return of the population, where it was evolved", "generation", "return"),
-    ("controller", "mean_dream", "o-", "C: the evaluated means in the dream", "generation", "return"),
-    ("controller", "mean_actual", "o-", "C: the evaluated means, validation seeds", "generation", "return"),
+    ("controller", "mean_dream", "o-", "C: the evaluated candidates in the dream", "generation", "return"),
+    ("controller", "mean_actual", "o-", "C: the evaluated candidates, validation seeds", "generation", "return"),
 )
-"""Wing, metric, style, title, names of the axes of each overlaid chart."""
+"""Wing, metric, style, title, names of the axes of each overlaid chart, beside one for each learner."""
 
 
 def sections(runs: Sequence[RunFacts]) -> tuple[Section, ...]:
     """Scores with a histogram, settings that differ, curves."""
     results = {run.label: run.scores[CONTROLLER] for run in runs if run.scores}
     pictures = (histogram("comparison-returns", results),) if results else ()
-    charts = [chart for chart in (_overlaid(runs, *curve) for curve in CURVES) if not chart.empty]
+    charts = [chart for chart in (_overlaid(runs, *curve) for curve in (*_learned(runs), *CURVES)) if not chart.empty]
     drawn = tuple(draw(chart, f"{chart.title}, over all rounds of each run.") for chart in charts)
     settings = _settings(runs)
     found = (
@@ -45,6 +37,15 @@ def sections(runs: Sequence[RunFacts]) -> tuple[Section, ...]:
         Section("Curves", pictures=drawn),
     )
     return tuple(section for section in found if section.tables or section.pictures)
+
+
+def _learned(runs: Sequence[RunFacts]) -> list[tuple[str, str, str, str, str, str]]:
+    """The held-out value of the metric that each learner is watched by, as `CURVES` has it."""
+    learners = {name: learner for run in runs for name, learner in run.models.world.learners.items()}
+    return [
+        (name, f"{HELD_OUT}{each.watch}", "o-", f"{each.title}: held-out {each.watch}", "step", each.watch)
+        for name, each in learners.items()
+    ]
 
 
 def _notes(runs: Sequence[RunFacts]) -> tuple[str, ...]:
@@ -78,20 +79,21 @@ def _score(run: RunFacts) -> Row:
 
 
 def _costs(runs: Sequence[RunFacts]) -> Table:
-    columns = ("run", "V, held-out reconstruction", "M, held-out nll", "time of finished stages", "device")
-    return Table("Models and time", columns, tuple(map(_cost, runs)), "lrrrl")
-
-
-def _cost(run: RunFacts) -> Row:
-    models = (last(run, "vision", "held_out_reconstruction"), last(run, "memory", "held_out_nll"))
-    return Row((run.label, *models, duration(run.seconds), run.devices))
+    watched = [(name, metric, title) for name, metric, _, title, *_ in _learned(runs)]
+    rows = tuple(
+        Row((run.label, *(last(run, name, metric) for name, metric, _ in watched), duration(run.seconds), run.devices))
+        for run in runs
+    )
+    columns = ("run", *(title for _, _, title in watched), "time of finished stages", "device")
+    return Table("Models and time", columns, rows, "l" + "r" * (len(watched) + 1) + "l")
 
 
 def _settings(runs: Sequence[RunFacts]) -> Table:
     """The settings that are not the same in all runs."""
     settings = [flatten(run.experiment) for run in runs]
-    differing = [name for name in settings[0] if any(other[name] != settings[0][name] for other in settings)]
-    rows = tuple(Row((name, *(value(values[name]) for values in settings))) for name in differing)
+    names = dict.fromkeys(name for each in settings for name in each)
+    differing = [name for name in names if any(other.get(name) != settings[0].get(name) for other in settings)]
+    rows = tuple(Row((name, *(value(values.get(name)) for values in settings))) for name in differing)
     return Table("", ("setting", *(run.label for run in runs)), rows, "l" * (len(runs) + 1))
 
 

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from wm_jax.experiment import flatten
 from wm_jax.report import comparison, learning, scores, temperatures
-from wm_jax.report.facts import HELD_OUT, TRAINED, RunFacts, StageFacts
+from wm_jax.report.facts import RunFacts, StageFacts
 from wm_jax.report.page import Page, Part, Picture, Row, Section, Table
 from wm_jax.report.words import NOTHING, duration, value
+from wm_jax.types import HELD_OUT, TRAINED
 
 NOT_TOLD = ("seconds", HELD_OUT, TRAINED)
 """Entries of a stage's summary, by how they begin, that stand elsewhere in the report."""
@@ -38,15 +39,15 @@ def sections(run: RunFacts, name: str) -> tuple[Section, ...]:
 
 
 def _seen(run: RunFacts, name: str) -> Section:
-    """What V sees, and what M dreams."""
+    """What the world model sees, and what it dreams."""
     pictures = []
     for film, data in run.film_strips.items():
         place = f"{run.folder}/figures/{film}.gif"
         pictures.append(Picture(f"{name}-{film}-strip.png", FILMS[film].format(place), data, wide=True))
     for number, data in run.reconstructions.items():
-        caption = f"Round {number}: held-out frames above what V makes of them."
+        caption = f"Round {number}: held-out frames above what the world model makes of them."
         pictures.append(Picture(f"{name}-reconstructions-{number}.png", caption, data, wide=True))
-    return Section("What V sees and M dreams", pictures=tuple(pictures))
+    return Section("What the world model sees and dreams", pictures=tuple(pictures))
 
 
 def _made(run: RunFacts) -> Section:
@@ -78,32 +79,27 @@ def _sizes(run: RunFacts) -> Table:
         ("rounds", str(config.rounds.count)),
         ("recorded", data),
         *((f"weights of {model}", f"{count:,}") for model, count in run.parameters.items()),
-        ("z, h", f"{config.vision.latent_size}, {config.memory.hidden_size} ({config.memory.mixtures} mixtures)"),
-        ("C reads", f"{config.controller.features}, hidden layer {config.controller.hidden_size or NOTHING}"),
+        ("features of the world model", ", ".join(f"{name} {size}" for name, size in run.models.feature_sizes.items())),
+        ("C reads", run.models.actor.words),
         ("a generation", _generation(run)),
-        ("generations", f"{evolve.generations:,}, the mean evaluated every {evolve.evaluate_every}"),
+        ("generations", f"{evolve.generations:,}, its candidate evaluated every {evolve.evaluate_every}"),
         *_tuned(run),
     )
     return Table("What was run", ("what", "size"), tuple(Row(row) for row in rows), "ll")
 
 
 def _generation(run: RunFacts) -> str:
-    evolve, gradient = run.experiment.evolve, run.experiment.gradient
-    if evolve.search == "policy_gradient":
-        return f"policy gradient: {gradient.decisions} decisions × {gradient.hold} steps in {gradient.dreams:,} dreams"
-    return (
-        f"{evolve.population} candidates × {evolve.rollouts} "
-        + (f"dreams {run.dreams_end}" if run.place == "dream" else "actual episodes")
-        + (f" of at most {evolve.max_steps} steps" if evolve.max_steps else "")
-    )
+    limit = run.experiment.evolve.max_steps
+    where = f"dreams {run.experiment.dream.words}" if run.place == "dream" else "actual episodes"
+    return f"{run.found_by(run.searches[0]).words}, in {where}" + (f" of at most {limit} steps" if limit else "")
 
 
 def _tuned(run: RunFacts) -> tuple[tuple[str, str], ...]:
     if run.chosen_by.stage != "tune":
         return ()
     config = run.chosen_by.config
-    return (("tuned", f"{config.generations:,} generations of {config.population} candidates × {config.rollouts} actual "
-             f"episodes, the mean validated every {config.evaluate_every}"),)  # fmt: skip
+    return (("tuned", f"{config.generations:,} generations of {run.found_by(run.chosen_by).words} in actual episodes, its "
+             f"candidate validated every {config.evaluate_every}"),)  # fmt: skip
 
 
 def _stages(run: RunFacts) -> Table:

@@ -1,13 +1,14 @@
 """What a report knows of a run: everything that was read from its folder, and nothing that was made of it."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from wm_jax.controller import EvolveConfig
 from wm_jax.experiment import Experiment
+from wm_jax.models import Models
+from wm_jax.search import Search
+from wm_jax.search.config import EvolveConfig
 
-HELD_OUT, TRAINED = "held_out_", "trained_"
-"""How the names of numbers on V and M begin: on episodes that nothing trains on, and on some that M is trained on."""
 MetricsLine = dict[str, Any]
 """{"stage", "step", "time", and numbers by name}; lists of numbers where several evolutions ran side by side."""
 Summary = dict[str, Any]
@@ -25,6 +26,8 @@ class StageFacts:
     """Its stage.json, or None before it began."""
     taken_over: bool = False
     """Whether another run did it."""
+    folder: str = ""
+    """Where its results are in a run's folder, and how its metrics are named."""
 
     @property
     def finished(self) -> bool:
@@ -69,7 +72,7 @@ class RunFacts:
     stages: tuple[StageFacts, ...]
     """All that the experiment has, in order."""
     parameters: dict[str, int]
-    """{"V", "M", "C": weights in the files}, as far as they are there."""
+    """Weights in the files, by learner, and of the controller; as far as they are there."""
     metrics: tuple[MetricsLine, ...]
     damaged_lines: int
     """Lines of metrics.jsonl that cannot be read."""
@@ -128,13 +131,16 @@ class RunFacts:
         """What to add to a number of episodes or frames."""
         return ", mirror images included" if self.experiment.mirror else ""
 
-    @property
-    def dreams_end(self) -> str:
-        """How long a dream is at most, in words."""
-        dream = self.experiment.dream
-        full = f", less once it has brought {dream.full_return:g}" if dream.full_return else ""
-        drawn = ", its end drawn with the probability that M gives it" if dream.end == "drawn" else ""
-        return f"of at most {dream.horizon:,} steps{full}{drawn}"
+    @cached_property
+    def models(self) -> Models:
+        """The parts of the run, without weights."""
+        return Models(self.experiment)
+
+    def found_by(self, search: "SearchFacts") -> Search:
+        """The search behind a stage: what it says of itself."""
+        experiment, models = self.experiment, self.models
+        config = experiment.tune.search if search.stage == "tune" else experiment.search
+        return config.build(models.actor, models.dream, search.config.generations)
 
     @property
     def side_by_side(self) -> int:

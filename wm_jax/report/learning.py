@@ -1,13 +1,14 @@
-"""The sections on how C, M and V learned: curves over generations and steps, and the last reports on V and M."""
+"""The sections on how C and the world model learned: curves over generations and steps, and the last reports."""
 
 from typing import Any
 
 from wm_jax.report.charts import Band, Chart, Line, draw
-from wm_jax.report.facts import HELD_OUT, TRAINED, RunFacts, SearchFacts
+from wm_jax.report.facts import RunFacts, SearchFacts
 from wm_jax.report.figures import COLOURS
 from wm_jax.report.page import Picture, Row, Section, Table
 from wm_jax.report.scores import CONTROLLER
 from wm_jax.report.words import PLACES, number, scored, value
+from wm_jax.types import HELD_OUT, TRAINED, Curve
 
 ROUNDS = " Grey lines end a round."
 TUNED = "Begun from the controller that the dreams made; V and M stay as they are."
@@ -23,35 +24,16 @@ def controllers(run: RunFacts, name: str) -> tuple[Section, ...]:
 
 
 def _controller(run: RunFacts, search: SearchFacts, name: str, title: str, text: tuple[str, ...]) -> Section:
-    population = (
-        _population(run, search, name),
-        f"The population's returns in {PLACES[search.place]}, and the evaluated means with one standard error.",
+    told = (
+        "Where the dream's score rises and the actual one falls, C has learned to cheat its dream."
+        if search.place == "dream"
+        else "Validation beside the score on fresh episodes."
     )
-    charts = (
-        *([] if search.config.search == "policy_gradient" else [population]),
-        (
-            _means(run, search, name),
-            "Where the dream's score rises and the actual one falls, C has learned to cheat its dream."
-            if search.place == "dream"
-            else "Validation beside the score on fresh episodes.",
-        ),
-        (
-            _curves(run, f"{name}-sigma", search.wing, ("sigma",), "CMA-ES: step size σ", "generation"),
-            "The search's step size.",
-        ),
-        (
-            _curves(
-                run,
-                f"{name}-ended",
-                search.wing,
-                ("ended",),
-                "Policy gradient: share of steps that end a dream",
-                "generation",
-                logarithmic=True,
-            ),
-            "How often the dreams are expected to end that C learns in, with noise on what it does.",
-        ),
-    )
+    drawn = [
+        (_curve(run, curve, name, search.wing, "generation", search), curve.caption)
+        for curve in run.found_by(search).curves
+    ]
+    charts = ((_means(run, search, name), told), *drawn)
     return Section(title, text, tables=_evaluated(run, search), pictures=_drawn(run, charts))
 
 
@@ -69,20 +51,13 @@ def _which(run: RunFacts) -> tuple[str, ...]:
 
 
 def models(run: RunFacts, name: str) -> Section:
-    """V and M: training and held-out losses. `name` begins the pictures' names."""
-    charts = (
-        (
-            _curves(
-                run, f"{name}-vision", "vision", ("reconstruction", "kl"), "V: loss per image", "step", logarithmic=True
-            ),
-            "V's squared error, summed over an image's pixels, and its KL divergence in nats; dots: held-out frames.",
-        ),
-        (
-            _curves(run, f"{name}-memory", "memory", ("nll",), "M: negative log likelihood", "step"),
-            "M's negative log likelihood of the next z, nats per latent dimension; dots: held-out episodes.",
-        ),
+    """The world model: training and held-out losses. `name` begins the pictures' names."""
+    charts = tuple(
+        (_curve(run, curve, name, learner, "step"), curve.caption)
+        for learner, trained in run.models.world.learners.items()
+        for curve in trained.curves
     )
-    return Section("V and M: training", tables=_last_reports(run), pictures=_drawn(run, charts))
+    return Section("World model: training", tables=_last_reports(run), pictures=_drawn(run, charts))
 
 
 def _drawn(run: RunFacts, charts: tuple[tuple[Chart, str], ...]) -> tuple[Picture, ...]:
@@ -90,31 +65,23 @@ def _drawn(run: RunFacts, charts: tuple[tuple[Chart, str], ...]) -> tuple[Pictur
     return tuple(draw(chart, caption + rounds) for chart, caption in charts if not chart.empty)
 
 
-def _curves(
-    run: RunFacts, name: str, wing: str, metrics: tuple[str, ...], title: str, x: str, logarithmic: bool = False
-) -> Chart:
-    """Metrics of a wing over its steps, each with its held-out values in the same colour."""
-    lines = []
-    for index, metric in enumerate(metrics):
+def _curve(run: RunFacts, curve: Curve, name: str, wing: str, x: str, search: SearchFacts | None = None) -> Chart:
+    """Metrics of a wing over its steps, each with its held-out values in the same colour; with a band the evaluated
+    candidates too, as it is in their units."""
+    lines, bands = [], ()
+    for index, metric in enumerate(curve.metrics):
+        colour = COLOURS["population"] if curve.band else f"C{index}"
         for key, style, label in ((metric, "-", metric), (f"{HELD_OUT}{metric}", "o", f"{metric}, held out")):
             steps, values = run.series(wing, key)
             if steps:
-                lines.append(Line(label, steps, values, style, f"C{index}"))
-    return Chart(name, title, x, "", tuple(lines), boundaries=run.boundaries(wing), logarithmic=logarithmic)
-
-
-def _population(run: RunFacts, search: SearchFacts, name: str) -> Chart:
-    """Worst to best of the population, its mean, and the evaluated means, all where C was evolved."""
-    steps, mean = run.series(search.wing, "mean")
-    worst, best = run.series(search.wing, "worst")[1], run.series(search.wing, "best")[1]
-    # Candidates' episodes may be shorter than those that the means are evaluated on.
-    shorter = f", {search.config.max_steps:,} steps" if search.config.max_steps else ""
-    label = f"mean of the population{shorter}"
-    lines = [Line(label, steps, mean, colour=COLOURS["population"])] if steps else []
-    bands = (Band("worst to best", steps, worst, best, COLOURS["population"]),) if steps else ()
-    lines += evaluated_lines(run, search, (search.place,))
-    return Chart(f"{name}-population", f"C: returns in {PLACES[search.place]}", "generation", "return", tuple(lines), bands,
-                 boundaries=run.boundaries(search.wing))  # fmt: skip
+                lines.append(Line(label, steps, values, style, colour))
+    if curve.band is not None and lines and search is not None:
+        low, high = (run.series(wing, metric)[1] for metric in curve.band)
+        bands = (Band(" to ".join(curve.band), lines[0].x, low, high, COLOURS["population"]),)
+        lines += evaluated_lines(run, search, (search.place,))
+    title = f"{curve.title} in {PLACES[search.place]}" if curve.band and search else curve.title
+    return Chart(f"{name}-{curve.name}", title, x, "return" if curve.band else "", tuple(lines), bands,
+                 boundaries=run.boundaries(wing), logarithmic=curve.logarithmic)  # fmt: skip
 
 
 def _means(run: RunFacts, search: SearchFacts, name: str) -> Chart:
@@ -135,7 +102,7 @@ def _means(run: RunFacts, search: SearchFacts, name: str) -> Chart:
 def evaluated_lines(run: RunFacts, search: SearchFacts, places: tuple[str, ...]) -> list[Line]:
     """The evaluated means over the generations of all rounds: with standard errors where the evolution is finished, as
     logged where it is not."""
-    names = {"dream": f"mean of the search, dream {run.dreams_end}",
+    names = {"dream": f"mean of the search, dream {run.experiment.dream.words}",
              "actual": f"mean of the search, validation in {search.config.validated_in}"}  # fmt: skip
     found = []
     for place in places:
@@ -173,13 +140,16 @@ def _evaluated(run: RunFacts, search: SearchFacts) -> tuple[Table, ...]:
 
 
 def _last_reports(run: RunFacts) -> tuple[Table, ...]:
-    """The last report on V and M, a column a round."""
+    """The last report on each learner, a column a round."""
     rounds = range(run.experiment.rounds.count)
-    groups = (
-        ("V, held-out episodes", "vision", HELD_OUT),
-        ("M, held-out episodes", "memory", HELD_OUT),
-        ("M, as many of the episodes that it was trained on", "memory", TRAINED),
-    )
+    groups = [
+        (f"{learner.title}, {what}", name, prefix)
+        for name, learner in run.models.world.learners.items()
+        for prefix, what in (
+            (HELD_OUT, "held-out episodes"),
+            (TRAINED, "as many of the episodes that it was trained on"),
+        )
+    ]
     rows = []
     for title, stage, prefix in groups:
         reports: list[dict[str, Any]] = [run.stage(stage, r).summary for r in rounds]
@@ -190,7 +160,7 @@ def _last_reports(run: RunFacts) -> tuple[Table, ...]:
             text = name.removeprefix(prefix).replace("_", " ")
             rows.append(Row((text, *(value(report.get(name)) for report in reports))))
     columns = ("measure", *(f"round {r}" for r in rounds))
-    table = Table("Last report on V and M", columns, tuple(rows), "l" + "r" * len(rounds), folded=True)
+    table = Table("Last reports", columns, tuple(rows), "l" + "r" * len(rounds), folded=True)
     return (table,) if rows else ()
 
 

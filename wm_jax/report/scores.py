@@ -2,8 +2,8 @@
 
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 from wm_jax.report import published
 from wm_jax.report.facts import RunFacts, Summary
@@ -38,7 +38,8 @@ def section(run: RunFacts, name: str) -> Section:
 
 def histogram(name: str, scores: dict[str, Summary]) -> Picture:
     """How the returns of scored policies are spread."""
-    figure, axis = plt.subplots(figsize=(7, 4))
+    figure = Figure(figsize=(7, 4))
+    axis = figure.subplots()
     everything = [value for score in scores.values() for value in score["returns"]]
     bins = np.linspace(min(everything), max(everything) + 1e-6, 25)
     for policy, score in scores.items():
@@ -97,7 +98,7 @@ def notes_on_selection(run: RunFacts) -> list[str]:
 def _about(run: RunFacts) -> str:
     told = "Return of an episode, mean ± standard deviation over n episodes; se is the standard error of the mean."
     if run.place == "dream":
-        told += f" A dream is {run.dreams_end} (τ {_temperature(run):g})."
+        told += f" A dream is {run.experiment.dream.words} (τ {_temperature(run):g})."
     if not run.scores:
         return told
     score = run.scores[CONTROLLER]

@@ -1,114 +1,109 @@
-"""V, M and C as one agent, batched over lanes: frame → z → (z, h, c) → action → h', c'.
+"""A world model and its actor as one agent, batched over lanes: frame → state → action.
 
-The order is the dream's: C acts on z_t and the memory before it, then M advances on (z_t, a_t).
+The order is the dream's: the actor acts in a state, then the world model observes what came of it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from wm_jax.controller import Controller
-from wm_jax.lanes import choose
-from wm_jax.memory import Memory
-from wm_jax.types import Action, Array, Features, Key, MemoryState, Params
-from wm_jax.vision import Vision, sample
+from wm_jax.explore import Explorer
+from wm_jax.lanes import choose, many, shares
+from wm_jax.types import Action, Array, Key, Params, State
+from wm_jax.worlds import Actor, World, WorldModel
+from wm_jax.worlds.protocol import shapes
 
 
 @dataclass(frozen=True)
 class Agent:
-    """The three models, without their weights."""
+    """Who acts, without weights."""
 
-    vision: Vision
-    memory: Memory
-    controller: Controller
-
-
-@struct.dataclass
-class AgentParams:
-    """The weights of V and M."""
-
-    vision: Params
-    memory: Params
+    model: WorldModel
+    actor: Actor
+    explorer: Explorer | None = None
+    """What is done to the actor's actions, while it collects."""
 
 
 @struct.dataclass
 class AgentState:
     """What an agent carries through its episode, B lanes of it."""
 
-    weights: Array
-    """[B, D]: each lane has its own controller."""
-    memory: MemoryState
-    """[B, H]"""
+    weights: Params
+    """[B, ...]: each lane has its own controller; None where all have the same."""
+    world: State
+    """[B, ...]: the world model's, on the last frame."""
+    action: Action
+    """[B, A]: what was done then."""
+    carry: Any
+    """[B, ...]: the actor's."""
+    exploration: Any
+    """[B, ...]: the explorer's carry."""
     key: Key
-    """[B]: the episode's key; step t samples z with fold_in(key, t)."""
+    """[B]: the episode's key; what is drawn on frame t follows from fold_in(key, t)."""
     step: Array
     """[B] int32: steps since the episode's first frame."""
 
 
-@struct.dataclass
-class Exploration:
-    """What is done to C's actions while it collects."""
-
-    noise: Array
-    """[B, A]: added to C's action."""
-    replace: Array
-    """[B] bool: where `action` is taken instead."""
-    action: Array
-    """[B, A]"""
-
-
-def initial_state(agent: Agent, lanes: int) -> AgentState:
-    """Lanes that wait for an episode."""
+def initial_state(agent: Agent, table: Params, lanes: int) -> AgentState:
+    """Lanes that wait for an episode; `table` [M, ...] are the controllers that there are."""
+    world = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes(agent.model)[2])
     return AgentState(
-        weights=jnp.zeros((lanes, agent.controller.size)),
-        memory=agent.memory.initial_state((lanes,)),
+        weights=None if shares(table) else many(jax.tree.map(lambda array: array[0], table), lanes),
+        world=many(world, lanes),
+        action=jnp.zeros((lanes, agent.model.action_size)),
+        carry=many(agent.actor.begin(), lanes),
+        exploration=many(agent.explorer.begin(), lanes) if agent.explorer else None,
         key=jax.random.split(jax.random.key(0), lanes),
         step=jnp.zeros(lanes, jnp.int32),
     )
 
 
-@jax.jit
-def begin(state: AgentState, lanes: Array, weights: Array, seeds: Array) -> AgentState:
-    """Begin new episodes in the lanes where `lanes` [B] is True, with these weights [B, D] and sampling seeds [B]."""
-    memory, step = jax.tree.map(jnp.zeros_like, (state.memory, state.step))
-    return choose(lanes, AgentState(weights, memory, jax.vmap(jax.random.key)(seeds), step), state)
+@partial(jax.jit, static_argnames="agent")
+def begin(agent: Agent, table: Params, state: AgentState, lanes: Array, rows: Array, seeds: Array) -> AgentState:
+    """Begin new episodes in the lanes where `lanes` [B] is True, with the controllers of these rows [B] of the `table`
+    [M, ...] and these seeds [B]."""
+    fresh = initial_state(agent, table, len(lanes))
+    weights = None if fresh.weights is None else jax.tree.map(lambda array: array[rows], table)
+    return choose(lanes, replace(fresh, weights=weights, key=jax.vmap(jax.random.key)(seeds)), state)
 
 
 @partial(jax.jit, static_argnames="agent")
-def act(
-    agent: Agent, params: AgentParams, state: AgentState, frames: Array, exploration: Exploration
-) -> tuple[AgentState, Action, Features]:
-    """One step of every lane: frames [B, 64, 64, 3] uint8 → actions [B, A], and the features C saw."""
+def act(agent: Agent, params: Params, table: Params, state: AgentState, frames: Array) -> tuple[AgentState, Action]:
+    """One step of every lane: frames [B, 64, 64, 3] uint8 → actions [B, A]. `params`: the world model's weights."""
+    world = World(agent.model, params)
+    obs = world.encode(frames)
     keys = jax.vmap(jax.random.fold_in)(state.key, state.step)
-    z = jax.vmap(sample)(agent.vision.encode(params.vision, frames), keys)
-    features = Features(z=z, memory=state.memory)
-    action = jax.vmap(agent.controller)(state.weights, features)
-    action = jnp.clip(action + exploration.noise, -1.0, 1.0)
-    action = jnp.where(exploration.replace[:, None], exploration.action, action)
-    restart = (state.step == 0).astype(jnp.float32)
-    memory = agent.memory.advance(params.memory, state.memory, z, action, restart)
-    return AgentState(state.weights, memory, state.key, state.step + 1), action, features
+    seen = jax.vmap(world.observe)(state.world, state.action, obs, keys)
+    now = choose(state.step == 0, jax.vmap(world.begin)(obs, keys), seen)
+    # What is sampled of a frame takes the key itself; the others' are folded from it.
+    act_keys, explore_keys = (jax.vmap(jax.random.fold_in, (0, None))(keys, number) for number in range(2))
+    shared = state.weights is None
+    weights = jax.tree.map(lambda array: array[0], table) if shared else state.weights
+    choose_action = jax.vmap(agent.actor.act, (None if shared else 0, None, 0, 0, 0))
+    action, carry = choose_action(weights, world, now, state.carry, act_keys)
+    exploration = state.exploration
+    if agent.explorer is not None:
+        action, exploration = jax.vmap(agent.explorer.act)(action, world.features(now), exploration, explore_keys)
+    return AgentState(state.weights, now, action, carry, exploration, state.key, state.step + 1), action
 
 
 class AgentDriver:
-    """Drives lanes with V, M and C (`rollouts.acting`)."""
+    """Drives lanes with an agent (`rollouts.acting`)."""
 
-    def __init__(
-        self,
-        agent: Agent,
-        params: AgentParams,
-        weights: np.ndarray,
-        action_noise: float = 0.0,
-        random_stretches: float = 0.0,
-        stretch_length: int = 1,
-    ):
-        """`weights` [M, D]: the controllers that episodes name by their row."""
-        self.agent, self.params, self.table = agent, params, weights
-        self.action_noise, self.random_stretches, self.stretch_length = action_noise, random_stretches, stretch_length
+    def __init__(self, agent: Agent, params: Params, table: Params):
+        """`params`: the world model's weights; `table` [M, ...]: the controllers that episodes name by their row."""
+        self.agent, self.params = agent, params
+        self.table = jax.tree.map(jnp.asarray, table)
+
+    @property
+    def controllers(self) -> int:
+        """M"""
+        return max((len(leaf) for leaf in jax.tree.leaves(self.table)), default=1)
 
     def open(self, lanes: int) -> "AgentCrew":
         """A crew for a group of `lanes` lanes."""
@@ -116,41 +111,22 @@ class AgentDriver:
 
 
 class AgentCrew:
-    """V, M and C at the wheel of one group of lanes."""
+    """An agent at the wheel of one group of lanes."""
 
     def __init__(self, driver: AgentDriver, lanes: int):
-        self.driver = driver
-        self.state = initial_state(driver.agent, lanes)
-        self.generators = [np.random.default_rng(0) for _ in range(lanes)]
-        self.left = np.zeros(lanes, int)
-        self.held = np.zeros((lanes, driver.agent.memory.action_size), np.float32)
+        self.driver, self.lanes = driver, lanes
+        self.state = initial_state(driver.agent, driver.table, lanes)
 
     def begin(self, episodes: dict[int, tuple[int, int]]) -> None:
         """Begin lane → (environment seed, row of the controller)."""
-        lanes = np.zeros(len(self.generators), bool)
-        seeds = np.zeros(len(lanes), np.uint32)
-        weights = np.zeros((len(lanes), self.driver.table.shape[1]), np.float32)
+        lanes, rows = np.zeros(self.lanes, bool), np.zeros(self.lanes, np.int32)
+        seeds = np.zeros(self.lanes, np.uint32)
         for lane, (seed, row) in episodes.items():
-            lanes[lane], seeds[lane], weights[lane] = True, seed, self.driver.table[row]
-            # Of its own: with the seed alone it would draw the very numbers that the environment draws.
-            self.generators[lane] = np.random.default_rng([seed, 2])
-            self.left[lane] = 0
-        self.state = begin(self.state, lanes, weights, seeds)
+            lanes[lane], rows[lane], seeds[lane] = True, row, seed
+        self.state = begin(self.driver.agent, self.driver.table, self.state, lanes, rows, seeds)
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         """Actions [B, A] for frames [B, 64, 64, 3]."""
         driver = self.driver
-        self.state, action, _ = act(driver.agent, driver.params, self.state, frames, self._explore())
+        self.state, action = act(driver.agent, driver.params, driver.table, self.state, frames)
         return np.asarray(action)
-
-    def _explore(self) -> Exploration:
-        driver, noise = self.driver, np.zeros_like(self.held)
-        for lane, generator in enumerate(self.generators):
-            if driver.action_noise > 0:
-                noise[lane] = driver.action_noise * generator.standard_normal(noise.shape[1])
-            if self.left[lane] > 0:
-                self.left[lane] -= 1
-            if self.left[lane] == 0 and driver.random_stretches > 0 and generator.random() < driver.random_stretches:
-                self.left[lane] = generator.integers(1, driver.stretch_length + 1)
-                self.held[lane] = generator.uniform(-1.0, 1.0, noise.shape[1])
-        return Exploration(noise=jnp.array(noise), replace=jnp.array(self.left > 0), action=jnp.array(self.held))

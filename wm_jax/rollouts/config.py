@@ -18,7 +18,8 @@ twice as much (`rollouts.collect.FIRST_SEED`); those below are left for validati
 
 @dataclass(frozen=True)
 class RoundsConfig:
-    """Going round: collect with what the round before evolved, go on training V and M on old and new data, evolve again."""
+    """Going round: collect with what the round before evolved, go on training the world model on old and new data, evolve
+    again. How long it trains are settings of its own (`later_steps`); so is what is done to C's actions (`explorer`)."""
 
     count: int = 1
     """Rounds in all; one is the paper."""
@@ -28,21 +29,11 @@ class RoundsConfig:
     """deployed: by the controller that the round before chose; evaluated: by all means that it evaluated, in turn (where
     they are more than the episodes, by as many of them, from first to last). Those that did best in their dream because
     it was wrong show M where."""
-    action_noise: float = 0.0
-    """Standard deviation of the Gaussian noise on C's actions while it collects."""
-    random_stretches: float = 0.0
-    """Chance at each step that a stretch of one random action, held U{1..stretch_length} steps, takes over from C."""
-    stretch_length: int = 20
-    """Longest random stretch, in steps."""
     patience: int | None = None
     """Episodes that C collects are cut off after this many steps in a row without a positive reward: what C sees once it is
     lost is seldom worth learning."""
     new_share: float = 0.5
     """Share of a round's training frames that are new; old episodes are drawn at random until they fill the rest."""
-    vision_steps: int = 0
-    """Steps V goes on training in each later round; 0 leaves V, and the latents of old data, as they are."""
-    memory_steps: int = 1000
-    """Steps M goes on training in each later round."""
     generations: int = 0
     """Generations C is evolved for, from the start, in each later round; 0: as many as in the first."""
 
@@ -50,14 +41,9 @@ class RoundsConfig:
         require_range("rounds.count", self.count, 1)
         require_range("rounds.episodes", self.episodes, 1)
         require_choice("rounds.drivers", self.drivers, ("deployed", "evaluated"))
-        require_range("rounds.action_noise", self.action_noise, 0.0)
-        require_range("rounds.random_stretches", self.random_stretches, 0.0, 1.0)
-        require_range("rounds.stretch_length", self.stretch_length, 1)
         if self.patience is not None:
             require_range("rounds.patience", self.patience, 1)
         require_range("rounds.new_share", self.new_share, 0.01, 1.0)
-        require_range("rounds.vision_steps", self.vision_steps, 0)
-        require_range("rounds.memory_steps", self.memory_steps, 0)
         require_range("rounds.generations", self.generations, 0)
 
 

@@ -7,6 +7,7 @@ import os
 import runpy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -16,9 +17,6 @@ import gymnasium
 import numpy as np
 
 from wm_jax.errors import UserError, require_choice, require_range
-
-os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-import pygame
 
 FRAME_SHAPE = (64, 64, 3)
 """Height, width and colours of the uint8 frames that V sees."""
@@ -86,7 +84,7 @@ class Task:
     `UserError` where its package is not installed."""
     reward_range: tuple[float, float] = (float("-inf"), float("inf"))
     """M learns rewards clipped to this range; rare huge ones (a lap's penalty) would drown the rest. Its lower end is what
-    jumps are counted from with `memory.reward_loss` poisson."""
+    jumps are counted from with `world.memory.reward_loss` poisson."""
     mirror: tuple[float, ...] | None = None
     """[A]: what each number of an action is multiplied by where left and right are exchanged; None where an episode's
     mirror image is no episode that the environment could have played."""
@@ -114,12 +112,20 @@ class Task:
         return lambda generator: self.policies[name](generator, settings)
 
 
+@cache
+def _pygame() -> Any:
+    """pygame, imported when the first picture is resized: who only dreams needs none."""
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    return import_module("pygame")
+
+
 def resize(image: np.ndarray) -> np.ndarray:
     """Area-averaged resize of uint8 [height, width, 3 or 4] (RGB, RGBA) to `FRAME_SHAPE`; four channels are faster.
 
     Each value is within 2 of the exact mean over the pixel's area.
     """
     height, width, channels = image.shape
+    pygame = _pygame()
     pixels = np.ascontiguousarray(image).data
     surface = pygame.image.frombuffer(pixels, (width, height), "RGB" if channels == 3 else "RGBA")
     small = pygame.transform.smoothscale(surface, (FRAME_SHAPE[1], FRAME_SHAPE[0]))

@@ -1,17 +1,6 @@
-"""V: the variational autoencoder that sees, its loss and its training."""
+"""V: the variational autoencoder that sees; its loss and training are in `train`, what a run does with it in `learner`."""
 
 from wm_jax.vision.config import VisionConfig
-from wm_jax.vision.model import Vision, sample
-from wm_jax.vision.train import TrainState, continue_from, evaluate, init, loss, train_step
+from wm_jax.vision.model import LatentStats, Vision, sample
 
-__all__ = [
-    "TrainState",
-    "Vision",
-    "VisionConfig",
-    "continue_from",
-    "evaluate",
-    "init",
-    "loss",
-    "sample",
-    "train_step",
-]
+__all__ = ["LatentStats", "Vision", "VisionConfig", "sample"]

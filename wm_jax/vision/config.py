@@ -23,14 +23,17 @@ class VisionConfig:
     """Frames per training batch."""
     steps: int = 100_000
     """Training batches; 100,000 are one epoch of the paper's 10,000 drives; 0 leaves V as it begins."""
+    later_steps: int = 0
+    """Training batches in each round after the first; 0 leaves V, and what it made of old frames, as they are."""
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=1e-4))
     """Adam's settings."""
 
     def __post_init__(self) -> None:
-        require_range("vision.latent_size", self.latent_size, 1)
-        require_range("vision.width", self.width, 1)
-        require_range("vision.kl_floor", self.kl_floor, 0.0)
-        require_range("vision.motion_weight", self.motion_weight, 0.0, 1e6)
-        require_range("vision.batch_size", self.batch_size, 1)
-        require_range("vision.steps", self.steps, 0)
-        self.optimizer.check("vision.optimizer")
+        require_range("world.vision.latent_size", self.latent_size, 1)
+        require_range("world.vision.width", self.width, 1)
+        require_range("world.vision.kl_floor", self.kl_floor, 0.0)
+        require_range("world.vision.motion_weight", self.motion_weight, 0.0, 1e6)
+        require_range("world.vision.batch_size", self.batch_size, 1)
+        require_range("world.vision.steps", self.steps, 0)
+        require_range("world.vision.later_steps", self.later_steps, 0)
+        self.optimizer.check("world.vision.optimizer")

@@ -6,71 +6,56 @@ stride-2 transposed convolutions draw the frame that a z stands for.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from itertools import accumulate
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
+from flax import struct
 
 from wm_jax.tasks import FRAME_SHAPE
-from wm_jax.types import Array, Key, LatentStats, Params
+from wm_jax.types import Array, Key, Params
 from wm_jax.vision.config import VisionConfig
 from wm_jax.vision.layers import convolution, transposed_convolution
 
-
-class _Convolution(nnx.Module):
-    """A (transposed) convolution with bias."""
-
-    def __init__(self, apply: Callable[[Array, Array], Array], kernel_shape: tuple[int, ...], outputs: int) -> None:
-        self.apply = apply
-        self.kernel = nnx.Param(jnp.zeros(kernel_shape))
-        self.bias = nnx.Param(jnp.zeros(outputs))
-
-    def __call__(self, x: Array) -> Array:
-        return self.apply(x, self.kernel[...]) + self.bias[...]
+DECONVOLUTIONS = (5, 5, 6, 6)
+"""Sizes of the decoder's kernels."""
 
 
-class _Network(nnx.Module):
-    """Encoder: frames [B, 64, 64, 3] in [0, 1] to mean and log-variance. Decoder: z [B, Z] to frames in [0, 1]."""
+@struct.dataclass
+class LatentStats:
+    """What V says of a frame: the posterior N(mean, exp(log_var)) of its z."""
 
-    def __init__(self, config: VisionConfig) -> None:
-        width, flat, rngs = config.width, 32 * config.width, nnx.Rngs(0)
-        down = [FRAME_SHAPE[-1], width, 2 * width, 4 * width, 8 * width]
-        up = [flat, 4 * width, 2 * width, width, FRAME_SHAPE[-1]]
-        self.encoder = nnx.Dict(
-            {f"conv{i + 1}": _Convolution(convolution, (4, 4, down[i], down[i + 1]), down[i + 1]) for i in range(4)}
-            | {name: nnx.Linear(flat, config.latent_size, rngs=rngs) for name in ("mean", "log_var")}
-        )
-        self.decoder = nnx.Dict(
-            {"dense": nnx.Linear(config.latent_size, flat, rngs=rngs)}
-            | {
-                f"deconv{i + 1}": _Convolution(transposed_convolution, (size, size, up[i + 1], up[i]), up[i + 1])
-                for i, size in enumerate((5, 5, 6, 6))
+    mean: Array
+    """[..., Z]"""
+    log_var: Array
+    """[..., Z]"""
+
+
+def _shapes(config: VisionConfig) -> Params:
+    """Of the weights: {"encoder", "decoder"} of layers {"kernel", "bias"}."""
+    width, flat, colours = config.width, 32 * config.width, FRAME_SHAPE[-1]
+    down = [colours, width, 2 * width, 4 * width, 8 * width]
+    up = [flat, 4 * width, 2 * width, width, colours]
+    encoder = {f"conv{i + 1}": ((4, 4, down[i], down[i + 1]), down[i + 1]) for i in range(4)}
+    encoder |= {name: ((flat, config.latent_size), config.latent_size) for name in ("mean", "log_var")}
+    decoder = {"dense": ((config.latent_size, flat), flat)}
+    decoder |= {f"deconv{i + 1}": ((k, k, up[i + 1], up[i]), up[i + 1]) for i, k in enumerate(DECONVOLUTIONS)}
+    return {
+        part: {
+            layer: {
+                "kernel": jax.ShapeDtypeStruct(kernel, jnp.float32),
+                "bias": jax.ShapeDtypeStruct((bias,), jnp.float32),
             }
-        )
-
-    def encode(self, frames: Array) -> LatentStats:
-        x = frames
-        for i in range(4):
-            x = jax.nn.relu(self.encoder[f"conv{i + 1}"](x))
-        x = x.reshape(len(x), -1)
-        return LatentStats(self.encoder["mean"](x), self.encoder["log_var"](x))
-
-    def decode(self, z: Array) -> Array:
-        x = self.decoder["dense"](z)[:, None, None, :]
-        for i in range(3):
-            x = jax.nn.relu(self.decoder[f"deconv{i + 1}"](x))
-        return jax.nn.sigmoid(self.decoder["deconv4"](x))
+            for layer, (kernel, bias) in layers.items()
+        }
+        for part, layers in (("encoder", encoder), ("decoder", decoder))
+    }
 
 
-@cache
-def _structure(config: VisionConfig) -> tuple[nnx.GraphDef, Params]:
-    """The network without its weights, and the weights' shapes."""
-    graphdef, shapes = nnx.split(nnx.eval_shape(lambda: _Network(config)))
-    return graphdef, nnx.to_pure_dict(shapes)
+def _dense(layer: Params, x: Array) -> Array:
+    return x @ layer["kernel"] + layer["bias"]
 
 
 def _glorot_limit(shape: tuple[int, ...]) -> float:
@@ -89,7 +74,7 @@ class Vision:
 
         All kernels are cut from one draw, which compiles many times faster than a draw for each.
         """
-        leaves, tree = jax.tree.flatten(_structure(self.config)[1])
+        leaves, tree = jax.tree.flatten(_shapes(self.config))
         ends = list(accumulate(leaf.size for leaf in leaves))
         draw = jnp.split(jax.random.uniform(key, (ends[-1],), minval=-1, maxval=1), ends[:-1])
         return jax.tree.unflatten(
@@ -106,15 +91,24 @@ class Vision:
             raise ValueError(f"frames must be [..., 64, 64, 3] uint8, found {frames.shape} {frames.dtype}")
         leading = frames.shape[:-3]
         pixels = frames.reshape(-1, *FRAME_SHAPE).astype(jnp.float32) / 255
-        stats = nnx.merge(_structure(self.config)[0], params).encode(pixels)
-        return jax.tree.map(lambda x: x.reshape(*leading, -1), stats)
+        layers, x = params["encoder"], pixels
+        for i in range(4):
+            layer = layers[f"conv{i + 1}"]
+            x = jax.nn.relu(convolution(x, layer["kernel"]) + layer["bias"])
+        x = x.reshape(len(x), -1)
+        mean, log_var = (_dense(layers[name], x).reshape(*leading, -1) for name in ("mean", "log_var"))
+        return LatentStats(mean, log_var)
 
     def decode(self, params: Params, z: Array) -> Array:
         """What `z` [..., Z] looks like: float32 [..., 64, 64, 3] in [0, 1]. Raises ValueError for another size of z."""
         if z.shape[-1] != self.config.latent_size:
             raise ValueError(f"z must be [..., {self.config.latent_size}], found {z.shape}")
-        pixels = nnx.merge(_structure(self.config)[0], params).decode(z.reshape(-1, z.shape[-1]))
-        return pixels.reshape(*z.shape[:-1], *FRAME_SHAPE)
+        layers = params["decoder"]
+        x = _dense(layers["dense"], z.reshape(-1, z.shape[-1]))[:, None, None, :]
+        for i in range(len(DECONVOLUTIONS)):
+            layer = layers[f"deconv{i + 1}"]
+            x = transposed_convolution(x if i == 0 else jax.nn.relu(x), layer["kernel"]) + layer["bias"]
+        return jax.nn.sigmoid(x).reshape(*z.shape[:-1], *FRAME_SHAPE)
 
 
 def sample(stats: LatentStats, key: Key) -> Array:

@@ -2,20 +2,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dream_probe import Line, Push, line_starts
 from evosax.algorithms import CMA_ES
 from evosax.core.fitness_shaping import weights_fitness_shaping_fn
 from jax.tree_util import Partial
 
-from wm_jax.controller import Evolution, EvolveConfig, TuneConfig
-from wm_jax.controller.evolve import strict_rank_weights
+from wm_jax.actors import protocol as actors
+from wm_jax.actors.mlp import MLP
+from wm_jax.dream import Dream, DreamConfig, population_returns
 from wm_jax.errors import UserError
+from wm_jax.search import SEARCHES, Dreams, PopulationSearch
+from wm_jax.search.cma_es import CMAESConfig, strict_rank_weights
 
 KEY = jax.random.key(5)
 CAP = 2100.0
+DREAM = Dream(Line(), DreamConfig(horizon=10))
+
+
+def search_for(size, **settings):
+    """A search for so many weights."""
+    return CMAESConfig(**settings).build(MLP(("z",), (size - 1, 1)), DREAM, 1)
 
 
 def distance(target, population, key):
-    return -jnp.sum((population - target) ** 2, axis=1)
+    return -jnp.sum((actors.flat(population, 1) - target) ** 2, axis=1)
 
 
 def shaped(shaping, fitness):
@@ -110,45 +120,54 @@ def hansens_generation(population, returns, mean, sigma, covariance, path_sigma,
 
 
 def test_generations_are_those_of_hansens_tutorial():
-    evolution = Evolution(EvolveConfig(population=8, sigma=0.3), 4)
-    state = evolution.init(KEY)
+    search = search_for(4, population=8, sigma=0.3)
+    state = search.init(KEY)
     expected = np.zeros(4), 0.3, np.eye(4), np.zeros(4), np.zeros(4)
     target = np.linspace(-1, 2, 4)
     for number in range(1, 6):
-        population, state = evolution.ask(state, number - 1, KEY)
-        returns = -((np.asarray(population, np.float64) - target) ** 2) @ (1 + np.arange(4))
-        state, _ = evolution.tell(state, population, jnp.asarray(returns))
-        expected = hansens_generation(np.asarray(population, np.float64), returns, *expected, number)
+        population, state = search.ask(state, number - 1, KEY)
+        weights = np.asarray(actors.flat(population, 1), np.float64)
+        returns = -((weights - target) ** 2) @ (1 + np.arange(4))
+        state, _ = search.tell(state, population, jnp.asarray(returns))
+        expected = hansens_generation(weights, returns, *expected, number)
         found = state.mean, state.std, state.C, state.p_std, state.p_c
         for ours, reference in zip(found, expected, strict=True):
             np.testing.assert_allclose(ours, reference, rtol=2e-3, atol=2e-4)
 
 
 def test_candidates_are_drawn_from_the_searchs_normal_distribution():
-    evolution = Evolution(EvolveConfig(population=4000), 3)
+    search = search_for(3, population=4000)
     covariance = np.array([[2.0, 0.6, 0.0], [0.6, 1.0, -0.3], [0.0, -0.3, 0.5]])
     mean = np.array([1.0, 0.0, -1.0])
-    state = evolution.init(KEY).replace(C=jnp.asarray(covariance), mean=jnp.asarray(mean))
-    population = np.asarray(evolution.ask(state, 0, KEY)[0])
+    state = search.init(KEY).replace(C=jnp.asarray(covariance), mean=jnp.asarray(mean))
+    population = np.asarray(actors.flat(search.ask(state, 0, KEY)[0], 1))
     np.testing.assert_allclose(population.mean(axis=0), mean, atol=0.01)
     np.testing.assert_allclose(np.cov(population.T), 0.01 * covariance, atol=0.0015)
 
 
+def test_candidates_are_weights_of_the_actor():
+    search = search_for(5, population=8)
+    population, _ = search.ask(search.init(KEY), 0, KEY)
+    assert [(layer.kernel.shape, layer.bias.shape) for layer in population] == [((8, 4, 1), (8, 1))]
+    assert (search.size, search.population, search.shapes["population"]) == (5, 8, [8, 5])
+    assert jax.tree.structure(search.candidate(search.init(KEY))) == jax.tree.structure(search.actor.init(KEY))
+
+
 def test_the_covariance_is_decomposed_every_third_generation_at_the_papers_size():
-    evolution = Evolution(EvolveConfig(), 1088)
-    state = evolution.init(KEY)
+    search = search_for(1088)
+    state = search.init(KEY)
     fresh = []
     for number in range(4):
         marked = state.replace(C=4 * state.C)
-        fresh.append(bool(evolution.ask(marked, number, KEY)[1].D[0] > 1.5))
+        fresh.append(bool(search.ask(marked, number, KEY)[1].D[0] > 1.5))
     assert fresh == [True, False, False, True]
 
 
 def test_evolution_finds_a_known_best_and_reports_on_the_way():
     target = jnp.linspace(-1, 1, 4)
-    evolution = Evolution(EvolveConfig(population=8, sigma=0.5), 4)
-    state, metrics = evolution.generations(evolution.init(KEY), 0, Partial(distance, target), KEY, 150)
-    np.testing.assert_allclose(evolution.mean(state), target, atol=0.01)
+    search = search_for(4, population=8, sigma=0.5)
+    state, metrics = search.evolve(search.init(KEY), Partial(distance, target), 0, KEY, 150)
+    np.testing.assert_allclose(actors.flat(search.candidate(state)), target, atol=0.01)
     assert all(values.shape == (150,) for values in metrics.values())
     assert (metrics["best"] >= metrics["mean"]).all() and (metrics["mean"] >= metrics["worst"]).all()
     assert metrics["best"][-1] > -1e-3 > metrics["worst"][0]
@@ -157,16 +176,31 @@ def test_evolution_finds_a_known_best_and_reports_on_the_way():
 
 
 def test_ask_and_tell_are_a_generation():
-    evolution = Evolution(EvolveConfig(population=8), 4)
+    search = search_for(4, population=8)
     fitness = Partial(distance, jnp.ones(4))
-    expected, metrics = evolution.generations(evolution.init(KEY), 0, fitness, KEY, 1)
+    expected, metrics = search.evolve(search.init(KEY), fitness, 0, KEY, 1)
     ask_key, _ = jax.random.split(KEY)
-    population, state = evolution.ask(evolution.init(KEY), 0, ask_key)
+    population, state = search.ask(search.init(KEY), 0, ask_key)
     returns = fitness(population, KEY)
-    state, found = evolution.tell(state, population, returns)
+    state, found = search.tell(state, population, returns)
     np.testing.assert_allclose(state.mean, expected.mean, rtol=1e-5)
     np.testing.assert_allclose(found["std"], np.std(returns), rtol=1e-5)
     np.testing.assert_allclose(metrics["mean"][0], np.mean(returns), rtol=1e-5)
+
+
+def test_a_generation_in_the_dream_is_told_the_mean_returns_there():
+    dream = Dream(Line(spread=0.1), DreamConfig(horizon=10, reward="predicted"))
+    search, starts = CMAESConfig(population=6, rollouts=3).build(Push(), dream, 1), line_starts(Line())
+    dreams = Dreams({}, starts, jnp.float32(1.5))
+    state, metrics = search.iterate(search.init(KEY), dreams, 2, KEY, 1)
+    ask_key, fitness_key = jax.random.split(KEY)
+    population, asked = search.ask(search.init(KEY), 2, ask_key)
+    key = jax.random.fold_in(fitness_key, 2)
+    scores = population_returns(dream, Push(), {}, starts, population, key, rollouts=3, temperature=1.5)
+    expected, _ = search.tell(asked, population, scores.returns.mean(axis=1))
+    np.testing.assert_allclose(metrics["mean"][0], scores.returns.mean(), rtol=1e-5)
+    np.testing.assert_allclose(state.mean, expected.mean, rtol=1e-5)
+    assert scores.returns.std() > 0 and search.dream_steps == 6 * 3 * 10
 
 
 def test_going_on_is_the_same_to_the_bit_and_traces_nothing_anew():
@@ -174,17 +208,17 @@ def test_going_on_is_the_same_to_the_bit_and_traces_nothing_anew():
 
     def noisy(target, population, key):
         traces.append(None)
-        return distance(target, population, key) + jax.random.normal(key, population.shape[:1])
+        return distance(target, population, key) + jax.random.normal(key, (8,))
 
-    evolution = Evolution(EvolveConfig(population=8), 4)
+    search = search_for(4, population=8)
     target = jnp.ones(4)
-    whole, whole_metrics = evolution.generations(evolution.init(KEY), 0, Partial(noisy, target), KEY, 6)
+    whole, whole_metrics = search.evolve(search.init(KEY), Partial(noisy, target), 0, KEY, 6)
     traces.clear()
-    state, first = evolution.generations(evolution.init(KEY), 0, Partial(noisy, target), KEY, 3)
+    state, first = search.evolve(search.init(KEY), Partial(noisy, target), 0, KEY, 3)
     once = len(traces)
     # What a checkpoint keeps of the state: numbers, shapes and dtypes.
     state = jax.tree.map(lambda array: jnp.asarray(np.asarray(array)), state)
-    state, second = evolution.generations(state, 3, Partial(noisy, target + 0), KEY, 3)
+    state, second = search.evolve(state, Partial(noisy, target + 0), 3, KEY, 3)
     assert len(traces) == once
     jax.tree.map(np.testing.assert_array_equal, state, whole)
     for name, values in whole_metrics.items():
@@ -196,47 +230,31 @@ def test_returns_that_are_not_finite_are_counted_and_do_not_reach_the_search():
     def broken(population, key):
         return distance(jnp.ones(4), population, key).at[:2].set(jnp.array([jnp.nan, jnp.inf]))
 
-    evolution = Evolution(EvolveConfig(population=8), 4)
-    state, metrics = evolution.generations(evolution.init(KEY), 0, Partial(broken), KEY, 3)
+    search = search_for(4, population=8)
+    state, metrics = search.evolve(search.init(KEY), Partial(broken), 0, KEY, 3)
     np.testing.assert_array_equal(metrics["non_finite"], 2)
     assert all(np.isfinite(array).all() for array in (state.mean, state.std, state.C))
 
 
-@pytest.mark.parametrize(
-    "setting",
-    [{"population": 3}, {"rollouts": 0}, {"sigma": 0.0}, {"select": "best"}, {"generations": 0}, {"evaluate_every": 0}],
-)
-def test_impossible_settings_are_refused(setting):
-    with pytest.raises(UserError, match=rf"evolve\.{next(iter(setting))}"):
-        EvolveConfig(**setting)
-
-
-def test_selection_in_the_actual_environment_needs_episodes_there():
-    with pytest.raises(UserError, match=r"evolve\.actual_episodes must be at least 1"):
-        EvolveConfig(select="actual", actual_episodes=0)
-
-
-def test_tuning_is_a_search_in_the_actual_environment_of_its_own_settings():
-    search = TuneConfig(generations=7, population=12, rollouts=3, sigma=0.02, patience=60, backend="envpool").search
-    assert (search.fitness, search.select, search.evolutions) == ("actual", "actual", 1)
-    assert (search.generations, search.population, search.rollouts, search.sigma) == (7, 12, 3, 0.02)
-    assert (search.patience, search.backend, search.actual_episodes) == (60, "envpool", 8)
-
-
-@pytest.mark.parametrize(
-    "setting", [{"population": 3}, {"rollouts": 0}, {"sigma": 0.0}, {"generations": -1}, {"evaluate_every": 0},
-                {"actual_episodes": 0}, {"environments": 0}, {"max_steps": 0}, {"patience": 0}]
-)  # fmt: skip
-def test_impossible_tuning_is_refused(setting):
-    with pytest.raises(UserError, match=rf"tune\.{next(iter(setting))}"):
-        TuneConfig(**setting)
-
-
 def test_a_search_can_begin_anywhere():
     """With a step that is small beside the way there, the mean is near its beginning, and then goes downhill."""
-    evolution, begin = Evolution(EvolveConfig(population=8, sigma=1e-3), 6), jnp.arange(6.0)
-    first = evolution.init(KEY, begin)
-    np.testing.assert_array_equal(evolution.mean(first), begin)
-    state, metrics = evolution.generations(first, 0, Partial(distance, begin + 0.1), KEY, 60)
+    search, weights = search_for(6, population=8, sigma=1e-3), jnp.arange(6.0)
+    begin = actors.unflat(actors.shapes(search.actor), weights)
+    first = search.init(KEY, begin)
+    jax.tree.map(np.testing.assert_array_equal, search.candidate(first), begin)
+    state, metrics = search.evolve(first, Partial(distance, weights + 0.1), 0, KEY, 60)
     assert metrics["mean"][-1] > metrics["mean"][0]
-    assert jnp.linalg.norm(evolution.mean(state) - begin - 0.1) < 0.1 * jnp.sqrt(6.0)
+    assert jnp.linalg.norm(actors.flat(search.candidate(state)) - weights - 0.1) < 0.1 * jnp.sqrt(6.0)
+
+
+def test_its_candidates_can_play_in_the_actual_environment_too():
+    search = search_for(4, population=8, rollouts=3)
+    assert isinstance(search, PopulationSearch) and (search.population, search.rollouts) == (8, 3)
+    assert search.start is None, "it learns in the dream that controllers are scored in"
+    assert SEARCHES["cma_es"] is CMAESConfig
+
+
+@pytest.mark.parametrize("setting", [{"population": 3}, {"rollouts": 0}, {"sigma": 0.0}])
+def test_impossible_settings_are_refused(setting):
+    with pytest.raises(UserError, match=rf"search\.{next(iter(setting))}"):
+        CMAESConfig(**setting)

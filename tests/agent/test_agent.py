@@ -1,0 +1,100 @@
+"""The public face in Python: what README shows runs, and changes nothing in the process that it runs in."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import wm_jax
+from wm_jax.agent import TrainedAgent
+from wm_jax.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+BUNDLE = ROOT / "pretrained" / "take_cover.safetensors"
+HEAVY = ("pygame", "matplotlib", "vizdoom", "PIL", "optax", "evosax", "orbax", "flax.nnx", "tyro", "grain")
+QUIET = """
+import json, logging, os, sys
+import jax, numpy
+before = dict(os.environ), logging.getLogger("absl").level, set(logging.root.manager.loggerDict)
+import wm_jax
+agent = wm_jax.load({bundle!r})
+import gymnasium
+environment = gymnasium.make("wm_jax/Dream-v0", run={bundle!r}, render_mode="rgb_array")
+environment.reset(seed=0)
+environment.step(environment.action_space.sample())
+environment.render()
+after = dict(os.environ), logging.getLogger("absl").level
+print(json.dumps({{"loaded": [name for name in {heavy!r} if name in sys.modules], "same": before[:2] == after}}))
+"""
+
+
+def python(code: str) -> str:
+    """What a fresh process prints that is warned of as of an error."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def agent() -> TrainedAgent:
+    return wm_jax.load(BUNDLE)
+
+
+def test_what_readme_shows_in_python_runs() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 3
+    printed = python("\n".join(blocks))
+    assert "controller 82,433" in printed and "vision 4,446,915" in printed
+
+
+def test_loading_and_dreaming_load_no_game_and_no_plotter_and_leave_the_process_alone() -> None:
+    assert json.loads(python(QUIET.format(bundle=str(BUNDLE), heavy=HEAVY))) == {"loaded": [], "same": True}
+
+
+def test_an_agent_shows_itself_and_hands_out_its_parts(agent: TrainedAgent) -> None:
+    assert "take_cover" in repr(agent) and "memory 577,729" in repr(agent)
+    assert list(agent.parts) == ["vision", "memory", "controller"]
+    vision, weights = agent.parts["vision"]
+    frames = jax.random.bits(jax.random.key(0), (2, 64, 64, 3), np.uint8)
+    mean = vision.encode(weights, frames).mean
+    assert mean.shape == (2, 64)
+    np.testing.assert_array_equal(mean, agent.world.encode(frames).mean)
+    controller, weights = agent.parts["controller"]
+    assert controller.outputs(weights, np.zeros(320, np.float32)).shape == (1,)
+
+
+def test_a_player_acts_as_the_world_model_and_the_actor_do_by_hand(agent: TrainedAgent) -> None:
+    frames = np.random.default_rng(1).integers(0, 256, (4, 64, 64, 3), np.uint8)
+    player, world, key = agent.player(seed=7), agent.world, jax.random.key(7)
+    state, action = None, jax.numpy.zeros(1)
+    for step, frame in enumerate(frames):
+        drawn, obs = jax.random.fold_in(key, step), world.encode(jax.numpy.asarray(frame))
+        state = world.begin(obs, drawn) if step == 0 else world.observe(state, action, obs, drawn)
+        action, _ = agent.actor.act(agent.weights, world, state, None, drawn)
+        np.testing.assert_allclose(player(frame), action, rtol=0, atol=1e-5)
+    player.reset(seed=7)
+    first = player(frames[0])
+    player.reset(seed=8)
+    assert not np.array_equal(first, player(frames[0]))
+
+
+def test_dream_returns_follow_from_the_seed_and_the_temperature(agent: TrainedAgent) -> None:
+    returns = agent.dream_returns(rollouts=8, seed=1)
+    np.testing.assert_array_equal(returns, agent.dream_returns(rollouts=8, seed=1))
+    assert not np.array_equal(returns, agent.dream_returns(rollouts=8, seed=2))
+    assert not np.array_equal(returns, agent.dream_returns(rollouts=8, seed=1, temperature=3.0))
+
+
+def test_what_cannot_be_loaded_is_said_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist; give a run's folder"):
+        wm_jax.load(tmp_path / "nothing")
+    with pytest.raises(UserError, match=r"--task my_task\.py: the task of .* is take_cover, which needs no file"):
+        wm_jax.load(BUNDLE, task="my_task.py")

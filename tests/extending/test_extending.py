@@ -1,0 +1,104 @@
+"""docs/extending.md: a world model, an actor, a search, an explorer and a rule of a user's own, in every command."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+
+import wm_jax
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"<!-- (\S+\.py) -->\n```python\n(.*?)```", re.DOTALL)
+
+
+def command(environment: dict[str, str], folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "wm_jax", *arguments], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page's files, and the task, beside each other."""
+    folder = tmp_path_factory.mktemp("extending")
+    for name, code in BLOCK.findall((ROOT / "docs" / "extending.md").read_text()):
+        with (folder / name).open("a") as file:
+            file.write(code + "\n\n")
+    shutil.copy(ROOT / "tests" / "probe_task.py", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path, environment: dict[str, str]) -> Path:
+    """The page's experiment, run to its end."""
+    printed = command(environment, folder, "run", "dot.py", "--run-dir", "run")
+    assert "Dot, round 0" in printed and "Dot, round 1" in printed
+    return folder / "run"
+
+
+def test_a_system_of_ones_own_runs_and_learns(run: Path) -> None:
+    scores = json.loads((run / "evaluation.json").read_text())
+    # 80 is the most there is; random actions reach a wall.
+    assert scores["controller"]["mean"] > 60 > 30 > scores["random"]["mean"]
+    page = (run / "report" / "report.md").read_text()
+    assert "Spring" in page and "16 candidates × 8 rollouts" in page and "world.kind" in page
+    assert (run / "dot" / "round-1" / "weights.safetensors").is_file()
+    assert {path.name for path in (run / "figures").glob("film*")} == {"film.gif", "film_strip.png"}
+
+
+def test_every_command_knows_it(run: Path, folder: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    facts = json.loads(command(environment, folder, "info", "dot.py", "--json"))
+    assert facts["parameters"] == {"dot": 2, "controller": 1}
+    assert facts["shapes"]["x"] == [1] and facts["shapes"]["population"] == [16, 1]
+    again = command(environment, folder, "run", "dot.py", "--run-dir", "run")
+    assert "dot (round 1): finished before" in again
+    command(environment, folder, "report", "run", "--out", str(tmp_path / "report"))
+    bundle = tmp_path / "dot.safetensors"
+    command(environment, folder, "export", "run", str(bundle))
+    exported = bundle.read_bytes() + bundle.with_suffix(".md").read_bytes()
+    assert str(folder).encode() not in exported
+    scored = command(environment, folder, "evaluate", "run", "--episodes", "8")
+    files = ["--task", str(folder / "probe_task.py"), "--parts", str(folder / "dot_parts.py")]
+    assert f"dot.safetensors: {scored.split('run: ')[1]}" in command(
+        environment, tmp_path, "evaluate", "dot.safetensors", "--episodes", "8", *files
+    )
+    rows = command(environment, folder, "bench", "dot.py", "--seconds", "0.1", "--json", str(tmp_path / "bench.json"))
+    names = [row["name"] for row in json.loads((tmp_path / "bench.json").read_text())["rows"]]
+    assert "dream" in names and "dot: training" in names, rows
+
+
+def test_the_dream_and_the_agent_in_python(run: Path) -> None:
+    agent = wm_jax.load(run)
+    assert "dot 2" in repr(agent) and "controller 1" in repr(agent)
+    assert agent.dream_returns(rollouts=16).mean() > 55
+    environment = gymnasium.make("wm_jax/Dream-v0", run=str(run), render_mode="rgb_array")
+    observation, _ = environment.reset(seed=0)
+    assert observation.shape == (1,) and np.asarray(environment.render()).shape == (64, 64, 3)
+    action = agent.player(seed=0)(np.zeros((64, 64, 3), np.uint8))
+    assert action.shape == (1,)
+    model, weights = agent.parts["dot"]
+    assert float(model.expected(weights, np.float32(0.5), np.float32(0))) == pytest.approx(0.54, abs=0.05)
+
+
+def test_a_changed_file_of_parts_makes_its_stages_stale(
+    run: Path, folder: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(folder, moved)
+    assert "dot (round 0): finished before" in command(environment, moved, "run", "dot.py", "--run-dir", "run")
+    parts = moved / "dot_parts.py"
+    parts.write_text(parts.read_text().replace("0.3 * gradient", "0.2 * gradient"))
+    done = subprocess.run(
+        [sys.executable, "-m", "wm_jax", "run", "dot.py", "--run-dir", "run"],
+        cwd=moved, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "dot (round 0): world.kind was" in done.stderr and "collect (round 0): " not in done.stderr

@@ -1,0 +1,207 @@
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from dream_probe import Line, Push, line_starts, recordings
+
+from wm_jax.actors.mlp import MLP, Layer
+from wm_jax.dream import Dream, DreamConfig, start_states
+from wm_jax.errors import UserError
+from wm_jax.experiment import Experiment
+from wm_jax.models import Models
+from wm_jax.pipeline.searching import actual_search
+from wm_jax.search import SEARCHES, Dreams, PopulationSearch
+from wm_jax.search.config import EvolveConfig
+from wm_jax.search.policy_gradient import LAMBDA, Decisions, PolicyGradient, PolicyGradientConfig, advantages
+
+KEY = jax.random.key(2)
+CONFIG = PolicyGradientConfig(dreams=64, decisions=8, hold=3, length=30, noise=0.5, discount=0.9, learning_rate=1e-2)
+CONTROLLER = MLP(("z",), (1, 8, 1))
+
+
+def search(config=CONFIG, controller=CONTROLLER, steps=60, push=0.5, wall=float("inf"), spread=0.01):
+    dream = Dream(Line(push, spread, wall), DreamConfig(temperature=1.0, reward="predicted", start=config.start))
+    return config.build(controller, dream, steps)
+
+
+def begun(gradient, begin=None):
+    """What its dreams are played with, and its first state."""
+    starts = start_states(gradient.dream, {}, recordings((20, 30)), KEY)
+    return Dreams({}, starts, jnp.float32(1)), gradient.init(KEY, begin, starts)
+
+
+def at(gradient, z):
+    """What dreams are played with, and dreams [L] that stand at `z` [L]."""
+    table = line_starts(gradient.dream.model, (1,))
+    dreams = jax.vmap(gradient.dream.reset, (None, 0))(table, jax.random.split(KEY, len(z)))
+    return Dreams({}, table, jnp.float32(1)), replace(dreams, world=replace(dreams.world, z=jnp.asarray(z)[:, None]))
+
+
+def test_advantages_are_the_discounted_sums_of_what_the_critic_did_not_expect():
+    """Equation 16 of the paper on generalised advantages, written out; nothing is counted across the end of a dream."""
+    generator = np.random.default_rng(0)
+    reward, value, following = generator.normal(size=(3, 6, 2))
+    survival, left = generator.uniform(size=(6, 2)), np.zeros((6, 2), bool)
+    left[2, 0] = left[3, 1] = True
+    expected = np.zeros((6, 2))
+    for lane in range(2):
+        for t in range(6):
+            for later in range(t, 6):
+                ahead = survival[later, lane] * following[later, lane]
+                error = reward[later, lane] + 0.9 * ahead - value[later, lane]
+                expected[t, lane] += (0.9 * LAMBDA) ** (later - t) * error
+                if left[later, lane]:
+                    break
+    reward, value, following = map(jnp.asarray, (reward, value, following))
+    found = advantages(reward, value, following, jnp.asarray(survival), jnp.asarray(left), 0.9)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_action_is_told_what_it_risks_and_not_what_happened_to_be_drawn():
+    """A point that stays where it is, beyond a wall, ends with the same probability p in each step."""
+    dream = Dream(Line(push=0.0, spread=1e-6, wall=2.0, done_weight=10.0), DreamConfig(end="drawn"))
+    gradient = PolicyGradient(CONFIG, CONTROLLER, dream, 1)
+    count = 4000
+    _, earned, survival, over = gradient._keep(*at(gradient, np.ones(count)), jnp.zeros((count, 1)), KEY)
+    p = 1 / (1 + 10 * np.e)
+    steps, lives = np.arange(CONFIG.hold), (1 - p) ** CONFIG.hold
+    np.testing.assert_allclose(survival, lives, rtol=1e-5)
+    np.testing.assert_allclose(earned, 0.1 * ((1 - p) ** steps * 0.9**steps).sum(), rtol=1e-5)
+    np.testing.assert_allclose(1 - over.mean(), lives, atol=4 * (lives * (1 - lives) / count) ** 0.5)
+
+
+def test_the_noise_falls_by_the_same_share_in_each_generation():
+    gradient = search(PolicyGradientConfig(noise=2.0, final_noise=0.5), steps=11)
+    noise = np.asarray([gradient.noise(generation) for generation in range(11)])
+    np.testing.assert_allclose(noise[[0, -1]], (2.0, 0.5), rtol=1e-6)
+    np.testing.assert_allclose(noise[1:] / noise[:-1], 0.25**0.1, rtol=1e-5)
+
+
+def decisions(generator, controller, weights, count=50):
+    inputs = jnp.asarray(generator.normal(size=(count, 1)), jnp.float32)
+    center = controller.outputs(weights, inputs)
+    drawn = center + CONFIG.noise * jnp.asarray(generator.normal(size=center.shape), jnp.float32)
+    likelihood = -0.5 * jnp.sum(((drawn - center) / CONFIG.noise) ** 2, axis=-1)
+    noise = jnp.full(count, CONFIG.noise)
+    return center, Decisions(
+        inputs, drawn, noise, likelihood, jnp.asarray(generator.normal(size=count)), jnp.zeros(count)
+    )
+
+
+def test_the_first_step_follows_the_gradient_of_the_expected_return():
+    """Where C is still what it was while playing, PPO's gradient is REINFORCE's: E[advantage * grad log p(x)]."""
+    linear = MLP(("z",), (1, 1), bias=False)
+    gradient = search(PolicyGradientConfig(noise=CONFIG.noise, entropy=0.0), linear)
+    weights = (Layer(jnp.asarray([[0.7]]), None),)
+    _, state = begun(gradient, weights)
+    center, played = decisions(np.random.default_rng(1), linear, weights)
+    found = jax.grad(gradient.loss)(state.networks, played)["controller"][0].kernel
+    scores = (played.drawn - center)[:, 0] / CONFIG.noise**2 * played.inputs[:, 0]
+    np.testing.assert_allclose(found, [[-(played.advantage * scores).mean()]], rtol=1e-4)
+
+
+def slopes(gradient, networks, played):
+    """The gradients of C's weights."""
+    return jax.tree.leaves(jax.grad(gradient.loss)(networks, played)["controller"])
+
+
+def test_what_has_become_far_more_likely_is_not_followed_further():
+    """The clipped objective has no slope where the ratio is beyond 1.2 and the advantage positive."""
+    gradient = search(PolicyGradientConfig(noise=CONFIG.noise, entropy=0.0))
+    _, state = begun(gradient)
+    _, played = decisions(np.random.default_rng(1), CONTROLLER, state.networks["controller"])
+    rare = replace(played, log_likelihood=played.log_likelihood - 1, advantage=jnp.abs(played.advantage))
+    assert not any(slope.any() for slope in slopes(gradient, state.networks, rare))
+    assert all(slope.any() for slope in slopes(gradient, state.networks, played))
+
+
+def test_entropy_draws_C_back_from_certain_actions():
+    """d/du E[log(1 - tanh(x)^2)] = -2 E[tanh(x)], found here through the last bias."""
+    gradient = search(PolicyGradientConfig(noise=CONFIG.noise, entropy=1.0))
+    _, state = begun(gradient)
+    first, last = state.networks["controller"]
+    weights = (first, replace(last, bias=jnp.full(1, 20.0)))
+    _, played = decisions(np.random.default_rng(1), CONTROLLER, weights)
+    still = replace(played, advantage=jnp.zeros(50))
+    found = jax.grad(gradient.loss)({**state.networks, "controller": weights}, still)["controller"]
+    np.testing.assert_allclose(found[-1].bias, [2.0], rtol=1e-4)
+
+
+def test_an_action_is_kept_and_what_follows_an_end_does_not_count():
+    """On the line z moves by push * action a step; beyond the wall the dream ends, that step's reward included."""
+    gradient = search(PolicyGradientConfig(hold=4, discount=0.9), wall=1.2, spread=1e-6)
+    here = at(gradient, np.zeros(2))
+    after, earned, _, over = gradient._keep(*here, jnp.asarray([[0.2], [1.0]]), KEY)
+    np.testing.assert_allclose(after.world.z[0], 0.4, atol=1e-3)
+    assert over.tolist() == [False, True]
+    slow = sum(0.1 * 0.9**k * (1 - 0.1 * k) for k in range(4))
+    # z = 0, 0.5, 1, 1.5: the step from 1.5 is the first from beyond the wall.
+    fast = sum(0.1 * 0.9**k * (1 - 0.5 * k) for k in range(4))
+    np.testing.assert_allclose(earned, [slow, fast], rtol=1e-3, atol=1e-4)
+    longer = search(PolicyGradientConfig(hold=6, discount=0.9), wall=1.2, spread=1e-6)
+    np.testing.assert_allclose(longer._keep(*here, jnp.ones((2, 1)), KEY)[1], fast, rtol=1e-3, atol=1e-4)
+
+
+def test_the_best_controller_of_the_line_is_found():
+    """It goes to 0 and stays: a reward near 1 a step."""
+    gradient = search(push=0.2)
+    dreams, state = begun(gradient)
+    state, metrics = gradient.iterate(state, dreams, 0, KEY, 60)
+    assert metrics["outcome"][-5:].mean() > 0.7 > metrics["outcome"][:2].mean() + 0.1
+    left, right = jnp.tanh(CONTROLLER.outputs(gradient.candidate(state), jnp.asarray([[-1.0], [1.0]])))[:, 0]
+    assert left > 0.5 and right < -0.5
+
+
+def test_a_search_that_goes_on_ends_as_one_that_never_stopped_and_compiles_nothing_anew():
+    gradient = search(wall=1.5)
+    dreams, state = begun(gradient)
+    traces = []
+
+    def count_traces(*arguments, count):
+        traces.append(None)
+        return gradient.iterate(*arguments, count=count)
+
+    run = jax.jit(count_traces, static_argnames="count")
+    whole, metrics = run(state, dreams, 0, KEY, count=2)
+    whole, more = run(whole, dreams, 2, KEY, count=2)
+    again, _ = run(state, dreams, 0, KEY, count=2)
+    stored = jax.tree.map(lambda array: jnp.asarray(np.asarray(array)), again)
+    again, same = run(stored, dreams, 2, KEY, count=2)
+    jax.tree.map(np.testing.assert_array_equal, (whole, more), (again, same))
+    assert metrics["ended"].shape == (2,) and 0 < metrics["ended"][0] < 1
+    assert len(traces) == 1
+    # What a generation draws, and its noise, follow from its number.
+    other, _ = run(stored, dreams, 3, KEY, count=2)
+    assert not np.array_equal(gradient.candidate(other)[0].kernel, gradient.candidate(whole)[0].kernel)
+
+
+def test_it_goes_on_from_a_controller_that_there_is():
+    weights = CONTROLLER.init(jax.random.key(9))
+    _, state = begun(search(), weights)
+    jax.tree.map(np.testing.assert_array_equal, search().candidate(state), weights)
+
+
+def test_its_dreams_are_left_at_different_times_and_begin_in_states_of_the_table():
+    dreams, state = begun(search())
+    steps = np.asarray(state.dreams.steps)
+    assert steps.min() >= 0 and steps.max() < CONFIG.length and len(np.unique(steps)) > 15
+    assert np.isin(state.dreams.world.z, dreams.starts.z).all()
+
+
+def test_what_cannot_be_searched_is_refused():
+    with pytest.raises(UserError, match=r"search\.kind policy_gradient .* actor of kind mlp, found its weight;"):
+        CONFIG.build(Push(), search().dream, 1)
+    with pytest.raises(UserError, match=r"search\.hold"):
+        PolicyGradientConfig(hold=0)
+    with pytest.raises(UserError, match=r"search\.dreams is 2 and search\.decisions 3.*8 batches"):
+        PolicyGradientConfig(dreams=2, decisions=3)
+    assert SEARCHES["policy_gradient"] is PolicyGradientConfig
+
+
+def test_it_learns_in_dreams_alone():
+    assert not isinstance(search(), PopulationSearch)
+    experiment = Experiment(search=CONFIG, evolve=EvolveConfig(fitness="actual", select="actual"))
+    with pytest.raises(UserError, match=r"search\.kind is 'policy_gradient'.*evolve\.fitness to 'dream'.*'cma_es'"):
+        actual_search(Models(experiment), experiment.evolve, False)

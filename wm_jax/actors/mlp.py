@@ -1,0 +1,106 @@
+"""The paper's controller (section 2.3): action = tanh(W features + b), or with layers of tanh units between."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from wm_jax.actors.protocol import ACTORS, ActorConfig
+from wm_jax.errors import UserError, require_choice, require_range
+from wm_jax.types import Action, Array, Key, Params, State
+from wm_jax.worlds import Actor, World, WorldModel
+from wm_jax.worlds.protocol import feature_sizes
+
+LAST_LAYER = 0.01
+"""Of the deviation that other layers' fresh weights have, so that a new network's outputs begin near 0."""
+
+
+@ACTORS.register
+@dataclass(frozen=True)
+class MLPConfig(ActorConfig):
+    """What C reads and how it is wired. The defaults are the paper's Car Racing."""
+
+    kind: Literal["mlp"] = "mlp"
+    features: tuple[str, ...] = ("z", "h")
+    """The world model's features that C reads, in this order. Of the paper's: z, what V sees; h and c, the output and the
+    cell of M's LSTM; its Take Cover has z c h."""
+    hidden_sizes: tuple[int, ...] = ()
+    """Units of each hidden layer; none is a linear controller."""
+    bias: bool = True
+    """Whether the layers have biases."""
+
+    def __post_init__(self) -> None:
+        if not self.features:
+            raise UserError("actor.features must name at least one feature, found none")
+        for units in self.hidden_sizes:
+            require_range("actor.hidden_sizes", units, 1, 65536)
+
+    def build(self, model: WorldModel) -> "MLP":
+        """The network for a world model. Raises `UserError` where it has no such feature."""
+        sizes = feature_sizes(model)
+        for name in self.features:
+            require_choice("actor.features", name, list(sizes))
+        inputs = sum(sizes[name] for name in self.features)
+        return MLP(self.features, (inputs, *self.hidden_sizes, model.action_size), self.bias)
+
+
+@struct.dataclass
+class Layer:
+    """One layer's weights."""
+
+    kernel: Array
+    """[inputs, outputs]"""
+    bias: Array | None
+    """[outputs]"""
+
+
+@dataclass(frozen=True)
+class MLP(Actor):
+    """The paper's controller. Its weights are a tuple of `Layer`."""
+
+    reads: tuple[str, ...]
+    """Features of the world model, in this order."""
+    sizes: tuple[int, ...]
+    """Numbers that are read, units of each hidden layer, numbers that are put out."""
+    bias: bool = True
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """What it reads."""
+        return self.reads
+
+    @property
+    def words(self) -> str:
+        """What it is and what it reads."""
+        layers = f"hidden layers of {', '.join(map(str, self.sizes[1:-1]))}" if self.sizes[2:] else "linear"
+        return f"{' '.join(self.reads)}, {layers}{'' if self.bias else ', no bias'}"
+
+    def init(self, key: Key) -> Params:
+        """Fresh weights: matrices N(0, 1 / inputs), the last one a hundredth of its deviation; biases 0."""
+        shapes = list(pairwise(self.sizes))
+        layers = []
+        for number, (inputs, outputs) in enumerate(shapes):
+            scale = (LAST_LAYER if number == len(shapes) - 1 else 1.0) / inputs**0.5
+            kernel = scale * jax.random.normal(jax.random.fold_in(key, number), (inputs, outputs))
+            layers.append(Layer(kernel, jnp.zeros(outputs) if self.bias else None))
+        return tuple(layers)
+
+    def act(self, params: Params, world: World, state: State, carry: None, key: Key) -> tuple[Action, None]:
+        """tanh of what the last layer puts out; the key is not used."""
+        return jnp.tanh(self.outputs(params, self.inputs(world, state))), None
+
+    def inputs(self, world: World, state: State) -> Array:
+        """What C reads of a state: [..., F]."""
+        features = world.features(state)
+        return jnp.concatenate([features[name] for name in self.reads], axis=-1)
+
+    def outputs(self, params: Params, inputs: Array) -> Array:
+        """What the last layer puts out [A] for `inputs` [F], whose tanh is the action."""
+        outputs = inputs
+        for number, layer in enumerate(params):
+            outputs = (jnp.tanh(outputs) if number else outputs) @ layer.kernel
+            outputs = outputs if layer.bias is None else outputs + layer.bias
+        return outputs

@@ -1,0 +1,168 @@
+"""`wm_jax.load`: a finished run or a bundle as a thing that acts, dreams, scores and hands out its parts.
+
+Nothing here loads a game, a plotter or an optimiser before it is needed.
+"""
+
+import warnings
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from wm_jax.dream import Dream, DreamEnv, DreamSource, DreamVectorEnv, population_returns
+from wm_jax.dream.gymnasium_face import RenderMode
+from wm_jax.experiment import Experiment
+from wm_jax.pipeline import bundle
+from wm_jax.rollouts.agent import AgentCrew, AgentDriver
+from wm_jax.types import Observations, Params
+from wm_jax.worlds import Actor, World
+
+CONTROLLER = "controller"
+"""The actor's name among the parts."""
+
+
+def load(path: str | Path, task: str | Path | None = None, parts: Sequence[str | Path] = ()) -> "TrainedAgent":
+    """The agent of a run's folder or of a bundle.
+
+    `task` and `parts` are the paths of Python files of one's own that it was made with, where they are found neither at
+    their place nor beside it; a warning tells where their contents differ. Raises `UserError` that says what is missing or
+    damaged.
+    """
+    found = bundle.load(Path(path), None if task is None else Path(task), [Path(part) for part in parts])
+    for warning in found.stored.warnings:
+        warnings.warn(warning, stacklevel=2)
+    return TrainedAgent(found, Path(path))
+
+
+class TrainedAgent:
+    """A world model and a controller with their weights."""
+
+    def __init__(self, found: bundle.Bundle, path: Path):
+        self._bundle, self.path = found, path
+
+    @property
+    def experiment(self) -> Experiment:
+        """All settings that it was made with."""
+        return self._bundle.experiment
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """How the controller was chosen, its scores then, device and versions."""
+        return self._bundle.about
+
+    @property
+    def world(self) -> World:
+        """The world model with its weights: `encode`, `begin`, `observe`, `imagine`, `features`, `frame`."""
+        return World(self._bundle.models.world, self._bundle.params)
+
+    @property
+    def actor(self) -> Actor:
+        """The controller without its weights."""
+        return self._bundle.models.actor
+
+    @property
+    def weights(self) -> Params:
+        """The controller's weights."""
+        return self._bundle.weights
+
+    @property
+    def recorded(self) -> Observations:
+        """Recorded frames to start dreams on, encoded: a run's episodes, of a bundle the first frames of some."""
+        return self._bundle.recorded
+
+    @cached_property
+    def parts(self) -> dict[str, tuple[Any, Params]]:
+        """Of each trained part its pure functions and its weights. The paper's are {"vision": (Vision, weights), "memory":
+        (Memory, weights), "controller": (MLP, weights)}: `vision, weights = agent.parts["vision"]`, then
+        `vision.encode(weights, frames)`."""
+        learners = self._bundle.models.world.learners
+        found = {name: (learner.model, self._bundle.params[name]) for name, learner in learners.items()}
+        return {**found, CONTROLLER: (self.actor, self.weights)}
+
+    def player(self, seed: int = 0) -> "Player":
+        """What plays episodes in the actual environment, frame by frame; `seed` draws what it samples."""
+        return Player(self._bundle, seed)
+
+    @cached_property
+    def _source(self) -> DreamSource:
+        found = self._bundle
+        return DreamSource(
+            found.models.dream, found.params, found.recorded, self.actor.features, found.models.task.frames_per_second
+        )
+
+    @property
+    def dream(self) -> Dream:
+        """The dream without weights: `step`, `reset`, and `config`, its rules."""
+        return self._bundle.models.dream
+
+    def dream_env(self, render_mode: RenderMode = None) -> DreamEnv:
+        """Its dream as a Gymnasium environment. An observation is what the controller reads."""
+        return DreamEnv(self._source, render_mode)
+
+    def dream_vector_env(self, num_envs: int, render_mode: RenderMode = None) -> DreamVectorEnv:
+        """`num_envs` dreams in one compiled step."""
+        return DreamVectorEnv(num_envs, self._source, render_mode)
+
+    def dream_returns(self, rollouts: int = 256, seed: int = 0, temperature: float | None = None) -> np.ndarray:
+        """[rollouts]: what the controller scores in dreams, at the dream's own temperature unless another is given."""
+        alone = jax.tree.map(lambda array: array[None], self.weights)
+        scores = population_returns(
+            self.dream, self.actor, self._bundle.params, self._source.starts, alone, jax.random.key(seed),
+            rollouts=rollouts, temperature=temperature,
+        )  # fmt: skip
+        return np.asarray(scores.returns[0])
+
+    def score(self, episodes: int = 100, seed: int = 2_000_000) -> dict[str, Any]:
+        """Mean, sd, se, n, returns, seeds, device and versions of the controller on fresh episodes of the actual
+        environment, with progress on the screen. Raises `UserError` for seeds that controllers are selected on."""
+        from wm_jax.pipeline.progress import Screen
+        from wm_jax.pipeline.scoring import score_bundle
+
+        return score_bundle(self._bundle, episodes, seed, Screen())
+
+    def __repr__(self) -> str:
+        sizes = {**self._bundle.params, CONTROLLER: self.weights}
+        counts = (f"{name} {sum(leaf.size for leaf in jax.tree.leaves(tree)):,}" for name, tree in sizes.items())
+        dream = self.experiment.dream
+        return (
+            f"<TrainedAgent {self.path}: task {self._bundle.models.task.name}; weights: {', '.join(counts)}; controller "
+            f"reads {self.actor.words}; dreams at τ {dream.temperature:g} {dream.words}>"
+        )
+
+
+class Player:
+    """Plays in the actual environment: a frame in, an action out."""
+
+    def __init__(self, found: bundle.Bundle, seed: int):
+        table = jax.tree.map(lambda array: array[None], found.weights)
+        self._crew = AgentCrew(AgentDriver(found.agent, found.params, table), 1)
+        self.task, self.seed = found.models.task, seed
+        self.reset(seed)
+
+    def reset(self, seed: int | None = None) -> None:
+        """Forget the episode: the next frame is the first of another one."""
+        self.seed = self.seed + 1 if seed is None else seed
+        self._crew.begin({0: (self.seed, 0)})
+
+    def __call__(self, frame: np.ndarray) -> np.ndarray:
+        """Action [A] in [-1, 1] for the next frame, uint8 [64, 64, 3]. `player.task.frame` makes the frame of an
+        environment's observation, and `player.task.environment_action` of the action what the environment takes."""
+        return self._crew(np.asarray(frame)[None])[0]
+
+
+def make_dream(
+    run: str | Path, render_mode: RenderMode = None, task: str | Path | None = None, parts: Sequence[str | Path] = ()
+) -> DreamEnv:
+    """`gymnasium.make("wm_jax/Dream-v0", run=…)`: the dream of a run's folder or of a bundle. Raises as `load` does."""
+    return load(run, task, parts).dream_env(render_mode)
+
+
+def make_dreams(
+    num_envs: int, run: str | Path, render_mode: RenderMode = None, task: str | Path | None = None,
+    parts: Sequence[str | Path] = (),
+) -> DreamVectorEnv:  # fmt: skip
+    """`gymnasium.make_vec("wm_jax/Dream-v0", num_envs=…, run=…)`. Raises as `load` does."""
+    return load(run, task, parts).dream_vector_env(num_envs, render_mode)

@@ -1,0 +1,56 @@
+"""What a dreamt step earns, and when a dream is over: functions of what the world model expects, by name.
+
+A rule of one's own is registered alike (docs/extending.md): `@REWARDS.register` or `@ENDS.register` on a function of an
+`Outcome` and the world model that expects it, for one dream; its name is what `dream.reward` or `dream.end` says.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+from wm_jax.errors import UserError
+from wm_jax.registry import Registry
+from wm_jax.types import Array, Outcome
+from wm_jax.worlds import WorldModel
+
+Rule = Callable[[Outcome, WorldModel], Array]
+
+REWARDS: Registry[Rule] = Registry("dream.reward")
+"""Outcome → the step's reward []."""
+ENDS: Registry[Rule] = Registry("dream.end")
+"""Outcome → the probability [] that the step ends the dream."""
+
+
+@REWARDS.register
+def survival(outcome: Outcome, model: WorldModel) -> Array:
+    """1 per step, the last included."""
+    return jnp.ones(())
+
+
+@REWARDS.register
+def predicted(outcome: Outcome, model: WorldModel) -> Array:
+    """The reward that the model expects."""
+    return expected(outcome.reward, model, "reward", "dream.reward is 'predicted'")
+
+
+@ENDS.register
+def threshold(outcome: Outcome, model: WorldModel) -> Array:
+    """1 where an end is more probable than the model's `end_threshold`: the paper's rule; what is only possible never
+    happens."""
+    if outcome.end is None:
+        return jnp.zeros(())
+    return (outcome.end > model.end_threshold).astype(jnp.float32)
+
+
+@ENDS.register
+def drawn(outcome: Outcome, model: WorldModel) -> Array:
+    """The probability that the model gives an end."""
+    return expected(outcome.end, model, "end", "dream.end is 'drawn'")
+
+
+def expected(field: Array | None, model: WorldModel, name: str, setting: str) -> Array:
+    """A field of an outcome. Raises `UserError` while tracing where the model does not predict it."""
+    if field is None:
+        raise UserError(f"{setting} but the world model does not predict the {name} of a step; {model.missing[name]}, or "
+                        f"choose another rule than {setting.rsplit(' ', 1)[-1]}")  # fmt: skip
+    return field

@@ -1,0 +1,73 @@
+"""Where dreams start: a table of a world model's states, made once by following recorded episodes; a reset picks a row."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from wm_jax.dream.environment import Dream
+from wm_jax.lanes import choose
+from wm_jax.types import Array, Key, Observations, Params, State
+
+FIRSTS = 4096
+"""Rows of a table of first frames, an episode after the other, again and again: what is sampled of a frame differs."""
+SPACING = 16
+"""Steps between two rows of an episode where dreams start anywhere: neighbours are nearly the same."""
+
+
+def start_states(dream: Dream, params: Params, recorded: Observations, key: Key) -> State:
+    """States [S, ...] for `Dream.reset`.
+
+    With start first, recorded episodes' first frames. With anywhere, every `SPACING`-th frame, from a random one on, of
+    `DreamConfig.episodes` random episodes (all, where there are fewer), in the state that the model has after all that came
+    before it in its episode.
+    """
+    longest = int(recorded.length.max())
+    if dream.config.start == "first" or longest == 1:
+        return _first(dream, params, recorded, key)
+    episodes = min(dream.config.episodes, len(recorded.start))
+    states, there = _follow(dream, params, recorded, key, episodes, -(-longest // SPACING) + 1)
+    return jax.tree.map(lambda array: array[there], states)
+
+
+@partial(jax.jit, static_argnames="dream")
+def _first(dream: Dream, params: Params, recorded: Observations, key: Key) -> State:
+    order_key, state_key = jax.random.split(key)
+    order = jax.random.permutation(order_key, recorded.start)
+    frames = jnp.resize(order, (FIRSTS,))
+    keys = jax.random.split(state_key, FIRSTS)
+    obs = jax.tree.map(lambda array: array[frames], recorded.encoded)
+    return jax.vmap(dream.model.begin, (None, 0, 0))(params, obs, keys)
+
+
+@partial(jax.jit, static_argnames=("dream", "episodes", "rows"))
+def _follow(
+    dream: Dream, params: Params, recorded: Observations, key: Key, episodes: int, rows: int
+) -> tuple[State, Array]:
+    """States [rows, episodes, ...], and where they are those of an episode [rows, episodes]: it may begin later, by less
+    than `SPACING` steps, and be over."""
+    episode_key, delay_key, state_key = jax.random.split(key, 3)
+    chosen = jax.random.choice(episode_key, len(recorded.start), (episodes,), replace=False)
+    first, length = recorded.start[chosen], recorded.length[chosen]
+    # Every episode has a row, however short it is.
+    delay = -jax.random.randint(delay_key, (episodes,), 0, jnp.minimum(SPACING, length)) % SPACING
+    begin, observe = jax.vmap(dream.model.begin, (None, 0, 0)), jax.vmap(dream.model.observe, (None, 0, 0, 0, 0))
+
+    def look(step: Array) -> tuple[Array, State, Key]:
+        frame = first + jnp.clip(step - delay, 0, length - 1)
+        keys = jax.random.split(jax.random.fold_in(state_key, step), episodes)
+        return frame, jax.tree.map(lambda array: array[frame], recorded.encoded), keys
+
+    def follow(step: Array, state: State) -> State:
+        frame, obs, keys = look(step)
+        seen = observe(params, state, recorded.action[jnp.maximum(frame - 1, 0)], obs, keys)
+        return choose(step <= delay, begin(params, obs, keys), seen)
+
+    def row(state: State, number: Array) -> tuple[State, tuple[State, Array]]:
+        at = number * SPACING - delay
+        with jax.default_matmul_precision(dream.config.precision):
+            following = jax.lax.fori_loop(number * SPACING + 1, (number + 1) * SPACING + 1, follow, state)
+        return following, (state, (at >= 0) & (at < length))
+
+    _, obs, keys = look(jnp.int32(0))
+    return jax.lax.scan(row, begin(params, obs, keys), jnp.arange(rows))[1]

@@ -1,0 +1,37 @@
+"""What is done to an actor's actions while it collects (`Explorer`).
+
+A new explorer is one file in this folder, or in a file of a user's own, whose settings are registered by
+`EXPLORERS.register` (docs/extending.md).
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from wm_jax.registry import PartConfig, Registry
+from wm_jax.types import Action, Features, Key
+
+EXPLORERS: "Registry[type[ExplorerConfig]]" = Registry("explorer.kind", "wm_jax.explore")
+
+
+class Explorer(ABC):
+    """Changes actions. Hashable; every method is pure, and for one agent; `jax.vmap` adds agents."""
+
+    def begin(self) -> Any:
+        """What it carries from step to step, before an episode's first one: a pytree of arrays, or None."""
+        return None
+
+    @abstractmethod
+    def act(self, action: Action, features: Features, carry: Any, key: Key) -> tuple[Action, Any]:
+        """The action [A] to take instead of `action`, which the actor chose on seeing `features`, and the next carry."""
+
+
+@dataclass(frozen=True)
+class ExplorerConfig(PartConfig):
+    """Base of an explorer's settings."""
+
+    registry: ClassVar[Registry[Any]] = EXPLORERS
+
+    def build(self, action_size: int) -> Explorer:
+        """The explorer for actions of so many numbers."""
+        raise NotImplementedError

@@ -1,0 +1,96 @@
+"""M as a run trains it: on all recorded episodes as V encodes them, which lie on the device."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from wm_jax import parallel
+from wm_jax.data import observations
+from wm_jax.data.training import Learner, Report, TrainingData, spread
+from wm_jax.memory.evaluation import evaluate
+from wm_jax.memory.model import Memory
+from wm_jax.memory.train import TrainState, chunks_from, chunks_per_epoch, continue_from, train_step
+from wm_jax.types import FLOAT, HELD_OUT, TRAINED, Curve, Key, Metrics, Params
+
+REPORTS = 5
+"""In a training, unless an epoch is longer than its share."""
+
+
+@dataclass(frozen=True)
+class MemoryLearner(Learner):
+    """M's training."""
+
+    model: Memory
+    title: ClassVar[str] = "M"
+    settings: ClassVar[str] = "world.memory."
+    watch: ClassVar[str] = "nll"
+    remedy: ClassVar[str] = "lower world.memory.optimizer.learning_rate or set its clip, and run it again with --redo"
+    curves: ClassVar[tuple[Curve, ...]] = (
+        Curve(
+            "memory",
+            ("nll",),
+            "M: negative log likelihood",
+            "M's negative log likelihood of the next z, nats per latent dimension; dots: held-out episodes.",
+        ),
+    )
+
+    @property
+    def units(self) -> int:
+        """Frames in a step."""
+        return self.batch_size * self.model.config.sequence_length
+
+    def start(self, params: Params, mesh: Mesh) -> TrainState:
+        """The state before the first step of a training that begins with `params`, on the devices of `mesh`: weights whole
+        on each, the carried states of the LSTM dealt out."""
+        state = continue_from(self.model, params)
+        carried = parallel.rows(mesh, parallel.part(state.memory_state))
+        return replace(parallel.replicate(mesh, state), memory_state=carried)
+
+    def advance(
+        self, data: TrainingData, seed: int, begun: int, key: Key, mesh: Mesh
+    ) -> Callable[[TrainState], tuple[TrainState, Metrics]]:
+        """What does steps `begun`, `begun` + 1, … one a call. The order follows from `seed`, draws of z from `key`."""
+        assert data.recorded is not None
+        recorded, config = parallel.replicate(mesh, data.recorded), self.model.config
+        start, length = self._episodes(data)
+        stream = chunks_from(start, length, config.batch_size, config.sequence_length, seed, begun)
+        chunks = (replace(chunk, positions=parallel.rows(mesh, parallel.part(chunk.positions))) for chunk in stream)
+        return lambda state: train_step(self.model, state, recorded, next(chunks), key)
+
+    def report_every(self, data: TrainingData) -> int:
+        """Steps between two reports."""
+        config = self.model.config
+        epoch = chunks_per_epoch(self._episodes(data)[1], config.batch_size, config.sequence_length)
+        return max(1, min(self.steps, max(epoch, self.steps // REPORTS)))
+
+    def reporter(self, data: TrainingData) -> Callable[[Params, Key], Report]:
+        """What reports how good weights are on held-out episodes, and on as many that M is trained on: what it knows by
+        heart shows as a difference between the two."""
+        assert data.recorded is not None
+        if not len(data.held_out):
+            return lambda params, key: Report({})
+        trained = data.training[spread(len(data.training), len(data.held_out))]
+        chosen = {HELD_OUT: data.held_out, TRAINED: trained}
+        reported = {prefix: observations.select(data.recorded, numbers) for prefix, numbers in chosen.items()}
+
+        def report(params: Params, key: Key) -> Report:
+            found = {prefix: evaluate(self.model, params, episodes, key) for prefix, episodes in reported.items()}
+            return Report({f"{prefix}{name}": value for prefix, each in found.items() for name, value in each.items()})
+
+        return report
+
+    def bytes_in_training(self, params: int) -> int:
+        """Memory of a device while M of so many weights is trained."""
+        return 4 * FLOAT * params + FLOAT * self.units * (
+            10 * self.model.config.hidden_size + 4 * self.model.output_size
+        )
+
+    def _episodes(self, data: TrainingData) -> tuple[np.ndarray, np.ndarray]:
+        """Where the training episodes stand among the frames, and how long they are."""
+        assert data.recorded is not None
+        start, length = jax.device_get((data.recorded.start, data.recorded.length))
+        return start[data.training], length[data.training]

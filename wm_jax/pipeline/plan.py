@@ -1,0 +1,129 @@
+"""The stages of a run in order: which there are, which are finished, which are stale."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from wm_jax import formats
+from wm_jax.errors import UserError, require_choice
+from wm_jax.experiment import CONTENTS, GONE, Experiment, kinds, with_kinds
+from wm_jax.models import Models
+from wm_jax.pipeline.collecting import Collect
+from wm_jax.pipeline.scoring import Evaluate
+from wm_jax.pipeline.searching import Evolve, Tune
+from wm_jax.pipeline.stages import Stage, Step
+from wm_jax.pipeline.training import Encode, Train
+from wm_jax.run import RunDir
+
+
+@lru_cache(maxsize=16)
+def stages(experiment: Experiment) -> tuple[Stage, ...]:
+    """The stages of a round, in order: learners that read frames, then those that read what the model encodes."""
+    learners = sorted(Models(experiment).world.learners.items(), key=lambda item: item[1].reads == "observations")
+    train = [Train(name, name, learner.settings, first=not number) for number, (name, learner) in enumerate(learners)]
+    frames = sum(learner.reads == "frames" for _, learner in learners)
+    tune = [Tune()] if "tune" in experiment.searches else []
+    return Collect(), *train[:frames], Encode(), *train[frames:], Evolve(), *tune, Evaluate()
+
+
+def plan(experiment: Experiment) -> list[Step]:
+    """All stages of the run, in order."""
+    last = experiment.rounds.count - 1
+    return [
+        Step(stage, number)
+        for number in range(experiment.rounds.count)
+        for stage in stages(experiment)
+        if number == last or not stage.last_round_only
+    ]
+
+
+def changes(experiment: Experiment, step: Step, record: dict[str, Any]) -> str:
+    """The settings that a stage's record and the experiment do not share, in words; empty where there are none."""
+    now, recorded = step.settings(experiment), record["settings"]
+    unknown = {name for name, value in now.items() if value == GONE}
+    if record.get("format", 1) == 1:
+        # Files counted by their places then: what was in them nobody knows.
+        files = (name for name in ("task", "initial") if Path(str(recorded.get(name) or "")).suffix)
+        unknown |= {name for name in files if str(now.get(name)).startswith(CONTENTS)}
+        recorded = formats.upgrade_settings(recorded)
+    # A setting that a record does not know yet was as its default is.
+    before = step.settings(with_kinds(Experiment(), kinds(experiment))) | recorded
+    names = sorted((before.keys() | now.keys()) - unknown)
+    differing = [name for name in names if before.get(name) != now.get(name)]
+    return "; ".join(f"{name} was {before.get(name)!r}, now {now.get(name)!r}" for name in differing)
+
+
+def stale(experiment: Experiment, run: RunDir) -> list[tuple[Step, str]]:
+    """The stages that were begun with other settings than these, or on results that are gone, each with the reason."""
+    found: list[tuple[Step, str]] = []
+    unfinished: Step | None = None
+    for step in plan(experiment):
+        record = step.folder(run).record
+        if record is None:
+            unfinished = unfinished or step
+            continue
+        changed = changes(experiment, step, record)
+        if changed:
+            found.append((step, changed))
+        elif found:
+            found.append((step, f"depends on {found[0][0]}"))
+        elif unfinished:
+            found.append((step, f"depends on {unfinished}, whose result is not there"))
+        elif not record["finished"] and record.get("format", 1) == 1 and step.folder(run).checkpoints.steps():
+            found.append((step, "was stopped in format 1, whose checkpoints cannot be gone on with"))
+        if not record["finished"]:
+            unfinished = unfinished or step
+    return found
+
+
+def choose(experiment: Experiment, run: RunDir, names: tuple[str, ...], redo: bool) -> list[Step]:
+    """The steps to run now; with `redo`, clears what is to be done anew, once it is sure that the rest can be done.
+
+    Raises `UserError` where stages are stale and nobody said what to do, or where a named stage lacks those before it.
+    """
+    for name in names:
+        if name == Tune.name and "tune" not in experiment.searches:
+            raise UserError(
+                "--stages names tune but tune.generations is 0; set it to the generations that C is to go on for"
+            )
+        require_choice("--stages", name, [stage.name for stage in stages(experiment)])
+    old = stale(experiment, run)
+    if old and not redo:
+        lines = "\n".join(f"  {step}: {reason}" for step, reason in old)
+        raise UserError(
+            f"the settings of {run.path} changed under stages that were begun with others:\n{lines}\n"
+            "nothing was done; add --redo to do these stages again, give another --run-dir, or set the settings back"
+        )
+    again = _again(experiment, run, names, [step for step, _ in old]) if redo else []
+    chosen = _possible(experiment, run, names, again)
+    # The last first: a kill in between leaves no result behind whose origin is gone.
+    for step in reversed(again):
+        step.folder(run).clear()
+    return chosen
+
+
+def _again(experiment: Experiment, run: RunDir, names: tuple[str, ...], old: list[Step]) -> list[Step]:
+    """The first stage that is stale, or named and finished, and all after it."""
+    steps = plan(experiment)
+    first = [step for step in steps if step in old or (step.stage.name in names and step.folder(run).finished)]
+    return steps[steps.index(first[0]) :] if first else []
+
+
+def _possible(experiment: Experiment, run: RunDir, names: tuple[str, ...], again: list[Step]) -> list[Step]:
+    """The named steps (all, unless any are named) whose predecessors are finished or run before them. A stage of a later
+    round is left out where they are not; in its first round that is an error."""
+    steps, chosen, met = plan(experiment), [], set()
+    for index, step in enumerate(steps):
+        if names and step.stage.name not in names:
+            continue
+        done = [s in chosen or (s not in again and s.folder(run).finished) for s in steps[:index]]
+        if all(done):
+            chosen.append(step)
+        elif step.stage.name not in met:
+            missing = steps[done.index(False)]
+            raise UserError(
+                f"{step} needs the result of {missing}, which is not finished in {run.path}; run that stage first, "
+                "or leave out --stages"
+            )
+        met.add(step.stage.name)
+    return chosen

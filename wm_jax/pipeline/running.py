@@ -1,0 +1,224 @@
+"""A run: its stages in order, and its results. It can be stopped at any moment, and goes on with the same command."""
+
+import shlex
+import shutil
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from wm_jax import parallel
+from wm_jax.data.files import read_json
+from wm_jax.errors import UserError, require_choice, require_range
+from wm_jax.experiment import Experiment
+from wm_jax.models import Models
+from wm_jax.pipeline import filming, machine, reporting, reusing, scoring, side_by_side
+from wm_jax.pipeline.bundle import load_initial
+from wm_jax.pipeline.context import Context
+from wm_jax.pipeline.plan import choose, plan
+from wm_jax.pipeline.progress import Interrupt, Screen, Stopped
+from wm_jax.pipeline.searching import actual_search
+from wm_jax.pipeline.stages import Step
+from wm_jax.pipeline.stored import note_on, to_store
+from wm_jax.run import RunDir, StageDir
+from wm_jax.types import Params
+
+
+def run_experiment(
+    experiment: Experiment, path: Path, stages: tuple[str, ...], redo: bool, reuse: Path | None, screen: Screen
+) -> None:
+    """Run the stages of an experiment that are not finished yet, in the folder `path`; every process of a run calls it.
+    What the run in `reuse` has finished with the same settings is not done again, but taken over from there.
+
+    Raises `UserError` where a setting, a file or a number is wrong, and `Stopped` when the user asks to stop.
+    """
+    run, models = RunDir(path), Models(experiment)
+    screen = screen if parallel.is_main() else Screen(Console(quiet=True))
+    with parallel.together(), Interrupt() as interrupt:
+        parallel.on_main(lambda: check(experiment, models))
+        with run.locked():
+            context = Context(experiment, models, run, screen, interrupt)
+            # Process 0 reads the folder and decides for all: what another host sees of it may be seconds old.
+            chosen = parallel.on_main(lambda: _begin(context, stages, redo, reuse))
+            context = replace(context, initial=_initial(context, chosen))
+            for step in (step for step in plan(experiment) if [*step.key] in chosen):
+                _run(context, step)
+                if interrupt.agreed():
+                    raise Stopped(f"stopped after {step}; the same command goes on from there")
+            parallel.on_main(lambda: _end(context))
+
+
+def _begin(context: Context, stages: tuple[str, ...], redo: bool, reuse: Path | None) -> list[list[Any]]:
+    """Prepare the folder; which steps (`Step.key`) are to run."""
+    experiment, run = context.experiment, context.run
+    note = note_on(run)
+    taken = reusing.take_over(experiment, run, RunDir.open(reuse)) if reuse is not None else ""
+    chosen = choose(experiment, run, stages, redo)
+    if not plan(experiment)[-1].folder(run).finished:
+        _forget_results(run)
+    run.prepare(to_store(experiment), experiment.tensorboard)
+    context.screen.say(f"{experiment.name}: {context.models.task.name} in {run.path}, on {machine.device()}")
+    for message in filter(None, (note, taken)):
+        context.screen.say(f"  {message}")
+    return [[*step.key] for step in chosen]
+
+
+def _initial(context: Context, chosen: list[list[Any]]) -> Params | None:
+    """The world model's weights of the bundle to begin with, where a learner's first training is still to be done."""
+    path = context.experiment.initial
+    if path is None:
+        return None
+    learners = context.models.world.learners
+    first = [step for step in plan(context.experiment) if step.round_number == 0 and step.stage.name in learners]
+    begin = [step for step in first if [*step.key] in chosen]
+    needed = parallel.on_main(lambda: any(_missing(context, step) for step in begin))
+    return load_initial(Path(path), context.experiment) if needed else None
+
+
+def _forget_results(run: RunDir) -> None:
+    """Delete what a finished run shows, of one that is to do more: the scores would be those of a result that is gone."""
+    scores = run.path / scoring.SCORES
+    if scores.exists():
+        for film in run.figures.glob("film*"):
+            film.unlink()
+        shutil.rmtree(run.path / reporting.FOLDER, ignore_errors=True)
+        scores.unlink()
+
+
+def _end(context: Context) -> None:
+    """Scores, films and report of a run that has finished its last stage."""
+    experiment, run = context.experiment, context.run
+    if plan(experiment)[-1].folder(run).finished:
+        last = experiment.rounds.count - 1
+        shutil.copyfile(context.stage("evaluation", last).path / scoring.SCORES, run.path / scoring.SCORES)
+        _tell_scores(context)
+        filming.make_films(context, last)
+        page = reporting.report([run.path], None)[0]
+        context.screen.say(f"scores: {run.path / scoring.SCORES}   films: {run.figures}   report: {page}")
+
+
+def check(experiment: Experiment, models: Models) -> None:
+    """Raise `UserError` where settings do not go together, before hours of work find out."""
+    task = models.task
+    require_choice("collect.policy", experiment.collect.policy, list(task.policies))
+    for name in experiment.evaluate.baselines:
+        require_choice("evaluate.baselines", name, list(task.policies))
+    if experiment.mirror and task.mirror is None:
+        raise UserError(f"mirror is True but the task {task.name} does not say what an action is in a mirror; leave mirror "
+                        "out, or give its Task a mirror where left and right can be exchanged")  # fmt: skip
+    devices = parallel.mesh(experiment.devices).size
+    for learner in models.world.learners.values():
+        size = learner.batch_size
+        if size % devices:
+            raise UserError(f"{learner.settings}batch_size is {size}, which {devices} devices cannot share evenly; take a "
+                            f"multiple of {devices}, as {-(-size // devices) * devices}, or other --devices")  # fmt: skip
+    for name in ("evolve", "tune"):
+        limit = getattr(experiment, name).max_steps
+        if limit is not None:
+            require_range(f"{name}.max_steps", limit, 1, task.max_steps)
+    if experiment.evolve.fitness == "dream":
+        _check_dream(experiment, models)
+    elif experiment.tune.generations:
+        raise UserError(f"tune.generations is {experiment.tune.generations} but evolve.fitness is 'actual': C is in the "
+                        "actual environment from the start; raise evolve.generations instead")  # fmt: skip
+    for stage, config in experiment.searches.items():
+        if config.fitness == "actual":
+            actual_search(models, config, tunes=stage == "tune")
+    for name in ("collect", "evolve", "tune"):
+        backend = getattr(experiment, name).backend
+        if backend is not None:
+            require_choice(f"{name}.backend", backend, list(task.backends))
+            # A package that is missing is to be missed now.
+            task.make(backend).close()
+
+
+def _check_dream(experiment: Experiment, models: Models) -> None:
+    """Raise `UserError` where the dream would not tell good controllers from bad ones."""
+    models.dream.check()
+    models.search(experiment.evolve.generations)
+    if experiment.evolve.select == "dream" and not any(
+        variant.temperature == experiment.dream.temperature for variant in side_by_side.variants(experiment)
+    ):
+        raise UserError(f"dream.temperature {experiment.dream.temperature} is not among evolve.temperatures, so that no "
+                        "evolution's dream says which controller to deploy; add it, or set evolve.select to "
+                        "'actual'")  # fmt: skip
+    missing = models.world.missing
+    if experiment.dream.reward == "survival" and "end" in missing:
+        raise UserError("dream.reward is 'survival' but the world model does not predict the end of an episode: every "
+                        f"dream would score the same; {missing['end']}, or set dream.reward to 'predicted'")  # fmt: skip
+
+
+def _missing(context: Context, step: Step) -> list[Path]:
+    """The files of a stage's result that are not there; all of them where it is not finished."""
+    finished = step.folder(context.run).finished
+    return [path for path in step.outputs(context) if not (finished and path.exists())]
+
+
+def _run(context: Context, step: Step) -> None:
+    """One stage, unless it is finished."""
+    stage = step.folder(context.run)
+    if parallel.on_main(lambda: _is_done(context, step, stage)):
+        return
+    begun = time.monotonic()
+    summary = step.stage.run(context, step.round_number, stage)
+    parallel.on_main(lambda: stage.finish({**summary, "seconds": round(time.monotonic() - begun, 1)}))
+
+
+def _is_done(context: Context, step: Step, stage: StageDir) -> bool:
+    """Whether the stage has its result; if not, it is noted as begun. Where a file of its result was deleted, it is made
+    again: the same one."""
+    if stage.finished:
+        missing = _missing(context, step)
+        if not missing:
+            stage.tidy()
+            context.screen.say(
+                f"  {step}: " + (f"taken over from {stage.origin}" if stage.origin else "finished before")
+            )
+            return True
+        stage.require_own(f"{missing[0].name} is missing")
+        context.screen.warn(f"{step}: {missing[0]} is missing; it is made again")
+    elif stage.record is not None:
+        stage.require_own("it is not finished there any more")
+    else:
+        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        made_with = {"command": command, "device": machine.device(), "versions": machine.versions()}
+        stage.begin(step.settings(context.experiment), made_with)
+    return False
+
+
+def _tell_scores(context: Context) -> None:
+    """Print the table of scores."""
+    scores = read_json(context.run.path / scoring.SCORES)
+    evolutions = scores.pop(scoring.EVOLUTIONS, [])
+    screen = context.screen
+    first = next(iter(scores.values()))
+    screen.say(f"\nReturns in the actual environment ({context.models.task.name}, {first['n']} fresh episodes, seeds "
+               f"{first['seeds'][0]} to {first['seeds'][-1]}, {first['device']})")  # fmt: skip
+    *_, (stage, search) = context.experiment.searches.items()
+    place = "dream" if context.experiment.evolve.fitness == "dream" else "actual environment"
+    place += ", tuned in the actual environment" if stage == "tune" else ""
+    screen.say(f"  {'policy':<56}{'mean ± sd':>18}{'standard error':>18}")
+    for name, score in scores.items():
+        what = f"C, evolved in the {place}" if name == "controller" else f"{name} policy"
+        screen.say(f"  {what:<56}{score['mean']:>9.1f} ± {score['sd']:<6.1f}{score['se']:>18.1f}")
+    controller = scores["controller"]
+    validation, dream = controller["validation"], controller["dream"]
+    chosen = "in the dream"
+    if controller["selected_by"] == "actual":
+        chosen = f"in {validation['n']} validation episodes of {search.validated_in}"
+    tuning = " of its tuning" if stage == "tune" else ""
+    screen.say(f"  C is the mean of generation {controller['generation']}{tuning}, chosen by its score {chosen}"
+               + (f"; in its dream it scores {_spread(dream)} (n = {dream['n']})" if dream else ""))  # fmt: skip
+    if evolutions:
+        screen.say(f"  {'evolutions side by side':<24}{'in the dream':>22}{'actual':>20}{'standard error':>20}")
+    for each in evolutions:
+        dream, actual = _spread(each["dream"]) if each["dream"] else "", _spread(each["actual"])
+        what = (f"τ {each['temperature']:g}, " if each["dream"] else "") + f"seed {each['seed']}"
+        screen.say(f"    {what:<22}{dream:>22}{actual:>20}{each['actual']['se']:>20.1f}")
+
+
+def _spread(score: dict[str, Any]) -> str:
+    return f"{score['mean']:.1f} ± {score['sd']:<6.1f}"

@@ -1,0 +1,255 @@
+"""The stages that find C, by one search or many side by side, and choose which of the evaluated candidates is deployed; the
+second goes on, in the actual environment, from what the first has made in dreams."""
+
+import math
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wm_jax import parallel
+from wm_jax.actors import protocol as actors
+from wm_jax.data.files import write_json
+from wm_jax.data.weights import save_weights
+from wm_jax.errors import UserError
+from wm_jax.models import Models
+from wm_jax.pipeline import playing, side_by_side
+from wm_jax.pipeline.context import Context
+from wm_jax.pipeline.loop import Work, run_loop
+from wm_jax.pipeline.progress import Bar
+from wm_jax.pipeline.stages import Stage
+from wm_jax.pipeline.weights import CONTROLLERS, MEANS, WEIGHTS, load_deployed, load_observations, load_world
+from wm_jax.rollouts.agent import Agent
+from wm_jax.rollouts.evaluate import summary
+from wm_jax.run import StageDir
+from wm_jax.search import PopulationSearch, Search
+from wm_jax.search.config import EvolveConfig
+from wm_jax.types import Array, Key, Params
+
+EVALUATIONS = "evaluations.json"
+RESULTS = [WEIGHTS, CONTROLLERS, EVALUATIONS, MEANS]
+
+Score = tuple[int, Callable[[Params, int], Array | np.ndarray]]
+"""n, and what plays the candidates [E, ...] of a generation: their returns [E, n]."""
+
+
+@dataclass(frozen=True)
+class Evolve(Stage):
+    """Finds C in the dream or the actual environment; leaves every evaluated candidate, each search's best, and the one
+    that is deployed."""
+
+    name = "evolve"
+    folder = "controller"
+
+    def depends(self, later: bool) -> tuple[str, ...]:
+        """All that makes a search. How many lanes act side by side changes the last bits of what C does."""
+        found = ("dream.", "actor.", "search.", "evolve.", "evaluate.environments")
+        return (*found, "rounds.generations") if later else found
+
+    def outputs(self, context: Context, round_number: int) -> list[str]:
+        """What is deployed, and what was evaluated."""
+        return RESULTS
+
+    def run(self, context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
+        """Search, and choose."""
+        variants = side_by_side.variants(context.experiment)
+        return _run(_Task(context, round_number, context.evolve(round_number), variants), stage)
+
+
+@dataclass(frozen=True)
+class Tune(Stage):
+    """Goes on, in the actual environment, from the controller that the last round's dreams made; leaves what `Evolve`
+    does."""
+
+    name = "tune"
+    folder = "tuned"
+    last_round_only = True
+
+    def depends(self, later: bool) -> tuple[str, ...]:
+        """Its own settings."""
+        return "tune.", "evaluate.environments"
+
+    def outputs(self, context: Context, round_number: int) -> list[str]:
+        """What is deployed, and what was evaluated."""
+        return RESULTS
+
+    def run(self, context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
+        """Search on, and choose."""
+        begin, about = load_deployed(context, context.stage(Evolve.folder, round_number))
+        variants = [side_by_side.Variant(about["temperature"], about["seed"])]
+        return _run(_Task(context, round_number, context.experiment.tune.as_evolution, variants, begin), stage)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One search for C, or several side by side."""
+
+    context: Context
+    round_number: int
+    config: EvolveConfig
+    variants: list[side_by_side.Variant]
+    begin: Params | None = None
+    """C that it goes on from; None: from nothing."""
+
+    @property
+    def title(self) -> str:
+        """What the screen calls it."""
+        return f"C{'' if self.begin is None else ', tuned'}, round {self.round_number}"
+
+    def key(self, purpose: str) -> Key:
+        """The random key of a purpose."""
+        return jax.random.key(self.seed(purpose))
+
+    def seed(self, purpose: str) -> int:
+        """The seed of a purpose, another one for what goes on than for what began."""
+        return self.context.seed(purpose if self.begin is None else f"tuning, {purpose}", self.round_number)
+
+
+def actual_search(models: Models, config: EvolveConfig, tunes: bool) -> PopulationSearch:
+    """The search whose candidates play in the actual environment. Raises `UserError` where it can only learn in dreams."""
+    chosen = models.experiment.tune.search if tunes else models.experiment.search
+    search = chosen.build(models.actor, models.dream, config.generations)
+    if not isinstance(search, PopulationSearch):
+        where = "tune.search.kind" if tunes else "search.kind"
+        raise UserError(f"{where} is {chosen.kind!r}, which learns in dreams, but its candidates are to play in the actual "
+                        f"environment; set evolve.fitness to 'dream', or {where} to 'cma_es'")  # fmt: skip
+    return search
+
+
+def _run(task: _Task, stage: StageDir) -> dict[str, Any]:
+    context, config = task.context, task.config
+    params = load_world(context, task.round_number)
+    arena = playing.Arena(context, stage, Agent(context.models.world, context.models.actor), params)
+    with ExitStack() as stack:
+        scores: dict[str, Score] = {}
+        if config.fitness == "dream":
+            generations = side_by_side.InDreams(
+                context, task.round_number, params, load_observations(context, task.round_number)
+            )
+            scores["dream"] = (config.evaluation_rollouts, generations.returns)
+        else:
+            generations = playing.Generations(
+                context, config, actual_search(context.models, config, task.begin is not None), task.variants,
+                task.key("generations"), task.seed("evolution episodes"), arena, stack,
+            )  # fmt: skip
+        if config.actual_episodes:
+            scores["actual"] = (config.actual_episodes, playing.Validation(context, config, arena, stack))
+        advance = _Advance(task, generations, scores)
+        # A generation of the actual environment may take longer than all that a kill may cost.
+        seconds = context.experiment.checkpoint_seconds if config.fitness == "dream" else 0
+        work = _work(task, advance, arena.attach)
+        state = run_loop(stage, work, advance.initial_state(), context.screen, context.interrupt, seconds)
+    found = jax.device_get(parallel.local(state))
+    return parallel.on_main(lambda: _deploy(task, stage, found))
+
+
+def _work(task: _Task, advance: "_Advance", attach: Callable[[Bar], None]) -> Work:
+    config, generations = task.config, advance.generations
+    dream = config.fitness == "dream"
+    return Work(
+        title=task.title, unit="generations" if dream else "episodes",
+        units=1 if isinstance(generations, side_by_side.InDreams) else generations.episodes, steps=config.generations,
+        stride=generations.in_call, advance_from=lambda start: advance, watch=advance.search.watch, average=1,
+        evaluate_every=config.evaluate_every, evaluate=lambda state, done: advance.report,
+        result=lambda state: (state["candidates"], advance.search.vital(state["search"])),
+        remedy="look at the held-out reports: a dream whose rewards are not finite comes from the world model" if dream
+               else "look at the task's rewards", attach=attach,
+    )  # fmt: skip
+
+
+class _Advance:
+    """Some generations; where due, the candidates' scores in the dream and the actual environment."""
+
+    def __init__(self, task: _Task, generations: side_by_side.InDreams | playing.Generations, scores: dict[str, Score]):
+        self.task, self.config, self.mesh = task, task.config, task.context.mesh
+        self.generations, self.scores = generations, scores
+        self.search: Search = generations.search
+        self.report: dict[str, Any] = {}
+        """The last evaluation of the candidates."""
+
+    def initial_state(self) -> dict[str, Any]:
+        """Before the first generation: the searches, and room for what every evaluation finds."""
+        begin_keys = side_by_side.keys(self.task.key("evolution"), self.task.variants)
+        begin, starts = self.task.begin, self.generations.begin
+        slots, count = math.ceil(self.config.generations / self.config.evaluate_every), len(begin_keys)
+
+        def room(leaf: jax.ShapeDtypeStruct) -> Array:
+            return jnp.zeros((slots, count, *leaf.shape), leaf.dtype)
+
+        state = {
+            "done": jnp.int32(0),
+            "search": jax.vmap(lambda key: self.search.init(key, begin, starts))(begin_keys),
+            "candidates": jax.tree.map(room, actors.shapes(self.task.context.models.actor)),
+            **{place: jnp.zeros((slots, count, episodes)) for place, (episodes, _) in self.scores.items()},
+        }
+        return parallel.replicate(self.mesh, state)
+
+    def __call__(self, state: Any) -> tuple[Any, dict[str, Any]]:
+        first = int(state["done"])
+        done = first + self.generations.in_call
+        searches, metrics = self.generations(state["search"], first)
+        state = {**state, "search": searches, "done": state["done"] + self.generations.in_call}
+        if done % self.config.evaluate_every == 0 or done == self.config.generations:
+            state = self._evaluate(state, done, math.ceil(done / self.config.evaluate_every) - 1)
+        # One search's metrics are plain numbers in the log, those of many are lists.
+        return state, {name: values[0] if len(values) == 1 else values.T for name, values in metrics.items()}
+
+    def _evaluate(self, state: Any, generation: int, slot: int) -> Any:
+        candidates = jax.vmap(self.search.candidate)(state["search"])
+        results = {place: score(candidates, generation) for place, (_, score) in self.scores.items()}
+        self.report = {f"mean_{place}": _numbers(returns.mean(axis=1)) for place, returns in results.items()}
+        if not all(np.isfinite(values).all() for values in self.report.values()):
+            raise parallel.SharedError(
+                f"a candidate of generation {generation} has a score that is not finite ({self.report}); of the dream's "
+                "look at the world model's held-out report, of the actual one's at the task's rewards"
+            )
+        found = {"candidates": candidates, **parallel.replicate(self.mesh, results)}
+        filled = {
+            name: jax.tree.map(lambda room, new: room.at[slot].set(new), state[name], new)
+            for name, new in found.items()
+        }
+        return {**state, **filled}
+
+
+def _numbers(values: Array) -> float | list[float]:
+    """Of each search, as the log has them."""
+    numbers = np.asarray(values).tolist()
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _deploy(task: _Task, stage: StageDir, state: dict[str, Any]) -> dict[str, Any]:
+    """Write all evaluated candidates, each search's best and the one to deploy. Returns what that choice was made by."""
+    context, config, variants = task.context, task.config, task.variants
+    slots_in_all = math.ceil(config.generations / config.evaluate_every)
+    evaluations = [
+        [
+            {
+                "evolution": number,
+                **asdict(variant),
+                "generation": min((slot + 1) * config.evaluate_every, config.generations),
+                **{p: summary(state[p][slot, number].tolist()) if p in state else None for p in ("dream", "actual")},
+            }
+            for number, variant in enumerate(variants)
+        ]
+        for slot in range(slots_in_all)
+    ]
+    scores = state[config.select].mean(axis=2)
+    slots = scores.argmax(axis=0)
+    ends = [evaluations[slot][number] for number, slot in enumerate(slots)]
+    best = scores.max(axis=0)
+    if config.select == "dream":
+        # A dream's score says nothing against one at another temperature: the lowest is the easiest to cheat.
+        best[[variant.temperature != context.experiment.dream.temperature for variant in variants]] = -np.inf
+    chosen = int(best.argmax())
+    about = {"selected_by": config.select, "parameters": actors.size(context.models.actor), **ends[chosen]}
+    controllers = jax.tree.map(lambda array: array[slots, np.arange(len(variants))], state["candidates"])
+    deployed = jax.tree.map(lambda array: array[chosen], controllers)
+    write_json(stage.path / EVALUATIONS, [evaluation for at_once in evaluations for evaluation in at_once])
+    save_weights(stage.path / MEANS, {"means": state["candidates"]}, {"evaluations": evaluations})
+    save_weights(stage.path / CONTROLLERS, {"weights": controllers}, {"evolutions": ends})
+    save_weights(stage.path / WEIGHTS, {"weights": deployed}, about)
+    return about

@@ -1,0 +1,80 @@
+"""What stages have left: weights of learners, encoded frames, controllers; of older formats, too."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wm_jax.actors import protocol as actors
+from wm_jax.data import observations
+from wm_jax.data.weights import check_like, load_weights
+from wm_jax.pipeline.context import Context
+from wm_jax.run import StageDir
+from wm_jax.types import Observations, Params
+from wm_jax.worlds import Actor
+
+WEIGHTS = "weights.safetensors"
+ENCODED = "latents.safetensors"
+CONTROLLERS = "controllers.safetensors"
+MEANS = "means.safetensors"
+
+
+def load_learner(context: Context, name: str, round_number: int) -> Params:
+    """A learner's weights after a round."""
+    path = context.stage(name, round_number).path / WEIGHTS
+    like = context.models.state_shapes[0][name]
+    return jax.device_put(check_like(path, load_weights(path)[0], like))
+
+
+def load_world(context: Context, round_number: int) -> Params:
+    """The world model's weights after a round."""
+    return {name: load_learner(context, name, round_number) for name in context.models.world.learners}
+
+
+def load_observations(context: Context, round_number: int) -> Observations:
+    """Every frame of all rounds so far as the world model encodes it, on the device."""
+    path = context.stage("latents", round_number).path / ENCODED
+    return jax.device_put(observations.load(path, context.models.state_shapes[1]))
+
+
+def load_controller(context: Context, round_number: int) -> tuple[Params, dict[str, Any]]:
+    """The deployed controller of a round, and how it was chosen."""
+    return load_deployed(context, context.controller(round_number))
+
+
+def load_deployed(context: Context, stage: StageDir) -> tuple[Params, dict[str, Any]]:
+    """The deployed controller of a stage's folder, and how it was chosen."""
+    path = stage.path / WEIGHTS
+    tree, about = load_weights(path)
+    return controller_like(path, tree, "weights", context.models.actor), about
+
+
+def load_controllers(context: Context, round_number: int) -> tuple[Params, list[dict[str, Any]]]:
+    """The controllers [E, ...] that a round's searches ended with, and of each its temperature, its seed and how it was
+    chosen."""
+    path = context.controller(round_number).path / CONTROLLERS
+    tree, about = load_weights(path)
+    several = (len(about["evolutions"]),)
+    return controller_like(path, tree, "weights", context.models.actor, several), about["evolutions"]
+
+
+def load_means(context: Context, round_number: int) -> Params:
+    """All candidates [M, ...] that a round's searches evaluated, in the order of its evaluations."""
+    path, config = context.stage("controller", round_number).path / MEANS, context.evolve(round_number)
+    several = (math.ceil(config.generations / config.evaluate_every), config.evolutions)
+    found = controller_like(path, load_weights(path)[0], "means", context.models.actor, several)
+    return jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), found)
+
+
+def controller_like(path: Path, tree: dict[str, Any], name: str, actor: Actor, several: tuple[int, ...] = ()) -> Params:
+    """The entry `name` of a file's `tree` as weights of so `several` actors. Raises `UserError` where they do not fit."""
+    like = actors.shapes(actor)
+    if isinstance(tree.get(name), np.ndarray) and not jax.tree_util.treedef_is_leaf(jax.tree.structure(like)):
+        # Format 1: all weights of a controller in one array.
+        flat = {name: jax.ShapeDtypeStruct((*several, actors.size(actor)), jnp.float32)}
+        return actors.unflat(like, check_like(path, tree, flat)[name])
+    many = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((*several, *leaf.shape), leaf.dtype), like)
+    return check_like(path, {name: {}, **tree}, {name: many})[name]

@@ -1,0 +1,109 @@
+"""Parts by name. A part is one file in its wing's folder, or in a file of a user's own, that registers what it adds."""
+
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from types import ModuleType
+from typing import Any, ClassVar, Generic, TypeVar
+
+from wm_jax.data.files import sha256
+from wm_jax.errors import UserError, require_choice
+
+Thing = TypeVar("Thing", bound=Callable[..., Any])
+Registered = TypeVar("Registered", bound=Callable[..., Any])
+
+NO_PARTS = ("protocol", "config")
+"""Modules of a wing that are no parts themselves."""
+PREFIX = "wm_jax_parts_"
+"""How modules of users' own files are named; the start of the file's SHA-256 follows."""
+
+
+class Registry(Generic[Thing]):
+    """The parts of one wing: classes of settings, or functions.
+
+    A built-in part is the module of that name in `package`, which is imported when it is first asked for.
+    """
+
+    def __init__(self, what: str, package: str | None = None):
+        """`what`: the setting that names a part, as users write it."""
+        self.what, self.package = what, package
+        self._found: dict[str, Thing] = {}
+
+    def register(self, thing: Registered) -> Registered:
+        """Add a part under its `kind`, or a function under its name; to be used as a decorator. Raises `UserError` where
+        another file has registered this name."""
+        name: str = getattr(thing, "kind", thing.__name__)
+        before = self._found.get(name)
+        if before is not None and _file(before) != _file(thing):
+            raise UserError(
+                f"{self.what} {name!r} of {_file(thing)} is already registered by {_file(before)}; rename one"
+            )
+        self._found[name] = thing  # type: ignore[assignment]
+        return thing
+
+    def names(self) -> list[str]:
+        """All parts that can be had, sorted."""
+        folder = Path(import_module(self.package).__file__ or "").parent if self.package else None
+        modules = [module.name for module in iter_modules([str(folder)])] if folder else []
+        return sorted({*self._found, *modules} - {*NO_PARTS})
+
+    def __getitem__(self, name: str) -> Thing:
+        """The part of that name. Raises `UserError` where there is none."""
+        if name not in self._found:
+            require_choice(self.what, name, self.names())
+            import_module(f"{self.package}.{name}")
+        return self._found[name]
+
+    def digest(self, name: str) -> str | None:
+        """The SHA-256 of the user's file that a part comes from; None for the package's own parts."""
+        file = _file(self[name])
+        return None if Path(__file__).parent in file.parents else sha256(file)
+
+
+@dataclass(frozen=True)
+class PartConfig:
+    """Base of the settings of a part: `kind` says which part they belong to."""
+
+    registry: ClassVar[Registry[Any]]
+    """Of the wing."""
+
+    kind: str
+
+
+def load_parts(name: str | Path) -> ModuleType:
+    """Import a Python file, or an installed module, that registers parts. The same contents are imported once.
+
+    Raises `UserError` where there is no such file or it cannot be run.
+    """
+    if not str(name).endswith(".py"):
+        try:
+            return import_module(str(name))
+        except ImportError as error:
+            raise UserError(f"parts names {name}, which cannot be imported ({error}); give a Python file or an installed "
+                            "module") from error  # fmt: skip
+    path = Path(name).resolve()
+    if not path.is_file():
+        raise UserError(f"parts file {name} does not exist; give the path of a Python file that registers parts")
+    module_name = PREFIX + sha256(path)[:16]
+    if module_name in sys.modules:
+        return sys.modules[module_name]
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[module_name]
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"parts file {path} cannot be read: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _file(thing: Callable[..., Any]) -> Path:
+    return Path(inspect.getfile(thing))

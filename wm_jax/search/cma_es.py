@@ -1,0 +1,181 @@
+"""CMA-ES (Hansen's tutorial, arXiv 1604.00772), as the paper evolves C (section 2.4 and appendix A.4), on evosax.
+
+ask -> fitness -> rank -> tell is one generation; many are one compiled call. Evolution does not know what is behind the
+fitness. Weights are one array [D] here, and nowhere else (`actors.protocol.flat`).
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from wm_jax.actors import protocol as actors
+from wm_jax.dream import Dream, DreamFitness
+from wm_jax.errors import UserError, require_range
+from wm_jax.search.protocol import SEARCHES, PopulationSearch, SearchConfig
+from wm_jax.types import FLOAT, Array, Curve, Key, Metrics, Params, Population, Returns, State
+from wm_jax.worlds import Actor
+
+
+@SEARCHES.register
+@dataclass(frozen=True)
+class CMAESConfig(SearchConfig):
+    """CMA-ES, a population at a time. The defaults are the paper's."""
+
+    kind: Literal["cma_es"] = "cma_es"
+    population: int = 64
+    """P: candidates a generation."""
+    rollouts: int = 16
+    """R: dreams, or actual episodes, whose mean return is a candidate's fitness."""
+    sigma: float = 0.1
+    """Standard deviation of the first generation's weights. Where a search goes on from a controller, keep it below what
+    found it: far from a working controller most candidates are worse."""
+
+    def __post_init__(self) -> None:
+        require_range("search.population", self.population, 4)
+        require_range("search.rollouts", self.rollouts, 1)
+        require_range("search.sigma", self.sigma, 1e-6, 1e3)
+
+    def build(self, actor: Actor, dream: Dream, generations: int, mesh: Mesh | None = None) -> "CMAES":
+        """The search for the weights of an actor; how many generations it has makes no difference. Raises `UserError` where
+        it has none."""
+        if not actors.size(actor):
+            raise UserError(
+                f"search.kind cma_es finds weights, but the actor ({actor.words}) has none; choose another actor"
+            )
+        return CMAES(self, DreamFitness(dream, actor, self.rollouts, mesh))
+
+
+def strict_rank_weights(population: Array, fitness: Array, state: Any, params: Any) -> Array:
+    """Recombination weights [P] of `fitness` [P], lower is better: each rank is given away once, whatever the ties.
+
+    evosax's own function gives tied candidates one average rank, cut to an integer, so that the weights no longer sum
+    to what the update counts on, as where many candidates reach the horizon. Here ties go to the candidate drawn
+    first, which says nothing about its quality. Anything not finite ranks worst.
+    """
+    ranks = jnp.argsort(jnp.argsort(jnp.where(jnp.isfinite(fitness), fitness, jnp.inf)))
+    return params.weights[ranks]
+
+
+@cache
+def _strategy(population: int, size: int) -> tuple[Any, Any]:
+    """evosax's algorithm and its constants, made once and outside of any trace."""
+    # Imported here: to act and to dream needs no search, and starts faster without.
+    from evosax.algorithms.distribution_based.cma_es import CMA_ES
+
+    class TutorialCMAES(CMA_ES):
+        """evosax's CMA-ES, brought to Hansen's tutorial in two points, and with candidates that do not hang on rounding.
+
+        The covariance is not decomposed on every `ask`, but where `CMAES.ask` finds it due, and the test for a stalled
+        step size counts generations as the tutorial does (evosax is one ahead, which shows in the first).
+        """
+
+        def _ask(self, key: Key, state: Any, params: Any) -> tuple[Array, Any]:
+            draws = jax.random.normal(key, (self.population_size, self.num_dims))
+            # Eq. (38)-(40), with the covariance's symmetric root B D B^T instead of B D: the same distribution, but no
+            # longer at the mercy of which eigenvectors a device finds where eigenvalues are nearly the same, as they are
+            # at first.
+            return state.mean + state.std * ((draws @ state.B) * state.D) @ state.B.T, state
+
+        def h_std(self, norm_p_std: Array, generation_counter: int, params: Any) -> Array:
+            return super().h_std(norm_p_std, generation_counter - 1, params)
+
+    with jax.ensure_compile_time_eval():
+        strategy = TutorialCMAES(population, jnp.zeros(size), fitness_shaping_fn=strict_rank_weights)
+        return strategy, strategy.default_params
+
+
+def _decompose(state: Any) -> Any:
+    """The state with its covariance's eigenvectors and the roots of its eigenvalues."""
+    from evosax.algorithms.distribution_based.cma_es import eigen_decomposition
+
+    covariance, basis, scales = eigen_decomposition(state.C)
+    return state.replace(C=covariance, B=basis, D=scales)
+
+
+@dataclass(frozen=True)
+class CMAES(PopulationSearch):
+    """A `PopulationSearch`; its state is evosax's, all arrays.
+
+    Metrics of a generation: best, mean, worst and std of the candidates' returns, sigma, and non_finite, the number of
+    returns that were not finite and ranked worst.
+    """
+
+    curves: ClassVar[tuple[Curve, ...]] = (
+        Curve(
+            "population",
+            ("mean",),
+            "C: returns of the population",
+            "The population's returns, and the evaluated means with one standard error.",
+            band=("worst", "best"),
+        ),
+        Curve("sigma", ("sigma",), "CMA-ES: step size σ", "The search's step size."),
+    )
+
+    config: CMAESConfig
+    fitness: DreamFitness
+    """What candidates are worth in the dream."""
+
+    @property
+    def population(self) -> int:
+        """P"""
+        return self.config.population
+
+    def bytes_at_rest(self) -> int:
+        """The covariance, its eigenvectors, new and old."""
+        return FLOAT * 4 * self.size**2
+
+    def bytes_at_work(self, devices: int) -> int:
+        """What `ask` and `tell` make of the covariance on the way, and the dreams."""
+        return FLOAT * (6 * self.size**2 + 3 * self.population * self.size) + super().bytes_at_work(devices)
+
+    def init(self, key: Key, begin: Params | None = None, starts: State | None = None) -> Any:
+        """The state before the first generation: the mean is `begin`, 0 unless given; covariance sigma^2 times identity."""
+        strategy, params = _strategy(self.population, self.size)
+        mean = jnp.zeros(self.size) if begin is None else actors.flat(begin)
+        state = strategy.init(key, mean, params).replace(std=jnp.float32(self.config.sigma))
+        # Without weak types, a state restored from disk compiles nothing anew.
+        return jax.tree.map(lambda array: jnp.asarray(array, array.dtype), state)
+
+    def ask(self, state: Any, generation: Array | int, key: Key) -> tuple[Population, Any]:
+        """The candidates [P, ...] of the state's `generation` [], from 0; the state returned is the one to `tell`.
+
+        The covariance is decomposed every max(1, floor(1 / (10 n (c_1 + c_mu)))) generations (the tutorial's appendix
+        B.2). `generation` is not read from the state, so that searches side by side, which are all in the same one,
+        agree on what is due.
+        """
+        strategy, params = _strategy(self.population, self.size)
+        gap = max(1, int(1 / (10 * self.size * (float(params.c_1) + float(params.c_mu)))))
+        with jax.default_matmul_precision("highest"):
+            state = jax.lax.cond(generation % gap == 0, _decompose, lambda state: state, state)
+            population, state = strategy.ask(jax.random.fold_in(key, generation), state, params)
+        return self._unflat(population), state
+
+    def tell(self, state: Any, population: Population, returns: Returns) -> tuple[Any, Metrics]:
+        """The state of the next generation, from this one's candidates [P, ...] and their returns [P]."""
+        strategy, params = _strategy(self.population, self.size)
+        with jax.default_matmul_precision("highest"):
+            # evosax minimises. Its CMA-ES draws nothing in `tell`; the key is there for others.
+            state, _ = strategy.tell(jax.random.key(0), actors.flat(population, 1), -returns, state, params)
+        return state, {
+            "best": returns.max(),
+            "mean": returns.mean(),
+            "worst": returns.min(),
+            "std": returns.std(),
+            "sigma": state.std,
+            "non_finite": (~jnp.isfinite(returns)).sum(),
+        }
+
+    def candidate(self, state: Any) -> Params:
+        """The distribution's mean. (A generation's best is best partly by luck.)"""
+        return self._unflat(state.mean)
+
+    def vital(self, state: Any) -> Any:
+        """What must be finite for the state to be worth saving."""
+        return state.mean, state.C
+
+    def _unflat(self, weights: Array) -> Params:
+        return actors.unflat(actors.shapes(self.actor), weights)

@@ -1,0 +1,209 @@
+"""How a controller is found (`Search`), whatever it is a controller of: in the dream, or from what candidates are worth.
+
+A new search is one file in this folder, or in a file of a user's own, whose settings are registered by `SEARCHES.register`
+(docs/extending.md).
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax.sharding import Mesh
+
+from wm_jax.actors import protocol as actors
+from wm_jax.dream import Dream, DreamFitness
+from wm_jax.dream.rollout import STEPS_BETWEEN_LOOKS
+from wm_jax.registry import PartConfig, Registry
+from wm_jax.types import FLOAT, Array, Curve, Fitness, Key, Metrics, Params, Population, Returns, State
+from wm_jax.worlds import Actor, WorldModel
+from wm_jax.worlds.protocol import shapes
+
+SEARCHES: "Registry[type[SearchConfig]]" = Registry("search.kind", "wm_jax.search")
+
+
+@struct.dataclass
+class Dreams:
+    """What a dream is played with."""
+
+    params: Params
+    """The world model's weights."""
+    starts: State
+    """[S, ...]: the states that dreams start in."""
+    temperature: Array
+    """[]: tau."""
+
+
+class Search(ABC):
+    """How a controller is found. Hashable; every method is pure.
+
+    The random numbers of a generation follow from the key and its number, so that a search that goes on from a saved state
+    with the same key ends as if it had never stopped. Independent searches run side by side under `jax.vmap` over state,
+    temperature and key.
+    """
+
+    watch: ClassVar[str]
+    """The metric that says how well it goes."""
+    curves: ClassVar[tuple[Curve, ...]] = ()
+    """What a report draws of its metrics."""
+
+    @property
+    def start(self) -> Literal["first", "anywhere"] | None:
+        """Where the dreams start that it learns in; None: where `dream.start` says."""
+        return None
+
+    @property
+    @abstractmethod
+    def words(self) -> str:
+        """What a generation is, for reports."""
+
+    @property
+    @abstractmethod
+    def shapes(self) -> dict[str, list[int]]:
+        """What a generation is made of."""
+
+    @property
+    @abstractmethod
+    def dream_steps(self) -> int:
+        """Steps that a generation's dreams go at most, all together."""
+
+    @abstractmethod
+    def bytes_at_rest(self) -> int:
+        """Memory that one search needs while others are at work: its state, old and new."""
+
+    @abstractmethod
+    def bytes_at_work(self, devices: int) -> int:
+        """Memory that one search needs on each of so many devices, besides."""
+
+    @abstractmethod
+    def init(self, key: Key, begin: Params | None = None, starts: State | None = None) -> Any:
+        """The state before the first generation; `begin`: weights to go on from, if any; `starts` [S, ...]: the states that
+        dreams start in, where there is a dream."""
+
+    @abstractmethod
+    def iterate(self, state: Any, dreams: Dreams, first: Array | int, key: Key, count: int) -> tuple[Any, Metrics]:
+        """Generations `first` [] to `first + count - 1` in the dream: the state after them and metrics stacked [count]."""
+
+    @abstractmethod
+    def candidate(self, state: Any) -> Params:
+        """The weights that are evaluated and deployed."""
+
+    def vital(self, state: Any) -> Any:
+        """What must be finite for the state to be worth saving."""
+        return self.candidate(state)
+
+
+class PopulationSearch(Search):
+    """A search that only asks what candidates are worth, so that they can play in the actual environment too."""
+
+    watch = "mean"
+
+    fitness: DreamFitness
+    """What candidates are worth in the dream."""
+
+    @property
+    @abstractmethod
+    def population(self) -> int:
+        """P: candidates of a generation."""
+
+    @abstractmethod
+    def ask(self, state: Any, generation: Array | int, key: Key) -> tuple[Population, Any]:
+        """The candidates [P, ...] of a generation [], from 0, and the state to `tell`."""
+
+    @abstractmethod
+    def tell(self, state: Any, population: Population, returns: Returns) -> tuple[Any, Metrics]:
+        """The state of the next generation, from this one's candidates [P, ...] and their returns [P]; and its metrics, the
+        mean return among them."""
+
+    @property
+    def rollouts(self) -> int:
+        """R: episodes whose mean return is what a candidate is worth."""
+        return self.fitness.rollouts
+
+    @property
+    def actor(self) -> Actor:
+        """What it finds the weights of."""
+        return self.fitness.actor
+
+    @property
+    def size(self) -> int:
+        """D"""
+        return actors.size(self.actor)
+
+    @property
+    def words(self) -> str:
+        """What a generation is."""
+        return f"{self.population} candidates × {self.rollouts} rollouts"
+
+    @property
+    def shapes(self) -> dict[str, list[int]]:
+        """What a generation is made of."""
+        return {
+            "population": [self.population, self.size],
+            "rollouts of a generation": [self.population, self.rollouts],
+        }
+
+    @property
+    def dream_steps(self) -> int:
+        """Steps of all dreams if each lasts to the horizon."""
+        return self.population * self.rollouts * self.fitness.dream.config.horizon
+
+    def bytes_at_rest(self) -> int:
+        """The candidate, new and old."""
+        return FLOAT * 2 * self.size
+
+    def bytes_at_work(self, devices: int) -> int:
+        """The candidates, the states of their dreams and these dreams' noise."""
+        lanes = math.ceil(self.population * self.rollouts / devices)
+        dreams = bytes_of_dreams(self.fitness.dream.model, self.size, lanes, self.rollouts)
+        return FLOAT * self.population * self.size + dreams
+
+    def iterate(self, state: Any, dreams: Dreams, first: Array | int, key: Key, count: int) -> tuple[Any, Metrics]:
+        """Generations `first` [] to `first + count - 1` in the dream."""
+        fitness = jax.tree_util.Partial(self.fitness, dreams.params, dreams.starts, dreams.temperature)
+        return self.evolve(state, fitness, first, key, count)
+
+    @partial(jax.jit, static_argnames=("self", "count"))
+    def evolve(self, state: Any, fitness: Fitness, first: Array | int, key: Key, count: int) -> tuple[Any, Metrics]:
+        """Generations `first` [] to `first + count - 1` in one compiled call: the state after them and the metrics stacked
+        [count].
+
+        `fitness` must be traceable: a `jax.tree_util.Partial` of a hashable function and the arrays that it needs. It gets
+        a key of its own in each generation.
+        """
+
+        def generation(state: Any, number: Array) -> tuple[Any, Metrics]:
+            ask_key, fitness_key = jax.random.split(key)
+            population, state = self.ask(state, number, ask_key)
+            return self.tell(state, population, fitness(population, jax.random.fold_in(fitness_key, number)))
+
+        return jax.lax.scan(generation, state, first + jnp.arange(count))
+
+
+@dataclass(frozen=True)
+class SearchConfig(PartConfig):
+    """Base of a search's settings."""
+
+    registry: ClassVar[Registry[Any]] = SEARCHES
+
+    def build(self, actor: Actor, dream: Dream, generations: int, mesh: Mesh | None = None) -> Search:
+        """The search of so many generations for the weights of an actor; its dreams lie on the devices of `mesh`. Raises
+        `UserError` where it cannot find an actor of this kind."""
+        raise NotImplementedError
+
+
+def lane_size(model: WorldModel) -> int:
+    """Numbers that the state of one dream has."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes(model)[2]))
+
+
+def bytes_of_dreams(model: WorldModel, size: int, lanes: int, starts: int) -> int:
+    """Memory of so many dreams of controllers with `size` weights, on so many starts: the states, new and old, and the
+    weights that act in them; of each start the state, and its next steps' numbers with the bits that they are made of."""
+    noise = jax.tree.leaves(jax.eval_shape(lambda: model.noise(jax.random.key(0))))
+    numbers = STEPS_BETWEEN_LOOKS * sum(math.prod(leaf.shape) for leaf in noise)
+    return FLOAT * (lanes * 2 * (lane_size(model) + size) + starts * (lane_size(model) + 2 * numbers))

@@ -1,0 +1,132 @@
+"""The paper's world model (arXiv:1803.10122): V, a convolutional VAE, encodes each frame on its own; M, an LSTM with a
+mixture density head, follows what V sees and predicts the next z.
+
+A dreamt step draws each latent dimension i on its own from M's mixture at temperature tau,
+
+    k ~ softmax(log_weights_i / tau),   z'_i ~ N(means_ik, stds_ik^2 tau),
+
+so that a higher tau makes a less certain dream (tau 0: M's most likely one).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from wm_jax.data.training import Learner
+from wm_jax.memory import Memory, MemoryConfig, MemoryState, MixtureNoise, draw_noise, sample_mixture
+from wm_jax.tasks import Task
+from wm_jax.types import Action, Array, Features, Key, Outcome, Params
+from wm_jax.vision import LatentStats, Vision, VisionConfig, sample
+from wm_jax.worlds.protocol import WORLDS, WorldConfig, WorldModel
+
+
+@WORLDS.register
+@dataclass(frozen=True)
+class VisionMemoryConfig(WorldConfig):
+    """The paper's V and M."""
+
+    meaning: ClassVar[tuple[str, ...]] = tuple(
+        f"memory.{name}" for name in ("predict_reward", "reward_loss", "predict_done", "done_weight", "restart_input")
+    )
+
+    kind: Literal["vision_memory"] = "vision_memory"
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
+
+    def build(self, task: Task) -> "VisionMemory":
+        """V and M for a task."""
+        vision = Vision(self.vision)
+        return VisionMemory(vision, Memory(self.memory, self.vision.latent_size, task.action_size, task.reward_range))
+
+
+@struct.dataclass
+class VisionMemoryState:
+    """What the agent sees now, and what M remembers of all before."""
+
+    z: Array
+    """[Z]"""
+    memory: MemoryState
+    """[H]"""
+    restart: Array
+    """[] float32: 1 as long as M has not been fed anything."""
+
+
+@dataclass(frozen=True)
+class VisionMemory(WorldModel):
+    """V and M as a `WorldModel`. Its weights are {"vision", "memory"}."""
+
+    vision: Vision
+    memory: Memory
+
+    @property
+    def action_size(self) -> int:
+        """A"""
+        return self.memory.action_size
+
+    @property
+    def learners(self) -> Mapping[str, Learner]:
+        """V, on frames; then M, on what V makes of them."""
+        # Imported here: acting and dreaming need no training.
+        from wm_jax.memory.learner import MemoryLearner
+        from wm_jax.vision.learner import VisionLearner
+
+        return {"vision": VisionLearner(self.vision), "memory": MemoryLearner(self.memory)}
+
+    @property
+    def missing(self) -> Mapping[str, str]:
+        """What M does not predict, and the setting with which it would."""
+        config = self.memory.config
+        heads = {"reward": (config.predict_reward, "predict_reward"), "end": (config.predict_done, "predict_done")}
+        return {name: f"set world.memory.{head} to True" for name, (has, head) in heads.items() if not has}
+
+    @property
+    def end_threshold(self) -> float:
+        """Where M's done_logit, in which ends weigh `done_weight` times as much, is 0: the paper's rule."""
+        return 1 / (1 + self.memory.config.done_weight)
+
+    def init(self, key: Key) -> Params:
+        """Fresh weights. As the learners' are, but without their training being imported."""
+        vision_key, memory_key = (jax.random.fold_in(key, number) for number in range(2))
+        return {"vision": self.vision.init(vision_key), "memory": self.memory.init(memory_key)}
+
+    def encode(self, params: Params, frames: Array) -> LatentStats:
+        """V's posterior of the z of frames [..., 64, 64, 3] uint8."""
+        return self.vision.encode(params["vision"], frames)
+
+    def begin(self, params: Params, obs: LatentStats, key: Key) -> VisionMemoryState:
+        """z sampled from V's posterior, and an M that has not been fed anything."""
+        return VisionMemoryState(sample(obs, key), self.memory.initial_state(), jnp.ones(()))
+
+    def observe(
+        self, params: Params, state: VisionMemoryState, action: Action, obs: LatentStats, key: Key
+    ) -> VisionMemoryState:
+        """M fed what was seen and done, and the z of the next frame sampled from V's posterior."""
+        memory = self.memory.advance(params["memory"], state.memory, state.z, action, state.restart)
+        return VisionMemoryState(sample(obs, key), memory, jnp.zeros_like(state.restart))
+
+    def noise(self, key: Key) -> MixtureNoise:
+        """[Z]: what a draw from M's mixture takes of chance."""
+        return draw_noise(key, (self.memory.latent_size,))
+
+    def imagine(
+        self, params: Params, state: VisionMemoryState, action: Action, noise: MixtureNoise, temperature: Array | float
+    ) -> tuple[VisionMemoryState, Outcome]:
+        """M fed what was dreamt and done, and the next z drawn from its mixture."""
+        memory, prediction = self.memory.step(params["memory"], state.memory, state.z, action, state.restart)
+        z = sample_mixture(prediction.next_z, temperature, noise)
+        logit = prediction.done_logit
+        end = None if logit is None else jax.nn.sigmoid(logit - math.log(self.memory.config.done_weight))
+        return VisionMemoryState(z, memory, jnp.zeros_like(state.restart)), Outcome(prediction.reward, end)
+
+    def features(self, state: VisionMemoryState) -> Features:
+        """z [..., Z], sampled and not the mean; h and c [..., H] of M's LSTM."""
+        return {"z": state.z, "h": state.memory.h, "c": state.memory.c}
+
+    def frame(self, params: Params, state: VisionMemoryState) -> Array:
+        """z as V's decoder sees it."""
+        return self.vision.decode(params["vision"], state.z)
