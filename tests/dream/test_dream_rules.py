@@ -76,7 +76,7 @@ def test_a_rule_of_ones_own_decides(registries):
 def test_what_is_not_registered_is_refused_with_the_nearest():
     with pytest.raises(UserError, match=r"dream\.reward must be one of .*survival.*'predictd'.*mean 'predicted'"):
         DreamConfig(reward="predictd")
-    with pytest.raises(UserError, match=r"dream\.end must be one of drawn, threshold, found 'drown'.*mean 'drawn'"):
+    with pytest.raises(UserError, match=r"dream\.end must be one of drawn.* threshold, found 'drown'.*mean 'drawn'"):
         DreamConfig(end="drown")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from wm_jax import parallel
+from wm_jax.actors import protocol as actors
 from wm_jax.data.files import read_json
 from wm_jax.errors import UserError, require_choice, require_range
 from wm_jax.experiment import Experiment
@@ -119,6 +120,9 @@ def check(experiment: Experiment, models: Models) -> None:
         limit = getattr(experiment, name).max_steps
         if limit is not None:
             require_range(f"{name}.max_steps", limit, 1, task.max_steps)
+    if not actors.size(models.actor):
+        raise UserError(f"actor.kind is {experiment.actor.kind!r}, which has no weights for the stage evolve to find; "
+                        "choose another actor")  # fmt: skip
     if experiment.evolve.fitness == "dream":
         _check_dream(experiment, models)
     elif experiment.tune.generations:

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from wm_jax.actors import protocol as actors
 from wm_jax.dream import Dream, DreamFitness
-from wm_jax.errors import UserError, require_range
+from wm_jax.errors import require_range
 from wm_jax.search.protocol import SEARCHES, PopulationSearch, SearchConfig
 from wm_jax.types import FLOAT, Array, Curve, Key, Metrics, Params, Population, Returns, State
 from wm_jax.worlds import Actor
@@ -40,12 +40,7 @@ class CMAESConfig(SearchConfig):
         require_range("search.sigma", self.sigma, 1e-6, 1e3)
 
     def build(self, actor: Actor, dream: Dream, generations: int, mesh: Mesh | None = None) -> "CMAES":
-        """The search for the weights of an actor; how many generations it has makes no difference. Raises `UserError` where
-        it has none."""
-        if not actors.size(actor):
-            raise UserError(
-                f"search.kind cma_es finds weights, but the actor ({actor.words}) has none; choose another actor"
-            )
+        """The search for the weights of an actor; how many generations it has makes no difference."""
         return CMAES(self, DreamFitness(dream, actor, self.rollouts, mesh))
 
 
