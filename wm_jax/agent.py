@@ -27,9 +27,9 @@ CONTROLLER = "controller"
 def load(path: str | Path, task: str | Path | None = None, parts: Sequence[str | Path] = ()) -> "TrainedAgent":
     """The agent of a run's folder or of a bundle.
 
-    `task` and `parts` are the paths of Python files of one's own that it was made with, where they are found neither at
-    their place nor beside it; a warning tells where their contents differ. Raises `UserError` that says what is missing or
-    damaged.
+    `task` and `parts` are the paths of Python files of one's own that it was made with; where they are not given, these are
+    looked for at their place, and beside it. A warning tells where their contents differ. Raises `UserError` that says
+    what is missing or damaged.
     """
     found = bundle.load(Path(path), None if task is None else Path(task), [Path(part) for part in parts])
     for warning in found.stored.warnings:

@@ -294,7 +294,7 @@ def main() -> None:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         print(f"wm-jax: the device has too little memory ({str(error).splitlines()[0]}); take smaller batches "
-              "(batch_size of world.*), fewer candidates or dreams (search.population, search.rollouts, "
+              "(batch_size of world.*), fewer candidates or dreams (sizes of search.*, "
               "evolve.evaluation_rollouts), or more devices", file=sys.stderr)  # fmt: skip
         parallel.leave(1)
     except OSError as error:

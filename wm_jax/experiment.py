@@ -118,6 +118,8 @@ def load(path: Path) -> Experiment:
     except Exception as error:
         wrong = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         hint = _nearest(wrong[1]) if wrong else ""
+        if isinstance(error, ImportError) and "wm_jax" in str(error):
+            hint = "; CHANGELOG.md says where parts and their settings have moved to"
         raise UserError(f"experiment {path} cannot be read: {type(error).__name__}: {error}{hint}") from error
     if not isinstance(config, Experiment):
         raise UserError(f"{path} must export CONFIG, an Experiment; found {type(config).__name__}")

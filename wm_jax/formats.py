@@ -73,7 +73,8 @@ def upgrade_settings(settings: dict[str, Any]) -> dict[str, Any]:
 def upgrade_config(config: dict[str, Any]) -> dict[str, Any]:
     """An experiment of format 1, as JSON holds it, as it is written today."""
     upgraded: dict[str, Any] = {}
-    for name, value in upgrade_settings(dict(_walk("", config))).items():
+    # Of tune.sigma what it was unless given; that of a search which begins at nothing is larger.
+    for name, value in upgrade_settings({"tune.sigma": 0.03, **dict(_walk("", config))}).items():
         *groups, last = name.split(".")
         inner = upgraded
         for group in groups:

@@ -3,7 +3,7 @@
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -33,6 +33,7 @@ class Registry(Generic[Thing]):
         """`what`: the setting that names a part, as users write it."""
         self.what, self.package = what, package
         self._found: dict[str, Thing] = {}
+        self._digests: dict[str, str] = {}
 
     def register(self, thing: Registered) -> Registered:
         """Add a part under its `kind`, or a function under its name; to be used as a decorator. Raises `UserError` where
@@ -44,6 +45,10 @@ class Registry(Generic[Thing]):
                 f"{self.what} {name!r} of {_file(thing)} is already registered by {_file(before)}; rename one"
             )
         self._found[name] = thing  # type: ignore[assignment]
+        source = self.source(name)
+        if source is not None and source.is_file():
+            # Now: the file may be edited while this process goes on with what it has read.
+            self._digests[name] = sha256(source)
         return thing
 
     def names(self) -> list[str]:
@@ -59,10 +64,14 @@ class Registry(Generic[Thing]):
             import_module(f"{self.package}.{name}")
         return self._found[name]
 
-    def digest(self, name: str) -> str | None:
-        """The SHA-256 of the user's file that a part comes from; None for the package's own parts."""
+    def source(self, name: str) -> Path | None:
+        """The user's file that a part comes from; None for the package's own parts."""
         file = _file(self[name])
-        return None if Path(__file__).parent in file.parents else sha256(file)
+        return None if Path(__file__).parent in file.parents else file
+
+    def digest(self, name: str) -> str | None:
+        """The SHA-256 of the user's file that a part comes from; None for the package's own, or where there is no file."""
+        return self._digests.get(name)
 
 
 @dataclass(frozen=True)
@@ -105,5 +114,18 @@ def load_parts(name: str | Path) -> ModuleType:
     return module
 
 
+def require_named(parts: Sequence[str], setting: str, name: str, source: Path | None) -> None:
+    """Raise `UserError` unless the file `source` of a part, which a `setting` names, is the package's own or among `parts`:
+    other commands would not find it."""
+    files = [Path(part) if part.endswith(".py") else Path(load_parts(part).__file__ or "") for part in parts]
+    named = {file.resolve() for file in files} | {file.resolve().parent for file in files if file.name == "__init__.py"}
+    if source is not None and not named & {source.resolve(), *source.resolve().parents}:
+        raise UserError(f"{setting} is {name!r}, which {source} registers, but parts does not name that file: other "
+                        "commands would not find it; put it in a Python file of its own, named in parts")  # fmt: skip
+
+
 def _file(thing: Callable[..., Any]) -> Path:
-    return Path(inspect.getfile(thing))
+    try:
+        return Path(inspect.getfile(inspect.unwrap(thing)))
+    except TypeError:
+        return Path("what was run as a script")

@@ -75,6 +75,28 @@ def test_every_command_knows_it(run: Path, folder: Path, environment: dict[str, 
     assert "dream" in names and "dot: training" in names, rows
 
 
+def test_a_part_of_a_file_that_parts_does_not_name_is_refused(
+    folder: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Other commands would not find it: the part is loaded here alone, or defined in the experiment's own file."""
+    shutil.copytree(folder, tmp_path / "copy", ignore=shutil.ignore_patterns("run"))
+    experiment, code = tmp_path / "copy" / "dot.py", (folder / "dot.py").read_text()
+    inline = "@EXPLORERS.register\n@dataclass(frozen=True)\nclass Flap(dot.FlipConfig):\n    kind: str = 'flap'\n\n\n"
+    imports = "from dataclasses import dataclass\nfrom wm_jax.explore import EXPLORERS\n"
+    for text, name in (
+        (code.replace('    parts=("dot_parts.py",),\n', ""), "world.kind is 'dot'"),
+        (imports + code.replace("CONFIG = ", inline + "CONFIG = ").replace("dot.FlipConfig()", "Flap()"), "'flap'"),
+    ):
+        experiment.write_text(text)
+        done = subprocess.run(
+            [sys.executable, "-m", "wm_jax", "run", "dot.py", "--run-dir", "elsewhere"],
+            cwd=experiment.parent, env=environment, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+        assert name in done.stderr and "registers, but parts does not name that file" in done.stderr
+        assert not (tmp_path / "copy" / "elsewhere").exists()
+
+
 def test_the_dream_and_the_agent_in_python(run: Path) -> None:
     agent = wm_jax.load(run)
     assert "dot 2" in repr(agent) and "controller 1" in repr(agent)
@@ -101,4 +123,5 @@ def test_a_changed_file_of_parts_makes_its_stages_stale(
         cwd=moved, env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 1
-    assert "dot (round 0): world.kind was" in done.stderr and "collect (round 0): " not in done.stderr
+    # What the first stage of the world model hangs on: here frames are encoded before anything is trained.
+    assert "encode (round 0): world.kind was" in done.stderr and "collect (round 0): " not in done.stderr

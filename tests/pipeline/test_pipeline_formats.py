@@ -93,6 +93,18 @@ def test_stages_of_format_1_are_stale_where_a_setting_changed(
     assert stale(other, run)[0][1] == "task was '/gone/probe_task.py', now 'take_cover'"
 
 
+def test_a_bundle_to_begin_with_counted_by_its_place_in_format_1(
+    experiments: dict[str, Experiment], tmp_path: Path
+) -> None:
+    """V's and M's training noted where it lay; what was in it nobody knows."""
+    old = format_1.written("cma_es", "/gone/probe_task.py")
+    for folder in ("vision", "memory"):
+        old["records"][folder] = {**old["records"][folder], "initial": "/gone/bundle.safetensors"}
+    bundle_now = str(PRETRAINED / "take_cover.safetensors")
+    experiment = dataclasses.replace(experiments["cma_es"], initial=bundle_now)
+    assert stale(experiment, finish_format_1(tmp_path / "run", experiment, old)) == []
+
+
 def test_a_stage_that_was_stopped_in_format_1_begins_again(experiments: dict[str, Experiment], tmp_path: Path) -> None:
     """Its checkpoints have another structure; what came before it stays."""
     experiment = experiments["cma_es"]

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment, kinds, load, with_kinds
+from wm_jax.memory.learner import MemoryLearner
 from wm_jax.pipeline.plan import plan, stages, stale
 from wm_jax.pipeline.stages import Stage
 from wm_jax.pipeline.stored import to_store
@@ -15,13 +17,15 @@ from wm_jax.run import RunDir
 from wm_jax.search.cma_es import CMAESConfig
 from wm_jax.search.config import TuneConfig
 from wm_jax.search.policy_gradient import PolicyGradientConfig
+from wm_jax.vision.learner import VisionLearner
+from wm_jax.worlds.vision_memory import VisionMemory
 
 PAPER = ("collect", "vision", "encode", "memory", "evolve", "evaluate")
 FOUND = ("dream.", "actor.", "search.", "evolve.", "evaluate.environments")
 DEPENDS = {
     "collect": ("task", "seed", "collect."),
     "vision": ("held_out", "mirror", "initial", "world.kind", "world.vision."),
-    "encode": (),
+    "encode": ("world.kind",),
     "memory": ("world.memory.",),
     "evolve": FOUND,
     "tune": ("tune.", "evaluate.environments"),
@@ -80,6 +84,30 @@ def test_the_papers_stages_are_in_the_papers_order(experiment: Experiment) -> No
     assert [step.key for step in plan(alone)] == [(name, 0) for name in PAPER]
     folders = ("rollouts", "vision", "latents", "memory", "controller", "tuned", "evaluation")
     assert tuple(stage.folder for stage in stages(experiment)) == folders
+
+
+def test_what_no_learner_owns_hangs_on_the_first_stage_of_the_world_model(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With learners that read encoded frames alone, that is the encoding, which any of the model's settings may change."""
+    shared = ("held_out", "mirror", "initial", "world.kind")
+    with monkeypatch.context() as patch:
+        patch.setattr(VisionLearner, "reads", "observations")
+        found = {stage.name: stage for stage in stages.__wrapped__(experiment)}
+    assert list(found)[:4] == ["collect", "encode", "vision", "memory"]
+    assert found["encode"].depends(later=False) == ("world.kind", *shared, "world.")
+    assert found["vision"].depends(later=False) == ("world.vision.",)
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryLearner, "settings", "world.memory.optimizer.")
+        found = {stage.name: stage for stage in stages.__wrapped__(experiment)}
+    assert {"world.memory.hidden_size", "world.memory.steps"} < set(found["vision"].depends(later=False))
+
+
+def test_a_learner_is_not_called_as_a_stage_is(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    learners = property(lambda world: {"encode": VisionLearner(world.vision)})
+    monkeypatch.setattr(VisionMemory, "learners", learners)
+    with pytest.raises(UserError, match="a learner of the world model vision_memory is called 'encode'"):
+        stages.__wrapped__(experiment)
 
 
 @pytest.mark.parametrize("name", DEPENDS)

@@ -59,7 +59,7 @@ class DreamConfig:
     def words(self) -> str:
         """How long a dream is at most, for reports."""
         full = f", less once it has brought {self.full_return:g}" if self.full_return else ""
-        drawn = ", its end drawn with the probability that M gives it" if self.end == "drawn" else ""
+        drawn = ", its end drawn with the probability that the world model gives it" if self.end == "drawn" else ""
         return f"of at most {self.horizon:,} steps{full}{drawn}"
 
 
@@ -96,7 +96,12 @@ class Dream:
         """Weights as the dream's precision has them; once for many steps, as the narrow copy is what is fast."""
         if self.config.precision != "bfloat16":
             return params
-        return jax.tree.map(lambda array: array.astype(jnp.bfloat16) if array.ndim > 1 else array, params)
+
+        def narrow(array: Array) -> Array:
+            matrix = array.ndim > 1 and jnp.issubdtype(array.dtype, jnp.floating)
+            return array.astype(jnp.bfloat16) if matrix else array
+
+        return jax.tree.map(narrow, params)
 
     def features(self, state: DreamState) -> Features:
         """What an actor may read before it acts."""

@@ -51,6 +51,7 @@ def drawn(outcome: Outcome, model: WorldModel) -> Array:
 def expected(field: Array | None, model: WorldModel, name: str, setting: str) -> Array:
     """A field of an outcome. Raises `UserError` while tracing where the model does not predict it."""
     if field is None:
-        raise UserError(f"{setting} but the world model does not predict the {name} of a step; {model.missing[name]}, or "
+        raise UserError(f"{setting} but the world model does not predict the {name} of a step; "
+                        f"{model.missing.get(name, 'have its Outcome tell it')}, or "
                         f"choose another rule than {setting.rsplit(' ', 1)[-1]}")  # fmt: skip
     return field

@@ -10,7 +10,7 @@ from wm_jax.lanes import choose
 from wm_jax.types import Array, Key, Observations, Params, State
 
 FIRSTS = 4096
-"""Rows of a table of first frames, an episode after the other, again and again: what is sampled of a frame differs."""
+"""Rows of a table of first frames, at least: an episode after the other, again and again, as what is sampled differs."""
 SPACING = 16
 """Steps between two rows of an episode where dreams start anywhere: neighbours are nearly the same."""
 
@@ -34,8 +34,8 @@ def start_states(dream: Dream, params: Params, recorded: Observations, key: Key)
 def _first(dream: Dream, params: Params, recorded: Observations, key: Key) -> State:
     order_key, state_key = jax.random.split(key)
     order = jax.random.permutation(order_key, recorded.start)
-    frames = jnp.resize(order, (FIRSTS,))
-    keys = jax.random.split(state_key, FIRSTS)
+    rows = max(FIRSTS, len(order))
+    frames, keys = jnp.resize(order, (rows,)), jax.random.split(state_key, rows)
     obs = jax.tree.map(lambda array: array[frames], recorded.encoded)
     return jax.vmap(dream.model.begin, (None, 0, 0))(params, obs, keys)
 

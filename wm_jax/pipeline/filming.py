@@ -55,7 +55,7 @@ def _any_older(names: Sequence[str], folder: Path, moment: float) -> bool:
 
 
 def make_film(context: Context, round_number: int, weights: Params, temperature: float) -> dict[str, np.ndarray]:
-    """{"actual", "seen by V", "dream"}: films [T, 64, 64, 3] uint8 of the controller `weights` that share their first
+    """{"actual", "seen", "dream"}: films [T, 64, 64, 3] uint8 of the controller `weights` that share their first
     moment. One that ends before the others stands still from there on, dimmed."""
     models, params = context.models, load_world(context, round_number)
     driver, key = driver_of(Agent(models.world, models.actor), params, weights), context.key("film", 0)
@@ -65,7 +65,7 @@ def make_film(context: Context, round_number: int, weights: Params, temperature:
     states = _follow(models.world, params, frames, np.stack(played.actions), key)
     films = {
         "actual": frames,
-        "seen by V": _drawn(models.world, params, states),
+        "seen": _drawn(models.world, params, states),
         "dream": _dream_from(context, params, weights, temperature, jax.tree.map(lambda array: array[:1], states)),
     }
     length = max(map(len, films.values()))

@@ -14,6 +14,7 @@ from wm_jax.dream.starts import FIRSTS, SPACING
 from wm_jax.experiment import Experiment, flatten
 from wm_jax.models import Models
 from wm_jax.pipeline import side_by_side
+from wm_jax.pipeline.searching import actual_search
 from wm_jax.search import Search
 from wm_jax.search.protocol import lane_size
 from wm_jax.tasks import FRAME_SHAPE
@@ -57,7 +58,7 @@ def _shapes(models: Models, search: Search) -> dict[str, list[int]]:
         "frame": list(FRAME_SHAPE),
         **{name: [size] for name, size in models.feature_sizes.items()},
         "action": [models.world.action_size],
-        "C reads": [sum(models.feature_sizes[name] for name in models.actor.features)],
+        "C reads": [sum(models.feature_sizes[name] for name in models.actor.features or models.feature_sizes)],
         **search.shapes,
     }
 
@@ -80,7 +81,9 @@ def _memory(
     experiment: Experiment, models: Models, search: Search, frames: int, parameters: dict[str, int]
 ) -> dict[str, int]:
     learners, dream = models.world.learners, experiment.dream
-    rows = dream.episodes * models.task.typical_length // SPACING if dream.start == "anywhere" else FIRSTS
+    # One table for the dreams that C is scored in, another where the search learns in others.
+    starts = {"first": FIRSTS, "anywhere": dream.episodes * models.task.typical_length // SPACING}
+    rows = sum(starts[start] for start in {dream.start, search.start or dream.start})
     side = search.bytes_at_rest() + side_by_side.bytes_at_work(experiment, models, search)
     return {
         **{f"training {name}": learner.bytes_in_training(parameters[name]) for name, learner in learners.items()},
@@ -114,7 +117,8 @@ def _work(
         evaluation += evolve.evaluation_rollouts * experiment.dream.horizon * step
         generation = search.dream_steps * step
     else:
-        generation = math.prod(search.shapes.get("rollouts of a generation", [1])) * (evolve.max_steps or whole) * seen
+        playing = actual_search(models, evolve, tunes=False)
+        generation = playing.population * playing.rollouts * (evolve.max_steps or whole) * seen
     # In each round the generations, and the candidates' evaluations.
     counts = [evolve.generations, *later * [rounds.generations or evolve.generations]]
     evaluations = sum(math.ceil(count / evolve.evaluate_every) for count in counts)
@@ -133,9 +137,8 @@ def _tuning(experiment: Experiment, models: Models, whole: int, seen: int) -> di
     tune = experiment.tune
     if not tune.generations:
         return {}
-    played = math.prod(
-        tune.search.build(models.actor, models.dream, tune.generations).shapes["rollouts of a generation"]
-    )
+    search = actual_search(models, tune.as_evolution, tunes=True)
+    played = search.population * search.rollouts
     validations = math.ceil(tune.generations / tune.evaluate_every) * tune.actual_episodes * whole
     return {"tuning at most": (tune.generations * played * (tune.max_steps or whole) + validations) * seen}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from wm_jax import formats
 from wm_jax.errors import UserError, require_choice
-from wm_jax.experiment import CONTENTS, GONE, Experiment, kinds, with_kinds
+from wm_jax.experiment import CONTENTS, GONE, Experiment, flatten, kinds, with_kinds
 from wm_jax.models import Models
 from wm_jax.pipeline.collecting import Collect
 from wm_jax.pipeline.scoring import Evaluate
@@ -15,15 +15,30 @@ from wm_jax.pipeline.stages import Stage, Step
 from wm_jax.pipeline.training import Encode, Train
 from wm_jax.run import RunDir
 
+OTHERS = (Collect, Encode, Evolve, Tune, Evaluate)
+TAKEN = {"figures", "report", "tensorboard"} | {name for stage in OTHERS for name in (stage.name, stage.folder)}
+"""Names that no learner can have."""
+
 
 @lru_cache(maxsize=16)
 def stages(experiment: Experiment) -> tuple[Stage, ...]:
     """The stages of a round, in order: learners that read frames, then those that read what the model encodes."""
     learners = sorted(Models(experiment).world.learners.items(), key=lambda item: item[1].reads == "observations")
-    train = [Train(name, name, learner.settings, first=not number) for number, (name, learner) in enumerate(learners)]
+    for name, _ in learners:
+        if name in TAKEN:
+            raise UserError(f"a learner of the world model {experiment.world.kind} is called {name!r}, as a stage or a "
+                            "folder of every run is; give it another name")  # fmt: skip
+    owned = tuple(learner.settings for _, learner in learners)
+    rest = [name for name in flatten(experiment) if name.startswith("world.") and not name.startswith(owned)]
+    shared = tuple(dict.fromkeys(("held_out", "mirror", "initial", "world.kind", *rest)))
     frames = sum(learner.reads == "frames" for _, learner in learners)
+    train = [
+        Train(name, name, learner.settings, shared if frames and not number else ())
+        for number, (name, learner) in enumerate(learners)
+    ]
+    encode = Encode() if frames else Encode((*shared, "world."))
     tune = [Tune()] if "tune" in experiment.searches else []
-    return Collect(), *train[:frames], Encode(), *train[frames:], Evolve(), *tune, Evaluate()
+    return Collect(), *train[:frames], encode, *train[frames:], Evolve(), *tune, Evaluate()
 
 
 def plan(experiment: Experiment) -> list[Step]:
@@ -42,7 +57,8 @@ def changes(experiment: Experiment, step: Step, record: dict[str, Any]) -> str:
     now, recorded = step.settings(experiment), record["settings"]
     unknown = {name for name, value in now.items() if value == GONE}
     if record.get("format", 1) == 1:
-        # Files counted by their places then: what was in them nobody knows.
+        # Files counted by their places then: what was in them nobody knows. M's training noted `initial`, too.
+        recorded = {name: value for name, value in recorded.items() if name != "initial" or name in now}
         files = (name for name in ("task", "initial") if Path(str(recorded.get(name) or "")).suffix)
         unknown |= {name for name in files if str(now.get(name)).startswith(CONTENTS)}
         recorded = formats.upgrade_settings(recorded)

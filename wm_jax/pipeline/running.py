@@ -14,7 +14,7 @@ from wm_jax import parallel
 from wm_jax.actors import protocol as actors
 from wm_jax.data.files import read_json
 from wm_jax.errors import UserError, require_choice, require_range
-from wm_jax.experiment import Experiment
+from wm_jax.experiment import REGISTRIES, Experiment, flatten
 from wm_jax.models import Models
 from wm_jax.pipeline import filming, machine, reporting, reusing, scoring, side_by_side
 from wm_jax.pipeline.bundle import load_initial
@@ -24,6 +24,7 @@ from wm_jax.pipeline.progress import Interrupt, Screen, Stopped
 from wm_jax.pipeline.searching import actual_search
 from wm_jax.pipeline.stages import Step
 from wm_jax.pipeline.stored import note_on, to_store
+from wm_jax.registry import require_named
 from wm_jax.run import RunDir, StageDir
 from wm_jax.types import Params
 
@@ -103,7 +104,9 @@ def _end(context: Context) -> None:
 
 def check(experiment: Experiment, models: Models) -> None:
     """Raise `UserError` where settings do not go together, before hours of work find out."""
-    task = models.task
+    task, settings = models.task, flatten(experiment)
+    for name, registry in REGISTRIES.items():
+        require_named(experiment.parts, name, settings[name], registry.source(settings[name]))
     require_choice("collect.policy", experiment.collect.policy, list(task.policies))
     for name in experiment.evaluate.baselines:
         require_choice("evaluate.baselines", name, list(task.policies))
@@ -123,6 +126,8 @@ def check(experiment: Experiment, models: Models) -> None:
     if not actors.size(models.actor):
         raise UserError(f"actor.kind is {experiment.actor.kind!r}, which has no weights for the stage evolve to find; "
                         "choose another actor")  # fmt: skip
+    # Films dream too, whatever it earns there.
+    replace(models.dream, config=replace(experiment.dream, reward="survival")).check()
     if experiment.evolve.fitness == "dream":
         _check_dream(experiment, models)
     elif experiment.tune.generations:

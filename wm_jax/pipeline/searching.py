@@ -114,9 +114,11 @@ def actual_search(models: Models, config: EvolveConfig, tunes: bool) -> Populati
     chosen = models.experiment.tune.search if tunes else models.experiment.search
     search = chosen.build(models.actor, models.dream, config.generations)
     if not isinstance(search, PopulationSearch):
-        where = "tune.search.kind" if tunes else "search.kind"
+        where, instead = (
+            ("tune.search.kind", "tune.generations to 0") if tunes else ("search.kind", "evolve.fitness to 'dream'")
+        )
         raise UserError(f"{where} is {chosen.kind!r}, which learns in dreams, but its candidates are to play in the actual "
-                        f"environment; set evolve.fitness to 'dream', or {where} to 'cma_es'")  # fmt: skip
+                        f"environment; set {instead}, or {where} to 'cma_es'")  # fmt: skip
     return search
 
 

@@ -166,8 +166,8 @@ def groups(count: int, rest: int, work: int, memory: int) -> list[slice]:
     if fitting < 1:
         raise UserError(
             f"{count} evolutions take about {(count * rest + work) / 2**30:.1f} GiB at least, and {SHARE_OF_MEMORY:.0%} of "
-            f"the device's {memory / 2**30:.1f} GiB are for them; lower evolve.seeds, search.population, search.rollouts "
-            "or evolve.evaluation_rollouts"
+            f"the device's {memory / 2**30:.1f} GiB are for them; lower evolve.seeds, evolve.evaluation_rollouts "
+            "or the sizes of search.*"
         )
     size = math.ceil(count / math.ceil(count / fitting))
     return [slice(first, min(first + size, count)) for first in range(0, count, size)]

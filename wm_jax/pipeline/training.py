@@ -41,15 +41,12 @@ class Train(Stage):
     folder: str
     settings: str
     """How the learner's settings begin (`Learner.settings`)."""
-    first: bool
-    """Whether it is the round's first training, which the others hang on."""
+    shared: tuple[str, ...] = ()
+    """Settings that all of the world model hangs on, where this is the stage that makes it first."""
 
     def depends(self, later: bool) -> tuple[str, ...]:
-        """The learner's settings; of the first one also what all trainings have in common."""
-        if later:
-            return f"{self.settings}{LATER}", "rounds.new_share"
-        shared = ("held_out", "mirror", "initial", "world.kind") if self.first else ()
-        return *shared, self.settings
+        """The learner's settings, and those that are shared."""
+        return (f"{self.settings}{LATER}", "rounds.new_share") if later else (*self.shared, self.settings)
 
     def outputs(self, context: Context, round_number: int) -> list[str]:
         """The learner's weights."""
@@ -112,9 +109,12 @@ class Encode(Stage):
     name = "encode"
     folder = "latents"
 
+    shared: tuple[str, ...] = ()
+    """As `Train.shared`: where no learner reads frames, this is the first stage that makes something of the world model."""
+
     def depends(self, later: bool) -> tuple[str, ...]:
-        """Nothing but the stages before it."""
-        return ()
+        """Which world model it is, and what is shared."""
+        return () if later else ("world.kind", *self.shared)
 
     def outputs(self, context: Context, round_number: int) -> list[str]:
         """All rounds' encoded frames."""

@@ -26,8 +26,8 @@ def text(run: RunFacts, file: str, size: int, half: bool) -> str:
         f"{run.models.actor.words}) acts on what it knows. {file} holds both with their settings, {size / 2**20:.1f} MiB, "
         "as safetensors: weights and JSON, no code."
     )
-    sections = (_scores(run, half), _use(file), _made(run, half), Section("Intended use and limits", LIMITS),
-                Section("Licence", ("Apache-2.0",)))  # fmt: skip
+    limits, licence = Section("Intended use and limits", LIMITS), Section("Licence", ("Apache-2.0",))
+    sections = (_scores(run, half), _use(file, to_share(run.experiment)), _made(run, half), limits, licence)
     return markdown(Page(f"{run.experiment.name}: a World Models agent", (what,), (Part("", sections),)))
 
 
@@ -60,9 +60,11 @@ def _own_row(run: RunFacts, name: str) -> Row:
     return Row((named(run, name), *result, seeds), "own" if name == CONTROLLER else "plain")
 
 
-def _use(file: str) -> Section:
+def _use(file: str, experiment: Experiment) -> Section:
+    own = f" --task {experiment.task}" if experiment.task.endswith(".py") else ""
+    own += f" --parts {' '.join(experiment.parts)}" if experiment.parts else ""
     return Section("How to use it", code=(
-        f"wm-jax evaluate {file} --episodes 1000",
+        f"wm-jax evaluate {file} --episodes 1000{own}",
         f'gymnasium.make("wm_jax/Dream-v0", run="{file}")  # its dream; import wm_jax first',
     ))  # fmt: skip
 

@@ -12,8 +12,8 @@ from wm_jax.types import HELD_OUT, TRAINED
 NOT_TOLD = ("seconds", HELD_OUT, TRAINED)
 """Entries of a stage's summary, by how they begin, that stand elsewhere in the report."""
 FILMS = {
-    "film": "The actual environment, what V sees of it, and the dream that begins at the same moment, evenly spread over "
-    "the film ({}). What ends before the others stands still from there on, dimmed.",
+    "film": "The actual environment, what the world model sees of it, and the dream that begins at the same moment, evenly "
+    "spread over the film ({}). What ends before the others stands still from there on, dimmed.",
     "film_coldest": "The same at the coldest of the temperatures, where the dream is cheated first ({}).",
 }
 """What is said of each film that a run may have; {} is where it is."""

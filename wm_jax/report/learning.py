@@ -11,7 +11,7 @@ from wm_jax.report.words import PLACES, number, scored, value
 from wm_jax.types import HELD_OUT, TRAINED, Curve
 
 ROUNDS = " Grey lines end a round."
-TUNED = "Begun from the controller that the dreams made; V and M stay as they are."
+TUNED = "Begun from the controller that the dreams made; the world model stays as it is."
 
 
 def controllers(run: RunFacts, name: str) -> tuple[Section, ...]:
