@@ -33,27 +33,6 @@ class LatentStats:
     """[..., Z]"""
 
 
-def _shapes(config: VisionConfig) -> Params:
-    """Of the weights: {"encoder", "decoder"} of layers {"kernel", "bias"}."""
-    width, flat, colours = config.width, 32 * config.width, FRAME_SHAPE[-1]
-    down = [colours, width, 2 * width, 4 * width, 8 * width]
-    up = [flat, 4 * width, 2 * width, width, colours]
-    encoder = {f"conv{i + 1}": ((4, 4, down[i], down[i + 1]), down[i + 1]) for i in range(4)}
-    encoder |= {name: ((flat, config.latent_size), config.latent_size) for name in ("mean", "log_var")}
-    decoder = {"dense": ((config.latent_size, flat), flat)}
-    decoder |= {f"deconv{i + 1}": ((k, k, up[i + 1], up[i]), up[i + 1]) for i, k in enumerate(DECONVOLUTIONS)}
-    return {
-        part: {
-            layer: {
-                "kernel": jax.ShapeDtypeStruct(kernel, jnp.float32),
-                "bias": jax.ShapeDtypeStruct((bias,), jnp.float32),
-            }
-            for layer, (kernel, bias) in layers.items()
-        }
-        for part, layers in (("encoder", encoder), ("decoder", decoder))
-    }
-
-
 def _dense(layer: Params, x: Array) -> Array:
     return x @ layer["kernel"] + layer["bias"]
 
@@ -68,13 +47,34 @@ class Vision:
 
     config: VisionConfig
 
+    def shapes(self) -> Params:
+        """Of the weights: {"encoder", "decoder"} of layers {"kernel", "bias"}."""
+        config = self.config
+        width, flat, colours = config.width, 32 * config.width, FRAME_SHAPE[-1]
+        down = [colours, width, 2 * width, 4 * width, 8 * width]
+        up = [flat, 4 * width, 2 * width, width, colours]
+        encoder = {f"conv{i + 1}": ((4, 4, down[i], down[i + 1]), down[i + 1]) for i in range(4)}
+        encoder |= {name: ((flat, config.latent_size), config.latent_size) for name in ("mean", "log_var")}
+        decoder = {"dense": ((config.latent_size, flat), flat)}
+        decoder |= {f"deconv{i + 1}": ((k, k, up[i + 1], up[i]), up[i + 1]) for i, k in enumerate(DECONVOLUTIONS)}
+        return {
+            part: {
+                layer: {
+                    "kernel": jax.ShapeDtypeStruct(kernel, jnp.float32),
+                    "bias": jax.ShapeDtypeStruct((bias,), jnp.float32),
+                }
+                for layer, (kernel, bias) in layers.items()
+            }
+            for part, layers in (("encoder", encoder), ("decoder", decoder))
+        }
+
     @partial(jax.jit, static_argnums=0)
     def init(self, key: Key) -> Params:
         """Fresh weights: Glorot-uniform kernels, zero biases; 4,348,547 numbers for Z = 32 and 4,446,915 for Z = 64.
 
         All kernels are cut from one draw, which compiles many times faster than a draw for each.
         """
-        leaves, tree = jax.tree.flatten(_shapes(self.config))
+        leaves, tree = jax.tree.flatten(self.shapes())
         ends = list(accumulate(leaf.size for leaf in leaves))
         draw = jnp.split(jax.random.uniform(key, (ends[-1],), minval=-1, maxval=1), ends[:-1])
         return jax.tree.unflatten(

@@ -56,6 +56,10 @@ class WorldModel(ABC):
         learners = enumerate(self.learners.items())
         return {name: learner.init(jax.random.fold_in(key, number)) for number, (name, learner) in learners}
 
+    def shapes(self) -> Params:
+        """The shapes of the weights, as `jax.ShapeDtypeStruct`."""
+        return jax.eval_shape(self.init, jax.eval_shape(lambda: jax.random.key(0)))
+
     @abstractmethod
     def encode(self, params: Params, frames: Array) -> Any:
         """Frames [..., 64, 64, 3] uint8 → Obs [..., …]: what is stored of a recorded frame. Of `params` only the entries of
@@ -168,7 +172,7 @@ def shapes(model: WorldModel) -> tuple[Params, Any, State]:
     """The shapes of a model's weights, of one encoded frame and of one state, as `jax.ShapeDtypeStruct`."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     frame = jax.ShapeDtypeStruct(FRAME_SHAPE, jnp.uint8)
-    params = jax.eval_shape(model.init, key)
+    params = model.shapes()
     obs = jax.eval_shape(model.encode, params, frame)
     return params, obs, jax.eval_shape(model.begin, params, obs, key)
 
