@@ -15,8 +15,9 @@ import numpy as np
 from wm_jax.dream import Dream, DreamEnv, DreamSource, DreamVectorEnv, population_returns
 from wm_jax.dream.gymnasium_face import RenderMode
 from wm_jax.experiment import Experiment
+from wm_jax.lanes import alone
 from wm_jax.pipeline import bundle
-from wm_jax.rollouts.agent import AgentCrew, AgentDriver
+from wm_jax.rollouts.agent import driver_of
 from wm_jax.types import Observations, Params
 from wm_jax.worlds import Actor, World
 
@@ -108,9 +109,8 @@ class TrainedAgent:
 
     def dream_returns(self, rollouts: int = 256, seed: int = 0, temperature: float | None = None) -> np.ndarray:
         """[rollouts]: what the controller scores in dreams, at the dream's own temperature unless another is given."""
-        alone = jax.tree.map(lambda array: array[None], self.weights)
         scores = population_returns(
-            self.dream, self.actor, self._bundle.params, self._source.starts, alone, jax.random.key(seed),
+            self.dream, self.actor, self._bundle.params, self._source.starts, alone(self.weights), jax.random.key(seed),
             rollouts=rollouts, temperature=temperature,
         )  # fmt: skip
         return np.asarray(scores.returns[0])
@@ -137,8 +137,7 @@ class Player:
     """Plays in the actual environment: a frame in, an action out."""
 
     def __init__(self, found: bundle.Bundle, seed: int):
-        table = jax.tree.map(lambda array: array[None], found.weights)
-        self._crew = AgentCrew(AgentDriver(found.agent, found.params, table), 1)
+        self._crew = driver_of(found.agent, found.params, found.weights).open(1)
         self.task, self.seed = found.models.task, seed
         self.reset(seed)
 

@@ -20,6 +20,11 @@ def shares(table: Population) -> bool:
     return all(len(leaf) == 1 for leaf in leaves) and sum(leaf.size for leaf in leaves) >= SHARED_FROM
 
 
+def alone(weights: Any) -> Any:
+    """The table [1, ...] of one controller's weights."""
+    return jax.tree.map(lambda array: array[None], weights)
+
+
 def many(tree: Any, lanes: int) -> Any:
     """A pytree with each array as that of so many lanes: [lanes, ...]."""
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (lanes, *jnp.shape(leaf))), tree)

@@ -25,6 +25,7 @@ from wm_jax.data.records import Episode, write_episode, write_index
 from wm_jax.data.training import Learner, TrainingData
 from wm_jax.dream import ENDS, population_returns, start_states
 from wm_jax.experiment import Experiment
+from wm_jax.lanes import alone
 from wm_jax.models import Models
 from wm_jax.pipeline.progress import Screen
 from wm_jax.rollouts.agent import Agent, act, initial_state
@@ -171,7 +172,7 @@ def training(name: str, learner: Learner, params: Params, data: TrainingData) ->
 def acting(models: Models, params: Params) -> tuple[Part, Work]:
     """The agent in the actual environment, the environment aside, against encoding alone, which is the work beside it."""
     agent = Agent(models.world, models.actor)
-    table = jax.tree.map(lambda array: array[None], models.actor.init(KEY))
+    table = alone(models.actor.init(KEY))
     frames = np.random.default_rng(0).integers(0, 256, (LANES, *FRAME_SHAPE), np.uint8)
     whole = partial(act, agent, params, table, initial_state(agent, table, LANES), frames)
     encode = partial(jax.jit(models.world.encode), params, frames)

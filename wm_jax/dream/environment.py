@@ -16,7 +16,7 @@ from wm_jax.dream.rules import ENDS, REWARDS
 from wm_jax.errors import require_choice, require_range
 from wm_jax.types import Action, Array, Features, Key, Outcome, Params, State
 from wm_jax.worlds import WorldModel
-from wm_jax.worlds.protocol import shapes
+from wm_jax.worlds.protocol import key_shape, shapes
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class DreamConfig:
     horizon: int = 2100
     """Steps after which a dream is cut off."""
     start: Literal["first", "anywhere"] = "first"
-    """first: on the first frame of a recorded episode; anywhere: on any recorded frame, the model having followed its
-    episode up to there, as it has where C comes to such a frame in the actual environment."""
+    """first: on the first frame of a recorded episode; anywhere: on any recorded frame, after the model has followed the
+    episode up to that frame, as it does in the actual environment."""
     episodes: int = 1024
     """With `start` anywhere: recorded episodes, drawn at random, that the model follows to have states to start from."""
     full_return: float | None = None
@@ -150,10 +150,9 @@ class Dream:
 
     def check(self) -> None:
         """Raise `UserError` where a rule needs what the model does not predict."""
-        key = jax.eval_shape(lambda: jax.random.key(0))
         params, _, state = shapes(self.model)
         action = jax.ShapeDtypeStruct((self.model.action_size,), jnp.float32)
-        noise = jax.eval_shape(self.model.noise, key)
+        noise = jax.eval_shape(self.model.noise, key_shape())
         outcome = jax.eval_shape(self.model.imagine, params, state, action, noise, 1.0)[1]
         jax.eval_shape(self._judge, outcome)
 

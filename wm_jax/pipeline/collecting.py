@@ -10,6 +10,7 @@ import numpy as np
 from wm_jax import parallel
 from wm_jax.data.records import INDEX, Episode, Header, episode_path, read_header, write_episode, write_index
 from wm_jax.data.training import spread
+from wm_jax.lanes import alone
 from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.progress import Meetings, Stopped
 from wm_jax.pipeline.stages import Stage
@@ -89,7 +90,7 @@ def _with_controller(context: Context, round_number: int, stage: StageDir, folde
     folder.mkdir(parents=True, exist_ok=True)
     models = context.models
     if rounds.drivers == "deployed":
-        table = jax.tree.map(lambda array: array[None], load_controller(context, round_number - 1)[0])
+        table = alone(load_controller(context, round_number - 1)[0])
     else:
         table = load_means(context, round_number - 1)
     agent = Agent(models.world, models.actor, models.explorer)

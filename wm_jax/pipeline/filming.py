@@ -13,11 +13,10 @@ import numpy as np
 from wm_jax.data.files import replacing
 from wm_jax.dream import Dream, trajectory
 from wm_jax.pipeline.context import Context
-from wm_jax.pipeline.scoring import driver_of
 from wm_jax.pipeline.weights import load_controller, load_controllers, load_world
 from wm_jax.report import figures
 from wm_jax.rollouts.acting import Lanes
-from wm_jax.rollouts.agent import Agent
+from wm_jax.rollouts.agent import Agent, driver_of
 from wm_jax.rollouts.limits import Limits
 from wm_jax.run import RECORD
 from wm_jax.types import Array, Key, Params, State

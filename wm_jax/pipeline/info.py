@@ -19,6 +19,7 @@ from wm_jax.search import Search
 from wm_jax.search.protocol import lane_size
 from wm_jax.tasks import FRAME_SHAPE
 from wm_jax.types import FLOAT
+from wm_jax.worlds.protocol import key_shape
 
 
 def describe(experiment: Experiment) -> dict[str, Any]:
@@ -103,9 +104,9 @@ def _work(
 ) -> dict[str, int]:
     world, evolve, rounds = models.world, experiment.evolve, experiment.rounds
     params, _, state = models.state_shapes
-    key, action = jax.eval_shape(lambda: jax.random.key(0)), jax.ShapeDtypeStruct((world.action_size,), jnp.float32)
+    action = jax.ShapeDtypeStruct((world.action_size,), jnp.float32)
     image = _flop(world.encode, params, jax.ShapeDtypeStruct(FRAME_SHAPE, jnp.uint8))
-    noise = jax.eval_shape(world.noise, key)
+    noise = jax.eval_shape(world.noise, key_shape())
     step = _flop(partial(world.imagine, temperature=1.0), params, state, action, noise)
     later, whole, seen = rounds.count - 1, models.task.max_steps, step + image
     training = {

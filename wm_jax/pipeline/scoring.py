@@ -16,7 +16,7 @@ from wm_jax.pipeline.stages import Stage
 from wm_jax.pipeline.weights import load_controller, load_controllers, load_world
 from wm_jax.rollouts import evaluate as scores
 from wm_jax.rollouts.acting import Driver, Lanes, ScriptedDriver
-from wm_jax.rollouts.agent import Agent, AgentDriver
+from wm_jax.rollouts.agent import Agent, driver_of
 from wm_jax.rollouts.config import require_fresh
 from wm_jax.run import StageDir
 from wm_jax.types import Params
@@ -68,11 +68,6 @@ class Evaluate(Stage):
             results[EVOLUTIONS] = evolutions
         parallel.on_main(lambda: write_json(stage.path / SCORES, results))
         return told
-
-
-def driver_of(agent: Agent, params: Params, weights: Params) -> AgentDriver:
-    """Drives lanes with one controller."""
-    return AgentDriver(agent, params, jax.tree.map(lambda array: array[None], weights))
 
 
 def _evolutions(

@@ -14,6 +14,7 @@ from wm_jax.actors import protocol as actors
 from wm_jax.dream import Dream, population_returns, start_states
 from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment
+from wm_jax.lanes import alone
 from wm_jax.models import Models
 from wm_jax.pipeline import machine
 from wm_jax.pipeline.context import Context
@@ -72,9 +73,8 @@ def returns_of(
     that follow from its key of `keys` [E] and the `generation` [] that it is from."""
 
     def one(weights: Params, temperature: Array, key: Key) -> Array:
-        alone = jax.tree.map(lambda array: array[None], weights)
         return population_returns(
-            dream, actor, dreams.params, dreams.starts, alone, jax.random.fold_in(key, generation),
+            dream, actor, dreams.params, dreams.starts, alone(weights), jax.random.fold_in(key, generation),
             rollouts=rollouts, temperature=temperature, mesh=mesh,
         ).returns[0]  # fmt: skip
 

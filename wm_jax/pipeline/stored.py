@@ -58,10 +58,10 @@ def restored(values: dict[str, Any], source: Path, task: Path | None, parts: Seq
             raise UserError(
                 f"{source} needs the file {Path(name).name}, which is not at {path}; give its path by {flag}"
             )
-        digest = known.get(Path(name).name)
-        if digest is not None and sha256(path) != digest:
+        digest, now = known.get(Path(name).name), sha256(path)
+        if digest not in (None, now):
             warnings.append(f"{path} is not the file that {source} was made with: expected SHA-256 {digest[:12]}…, found "
-                            f"{sha256(path)[:12]}…; results may differ")  # fmt: skip
+                            f"{now[:12]}…; results may differ")  # fmt: skip
         return str(path.resolve())
 
     name = values.get("task", Experiment().task)

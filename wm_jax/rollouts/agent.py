@@ -13,7 +13,7 @@ import numpy as np
 from flax import struct
 
 from wm_jax.explore import Explorer
-from wm_jax.lanes import choose, many, shares
+from wm_jax.lanes import alone, choose, many, shares
 from wm_jax.types import Action, Array, Key, Params, State
 from wm_jax.worlds import Actor, World, WorldModel
 from wm_jax.worlds.protocol import shapes
@@ -108,6 +108,11 @@ class AgentDriver:
     def open(self, lanes: int) -> "AgentCrew":
         """A crew for a group of `lanes` lanes."""
         return AgentCrew(self, lanes)
+
+
+def driver_of(agent: Agent, params: Params, weights: Params) -> AgentDriver:
+    """Drives lanes with one controller."""
+    return AgentDriver(agent, params, alone(weights))
 
 
 class AgentCrew:

@@ -58,7 +58,7 @@ class WorldModel(ABC):
 
     def shapes(self) -> Params:
         """The shapes of the weights, as `jax.ShapeDtypeStruct`."""
-        return jax.eval_shape(self.init, jax.eval_shape(lambda: jax.random.key(0)))
+        return jax.eval_shape(self.init, key_shape())
 
     @abstractmethod
     def encode(self, params: Params, frames: Array) -> Any:
@@ -167,10 +167,15 @@ class Actor(ABC):
         """The action [A] in `state`, and the carry for the next step."""
 
 
+def key_shape() -> Any:
+    """The shape of a random key, as `jax.ShapeDtypeStruct`."""
+    return jax.eval_shape(lambda: jax.random.key(0))
+
+
 @cache
 def shapes(model: WorldModel) -> tuple[Params, Any, State]:
     """The shapes of a model's weights, of one encoded frame and of one state, as `jax.ShapeDtypeStruct`."""
-    key = jax.eval_shape(lambda: jax.random.key(0))
+    key = key_shape()
     frame = jax.ShapeDtypeStruct(FRAME_SHAPE, jnp.uint8)
     params = model.shapes()
     obs = jax.eval_shape(model.encode, params, frame)
