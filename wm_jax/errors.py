@@ -9,6 +9,15 @@ class UserError(Exception):
     """Says what is wrong, where, what was expected and found, and what to do; ends the command with exit code 1."""
 
 
+class ForeignError(Exception):
+    """An error in code that is not the package's own, such as a user's task: names the function that failed, and the error.
+    `trace` is its traceback as text, from the process where it happened: its author needs it to mend the code."""
+
+    def __init__(self, message: str, trace: str):
+        super().__init__(message)
+        self.trace = trace
+
+
 def require_range(name: str, value: float, low: float, high: float = float("inf")) -> None:
     """Raise `UserError` unless `low <= value <= high`; `name` is the setting as the user writes it."""
     if not low <= value <= high:
