@@ -78,7 +78,11 @@ class MemoryLearner(Learner):
         reported = {prefix: observations.select(data.recorded, numbers) for prefix, numbers in chosen.items()}
 
         def report(params: Params, key: Key) -> Report:
-            found = {prefix: evaluate(self.model, params, episodes, key) for prefix, episodes in reported.items()}
+            # Every report draws the same of the same frames.
+            found = {
+                prefix: evaluate(self.model, params, episodes, jax.random.clone(key))
+                for prefix, episodes in reported.items()
+            }
             return Report({f"{prefix}{name}": value for prefix, each in found.items() for name, value in each.items()})
 
         return report

@@ -4,6 +4,8 @@ ask -> fitness -> rank -> tell is one generation; many are one compiled call. Ev
 fitness. Weights are one array [D] here, and nowhere else (`actors.protocol.flat`).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, Literal
@@ -55,6 +57,13 @@ def strict_rank_weights(population: Array, fitness: Array, state: Any, params: A
     return params.weights[ranks]
 
 
+@contextmanager
+def _as_meant() -> Iterator[None]:
+    """evosax with exact products, and with JAX's default types and broadcasting, whatever is switched on for the rest."""
+    with jax.default_matmul_precision("highest"), jax.enable_x64(False), jax.numpy_rank_promotion("allow"):
+        yield
+
+
 @cache
 def _strategy(population: int, size: int) -> tuple[Any, Any]:
     """evosax's algorithm and its constants, made once and outside of any trace."""
@@ -78,7 +87,7 @@ def _strategy(population: int, size: int) -> tuple[Any, Any]:
         def h_std(self, norm_p_std: Array, generation_counter: int, params: Any) -> Array:
             return super().h_std(norm_p_std, generation_counter - 1, params)
 
-    with jax.ensure_compile_time_eval():
+    with jax.ensure_compile_time_eval(), _as_meant():
         strategy = TutorialCMAES(population, jnp.zeros(size), fitness_shaping_fn=strict_rank_weights)
         return strategy, strategy.default_params
 
@@ -130,8 +139,9 @@ class CMAES(PopulationSearch):
     def init(self, key: Key, begin: Params | None = None, starts: State | None = None) -> Any:
         """The state before the first generation: the mean is `begin`, 0 unless given; covariance sigma^2 times identity."""
         strategy, params = _strategy(self.population, self.size)
-        mean = jnp.zeros(self.size) if begin is None else actors.flat(begin)
-        state = strategy.init(key, mean, params).replace(std=jnp.float32(self.config.sigma))
+        mean = jnp.zeros(self.size, jnp.float32) if begin is None else actors.flat(begin)
+        with _as_meant():
+            state = strategy.init(key, mean, params).replace(std=jnp.float32(self.config.sigma))
         # Without weak types, a state restored from disk compiles nothing anew.
         return jax.tree.map(lambda array: jnp.asarray(array, array.dtype), state)
 
@@ -144,15 +154,16 @@ class CMAES(PopulationSearch):
         """
         strategy, params = _strategy(self.population, self.size)
         gap = max(1, int(1 / (10 * self.size * (float(params.c_1) + float(params.c_mu)))))
-        with jax.default_matmul_precision("highest"):
-            state = jax.lax.cond(generation % gap == 0, _decompose, lambda state: state, state)
-            population, state = strategy.ask(jax.random.fold_in(key, generation), state, params)
+        due, key = generation % gap == 0, jax.random.fold_in(key, generation)
+        with _as_meant():
+            state = jax.lax.cond(due, _decompose, lambda state: state, state)
+            population, state = strategy.ask(key, state, params)
         return self._unflat(population), state
 
     def tell(self, state: Any, population: Population, returns: Returns) -> tuple[Any, Metrics]:
         """The state of the next generation, from this one's candidates [P, ...] and their returns [P]."""
         strategy, params = _strategy(self.population, self.size)
-        with jax.default_matmul_precision("highest"):
+        with _as_meant():
             # evosax minimises. Its CMA-ES draws nothing in `tell`; the key is there for others.
             state, _ = strategy.tell(jax.random.key(0), actors.flat(population, 1), -returns, state, params)
         return state, {
@@ -161,7 +172,7 @@ class CMAES(PopulationSearch):
             "worst": returns.min(),
             "std": returns.std(),
             "sigma": state.std,
-            "non_finite": (~jnp.isfinite(returns)).sum(),
+            "non_finite": (~jnp.isfinite(returns)).sum(dtype=jnp.int32),
         }
 
     def candidate(self, state: Any) -> Params:
