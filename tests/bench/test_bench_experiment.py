@@ -29,10 +29,10 @@ class Still(Actor):
         return {}
 
     def begin(self):
-        return jnp.zeros(())
+        return jnp.zeros((), jnp.float32)
 
     def act(self, params, world, state, carry, key):
-        return jnp.zeros(self.action_size), carry + 1
+        return jnp.zeros(self.action_size, jnp.float32), carry + 1
 
 
 @dataclass(frozen=True)

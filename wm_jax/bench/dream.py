@@ -114,7 +114,7 @@ def horizon_of(config: BenchConfig) -> int:
 
 def candidates(actor: Actor, count: int) -> Population:
     """[count, ...]: weights N(0, 0.1²)."""
-    weights = 0.1 * jax.random.normal(jax.random.key(2), (count, actors.size(actor)))
+    weights = 0.1 * jax.random.normal(jax.random.key(2), (count, actors.size(actor)), jnp.float32)
     return actors.unflat(actors.shapes(actor), weights)
 
 

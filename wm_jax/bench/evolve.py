@@ -20,7 +20,7 @@ GENERATIONS = 24
 
 def _all_equal(population: Population, key: Key) -> Returns:
     """A fitness [P] that costs nothing."""
-    return jnp.zeros(len(jax.tree.leaves(population)[0]))
+    return jnp.zeros(len(jax.tree.leaves(population)[0]), jnp.float32)
 
 
 def measure(config: BenchConfig, screen: Screen) -> Result:

@@ -71,7 +71,7 @@ class Part:
 @ENDS.register
 def never(outcome: Outcome, model: WorldModel) -> Array:
     """No dream ends: how long they last does not hang on what random weights foretell."""
-    return jnp.zeros(())
+    return jnp.zeros((), jnp.float32)
 
 
 def measure(experiment: Experiment, config: BenchConfig, screen: Screen) -> Result:
@@ -144,7 +144,9 @@ def dreaming(
 def operations_of_a_step(model: WorldModel, params: Params, starts: State) -> float:
     """Floating-point operations of one step of one dream, as XLA counts them; 0 where it does not."""
     state = jax.tree.map(lambda array: array[0], starts)
-    lowered = jax.jit(model.imagine).lower(params, state, jnp.zeros(model.action_size), model.noise(KEY), 1.0)
+    lowered = jax.jit(model.imagine).lower(
+        params, state, jnp.zeros(model.action_size, jnp.float32), model.noise(KEY), 1.0
+    )
     return (lowered.cost_analysis() or {}).get("flops", 0)
 
 

@@ -44,5 +44,5 @@ def _turn(count: int, pairs: list[tuple[Array, Array]]) -> list[Array]:
     def once(number: Array, results: list[Array]) -> list[Array]:
         return [jnp.dot(left[number % len(left)], right, preferred_element_type=jnp.float32) for left, right in pairs]
 
-    zeros = [jnp.zeros((left.shape[1], right.shape[1])) for left, right in pairs]
+    zeros = [jnp.zeros((left.shape[1], right.shape[1]), jnp.float32) for left, right in pairs]
     return jax.lax.fori_loop(0, count, once, zeros)

@@ -81,7 +81,9 @@ class Vision:
         return jax.tree.unflatten(
             tree,
             [
-                _glorot_limit(leaf.shape) * part.reshape(leaf.shape) if leaf.ndim > 1 else jnp.zeros(leaf.shape, leaf.dtype)
+                _glorot_limit(leaf.shape) * part.reshape(leaf.shape)
+                if leaf.ndim > 1
+                else jnp.zeros(leaf.shape, leaf.dtype)
                 for leaf, part in zip(leaves, draw, strict=True)
             ],
         )
