@@ -140,7 +140,7 @@ def line_starts(line, lengths=(4, 6), log_var=-20.0):
     return jax.vmap(line.begin, (None, 0, 0))({}, obs, keys)
 
 
-def vision_memory(config, latent_size, action_size):
+def vision_memory(config, latent_size, action_size, **settings):
     """The paper's world model with an M of one's own and the smallest V; dreams need M's weights alone, {"memory": …}."""
     vision = Vision(VisionConfig(latent_size=latent_size, width=1))
-    return VisionMemory(vision, Memory(config, latent_size, action_size))
+    return VisionMemory(vision, Memory(config, latent_size, action_size, **settings))

@@ -122,7 +122,7 @@ def test_states_are_those_of_the_dream() -> None:
         starts = start_states(dream, PARAMS, one, jax.random.key(number))
         for place in range(len(starts.z)):
             started = row(starts, place)
-            t = int(np.abs(z - started.z).sum(1).argmin())
+            t = int(np.abs(z - started.z[None]).sum(1).argmin())
             assert_near(started, seen[t])
             found.add(t)
     assert len(found) > 4

@@ -235,7 +235,7 @@ def test_agents_are_an_axis_of_vmap() -> None:
         assert_near(row(begun, i), state)
         state = MODEL.observe(PARAMS, state, actions[i], one, keys()[i])
         assert_near(row(seen, i), state)
-        alone = MODEL.imagine(PARAMS, state, actions[i], MODEL.noise(keys[i]), 1.1)
+        alone = MODEL.imagine(PARAMS, state, actions[i], MODEL.noise(keys()[i]), 1.1)
         assert_near(row(dreamt, i), alone)
 
 
