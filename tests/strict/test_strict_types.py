@@ -25,11 +25,11 @@ from wm_jax.vision import Vision, VisionConfig
 from wm_jax.vision import train as vision_train
 
 BUNDLE = Path(__file__).parents[2] / "pretrained" / "take_cover.safetensors"
-WORLD = vision_memory(
-    MemoryConfig(hidden_size=8, mixtures=3, predict_reward=True, reward_loss="poisson", predict_done=True,
-                 restart_input=True, batch_size=2, sequence_length=8, optimizer=OptimizerConfig(schedule="cosine", clip=1.0)),
-    4, 2, reward_range=(-0.5, 8.0),
+MEMORY = MemoryConfig(
+    hidden_size=8, mixtures=3, predict_reward=True, reward_loss="poisson", predict_done=True, restart_input=True,
+    batch_size=2, sequence_length=8, optimizer=OptimizerConfig(schedule="cosine", clip=1.0),
 )  # fmt: skip
+WORLD = vision_memory(MEMORY, 4, 2, reward_range=(-0.5, 8.0))
 RECORDED = recordings((180, 12), 4, 2)
 ACTOR = MLPConfig(features=("z", "h"), hidden_sizes=(3,)).build(WORLD)
 DREAM = Dream(WORLD, DreamConfig(horizon=40, end="drawn", reward="predicted", start="anywhere", full_return=30.0))
