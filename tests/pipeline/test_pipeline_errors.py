@@ -328,7 +328,7 @@ def test_the_same_weights_give_the_same_bytes(tmp_path: Path) -> None:
 
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a/kernel expected float32\[2, 4\], found float32\[2, 3\]"):
-        check_like(tmp_path / "w", TREE, {"a": {"kernel": jnp.zeros((2, 4))}, "b": jnp.zeros(4)})
+        check_like(tmp_path / "w", TREE, {"a": {"kernel": np.zeros((2, 4), np.float32)}, "b": np.zeros(4, np.float32)})
 
 
 def test_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:
@@ -385,7 +385,7 @@ def test_of_several_evolutions_the_generation_is_named(tmp_path: Path) -> None:
 
     def advance(state: dict) -> tuple[dict, dict]:
         steps = state["count"] + 1 + jnp.arange(5)
-        loss = jnp.where((steps == 13)[:, None] & (jnp.arange(3) == 2), jnp.nan, steps[:, None] * 1.0)
+        loss = jnp.where((steps == 13)[:, None] & (jnp.arange(3) == 2)[None], jnp.nan, steps[:, None] * 1.0)
         return {"count": state["count"] + 5}, {"loss": loss}
 
     work = dataclasses.replace(counting(), advance_from=lambda start: advance, stride=5, average=1)
