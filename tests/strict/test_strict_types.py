@@ -58,7 +58,7 @@ def searched(config):
 def vision_trained():
     """V after two steps."""
     model = Vision(VisionConfig(latent_size=3, width=1, optimizer=OptimizerConfig(schedule="exponential")))
-    state = vision_train.init(model, key())
+    state, metrics = vision_train.init(model, key()), None
     for _ in range(2):
         state, metrics = vision_train.train_step(model, state, FRAMES, key())
     return state, metrics
@@ -67,7 +67,8 @@ def vision_trained():
 def memory_trained():
     """M after two steps, and what its report says."""
     memory, start, length = WORLD.memory, np.asarray(RECORDED.start), np.asarray(RECORDED.length)
-    state, chunks = memory_train.init(memory, key()), memory_train.chunks_from(start, length, 2, 8, 0, 0)
+    state, metrics = memory_train.init(memory, key()), None
+    chunks = memory_train.chunks_from(start, length, 2, 8, 0, 0)
     for _ in range(2):
         state, metrics = memory_train.train_step(memory, state, RECORDED, next(chunks), key())
     return state, metrics, evaluate(memory, state.params, RECORDED, key())
