@@ -75,11 +75,12 @@ def sigma_after(strategy, returns, generations):
     def walk(key):
         state = strategy.init(key, jnp.zeros(strategy.num_dims, jnp.float32), params).replace(std=jnp.float32(0.1))
 
-        def generation(state, key):
-            population, state = strategy.ask(key, state, params)
-            return strategy.tell(key, population, -returns, state, params)[0], None
+        def generation(state, number):
+            own = jax.random.fold_in(key, number)
+            population, state = strategy.ask(own, state, params)
+            return strategy.tell(own, population, -returns, state, params)[0], None
 
-        return jax.lax.scan(generation, state, jax.random.split(key, generations))[0].std
+        return jax.lax.scan(generation, state, jnp.arange(generations))[0].std
 
     return float(jnp.median(jax.jit(jax.vmap(walk))(jax.random.split(new_key(), 16))))
 
