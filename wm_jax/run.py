@@ -13,7 +13,6 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from wm_jax import parallel
 from wm_jax.checkpoints import Checkpoints
 from wm_jax.data.files import read_json, write_atomically, write_json
 from wm_jax.errors import UserError
+from wm_jax.extras import need
 from wm_jax.formats import FORMAT
 
 LOCK = ".lock"
@@ -232,9 +232,5 @@ def _plain(value: Any) -> Any:
 
 
 def _tensorboard_writer(path: Path) -> Any:
-    """A writer of TensorBoard events; the package is an extra because nothing else needs it."""
-    try:
-        writer = import_module("tensorboardX").SummaryWriter
-    except ImportError:
-        raise UserError('tensorboard needs the package tensorboardX: pip install "wm-jax[tensorboard]"') from None
-    return writer(str(path / "tensorboard"))
+    """A writer of TensorBoard events."""
+    return need("tensorboardX", "tensorboard").SummaryWriter(str(path / "tensorboard"))

@@ -25,6 +25,7 @@ from wm_jax.pipeline.searching import actual_search
 from wm_jax.pipeline.stages import Step
 from wm_jax.pipeline.stored import note_on, to_store
 from wm_jax.registry import require_named
+from wm_jax.report import figures
 from wm_jax.run import RunDir, StageDir
 from wm_jax.types import Params
 
@@ -97,9 +98,15 @@ def _end(context: Context) -> None:
         last = experiment.rounds.count - 1
         shutil.copyfile(context.stage("evaluation", last).path / scoring.SCORES, run.path / scoring.SCORES)
         _tell_scores(context)
-        filming.make_films(context, last)
-        page = reporting.report([run.path], None)[0]
-        context.screen.say(f"scores: {run.path / scoring.SCORES}   films: {run.figures}   report: {page}")
+        where = f"scores: {run.path / scoring.SCORES}"
+        if figures.can_draw():
+            filming.make_films(context, last)
+            where += f"   films: {run.figures}   report: {reporting.report([run.path], None)[0]}"
+        else:
+            where += (
+                f'   no films and no report: pip install "wm-jax[{figures.EXTRA}]", then the same command makes them'
+            )
+        context.screen.say(where)
 
 
 def check(experiment: Experiment, models: Models) -> None:

@@ -68,7 +68,7 @@ class Train(Stage):
 
         def evaluate(state: Any, done: int) -> Metrics:
             report = reporter(parallel.local(state.params), report_key)
-            if report.frames is not None:
+            if report.frames is not None and figures.can_draw():
                 picture = RECONSTRUCTIONS.format(round=round_number, step=f"{done:07d}")
                 figures.reconstructions(context.run.figures / picture, report.frames, report.drawn)
             return dict(report.numbers)

@@ -15,7 +15,7 @@ from typing import Any, SupportsFloat
 import gymnasium
 import numpy as np
 
-from wm_jax.errors import UserError
+from wm_jax.extras import need
 from wm_jax.tasks.task import Act, PolicySettings, Task, resize
 
 MAX_STEPS = 2100
@@ -66,11 +66,8 @@ class TakeCover(gymnasium.Wrapper):
 
 def make(timeout: int = MAX_STEPS) -> gymnasium.Env:
     """Take Cover at skill 4, cut off after `timeout` tics."""
-    try:
-        import vizdoom
-        import vizdoom.gymnasium_wrapper  # registers the environment
-    except ImportError as error:
-        raise UserError(f"Take Cover needs ViZDoom, which cannot be imported ({error}): pip install vizdoom") from error
+    vizdoom = need("vizdoom", "doom")
+    need("vizdoom.gymnasium_wrapper", "doom")  # registers the environment
     environment = gymnasium.make(
         "VizdoomTakeCover-v1",
         disable_env_checker=True,

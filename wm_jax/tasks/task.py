@@ -17,6 +17,7 @@ import gymnasium
 import numpy as np
 
 from wm_jax.errors import UserError, require_choice, require_range
+from wm_jax.extras import need
 
 FRAME_SHAPE = (64, 64, 3)
 """Height, width and colours of the uint8 frames that V sees."""
@@ -114,9 +115,9 @@ class Task:
 
 @cache
 def _pygame() -> Any:
-    """pygame, imported when the first picture is resized: who only dreams needs none."""
+    """pygame, imported when the first picture is resized: dreams need none."""
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    return import_module("pygame")
+    return need("pygame", "games")
 
 
 def resize(image: np.ndarray) -> np.ndarray:
