@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import format_1
@@ -164,6 +165,18 @@ def test_a_finished_run_films_only_what_is_missing_or_old(run: Path, probe_exper
         after = again()
         assert {name for name in after if after[name] != before[name]} == {"film_strip.png", "film.gif"}
         before = after
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "PIL"])
+def test_a_run_ends_well_where_nothing_can_draw(
+    package: str, run: Path, probe_experiment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    said = StringIO()
+    experiment = load_experiment(probe_experiment)
+    run_experiment(experiment, run, (), False, None, Screen(Console(file=said, width=1000)))
+    assert f"scores: {run / 'evaluation.json'}" in said.getvalue()
+    assert 'no films and no report: pip install "wm-jax[report]"' in said.getvalue()
 
 
 def test_the_dream_is_a_gymnasium_environment(run: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -281,3 +282,9 @@ def test_metrics_that_are_no_text_are_named(tmp_path: Path) -> None:
         file.write(b"\xff\xfe\n")
     with pytest.raises(UserError, match=r"metrics\.jsonl is damaged"):
         report([run], None)
+
+
+def test_a_report_says_what_installs_the_packages_that_draw(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(UserError, match=r'matplotlib.figure is needed here .*pip install "wm-jax\[report\]"'):
+        report([finished], None)

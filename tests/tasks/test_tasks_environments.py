@@ -215,11 +215,18 @@ def test_take_cover_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("backend", "package", "name"), [("vizdoom", "vizdoom", "take_cover"), ("envpool", "envpool", "car_racing")]
+    ("backend", "package", "name", "extra"),
+    [
+        ("vizdoom", "vizdoom", "take_cover", "doom"),
+        ("envpool", "envpool", "car_racing", "envpool"),
+        ("gymnasium", "Box2D", "car_racing", "car"),
+    ],
 )
-def test_a_missing_package_is_named(backend: str, package: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named_with_its_extra(
+    backend: str, package: str, name: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UserError, match=f"pip install.*{package}"):
+    with pytest.raises(UserError, match=rf'{package} is needed here .*pip install "wm-jax\[{extra}\]"'):
         TASKS[name].make(backend)
 
 
