@@ -91,8 +91,9 @@ class TrainedAgent:
     def _source(self) -> DreamSource:
         found = self._bundle
         return DreamSource(
-            found.models.dream, found.params, found.recorded, self.actor.features, found.models.task.frames_per_second
-        )
+            found.models.dream, found.params, found.recorded, self.actor.features,
+            frames_per_second=found.models.task.frames_per_second,
+        )  # fmt: skip
 
     @property
     def dream(self) -> Dream:
