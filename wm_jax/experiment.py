@@ -178,8 +178,13 @@ def with_kinds(config: Experiment, wanted: Mapping[str, str]) -> Experiment:
 
 
 def digests(config: Experiment) -> dict[str, str]:
-    """The SHA-256 of every file that the settings name, by the file's name; without that of a bundle that is gone."""
-    paths = [Path(file) for file in (config.task, *config.parts) if file.endswith(".py")]
+    """The SHA-256 of every file that the settings name, by the file's name; without that of a bundle that is gone. Raises
+    `UserError` where two files have one name."""
+    paths = [Path(file) for file in dict.fromkeys((config.task, *config.parts)) if file.endswith(".py")]
+    for number, path in enumerate(paths):
+        if twin := next((other for other in paths[:number] if other.name == path.name), None):
+            raise UserError(f"task and parts name two files called {path.name}, {twin} and {path}, which other commands "
+                            "could not tell apart; rename one")  # fmt: skip
     if config.initial is not None and Path(config.initial).is_file():
         paths.append(Path(config.initial))
     return {path.name: _digest(path) for path in paths}

@@ -92,7 +92,7 @@ def load_parts(name: str | Path) -> ModuleType:
     if not str(name).endswith(".py"):
         try:
             return import_module(str(name))
-        except ImportError as error:
+        except (ImportError, TypeError, ValueError) as error:
             raise UserError(f"parts names {name}, which cannot be imported ({error}); give a Python file or an installed "
                             "module") from error  # fmt: skip
     path = Path(name).resolve()
