@@ -4,7 +4,7 @@ import dataclasses
 import re
 import runpy
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
@@ -247,7 +247,15 @@ def _build(kind: Any, values: Any, source: str, prefix: str) -> Any:
     try:
         return kind(**built)
     except UserError as error:
-        raise UserError(f"{source}: {error}") from None
+        raise UserError(f"{source}: {in_full(str(error), [prefix + name for name in hints])}") from None
+
+
+def in_full(message: str, names: Sequence[str]) -> str:
+    """An error's `message` with the setting that it begins with as it is among these full `names`: a part's settings can
+    stand in several places, search.population in tune.search.population, and the part knows one."""
+    name, _, rest = message.partition(" ")
+    longer = [full for full in names if full.endswith(f".{name}")]
+    return f"{longer[0]} {rest}" if longer and name not in names else message
 
 
 def _value(hint: Any, value: Any, source: str, name: str) -> Any:
