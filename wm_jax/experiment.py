@@ -108,7 +108,8 @@ class Experiment:
 
 
 def load(path: Path) -> Experiment:
-    """The `CONFIG` that an experiment's Python file exports."""
+    """The `CONFIG` that an experiment's Python file exports. Raises `UserError` where there is none, or a setting is of another
+    type."""
     if not path.is_file():
         raise UserError(f"experiment {path} does not exist; give a Python file that exports CONFIG")
     try:
@@ -123,7 +124,8 @@ def load(path: Path) -> Experiment:
         raise UserError(f"experiment {path} cannot be read: {type(error).__name__}: {error}{hint}") from error
     if not isinstance(config, Experiment):
         raise UserError(f"{path} must export CONFIG, an Experiment; found {type(config).__name__}")
-    return with_paths_from(config, path.parent)
+    # As it will be read from a run's folder: Python itself checks no types.
+    return with_paths_from(_build(Experiment, to_dict(config), f"experiment {path}", ""), path.parent)
 
 
 def with_paths_from(config: Experiment, folder: Path) -> Experiment:

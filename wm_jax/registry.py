@@ -42,7 +42,8 @@ class Registry(Generic[Thing]):
         before = self._found.get(name)
         if before is not None and _file(before) != _file(thing):
             raise UserError(
-                f"{self.what} {name!r} of {_file(thing)} is already registered by {_file(before)}; rename one"
+                f"{self.what} {name!r} of {_file(thing)} is already registered by {_file(before)}; rename one, or load "
+                "what needs them (runs that two copies of a file have made) in commands or processes of their own"
             )
         self._found[name] = thing  # type: ignore[assignment]
         source = self.source(name)

@@ -304,6 +304,17 @@ def test_an_error_names_the_setting_that_was_given(probe_experiment: Path) -> No
         parsed(probe_experiment, "--search.kind", "policy_gradient", "--search.final-noise", "9")
 
 
+def test_an_experiments_settings_are_of_their_types(tmp_path: Path) -> None:
+    """As they are once they have been stored: Python does not check them."""
+    path = tmp_path / "mine.py"
+    path.write_text("from wm_jax.experiment import Experiment\nCONFIG = Experiment(parts=['a.py'], held_out=0)\n")
+    assert load(path) == Experiment(parts=(str(tmp_path / "a.py"),), held_out=0)
+    for value, found in (("numpy.int64(3)", "np.int64"), ("1.5", "1.5"), ("numpy.array(3)", "array")):
+        path.write_text(f"import numpy\nfrom wm_jax.experiment import Experiment\nCONFIG = Experiment(seed={value})\n")
+        with pytest.raises(UserError, match=rf"^experiment .*mine\.py: seed is {found}.*, which .*int"):
+            load(path)
+
+
 PART = """
 from dataclasses import dataclass
 from typing import Literal
