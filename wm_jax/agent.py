@@ -166,8 +166,8 @@ class Player:
 
     def __init__(self, found: bundle.Bundle, seed: int):
         self._crew = driver_of(found.agent, found.params, found.weights).open(1)
-        self.task = found.models.task
-        self.reset(seed)
+        self.task, self.seed = found.models.task, require_integer("seed", seed, 0, LARGEST_SEED)
+        self.reset(self.seed)
 
     def reset(self, seed: int | None = None) -> None:
         """Forget the episode: the next frame is the first of another one. `seed` is one more than the last unless given.

@@ -65,9 +65,9 @@ class Experiment:
     """Every recorded episode counts twice, as it is and in the mirror, for V, for M and for the dream's starts: twice the
     data, and no side that M knows better than the other, where C would find its dreams easier."""
     initial: str | None = None
-    """A bundle whose world model the first round's training begins with; random weights unless given. A learner with
-    `steps` 0 stays as it is there. Give the run another `seed` than the bundle's: the same one records the very episodes
-    that it has been trained on."""
+    """A bundle of the same task whose world model the first round's training begins with; random weights unless given. A
+    learner with `steps` 0 stays as it is there. Give the run another `seed` than the bundle's: the same one records the
+    very episodes that it has been trained on."""
     collect: CollectConfig = field(default_factory=CollectConfig)
     explorer: ExplorerConfig = field(default_factory=NoiseConfig)
     """What is done to C's actions while it collects, in the rounds after the first."""
@@ -108,8 +108,8 @@ class Experiment:
 
 
 def load(path: Path) -> Experiment:
-    """The `CONFIG` that an experiment's Python file exports. Raises `UserError` where there is none, or a setting is of another
-    type."""
+    """The `CONFIG` that an experiment's Python file exports. Raises `UserError` where there is none, or where a setting has
+    another type."""
     if not path.is_file():
         raise UserError(f"experiment {path} does not exist; give a Python file that exports CONFIG")
     try:

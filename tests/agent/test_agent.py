@@ -116,6 +116,7 @@ def test_what_an_agent_cannot_take_is_said_in_a_sentence(agent: TrainedAgent) ->
         (lambda tau: agent.dream_returns(8, 1, tau), float("nan"), r"dream\.temperature must be between .*, found nan"),
         (lambda tau: agent.dream_returns(8, 1, tau), [1.0], r"temperature must be a number, found \[1\.0\]"),
         (lambda seed: agent.player(seed), 2**31, "seed must be between 0 and"),
+        (lambda seed: agent.player(seed), None, "seed must be a whole number, found None"),
         (player.reset, 1.5, "seed must be a whole number, found 1.5"),
         (agent.score, 1, "episodes must be at least 2, found 1"),
         (agent.score, 2.0, r"episodes must be a whole number, found 2\.0"),
