@@ -1,5 +1,6 @@
 import warnings
 from dataclasses import replace
+from typing import Any
 
 import gymnasium
 import jax
@@ -35,8 +36,8 @@ def make(dream=DREAM, **settings):
     return DreamEnv(source(dream), **settings)
 
 
-def make_many(count, dream=DREAM, **settings):
-    return DreamVectorEnv(count, source(dream), **settings)
+def make_many(num_envs, dream=DREAM, **settings):
+    return DreamVectorEnv(num_envs, source(dream), **settings)
 
 
 def test_gymnasiums_own_checker_finds_nothing():
@@ -66,13 +67,14 @@ def test_a_seed_is_a_dream():
 @pytest.mark.parametrize("integer", [np.int64, np.uint8, np.array, jnp.int32])
 def test_seeds_of_any_integer_type_are_the_same_seeds(integer):
     env, many = make(), make_many(2)
-    for one, seed, same in (
+    cases: list[tuple[Any, Any, Any]] = [
         (env, 5, integer(5)),
         (many, 5, integer(5)),
         (many, [5, 9], np.array([5, 9])),
         (many, [5, 9], [integer(5), integer(9)]),
         (many, [5, 9], (5, integer(9))),
-    ):
+    ]
+    for one, seed, same in cases:
         np.testing.assert_array_equal(one.reset(seed=seed)[0], one.reset(seed=same)[0])
     np.testing.assert_array_equal(many.reset(seed=integer(5))[0][0], env.reset(seed=5)[0])
 
@@ -125,14 +127,14 @@ def test_a_dream_that_has_not_begun_or_is_over_takes_no_step():
 
 def test_actions_are_numbers_of_the_right_shape_in_their_range():
     env, many = make(), make_many(2)
-    one = many_of_it = None
-    for action in ([0.5], (0.5,), np.array([0.5]), np.array([0.5], np.float16), jnp.array([0.5])):
-        env.reset(seed=0), many.reset(seed=0)
-        found, both = env.step(action)[0], many.step([action, action])[0]
-        one, many_of_it = found if one is None else one, both if many_of_it is None else many_of_it
-        np.testing.assert_array_equal(found, one)
-        np.testing.assert_array_equal(both, many_of_it)
-    for wrong, message in (
+    found = []
+    actions: list[Any] = [[0.5], (0.5,), np.array([0.5]), np.array([0.5], np.float16), jnp.array([0.5])]
+    for action in actions:
+        env.reset(seed=0)
+        many.reset(seed=0)
+        found.append([env.step(action)[0], *many.step([action, action])[0]])
+    np.testing.assert_array_equal(found, [found[0]] * len(found))
+    cases: list[tuple[Any, str]] = [
         (0.5, r"of shape \[1\], found \[\]"),
         ([0.5, 0.5], r"of shape \[1\], found \[2\]"),
         ([[0.5]], r"of shape \[1\], found \[1, 1\]"),
@@ -140,7 +142,8 @@ def test_actions_are_numbers_of_the_right_shape_in_their_range():
         ("left", r"numbers of shape \[1\], found 'left'"),
         ([np.nan], r"must lie in \[-1, 1\], found nan"),
         ([1.5], r"must lie in \[-1, 1\], found 1.5; gymnasium.wrappers.ClipAction clips"),
-    ):
+    ]
+    for wrong, message in cases:
         with pytest.raises(InvalidAction, match=message):
             env.step(wrong)
     for wrong, message in (([0.5], r"of shape \[2, 1\], found \[1\]"), ([[0.5], [-np.inf]], "found -inf")):
@@ -219,7 +222,7 @@ def test_an_observation_is_the_features_asked_for_in_their_order_or_all():
         env.reset(seed=0)
     action = np.array([0.5], np.float32)
     (c, z), whole = chosen.step(action)[0], everything.step(action)[0]
-    assert c == 0.5 and sorted(whole) == sorted((c, z, chosen._dreams.state.world.h[0, 0]))
+    assert c == 0.5 and sorted(whole) == sorted((c, z, chosen._dreams.begun().world.h[0, 0]))
 
 
 def test_many_dreams_are_the_single_ones_and_begin_anew_the_step_after_their_end():
@@ -291,7 +294,9 @@ def test_frames_are_what_the_model_draws_of_its_state():
 def test_frames_are_shown_at_the_tasks_speed():
     """By every way to an environment; the classes alone know no task."""
     assert "render_fps" not in DreamEnv.metadata and "render_fps" not in DreamVectorEnv.metadata
-    gymnasium.register("dream_test/Speed-v0", entry_point=make, vector_entry_point=lambda num_envs: make_many(num_envs))
+    gymnasium.register(
+        "dream_test/Speed-v0", entry_point=make, vector_entry_point=lambda **settings: make_many(**settings)
+    )
     for env in (
         make(),
         make_many(2),

@@ -11,7 +11,7 @@ import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import Any, Literal, SupportsIndex
 
 import gymnasium
 import jax
@@ -20,6 +20,7 @@ import numpy as np
 from gymnasium.error import Error, InvalidAction, ResetNeeded, UnsupportedMode
 from gymnasium.utils import seeding
 from gymnasium.vector.utils import batch_space
+from numpy.typing import ArrayLike
 
 from wm_jax.dream.environment import Dream, DreamState
 from wm_jax.dream.starts import start_states
@@ -202,7 +203,7 @@ class DreamEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.metadata = {**_METADATA, "render_fps": source.frames_per_second}
 
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+        self, *, seed: SupportsIndex | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin a dream: observation [F]. `seed` is an integer of any type. There are no options. Raises
         `gymnasium.error.Error` for other seeds, and where options are given."""
@@ -210,7 +211,7 @@ class DreamEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         super().reset(seed=_integer(seed))
         return self._dreams.reset([self.np_random])[0], {}
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: ArrayLike) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Observation [F], reward, terminated and truncated after `action` [A].
 
         Raises `gymnasium.error.InvalidAction` where that is none, and `ResetNeeded` before the first reset and after a
@@ -246,7 +247,10 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarr
         self.metadata = {**_VECTOR_METADATA, "render_fps": source.frames_per_second}
 
     def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+        self,
+        *,
+        seed: SupportsIndex | Sequence[SupportsIndex | None] | np.ndarray | None = None,
+        options: dict[str, Any] | None = None,
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin all dreams: observations [num_envs, F]. With the seed s, dream i is `DreamEnv`'s with s + i; or one seed
         for each, None for those that go on with their random numbers. There are no options.
@@ -258,7 +262,7 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarr
         self._generators = [before if own is None else _generator(own) for before, own in pairs]
         return self._dreams.reset(self._generators), {}
 
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Observations [num_envs, F], rewards, terminated, truncated [num_envs] after `actions` [num_envs, A]. Raises
         `gymnasium.error.InvalidAction` where these are none, and `ResetNeeded` before the first reset."""
         self._dreams.begun()
