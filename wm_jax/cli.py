@@ -15,7 +15,7 @@ from tyro.conf import Positional, arg
 from wm_jax import parallel
 from wm_jax.bench.config import BenchConfig
 from wm_jax.errors import UserError
-from wm_jax.experiment import KIND, REGISTRIES, Experiment, load, with_kinds, with_paths_from
+from wm_jax.experiment import KIND, REGISTRIES, Experiment, in_full, load, with_kinds, with_paths_from
 from wm_jax.formats import upgrade_arguments
 from wm_jax.pipeline.progress import Screen, Stopped
 from wm_jax.registry import load_parts
@@ -240,7 +240,11 @@ def _with_experiment(kind: type[Command], arguments: list[str]) -> Command:
         load_parts(part)
     config = with_kinds(load(path) if paths else Experiment(), _kinds(arguments))
     default = kind(experiment=path, config=config)
-    options = tyro.cli(kind, prog=f"wm-jax {kind.__name__.lower()}", default=default, args=arguments)
+    try:
+        options = tyro.cli(kind, prog=f"wm-jax {kind.__name__.lower()}", default=default, args=arguments)
+    except UserError as error:
+        flags = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
+        raise UserError(in_full(str(error), [flag[2:].replace("-", "_") for flag in flags])) from None
     return dataclasses.replace(options, config=with_paths_from(options.config, Path.cwd()))
 
 

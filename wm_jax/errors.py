@@ -1,5 +1,6 @@
 """The errors a user can cause or mend: one clear sentence, printed without a traceback."""
 
+import operator
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -23,6 +24,16 @@ def require_range(name: str, value: float, low: float, high: float = float("inf"
     if not low <= value <= high:
         allowed = f"at least {low}" if high == float("inf") else f"between {low} and {high}"
         raise UserError(f"{name} must be {allowed}, found {value}")
+
+
+def require_integer(name: str, value: Any, low: int, high: float = float("inf")) -> int:
+    """`value`, an integer of any type, as Python's own. Raise `UserError` unless it is one, and in this range."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise UserError(f"{name} must be a whole number, found {value!r}") from None
+    require_range(name, number, low, high)
+    return number
 
 
 def require_choice(name: str, value: Any, choices: Sequence[Any]) -> None:

@@ -42,7 +42,8 @@ class Registry(Generic[Thing]):
         before = self._found.get(name)
         if before is not None and _file(before) != _file(thing):
             raise UserError(
-                f"{self.what} {name!r} of {_file(thing)} is already registered by {_file(before)}; rename one"
+                f"{self.what} {name!r} of {_file(thing)} is already registered by {_file(before)}; rename one, or load "
+                "what needs them (runs that two copies of a file have made) in commands or processes of their own"
             )
         self._found[name] = thing  # type: ignore[assignment]
         source = self.source(name)
@@ -92,7 +93,7 @@ def load_parts(name: str | Path) -> ModuleType:
     if not str(name).endswith(".py"):
         try:
             return import_module(str(name))
-        except ImportError as error:
+        except (ImportError, TypeError, ValueError) as error:
             raise UserError(f"parts names {name}, which cannot be imported ({error}); give a Python file or an installed "
                             "module") from error  # fmt: skip
     path = Path(name).resolve()

@@ -16,7 +16,7 @@ from wm_jax.pipeline.plan import plan, stages
 from wm_jax.pipeline.scoring import EVOLUTIONS, SCORES
 from wm_jax.pipeline.searching import EVALUATIONS
 from wm_jax.pipeline.stages import Step
-from wm_jax.pipeline.stored import Stored, of_run
+from wm_jax.pipeline.stored import Stored, of_run, require_used
 from wm_jax.pipeline.training import RECONSTRUCTIONS, Train
 from wm_jax.pipeline.weights import WEIGHTS
 from wm_jax.report import contents, measured, page
@@ -50,6 +50,7 @@ def report(
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder} is a file; give a folder")
     stored = [of_run(RunDir.open(path), task, parts) for path in paths]
+    require_used(stored, parts)
     for each in stored:
         for message in (*each.notes, *each.warnings):
             say(message)

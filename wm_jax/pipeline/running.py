@@ -14,7 +14,7 @@ from wm_jax import parallel
 from wm_jax.actors import protocol as actors
 from wm_jax.data.files import read_json
 from wm_jax.errors import UserError, require_choice, require_range
-from wm_jax.experiment import REGISTRIES, Experiment, flatten
+from wm_jax.experiment import REGISTRIES, Experiment, digests, flatten
 from wm_jax.models import Models
 from wm_jax.pipeline import filming, machine, reporting, reusing, scoring, side_by_side
 from wm_jax.pipeline.bundle import load_initial
@@ -78,7 +78,7 @@ def _initial(context: Context, chosen: list[list[Any]]) -> Params | None:
     first = [step for step in plan(context.experiment) if step.round_number == 0 and step.stage.name in learners]
     begin = [step for step in first if [*step.key] in chosen]
     needed = parallel.on_main(lambda: any(_missing(context, step) for step in begin))
-    return load_initial(Path(path), context.experiment) if needed else None
+    return load_initial(Path(path), context.experiment, context.screen.warn) if needed else None
 
 
 def _forget_results(run: RunDir) -> None:
@@ -112,6 +112,8 @@ def _end(context: Context) -> None:
 def check(experiment: Experiment, models: Models) -> None:
     """Raise `UserError` where settings do not go together, before hours of work find out."""
     task, settings = models.task, flatten(experiment)
+    # Raises where two files could not be told apart later.
+    digests(experiment)
     for name, registry in REGISTRIES.items():
         require_named(experiment.parts, name, settings[name], registry.source(settings[name]))
     require_choice("collect.policy", experiment.collect.policy, list(task.policies))

@@ -62,7 +62,7 @@ class Train(Stage):
         reads = learner.reads == "observations"
         recorded = load_observations(context, round_number) if reads else None
         chosen = context.training_episodes(round_number), context.held_out_episodes(round_number)
-        data = TrainingData(context.store(round_number), *chosen, recorded)
+        data = TrainingData(context.store(round_number), *chosen, recorded, context.trained_episodes(round_number))
         reporter, report_key = learner.reporter(data), context.key(f"{name} report", 0)
         seed, key = context.seed(f"{name} batches", round_number), context.key(name, round_number)
 

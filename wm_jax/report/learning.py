@@ -147,7 +147,7 @@ def _last_reports(run: RunFacts) -> tuple[Table, ...]:
         for name, learner in run.models.world.learners.items()
         for prefix, what in (
             (HELD_OUT, "held-out episodes"),
-            (TRAINED, "as many of the episodes that it was trained on"),
+            (TRAINED, "as many episodes of each round that it was trained on"),
         )
     ]
     rows = []

@@ -67,6 +67,7 @@ class Task:
     """An environment as V, M and C meet it."""
 
     name: str
+    """What a task is known by: weights that were trained on one of another name are refused."""
     action_size: int
     """A: how many numbers in [-1, 1] C puts out and M is fed."""
     max_steps: int
