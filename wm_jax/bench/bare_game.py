@@ -17,7 +17,7 @@ def work() -> None:
     serve(prepare)
 
 
-def prepare(settings: dict) -> Callable[[int], int]:
+def prepare(settings: dict, tell: Callable[[int], None] = lambda steps: None) -> Callable[[int], int]:
     """`settings` has task, seed and max_steps; the function that is returned plays episode number → tics."""
     task = load_task(settings["task"])
     environment, policy = task.make(), task.policy(POLICY)
