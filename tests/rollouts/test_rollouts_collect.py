@@ -281,3 +281,14 @@ def test_seeds_are_all_different_and_none_is_scored_or_validated_on() -> None:
     seeds = {episode_seed(seed, number, attempt) for seed in range(3) for number in range(300) for attempt in range(3)}
     assert len(seeds) == 2700
     assert min(seeds) >= 2**30 > VALIDATION_SEED + VALIDATION_SEEDS and max(seeds) < 2**31
+
+
+def test_frames_are_counted_while_the_first_episode_is_played(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    task = slow_task(tmp_path, seconds=0.02)
+    collect(
+        task, CollectConfig(episodes=1, workers=1, policy="centre", max_steps=60), 0, tmp_path / "data", seen.append
+    )
+    running = [progress.running for progress in seen if progress.episodes == 0]
+    assert len(set(running)) > 2 and running == sorted(running) and running[-1] > 30
+    assert (seen[-1].episodes, seen[-1].frames, seen[-1].running) == (1, 60, 0)
