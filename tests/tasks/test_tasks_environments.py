@@ -239,6 +239,7 @@ def test_tasks_are_found_by_name_or_path(tmp_path: Path) -> None:
     [
         ("import no_such_package", "ModuleNotFoundError: No module named 'no_such_package'"),
         ("TASK = 1 / 0", "ZeroDivisionError: division by zero"),
+        ("raise SystemExit(0)", "SystemExit: 0"),
     ],
 )
 def test_an_error_in_a_task_file_is_named_with_its_file(tmp_path: Path, text: str, error: str) -> None:

@@ -62,7 +62,7 @@ def initial_state(agent: Agent, table: Params, lanes: int) -> AgentState:
     return AgentState(
         weights=None if shares(table) else many(jax.tree.map(lambda array: array[0], table), lanes),
         world=many(world, lanes),
-        action=jnp.zeros((lanes, agent.model.action_size)),
+        action=jnp.zeros((lanes, agent.model.action_size), jnp.float32),
         carry=many(agent.actor.begin(), lanes),
         exploration=many(agent.explorer.begin(), lanes) if agent.explorer else None,
         key=jax.random.split(jax.random.key(0), lanes),

@@ -26,20 +26,21 @@ class GameDied(ForeignError):
 
 
 def own(what: str, function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """`function` of a task's, named `what`; all that it raises but a `UserError` becomes a `ForeignError`."""
+    """`function` of a task's, named `what`: all that it raises but a `UserError` becomes a `ForeignError`, `sys.exit` too; a
+    Ctrl-C stays one."""
 
     def call(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
         try:
             return function(*arguments, **options)
         except (UserError, ForeignError):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise foreign(what, error) from error
 
     return call
 
 
-def foreign(what: str, error: Exception) -> ForeignError:
+def foreign(what: str, error: BaseException) -> ForeignError:
     """Says that `what` has raised this error, and keeps its traceback as text: no other process may know its class."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     message = f"{what} raised {type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno})"

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import gymnasium
 import numpy as np
 
-from wm_jax.errors import ForeignError, UserError, require_choice, require_range
-from wm_jax.tasks.calls import FRAME_SHAPE, checked_action, foreign, own
+from wm_jax.errors import UserError, require_choice, require_range
+from wm_jax.tasks.calls import FRAME_SHAPE, checked_action, own
 
 HOUSE = ("task", "calls")
 """Modules of this folder that are no tasks."""
@@ -192,9 +192,4 @@ def _run(path: Path) -> dict[str, Any]:
         raise UserError(f"task file {path} cannot be read: {error.strerror}; see to its permissions") from error
     except (SyntaxError, ValueError) as error:
         raise UserError(f"task file {path} cannot be read: {type(error).__name__}: {error}") from error
-    try:
-        return runpy.run_path(str(path))
-    except (UserError, ForeignError):
-        raise
-    except Exception as error:
-        raise foreign(f"task file {path}", error) from error
+    return own(f"task file {path}", runpy.run_path)(str(path))
