@@ -26,8 +26,8 @@ class GameDied(ForeignError):
 
 
 def own(what: str, function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """`function` of a task's, named `what`: all that it raises but a `UserError` becomes a `ForeignError`, `sys.exit` too; a
-    Ctrl-C stays one."""
+    """`function` of a task's, named `what`: all that it raises but a `UserError` becomes a `ForeignError`, also
+    `SystemExit`; a Ctrl-C stays one."""
 
     def call(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
         try:
