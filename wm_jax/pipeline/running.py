@@ -27,6 +27,7 @@ from wm_jax.pipeline.stored import note_on, to_store
 from wm_jax.registry import require_named
 from wm_jax.report import figures
 from wm_jax.run import RunDir, StageDir
+from wm_jax.tasks.calls import own
 from wm_jax.types import Params
 
 
@@ -150,7 +151,7 @@ def check(experiment: Experiment, models: Models) -> None:
         if backend is not None:
             require_choice(f"{name}.backend", backend, list(task.backends))
             # A package that is missing is to be missed now.
-            task.make(backend).close()
+            own(task.told("close"), task.make(backend).close)()
 
 
 def _check_dream(experiment: Experiment, models: Models) -> None:
