@@ -9,6 +9,10 @@ class UserError(Exception):
     """Says what is wrong, where, what was expected and found, and what to do; ends the command with exit code 1."""
 
 
+class DamagedError(UserError):
+    """A file's digest or format is wrong: it is of no use, and may be made again. What the system refuses is never one."""
+
+
 class ForeignError(Exception):
     """An error in code that is not the package's own, such as a user's task: names the function that failed, and the error.
     `trace` is its traceback as text, from the process where it happened: its author needs it to mend the code."""

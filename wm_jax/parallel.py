@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain, zip_longest
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -233,6 +233,20 @@ def on_main(work: Callable[[], Item]) -> Item:
     if "error" in told:
         raise SharedError(told["error"])
     return told["result"]
+
+
+def on_all(work: Callable[[], Item]) -> Item:
+    """Have every process do `work`: each gets what it returned there, or all raise the `UserError` of the first that had
+    one."""
+    result, error = None, None
+    try:
+        result = work()
+    except UserError as found:
+        error = found
+    reason = next(filter(None, gather(error and str(error))), None)
+    if reason is not None:
+        raise SharedError(reason) from error
+    return cast(Item, result)
 
 
 def _all(array: np.ndarray) -> np.ndarray:

@@ -102,20 +102,8 @@ def _require_finished_stage(path: Path, stages: Sequence[StageFacts]) -> None:
 
 def _metrics(run: RunDir) -> tuple[tuple[MetricsLine, ...], int]:
     """(lines that can be read, how many cannot)."""
-    try:
-        parsed = list(run.metrics())
-        total = len(run.metrics_path.read_text().splitlines()) if run.metrics_path.exists() else 0
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{run.metrics_path} is damaged: expected lines of JSON, found {error}; restore it, or delete it to have a "
-            "report without curves"
-        ) from None
-    lines = tuple(line for line in parsed if _is_metrics_line(line))
-    return lines, total - len(lines)
-
-
-def _is_metrics_line(line: Any) -> bool:
-    return isinstance(line, dict) and isinstance(line.get("stage"), str) and isinstance(line.get("step"), int)
+    lines = tuple(run.metrics())
+    return lines, len(run.metrics_lines()) - len(lines)
 
 
 def _folder(run: RunDir, stage: StageFacts) -> Path:
