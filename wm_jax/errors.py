@@ -1,5 +1,6 @@
 """The errors a user can cause or mend: one clear sentence, printed without a traceback."""
 
+import traceback
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -20,6 +21,15 @@ class ForeignError(Exception):
     def __init__(self, message: str, trace: str):
         super().__init__(message)
         self.trace = trace
+
+
+def unreadable(what: str, error: Exception) -> UserError | ForeignError:
+    """The error that says why a user's own Python file, `what`, cannot be run: with its traceback, but for what a line says
+    alone."""
+    message = f"{what} cannot be read: {type(error).__name__}: {error}"
+    if isinstance(error, SyntaxError):
+        return UserError(message)
+    return ForeignError(message, "".join(traceback.format_exception(error)))
 
 
 def require_range(name: str, value: float, low: float, high: float = float("inf")) -> None:

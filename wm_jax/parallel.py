@@ -93,6 +93,19 @@ def _check(hosts: Hosts) -> None:
                         f"{hosts.processes} and {hosts.process_id}")  # fmt: skip
 
 
+def require_devices() -> None:
+    """Raise `UserError` unless JAX finds devices to compute on."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        raise UserError(
+            f"JAX finds nothing to compute on{f' with JAX_PLATFORMS={asked}' if asked else ''} ({_first_line(error)}); set "
+            "JAX_PLATFORMS=cpu to compute on the processor, or install what the accelerator needs (wm-jax[cuda], "
+            "wm-jax[tpu]) and see that no other program holds it"
+        ) from error
+
+
 @contextmanager
 def together() -> Iterator[None]:
     """Turn what JAX raises when another process has ended into a `UserError`."""

@@ -26,6 +26,8 @@ REMEDIES = {
     errno.EFBIG: "free space there or allow larger files (`ulimit -f`)",
     errno.EMFILE: "allow more open files (`ulimit -n 4096`)",
     errno.ENFILE: "close other programs: all of this machine's have too many files open",
+    errno.EAGAIN: "close other programs: this machine has no more processes to give",
+    errno.ENOMEM: "close other programs: this machine has no more memory to give",
     errno.EIO: "see to the disk or the network that it lies on",
     errno.ESTALE: "see to the disk or the network that it lies on",
     errno.ENAMETOOLONG: "give a shorter name",
@@ -34,6 +36,8 @@ REMEDIES = {
     errno.EISDIR: "check the path: it is a folder",
 }
 """What a user can do about what the system refuses, by its reason."""
+WRONG_PATHS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+"""Reasons that a user's path can be, and a defect of ours."""
 ELSE = "see to that"
 LOOKED_AT = 4096
 """Bytes of a file by which it is known for one of ours."""
@@ -81,12 +85,17 @@ def require_writable(path: Path) -> None:
 
 
 def require_own(path: Path, mark: str, what: str) -> None:
-    """Raise `UserError` where `path` is there and is not what is to be written over: `what`, which holds `mark` near its
+    """Raise `UserError` where `path` is there, but not as `what` is to be written there: without `mark` near its
     beginning."""
+    if path.exists() and not holds(path, mark):
+        raise UserError(f"{path} is there and is no {what}: it is not written over; move it away, or give another name")
+
+
+def holds(path: Path, mark: str) -> bool:
+    """Whether a file is there that holds `mark` near its beginning."""
     with told("read", path), suppress(FileNotFoundError), path.open("rb") as file:
-        if mark.encode() not in file.read(LOOKED_AT):
-            raise UserError(f"{path} is there and is no {what}, so that it is not written over; move it away, or give "
-                            "another name")  # fmt: skip
+        return mark.encode() in file.read(LOOKED_AT)
+    return False
 
 
 @contextmanager

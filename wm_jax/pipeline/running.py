@@ -1,7 +1,6 @@
 """A run: its stages in order, and its results. It can be stopped at any moment, and goes on with the same command."""
 
 import shlex
-import shutil
 import sys
 import time
 from dataclasses import replace
@@ -12,7 +11,7 @@ from rich.console import Console
 
 from wm_jax import parallel
 from wm_jax.actors import protocol as actors
-from wm_jax.data.files import read_json
+from wm_jax.data.files import read_json, remove, write_json
 from wm_jax.errors import UserError, require_choice, require_range
 from wm_jax.experiment import REGISTRIES, Experiment, flatten
 from wm_jax.models import Models
@@ -84,10 +83,8 @@ def _forget_results(run: RunDir) -> None:
     """Delete what a finished run shows, of one that is to do more: the scores would be those of a result that is gone."""
     scores = run.path / scoring.SCORES
     if scores.exists():
-        for film in run.figures.glob("film*"):
-            film.unlink()
-        shutil.rmtree(run.path / reporting.FOLDER, ignore_errors=True)
-        scores.unlink()
+        for shown in (*run.figures.glob("film*"), run.path / reporting.FOLDER, scores):
+            remove(shown)
 
 
 def _end(context: Context) -> None:
@@ -95,10 +92,12 @@ def _end(context: Context) -> None:
     experiment, run = context.experiment, context.run
     if plan(experiment)[-1].folder(run).finished:
         last = experiment.rounds.count - 1
-        shutil.copyfile(context.stage("evaluation", last).path / scoring.SCORES, run.path / scoring.SCORES)
-        _tell_scores(context)
-        filming.make_films(context, last)
-        page = reporting.report([run.path], None)[0]
+        write_json(run.path / scoring.SCORES, read_json(context.stage("evaluation", last).path / scoring.SCORES))
+        try:
+            filming.make_films(context, last)
+            page = reporting.report([run.path], None)[0]
+        finally:
+            _tell_scores(context)
         context.screen.say(f"scores: {run.path / scoring.SCORES}   films: {run.figures}   report: {page}")
 
 
