@@ -38,6 +38,12 @@ def ending() -> Iterator[None]:
         except (UserError, ForeignError) as error:
             _say(error)
             parallel.leave(1)
+        except FloatingPointError as error:
+            # Whoever sets these switches looks for the place.
+            _say(ForeignError(f"JAX stops where JAX_DEBUG_NANS or JAX_DEBUG_INFS has it stop ({error}); searches hold NaN "
+                              "and infinity on purpose where they know nothing yet: run the stages before them alone, by "
+                              "--stages, or leave these switches out", traceback.format_exc()))  # fmt: skip
+            parallel.leave(1)
         except (jax.errors.JaxRuntimeError, OSError, ImportError) as error:
             sentence = _sentence(error)
             if not sentence:
@@ -62,6 +68,8 @@ def _sentence(error: Exception) -> str:
         return f"{error.strerror}{place}; {remedy(error)}, then run the same command again: what was saved is used"
     if isinstance(error, ImportError) and "wm_jax" not in first:
         return f"a library is missing or does not fit: {first}; install wm-jax again, with its extras for what you run"
+    if isinstance(error, jax.errors.JaxRuntimeError) and "Disallowed" in first and "transfer" in first:
+        return f"JAX_TRANSFER_GUARD forbids what no command does without ({first}); leave it out"
     if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in first:
         return (f"the device has too little memory ({first}); take smaller batches (batch_size of world.*), fewer "
                 "candidates or dreams (sizes of search.*, evolve.evaluation_rollouts), or more devices")  # fmt: skip

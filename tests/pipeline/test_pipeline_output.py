@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from wm_jax import cli, parallel
@@ -175,6 +177,29 @@ def test_debug_shows_every_traceback(
         assert said.endswith(
             f"{type(error).__module__}.{type(error).__qualname__}: the sentence\nwm-jax: the sentence\n"
         )
+
+
+def test_where_jax_is_to_stop_is_shown_and_why_it_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> None:
+        with jax.debug_nans(True):
+            jnp.log(jnp.float32(-1)).block_until_ready()
+
+    assert run(monkeypatch, work) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback") and "in work" in said
+    assert said.splitlines()[-1].startswith("wm-jax: JAX stops where JAX_DEBUG_NANS or JAX_DEBUG_INFS has it stop (")
+
+    def transfer() -> None:
+        with jax.transfer_guard("disallow"):
+            jnp.zeros(3, jnp.float32) + 1.0
+
+    assert run(monkeypatch, transfer) == 1
+    said = capsys.readouterr().err
+    assert (
+        said.startswith("wm-jax: JAX_TRANSFER_GUARD forbids what no command does without (") and said.count("\n") == 1
+    )
 
 
 def test_commands_are_not_told_of_debug(monkeypatch: pytest.MonkeyPatch) -> None:
