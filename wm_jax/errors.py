@@ -1,6 +1,7 @@
 """The errors a user can cause or mend: one clear sentence, printed without a traceback."""
 
 import operator
+import traceback
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -10,6 +11,10 @@ class UserError(Exception):
     """Says what is wrong, where, what was expected and found, and what to do; ends the command with exit code 1."""
 
 
+class DamagedError(UserError):
+    """A file's digest or format is wrong: it is of no use, and may be made again. What the system refuses is never one."""
+
+
 class ForeignError(Exception):
     """An error in code that is not the package's own, such as a user's task: names the function that failed, and the error.
     `trace` is its traceback as text, from the process where it happened: its author needs it to mend the code."""
@@ -17,6 +22,15 @@ class ForeignError(Exception):
     def __init__(self, message: str, trace: str):
         super().__init__(message)
         self.trace = trace
+
+
+def unreadable(what: str, error: Exception) -> UserError | ForeignError:
+    """The error that says why a user's own Python file, `what`, cannot be run: with its traceback, but for what a line says
+    alone."""
+    message = f"{what} cannot be read: {type(error).__name__}: {error}"
+    if isinstance(error, SyntaxError):
+        return UserError(message)
+    return ForeignError(message, "".join(traceback.format_exception(error)))
 
 
 def require_range(name: str, value: float, low: float, high: float = float("inf")) -> None:

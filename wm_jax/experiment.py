@@ -16,9 +16,9 @@ from typeguard import TypeCheckError, check_type
 from wm_jax import formats
 from wm_jax.actors import ACTORS, ActorConfig
 from wm_jax.actors.mlp import MLPConfig
-from wm_jax.data.files import sha256
+from wm_jax.data.files import require_readable, sha256
 from wm_jax.dream import ENDS, REWARDS, DreamConfig
-from wm_jax.errors import UserError, require_choice, require_range
+from wm_jax.errors import UserError, require_choice, require_range, unreadable
 from wm_jax.explore import EXPLORERS, ExplorerConfig
 from wm_jax.explore.noise import NoiseConfig
 from wm_jax.registry import PartConfig, Registry, load_parts
@@ -108,10 +108,11 @@ class Experiment:
 
 
 def load(path: Path) -> Experiment:
-    """The `CONFIG` that an experiment's Python file exports. Raises `UserError` where there is none, or where a setting has
-    another type."""
+    """The `CONFIG` that an experiment's Python file exports. Raises `UserError` where it has none, names a setting that there
+    is not, or gives one another type, and `ForeignError` where it cannot be run."""
     if not path.is_file():
         raise UserError(f"experiment {path} does not exist; give a Python file that exports CONFIG")
+    require_readable(path)
     try:
         config = runpy.run_path(str(path)).get("CONFIG")
     except UserError:
@@ -121,7 +122,8 @@ def load(path: Path) -> Experiment:
         hint = _nearest(wrong[1]) if wrong else ""
         if isinstance(error, ImportError) and "wm_jax" in str(error):
             hint = "; CHANGELOG.md says where parts and their settings have moved to"
-        raise UserError(f"experiment {path} cannot be read: {type(error).__name__}: {error}{hint}") from error
+        told = unreadable(f"experiment {path}", error)
+        raise UserError(f"{told}{hint}") if hint or wrong else told from error
     if not isinstance(config, Experiment):
         raise UserError(f"{path} must export CONFIG, an Experiment; found {type(config).__name__}")
     # As it will be read from a run's folder: Python itself checks no types.

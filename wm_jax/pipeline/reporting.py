@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from wm_jax.data.files import read_json, write_atomically, write_json
+from wm_jax.data.files import holds, read_json, write_atomically, write_json
 from wm_jax.data.weights import load_weights
 from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment
@@ -26,6 +26,8 @@ from wm_jax.types import HELD_OUT
 
 FOLDER = "report"
 """Of a run, where its own report goes."""
+FILES = ("report.html", "report.md", "scores.json")
+"""What a report consists of, beside its pictures."""
 REMEDY = "do the stage that writes it again with --stages NAME --redo"
 SUMMARY = ("mean", "sd", "se", "n")
 ORIGIN = ("seeds", "device", "versions")
@@ -46,9 +48,9 @@ def report(
         raise UserError("wm-jax report needs at least one run's folder, for example runs/quickstart")
     if len(paths) > 1 and folder is None:
         raise UserError(f"the report of {len(paths)} runs needs a folder of its own: give it by --out DIR")
+    if folder is not None:
+        _require_free(folder)
     folder = folder or paths[0] / FOLDER
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {folder} is a file; give a folder")
     stored = [of_run(RunDir.open(path), task, parts) for path in paths]
     require_used(stored, parts)
     for each in stored:
@@ -58,11 +60,21 @@ def report(
     built = contents.page(runs)
     for picture in built.pictures:
         write_atomically(folder / page.PICTURES / picture.name, picture.data)
-    written = [folder / "report.html", folder / "report.md"]
-    for path, text in zip(written, (page.html(built), page.markdown(built)), strict=True):
-        write_atomically(path, text.encode())
-    write_json(folder / "scores.json", measured.entries(runs))
-    return [*written, folder / "scores.json"]
+    html, markdown, scores = written = [folder / name for name in FILES]
+    write_atomically(html, page.html(built).encode())
+    write_atomically(markdown, page.markdown(built).encode())
+    write_json(scores, measured.entries(runs))
+    return written
+
+
+def _require_free(folder: Path) -> None:
+    """Raise `UserError` where a folder for a report is none, or has files of these names that no report has left there."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {folder} is a file; give a folder")
+    there = [name for name in FILES if (folder / name).exists()]
+    if there and not holds(folder / FILES[0], page.MARK):
+        raise UserError(f"{folder / there[0]} is there and is no report of wm-jax: it is not written over; move it away, "
+                        "or give another folder by --out")  # fmt: skip
 
 
 def read(path: Path, label: str, stored: Stored | None = None) -> RunFacts:
@@ -103,20 +115,8 @@ def _require_finished_stage(path: Path, stages: Sequence[StageFacts]) -> None:
 
 def _metrics(run: RunDir) -> tuple[tuple[MetricsLine, ...], int]:
     """(lines that can be read, how many cannot)."""
-    try:
-        parsed = list(run.metrics())
-        total = len(run.metrics_path.read_text().splitlines()) if run.metrics_path.exists() else 0
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{run.metrics_path} is damaged: expected lines of JSON, found {error}; restore it, or delete it to have a "
-            "report without curves"
-        ) from None
-    lines = tuple(line for line in parsed if _is_metrics_line(line))
-    return lines, total - len(lines)
-
-
-def _is_metrics_line(line: Any) -> bool:
-    return isinstance(line, dict) and isinstance(line.get("stage"), str) and isinstance(line.get("step"), int)
+    lines = tuple(run.metrics())
+    return lines, len(run.metrics_lines()) - len(lines)
 
 
 def _folder(run: RunDir, stage: StageFacts) -> Path:

@@ -1,7 +1,6 @@
 """A run: its stages in order, and its results. It can be stopped at any moment, and goes on with the same command."""
 
 import shlex
-import shutil
 import sys
 import time
 from dataclasses import replace
@@ -12,7 +11,7 @@ from rich.console import Console
 
 from wm_jax import parallel
 from wm_jax.actors import protocol as actors
-from wm_jax.data.files import read_json
+from wm_jax.data.files import read_json, remove, write_json
 from wm_jax.errors import UserError, require_choice, require_range
 from wm_jax.experiment import REGISTRIES, Experiment, digests, flatten
 from wm_jax.models import Models
@@ -86,10 +85,8 @@ def _forget_results(run: RunDir) -> None:
     """Delete what a finished run shows, of one that is to do more: the scores would be those of a result that is gone."""
     scores = run.path / scoring.SCORES
     if scores.exists():
-        for film in run.figures.glob("film*"):
-            film.unlink()
-        shutil.rmtree(run.path / reporting.FOLDER, ignore_errors=True)
-        scores.unlink()
+        for shown in (*run.figures.glob("film*"), run.path / reporting.FOLDER, scores):
+            remove(shown)
 
 
 def _end(context: Context) -> None:
@@ -97,16 +94,17 @@ def _end(context: Context) -> None:
     experiment, run = context.experiment, context.run
     if plan(experiment)[-1].folder(run).finished:
         last = experiment.rounds.count - 1
-        shutil.copyfile(context.stage("evaluation", last).path / scoring.SCORES, run.path / scoring.SCORES)
-        _tell_scores(context)
+        write_json(run.path / scoring.SCORES, read_json(context.stage("evaluation", last).path / scoring.SCORES))
         where = f"scores: {run.path / scoring.SCORES}"
-        if figures.can_draw():
-            filming.make_films(context, last)
-            where += f"   films: {run.figures}   report: {reporting.report([run.path], None)[0]}"
-        else:
-            where += (
-                f'   no films and no report: pip install "wm-jax[{figures.EXTRA}]", then the same command makes them'
-            )
+        try:
+            if figures.can_draw():
+                filming.make_films(context, last)
+                where += f"   films: {run.figures}   report: {reporting.report([run.path], None)[0]}"
+            else:
+                extra = f'pip install "wm-jax[{figures.EXTRA}]"'
+                where += f"   no films and no report: {extra}, then the same command makes them"
+        finally:
+            _tell_scores(context)
         context.screen.say(where)
 
 

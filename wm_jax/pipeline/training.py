@@ -11,6 +11,7 @@ import numpy as np
 from wm_jax import parallel
 from wm_jax.data import observations
 from wm_jax.data.episodes import EpisodeStore
+from wm_jax.data.files import replacing
 from wm_jax.data.training import TrainingData
 from wm_jax.data.weights import save_weights
 from wm_jax.pipeline.context import Context
@@ -70,7 +71,8 @@ class Train(Stage):
             report = reporter(parallel.local(state.params), report_key)
             if report.frames is not None and figures.can_draw():
                 picture = RECONSTRUCTIONS.format(round=round_number, step=f"{done:07d}")
-                figures.reconstructions(context.run.figures / picture, report.frames, report.drawn)
+                with replacing(context.run.figures / picture) as unfinished:
+                    figures.reconstructions(unfinished, report.frames, report.drawn)
             return dict(report.numbers)
 
         work = Work(

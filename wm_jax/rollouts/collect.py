@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from wm_jax.data.records import Episode, Header, episode_path, read_header, write_episode, write_index
-from wm_jax.errors import UserError, require_range
+from wm_jax.errors import DamagedError, UserError, require_range
 from wm_jax.rollouts.lanes import TaskEnv
 from wm_jax.rollouts.limits import Limits
 from wm_jax.rollouts.workers import POLL_SECONDS, Team, serve, usable_cores
@@ -189,7 +189,7 @@ def _recorded(folder: Path, numbers: Sequence[int], warn: Callable[[str], None])
         if path.is_file():
             try:
                 headers[number] = read_header(path)
-            except UserError as error:
+            except DamagedError as error:
                 warn(f"{error}; doing so now")
                 path.unlink()
     return headers
