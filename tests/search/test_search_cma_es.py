@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dream_probe import Line, Push, line_starts
+from dream_probe import Breaking, Line, Push, line_starts
 from evosax.algorithms import CMA_ES
 from evosax.core.fitness_shaping import weights_fitness_shaping_fn
 from jax.tree_util import Partial
@@ -239,6 +239,18 @@ def test_returns_that_are_not_finite_are_counted_and_do_not_reach_the_search():
     np.testing.assert_array_equal(metrics["non_finite"], 2)
     assert all(np.isfinite(array).all() for array in (state.mean, state.std, state.C))
     assert all(np.isfinite(values).all() for values in metrics.values()), "a loop stops where one is not"
+
+
+def test_candidates_whose_dreams_break_rank_last_and_the_search_goes_on():
+    """Beyond the place 1 there are no numbers: the mean is drawn away from there, though every step earns the same."""
+    search = CMAESConfig(population=16, rollouts=2, sigma=1.0).build(
+        Push(), Dream(Breaking(), DreamConfig(horizon=4)), 1
+    )
+    dreams = Dreams({}, line_starts(Line()), jnp.float32(1))
+    state, metrics = search.iterate(search.init(KEY, jnp.ones(1)), dreams, 0, KEY, 5)
+    assert all(np.isfinite(values).all() for values in metrics.values())
+    assert metrics["non_finite"][0] >= 8 and (metrics["best"] == 4).all() and (metrics["worst"] == 4).all()
+    assert search.candidate(state)[0] < 0.5
 
 
 def test_metrics_are_of_the_finite_returns_and_none_is_where_there_are_none():
