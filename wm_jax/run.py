@@ -8,6 +8,7 @@ Where several processes are one run, process 0 alone writes; `RunDir.locked` is 
 
 import fcntl
 import json
+import math
 import secrets
 import time
 from collections.abc import Iterable, Iterator
@@ -244,8 +245,12 @@ class RunDir:
 
 
 def _plain(value: Any) -> Any:
-    """A metric as JSON holds it."""
-    return np.asarray(value).tolist() if isinstance(value, jax.Array | np.ndarray | np.generic) else value
+    """A metric as JSON holds it: null where a number is not finite."""
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        value = np.asarray(value).tolist()
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _tensorboard_writer(path: Path) -> Any:

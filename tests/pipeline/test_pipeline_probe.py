@@ -268,7 +268,7 @@ def test_what_the_dream_made_is_tuned_in_the_actual_environment(
     assert tuned["seeds"] == dreamt["seeds"] and tuned["dream"] is None and tuned["selected_by"] == "actual"
     assert tuned["mean"] > dreamt["mean"] + 10
     told = read(folder, "tuned")
-    assert told.chosen_by.stage == "tune" and [e["generation"] for e in told.chosen_by.evaluations[0]] == [5, 10]
+    assert told.chosen_by.stage == "tune" and [e["generation"] for e in told.chosen_by.evaluations[0]] == [0, 5, 10]
     assert told.series("tuned", "mean")[0] == list(range(1, 11))
     page = (folder / "report" / "report.md").read_text()
     assert "C, evolved in the dream, tuned in the actual environment" in page

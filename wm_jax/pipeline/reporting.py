@@ -166,9 +166,12 @@ def _scores(run: RunDir, stage: StageFacts) -> dict[str, Any]:
 
 def _require_played(path: Path, entry: Any) -> None:
     """Raise `UserError` unless this tells a mean's score in the dream, or in the actual environment where it was evolved
-    there."""
+    there. It has no numbers where one of the returns was not finite."""
     known = entry if isinstance(entry, dict) else {}
-    _require_summary(path, known.get("dream") or known.get("actual") or entry)
+    played = known.get("dream") or known.get("actual") or entry
+    if isinstance(played, dict) and all(played.get(name, 0) is None for name in SUMMARY[:-1]):
+        played = {**played, **dict.fromkeys(SUMMARY[:-1], 0)}
+    _require_summary(path, played)
 
 
 def _require_summary(path: Path, summary: Any, also: tuple[str, ...] = ()) -> None:

@@ -109,8 +109,8 @@ def _about(run: RunFacts) -> str:
 
 def which_mean(run: RunFacts) -> str:
     """Which mean of its search a scored run's C is, in words."""
-    tuning = " of its tuning" if run.chosen_by.stage == "tune" else ""
-    return f"the mean of generation {run.scores[CONTROLLER]['generation']}{tuning}"
+    tuning, generation = " of its tuning" if run.chosen_by.stage == "tune" else "", run.scores[CONTROLLER]["generation"]
+    return f"the mean of generation {generation}{tuning}" if generation else "what its tuning began with"
 
 
 def _temperature(run: RunFacts) -> float:

@@ -14,9 +14,12 @@ BLOCK = 8
 """A block holds this many episodes for each lane: what is finished survives a kill block by block."""
 
 
-def summary(returns: Sequence[float]) -> dict[str, float | int]:
-    """{"mean", "sd", "se", "n"}: sd is the sample standard deviation, se = sd/√n (0 for a single episode)."""
+def summary(returns: Sequence[float]) -> dict[str, Any]:
+    """{"mean", "sd", "se", "n"}: sd is the sample standard deviation, se = sd/√n (0 for a single episode). All but n are
+    None where a return is not finite, as in a dream that broke."""
     values = np.asarray(returns, np.float64)
+    if not np.isfinite(values).all():
+        return {"mean": None, "sd": None, "se": None, "n": len(values)}
     sd = float(values.std(ddof=1)) if len(values) > 1 else 0.0
     return {"mean": float(values.mean()), "sd": sd, "se": sd / math.sqrt(len(values)), "n": len(values)}
 
