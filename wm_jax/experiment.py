@@ -108,8 +108,8 @@ class Experiment:
 
 
 def load(path: Path) -> Experiment:
-    """The `CONFIG` that an experiment's Python file exports. Raises `UserError` where it has none, names a setting that there
-    is not, or gives one another type, and `ForeignError` where it cannot be run."""
+    """The `CONFIG` that an experiment's Python file exports. Raises `UserError` where it has none, names a setting that is
+    not there, or gives one another type, and `ForeignError` where it cannot be run."""
     if not path.is_file():
         raise UserError(f"experiment {path} does not exist; give a Python file that exports CONFIG")
     require_readable(path)
