@@ -29,10 +29,10 @@ class Still(Actor):
         return {}
 
     def begin(self):
-        return jnp.zeros(())
+        return jnp.zeros((), jnp.float32)
 
     def act(self, params, world, state, carry, key):
-        return jnp.zeros(self.action_size), carry + 1
+        return jnp.zeros(self.action_size, jnp.float32), carry + 1
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class StillConfig(ActorConfig):
 def recorded(probe_experiment, tmp_path):
     """The probe's parts, weights and recordings."""
     models = Models(load(probe_experiment))
-    params = models.world.init(experiment.KEY)
+    params = models.world.init(jax.random.clone(experiment.KEY))
     return models, params, experiment.record(models, params, tmp_path)
 
 
@@ -93,7 +93,7 @@ def test_an_actor_without_weights_dreams_and_acts_and_is_not_searched_for(record
 
 def test_operations_of_a_step_are_those_of_the_papers_products(recorded):
     models, params, (_, observations) = recorded
-    starts = experiment.start_states(models.dream, params, observations, experiment.KEY)
+    starts = experiment.start_states(models.dream, params, observations, jax.random.clone(experiment.KEY))
     weights = sum(leaf.size for leaf in jax.tree.leaves(params["memory"]) if leaf.ndim == 2)
     assert 2 * weights < experiment.operations_of_a_step(models.world, params, starts) < 2.5 * weights
 

@@ -90,7 +90,7 @@ def test_its_reports_are_of_held_out_episodes_and_of_as_many_that_it_is_trained_
         f"{prefix}_{name}": value
         for prefix, episodes in (("held_out", [1, 4]), ("trained", [0, 5]))
         for name, value in evaluate(
-            LEARNER.model, PARAMS, observations.select(RECORDED, np.array(episodes)), KEY
+            LEARNER.model, PARAMS, observations.select(RECORDED, np.array(episodes)), jax.random.clone(KEY)
         ).items()
     }
     assert report.numbers == expected

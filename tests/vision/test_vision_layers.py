@@ -28,7 +28,7 @@ LAYERS = {
 
 
 def normal(seed, shape):
-    return jax.random.normal(jax.random.key(seed), shape)
+    return jax.random.normal(jax.random.key(seed), shape, jnp.float32)
 
 
 def values_and_gradients(form, x, kernel):

@@ -93,7 +93,7 @@ def test_it_lasts_as_long_as_it_is_told_and_nothing_else_changes() -> None:
 def test_its_reports_are_of_all_held_out_frames_where_they_are_few(data: TrainingData) -> None:
     report = LEARNER.reporter(data)(PARAMS, KEY)
     frames = data.store.episode(1).frames
-    expected = evaluate(LEARNER.model, PARAMS, frames, KEY)
+    expected = evaluate(LEARNER.model, PARAMS, frames, jax.random.clone(KEY))
     assert report.numbers == {f"held_out_{name}": float(value) for name, value in expected.items()}
     assert f"held_out_{LEARNER.watch}" in report.numbers
     shown = frames[[0, 1, 2, 3, 4, 5, 6, 8]]

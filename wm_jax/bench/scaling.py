@@ -58,7 +58,7 @@ def measure(config: BenchConfig, screen: Screen) -> Result:
 def _side_by_side(setup: Setup, count: int) -> Work:
     """`count` evolutions' dreams as one program; returns their steps."""
     play = partial(population_returns, setup.dream, setup.actor, rollouts=setup.config.rollouts)
-    many, keys = jax.jit(jax.vmap(play, (None, None, None, 0))), jax.random.split(KEY, count)
+    many, keys = jax.jit(jax.vmap(play, (None, None, None, 0))), jax.random.split(jax.random.clone(KEY), count)
     arguments = setup.params, setup.starts, setup.population, keys
     return lambda: float(np.asarray(many(*arguments).lengths).sum(dtype=np.int64))
 

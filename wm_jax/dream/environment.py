@@ -110,13 +110,13 @@ class Dream:
 
     def reset(self, starts: State, key: Key) -> DreamState:
         """A dream before its first step, in one of the states `starts` [S, ...] (`wm_jax.dream.starts`)."""
-        row = jax.random.randint(key, (), 0, len(jax.tree.leaves(starts)[0]))
+        row = jax.random.randint(key, (), 0, len(jax.tree.leaves(starts)[0]), jnp.int32)
         return DreamState(jax.tree.map(lambda array: array[row], starts), jnp.int32(0), jnp.float32(0))
 
     def noise(self, key: Key) -> DreamNoise:
         """The noise of one step that belongs to `key`."""
         world_key, end_key = jax.random.split(key)
-        return DreamNoise(self.model.noise(world_key), jax.random.uniform(end_key))
+        return DreamNoise(self.model.noise(world_key), jax.random.uniform(end_key, (), jnp.float32))
 
     def step(
         self,

@@ -57,7 +57,7 @@ def _follow(
     chosen = jax.random.choice(episode_key, len(recorded.start), (episodes,), replace=False)
     first, length = recorded.start[chosen], recorded.length[chosen]
     # Every episode has a row, however short it is.
-    delay = -jax.random.randint(delay_key, (episodes,), 0, jnp.minimum(SPACING, length)) % SPACING
+    delay = -jax.random.randint(delay_key, (episodes,), 0, jnp.minimum(SPACING, length), jnp.int32) % SPACING
     begin, observe = jax.vmap(dream.model.begin, (None, 0, 0)), jax.vmap(dream.model.observe, (None, 0, 0, 0, 0))
 
     def look(step: Array) -> tuple[Array, State, Key]:
@@ -68,7 +68,8 @@ def _follow(
     def follow(step: Array, state: State) -> State:
         frame, obs, keys = look(step)
         seen = observe(params, state, recorded.action[jnp.maximum(frame - 1, 0)], obs, keys)
-        return choose(step <= delay, begin(params, obs, keys), seen)
+        # Of the two, which draw alike, one is kept.
+        return choose(step <= delay, begin(params, obs, jax.random.clone(keys)), seen)
 
     def row(state: State, number: Array) -> tuple[State, tuple[State, Array]]:
         at = number * SPACING - delay
@@ -77,4 +78,4 @@ def _follow(
         return following, (state, (at >= 0) & (at < length))
 
     _, obs, keys = look(jnp.int32(0))
-    return jax.lax.scan(row, begin(params, obs, keys), jnp.arange(rows))[1]
+    return jax.lax.scan(row, begin(params, obs, keys), jnp.arange(rows, dtype=jnp.int32))[1]

@@ -77,7 +77,11 @@ class MemoryLearner(Learner):
         }
 
         def report(params: Params, key: Key) -> Report:
-            found = {prefix: evaluate(self.model, params, episodes, key) for prefix, episodes in reported.items()}
+            # Every report draws the same of the same frames.
+            found = {
+                prefix: evaluate(self.model, params, episodes, jax.random.clone(key))
+                for prefix, episodes in reported.items()
+            }
             return Report({f"{prefix}{name}": value for prefix, each in found.items() for name, value in each.items()})
 
         return report

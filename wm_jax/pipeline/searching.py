@@ -197,7 +197,7 @@ class _Advance:
             "done": jnp.int32(0),
             "search": jax.vmap(lambda key: self.search.init(key, begin, starts))(begin_keys),
             "candidates": jax.tree.map(room, actors.shapes(self.task.context.models.actor)),
-            **{place: jnp.zeros((slots, count, episodes)) for place, (episodes, _) in self.scores.items()},
+            **{place: jnp.zeros((slots, count, episodes), jnp.float32) for place, (episodes, _) in self.scores.items()},
         }
         return parallel.replicate(self.mesh, state)
 

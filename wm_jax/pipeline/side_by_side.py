@@ -49,7 +49,7 @@ def variants(experiment: Experiment) -> list[Variant]:
 
 def keys(key: Key, searches: list[Variant]) -> Key:
     """[E]: a key for each search, the same for the same seed."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.array([variant.seed for variant in searches]))
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.array([variant.seed for variant in searches], jnp.uint32))
 
 
 @partial(jax.jit, static_argnames=("search", "count"), donate_argnames="states")
@@ -96,7 +96,7 @@ class InDreams:
         self.temperatures, self.keys, self.evaluation_keys = parallel.replicate(
             self.mesh,
             (
-                jnp.array([variant.temperature for variant in found]),
+                jnp.array([variant.temperature for variant in found], jnp.float32),
                 *(keys(context.key(purpose, round_number), found) for purpose in purposes),
             ),
         )

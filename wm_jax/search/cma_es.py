@@ -4,6 +4,8 @@ ask -> fitness -> rank -> tell is one generation; many are one compiled call. Ev
 fitness. Weights are one array [D] here, and nowhere else (`actors.protocol.flat`).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, Literal
@@ -60,13 +62,20 @@ def strict_rank_weights(population: Array, fitness: Array, state: Any, params: A
     return jnp.where(finite.any(), params.weights[ranks], 0)
 
 
+@contextmanager
+def _as_meant() -> Iterator[None]:
+    """evosax with exact products, and with JAX's default types and broadcasting, whatever is switched on for the rest."""
+    with jax.default_matmul_precision("highest"), jax.enable_x64(False), jax.numpy_rank_promotion("allow"):
+        yield
+
+
 @cache
 def _strategy(population: int, size: int) -> tuple[Any, Any]:
     """evosax's algorithm and its constants, made once and outside of any trace."""
     # Imported here: to act and to dream needs no search, and starts faster without.
     from evosax.algorithms import CMA_ES
 
-    with jax.ensure_compile_time_eval():
+    with jax.ensure_compile_time_eval(), _as_meant():
         strategy = CMA_ES(population, jnp.zeros(size), fitness_shaping_fn=strict_rank_weights)
         return strategy, _single(strategy.default_params)
 
@@ -123,8 +132,9 @@ class CMAES(PopulationSearch):
     def init(self, key: Key, begin: Params | None = None, starts: State | None = None) -> Any:
         """The state before the first generation: the mean is `begin`, 0 unless given; covariance sigma^2 times identity."""
         strategy, params = _strategy(self.population, self.size)
-        mean = jnp.zeros(self.size) if begin is None else actors.flat(begin)
-        state = _single(strategy.init(key, mean, params))
+        mean = jnp.zeros(self.size, jnp.float32) if begin is None else actors.flat(begin)
+        with _as_meant():
+            state = _single(strategy.init(key, mean, params))
         # The test for a stalled step size counts generations as the tutorial does: evosax is one ahead, which shows in the
         # first.
         return state.replace(std=jnp.float32(self.config.sigma), generation_counter=jnp.int32(-1))
@@ -152,8 +162,7 @@ class CMAES(PopulationSearch):
         """The state of the next generation, from this one's candidates [P, ...] and their returns [P]."""
         strategy, params = _strategy(self.population, self.size)
         finite = jnp.isfinite(returns)
-        # evosax leaves it to JAX to add axes.
-        with jax.default_matmul_precision("highest"), jax.numpy_rank_promotion("allow"):
+        with _as_meant():
             # evosax minimises. Its CMA-ES draws nothing in `tell`; the key is there for others.
             state, _ = strategy.tell(jax.random.key(0), actors.flat(population, 1), -returns, state, params)
         return state, {
@@ -162,7 +171,7 @@ class CMAES(PopulationSearch):
             "worst": returns.min(where=finite, initial=jnp.inf),
             "std": returns.std(where=finite),
             "sigma": state.std,
-            "non_finite": (~finite).sum(),
+            "non_finite": (~finite).sum(dtype=jnp.int32),
         }
 
     def candidate(self, state: Any) -> Params:

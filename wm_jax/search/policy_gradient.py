@@ -27,6 +27,7 @@ from wm_jax.actors.mlp import MLP
 from wm_jax.dream import Dream, DreamState
 from wm_jax.errors import UserError, require_choice, require_range
 from wm_jax.lanes import choose
+from wm_jax.optimizers import single_precision
 from wm_jax.search.protocol import SEARCHES, Dreams, Search, SearchConfig, lane_size
 from wm_jax.types import FLOAT, Array, Curve, Key, Metrics, Params, State
 from wm_jax.worlds import Actor, World
@@ -202,7 +203,7 @@ class PolicyGradient(Search):
         dreams = self._begin(starts, keys[2])
         # Not all of them are to be left at the same time, and each has room for a decision.
         latest = min(self.config.length, self.dream.config.horizon - self.config.hold + 1)
-        steps = jax.random.randint(keys[3], dreams.steps.shape, 0, latest)
+        steps = jax.random.randint(keys[3], dreams.steps.shape, 0, latest, jnp.int32)
         return GradientState(networks, self._optimizer.init(networks), replace(dreams, steps=steps))
 
     def iterate(
@@ -223,12 +224,12 @@ class PolicyGradient(Search):
             }
             return GradientState(networks, optimizer, following), metrics
 
-        return jax.lax.scan(generation, state, first + jnp.arange(count))
+        return jax.lax.scan(generation, state, first + jnp.arange(count, dtype=jnp.int32))
 
     def noise(self, generation: Array | int) -> Array:
         """[]: the standard deviation of x in a generation."""
         fall = jnp.float32(self.config.final_noise / self.config.noise)
-        return self.config.noise * fall ** (generation / max(self.steps - 1, 1))
+        return self.config.noise * fall ** (jnp.asarray(generation, jnp.float32) / max(self.steps - 1, 1))
 
     def candidate(self, state: GradientState) -> Params:
         """C without the noise, which is evaluated and deployed."""
@@ -253,7 +254,7 @@ class PolicyGradient(Search):
             draw_key, dream_key, begin_key = jax.random.split(jax.random.fold_in(key, number), 3)
             inputs = self.actor.inputs(world, going.world)
             center = self.actor.outputs(networks["controller"], inputs)
-            drawn = center + noise * jax.random.normal(draw_key, center.shape)
+            drawn = center + noise * jax.random.normal(draw_key, center.shape, jnp.float32)
             after, earned, survival, over = self._keep(dreams, going, jnp.tanh(drawn), dream_key)
             next_inputs = self.actor.inputs(world, after.world)
             values = self._value(networks["critic"], inputs), self._value(networks["critic"], next_inputs)
@@ -261,7 +262,7 @@ class PolicyGradient(Search):
             following = choose(left, self._begin(dreams.starts, begin_key), after)
             return following, (inputs, drawn, _log_likelihood(center, drawn, noise), earned, survival, left, *values)
 
-        going, played = jax.lax.scan(decide, state.dreams, jnp.arange(config.decisions))
+        going, played = jax.lax.scan(decide, state.dreams, jnp.arange(config.decisions, dtype=jnp.int32))
         inputs, drawn, log_likelihood, earned, survival, left, value, next_value = played
         discount = config.discount**config.hold
         # Nothing follows on an end, and what is read after it may be anything.
@@ -283,18 +284,19 @@ class PolicyGradient(Search):
         critic's units [L] (not finite where a dream's numbers were not), the probability that they do not end [L], and
         whether they did [L]."""
         prospect = jax.vmap(partial(self.dream.prospect, dreams.params), (0, 0, 0, None))
+        discount = jnp.float32(self.config.discount)
 
         def one(carry: tuple[DreamState, Array, Array, Array], number: Array) -> tuple[tuple[Any, ...], None]:
             going, earned, survival, over = carry
             noise = jax.vmap(self.dream.noise)(jax.random.split(jax.random.fold_in(key, number), len(action)))
             going, reward, ending = prospect(going, action, noise.world, dreams.temperature)
             # The step that ends a dream earns its reward, as in any rollout; those after it nothing, whatever they bring.
-            weight = survival * self.config.discount**number * (1 - self.config.discount)
+            weight = survival * discount**number * (1 - self.config.discount)
             earned += jnp.where(survival > 0, weight * reward, 0)
             return (going, earned, survival * (1 - ending), over | (noise.end < ending)), None
 
-        nothing = jnp.zeros(len(action))
-        return jax.lax.scan(one, (going, nothing, nothing + 1, nothing > 0), jnp.arange(self.config.hold))[0]
+        nothing, steps = jnp.zeros(len(action), jnp.float32), jnp.arange(self.config.hold, dtype=jnp.int32)
+        return jax.lax.scan(one, (going, nothing, nothing + 1, nothing > 0), steps)[0]
 
     def _learn(self, state: GradientState, decisions: Decisions, key: Key) -> "tuple[Params, optax.OptState]":
         """The networks after a generation's steps of Adam."""
@@ -335,7 +337,8 @@ class PolicyGradient(Search):
         import optax
 
         rate, steps = self.config.learning_rate, PASSES * BATCHES * self.steps
-        return optax.chain(optax.clip_by_global_norm(0.5), optax.adam(optax.linear_schedule(rate, rate / 10, steps)))
+        adam = optax.adam(optax.linear_schedule(rate, rate / 10, steps))
+        return single_precision(optax.chain(optax.clip_by_global_norm(0.5), adam))
 
 
 def advantages(
@@ -361,4 +364,4 @@ def _log_likelihood(center: Array, drawn: Array, noise: Array) -> Array:
 
 def _log_slope(x: Array) -> Array:
     """log(1 - tanh(x)^2), exact where tanh(x) rounds to 1."""
-    return 2 * (jnp.log(2.0) - x - jax.nn.softplus(-2 * x))
+    return 2 * (jnp.log(jnp.float32(2.0)) - x - jax.nn.softplus(-2 * x))

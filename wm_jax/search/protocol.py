@@ -177,12 +177,14 @@ class PopulationSearch(Search):
         a key of its own in each generation.
         """
 
+        # The same key comes with every call; what is drawn hangs on the generation's number, too.
+        ask_key, fitness_key = jax.random.split(jax.random.clone(key))
+
         def generation(state: Any, number: Array) -> tuple[Any, Metrics]:
-            ask_key, fitness_key = jax.random.split(key)
             population, state = self.ask(state, number, ask_key)
             return self.tell(state, population, fitness(population, jax.random.fold_in(fitness_key, number)))
 
-        return jax.lax.scan(generation, state, first + jnp.arange(count))
+        return jax.lax.scan(generation, state, first + jnp.arange(count, dtype=jnp.int32))
 
 
 @dataclass(frozen=True)
