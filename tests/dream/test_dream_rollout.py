@@ -244,7 +244,7 @@ def test_a_dream_that_breaks_ends_and_leaves_all_others_alone():
     """Of two candidates one goes beyond the place 1 in the second step; the other has what it has on a whole line."""
     population, horizon = jnp.array([[1.2], [0.1]]), DreamConfig(horizon=8, reward="predicted")
     broken, whole = (
-        population_returns(Dream(line, horizon), PUSH, {}, line_starts(line), population, KEY, rollouts=2)
+        population_returns(Dream(line, horizon), PUSH, {}, line_starts(line), population, new_key(), rollouts=2)
         for line in (Breaking(), Line())
     )
     np.testing.assert_array_equal(broken.lengths, [[2, 2], [8, 8]])

@@ -155,7 +155,7 @@ def test_full_return_ends_its_dreams():
     dream = Dream(Line(), DreamConfig(full_return=2.5))
     for hold in (3, 5):
         gradient = PolicyGradient(replace(CONFIG, hold=hold), CONTROLLER, dream, 1)
-        _, earned, survival, over = gradient._keep(*at(gradient, np.zeros(2)), jnp.zeros((2, 1)), KEY)
+        _, earned, survival, over = gradient._keep(*at(gradient, np.zeros(2)), jnp.zeros((2, 1)), new_key())
         np.testing.assert_allclose(earned, 0.1 * (1 + 0.9 + 0.81), rtol=1e-5)
         assert not survival.any() and over.all()
 
@@ -163,7 +163,7 @@ def test_full_return_ends_its_dreams():
 def test_no_dream_outlives_the_horizon():
     gradient = PolicyGradient(CONFIG, CONTROLLER, Dream(Line(), DreamConfig(horizon=10)), 3)
     dreams, state = begun(gradient)
-    later, _ = gradient.iterate(state, dreams, 0, KEY, 1)
+    later, _ = gradient.iterate(state, dreams, 0, new_key(), 1)
     # A decision is kept for 3 steps.
     assert state.dreams.steps.max() == 7 and later.dreams.steps.max() <= 7
     with pytest.raises(UserError, match=r"search\.hold must be between 1 and 2, found 3"):
@@ -174,7 +174,7 @@ def test_dreams_that_break_are_counted_and_C_learns_to_keep_away_from_there():
     """Each step earns the same, so that nothing else tells one place from another."""
     gradient = PolicyGradient(CONFIG, CONTROLLER, Dream(Breaking(push=0.3), DreamConfig(temperature=1.0)), 40)
     dreams, state = begun(gradient)
-    state, metrics = gradient.iterate(state, dreams, 0, KEY, 40)
+    state, metrics = gradient.iterate(state, dreams, 0, new_key(), 40)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((state.networks, state.dreams, metrics)))
     assert metrics["non_finite"][:5].mean() > 20 and metrics["non_finite"][-5:].mean() < 5
 
@@ -186,10 +186,10 @@ def test_what_breaks_a_dream_is_worth_the_least():
     play = jax.jit(gradient._play)
     for place, worst in ((0.0, 0.0), (-9.0, 0.271 * -8)):
         dreams, here = at(gradient, np.array([place, 1.5]))
-        networks = gradient.init(KEY, None, dreams.starts).networks
+        networks = gradient.init(new_key(), None, dreams.starts).networks
         unknowing = {**networks, "critic": jax.tree.map(jnp.zeros_like, networks["critic"])}
-        state = replace(gradient.init(KEY, None, dreams.starts), networks=unknowing, dreams=here)
-        _, played, ends = play(state, dreams, jnp.float32(0.5), KEY)
+        state = replace(gradient.init(new_key(), None, dreams.starts), networks=unknowing, dreams=here)
+        _, played, ends = play(state, dreams, jnp.float32(0.5), new_key())
         # The dream that takes the place of the broken one begins at 0.
         assert ends["non_finite"] == 1 and np.isfinite(played.advantage).all()
         np.testing.assert_allclose(played.outcome[0, 1], worst, rtol=1e-4)
