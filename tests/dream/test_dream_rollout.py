@@ -173,20 +173,23 @@ def each_alone(count, play):
 def test_evolutions_side_by_side_score_as_each_alone():
     dream, params = Dream(WORLD, DreamConfig(horizon=70, reward="predicted")), mortal_params()
     populations = candidates(ACTOR, jax.random.key(1), 3, 5)
-    keys, temperatures = jax.random.split(new_key(), 3), jnp.array([0.5, 1.0, 1.5], jnp.float32)
+    temperatures = jnp.array([0.5, 1.0, 1.5], jnp.float32)
+
+    def keys():
+        return jax.random.split(new_key(), 3)
 
     def play(population, key, temperature):
         return population_returns(dream, ACTOR, params, STARTS, population, key, rollouts=2, temperature=temperature)
 
-    together = jax.vmap(play)(populations, keys, temperatures)
-    alone = each_alone(3, lambda e: play(row(populations, e), keys[e], temperatures[e]))
+    together = jax.vmap(play)(populations, keys(), temperatures)
+    alone = each_alone(3, lambda e: play(row(populations, e), keys()[e], temperatures[e]))
     np.testing.assert_array_equal(together.lengths, alone.lengths)
     np.testing.assert_allclose(together.returns, alone.returns, rtol=1e-4, atol=1e-4)
     hotter = jax.vmap(lambda temperature: play(row(populations, 0), new_key(), temperature))(temperatures)
     assert hotter.returns.shape == (3, 5, 2)
     np.testing.assert_array_equal(hotter.lengths[1], play(row(populations, 0), new_key(), temperatures[1]).lengths)
-    twice = jax.vmap(jax.vmap(play, (None, 0, None)), (0, None, 0))(populations, keys, temperatures)
-    np.testing.assert_array_equal(twice.lengths[2, 1], play(row(populations, 2), keys[1], temperatures[2]).lengths)
+    twice = jax.vmap(jax.vmap(play, (None, 0, None)), (0, None, 0))(populations, keys(), temperatures)
+    np.testing.assert_array_equal(twice.lengths[2, 1], play(row(populations, 2), keys()[1], temperatures[2]).lengths)
     lone = jax.vmap(play, (0, None, None))(jax.tree.map(lambda array: array[0, :, None], populations), new_key(), 1.0)
     np.testing.assert_array_equal(lone.lengths[:, 0], hotter.lengths[1], "each plays with weights of its own")
 
@@ -225,7 +228,7 @@ def test_stopping_early_changes_no_score():
     play = partial(trajectory, dream, ACTOR, params, STARTS, steps=120)
     for r in range(2):
         key = jax.random.fold_in(new_key(), r)
-        terminated = np.stack([play(row(POPULATION, p), key).terminated for p in range(5)])
+        terminated = np.stack([play(row(POPULATION, p), jax.random.clone(key)).terminated for p in range(5)])
         first = np.where(terminated.any(axis=1), terminated.argmax(axis=1) + 1, 120)
         np.testing.assert_array_equal(scores.lengths[:, r], first)
         np.testing.assert_array_equal(scores.returns[:, r], first)

@@ -36,7 +36,7 @@ def test_the_threshold_is_where_memorys_done_logit_is_zero(done_weight):
     @jax.vmap
     def both(key):
         state, action = replace(nothing, z=3 * jax.random.normal(key, (2,), jnp.float32)), jnp.zeros(1, jnp.float32)
-        outcome = world.imagine({"memory": memory}, state, action, world.noise(key), 1.0)[1]
+        outcome = world.imagine({"memory": memory}, state, action, world.noise(jax.random.clone(key)), 1.0)[1]
         prediction = world.memory.step(memory, state.memory, state.z, action, state.restart)[1]
         return prediction.done_logit, ENDS["threshold"](outcome, world), ENDS["drawn"](outcome, world)
 

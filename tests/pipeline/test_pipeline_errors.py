@@ -328,7 +328,7 @@ def test_the_same_weights_give_the_same_bytes(tmp_path: Path) -> None:
 
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a/kernel expected float32\[2, 4\], found float32\[2, 3\]"):
-        check_like(tmp_path / "w", TREE, {"a": {"kernel": jnp.zeros((2, 4))}, "b": jnp.zeros(4)})
+        check_like(tmp_path / "w", TREE, {"a": {"kernel": np.zeros((2, 4), np.float32)}, "b": np.zeros(4, np.float32)})
 
 
 def test_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def set_up(experiment):
     head = params["memory"]["head"]
     head["kernel"] = head["kernel"].at[:, -1].multiply(8)
     starts = start_states(models.dream, params, LATENTS, jax.random.key(1))
-    temperatures = jnp.array([variant.temperature for variant in evolutions])
+    temperatures = jnp.array([variant.temperature for variant in evolutions], jnp.float32)
     dreams = Dreams(params, starts, temperatures[0])
     return models, dreams, temperatures, side_by_side.keys(jax.random.key(7), evolutions)
 
@@ -104,7 +104,7 @@ def test_the_memory_is_what_the_compiler_reserves():
     shapes = actors.shapes(models.actor)
 
     def reserved(count):
-        means = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape)), shapes)
+        means = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape), jnp.float32), shapes)
         some = means, temperatures[:count], keys[:count]
         lowered = side_by_side.returns_of.lower(models.dream, models.actor, dreams, *some, 0, 512, None)
         need = lowered.compile().memory_analysis()

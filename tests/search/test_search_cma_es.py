@@ -28,7 +28,7 @@ def search_for(size, **settings):
 
 
 def distance(target, population, key):
-    return -jnp.sum((actors.flat(population, 1) - target) ** 2, axis=1)
+    return -jnp.sum((actors.flat(population, 1) - target[None]) ** 2, axis=1)
 
 
 def shaped(shaping, fitness):
@@ -88,6 +88,8 @@ def sigma_after(strategy, returns, generations):
     return float(jnp.median(jax.jit(jax.vmap(walk))(jax.random.split(new_key(), 16))))
 
 
+@jax.enable_x64(False)
+@jax.numpy_rank_promotion("allow")
 def test_sigma_does_not_collapse_where_all_reach_the_cap():
     returns = jnp.full(64, CAP, jnp.float32)
     strict = CMA_ES(64, jnp.zeros(20, jnp.float32), fitness_shaping_fn=strict_rank_weights)
@@ -135,7 +137,7 @@ def test_generations_are_those_of_hansens_tutorial():
         population, state = search.ask(state, number - 1, new_key())
         weights = np.asarray(actors.flat(population, 1), np.float64)
         returns = -((weights - target) ** 2) @ (1 + np.arange(4))
-        state, _ = search.tell(state, population, jnp.asarray(returns))
+        state, _ = search.tell(state, population, jnp.asarray(returns, jnp.float32))
         expected = hansens_generation(weights, returns, *expected, number)
         found = state.mean, state.std, state.C, state.p_std, state.p_c
         for ours, reference in zip(found, expected, strict=True):
@@ -146,7 +148,7 @@ def test_candidates_are_drawn_from_the_searchs_normal_distribution():
     search = search_for(3, population=4000)
     covariance = np.array([[2.0, 0.6, 0.0], [0.6, 1.0, -0.3], [0.0, -0.3, 0.5]])
     mean = np.array([1.0, 0.0, -1.0])
-    state = search.init(new_key()).replace(C=jnp.asarray(covariance), mean=jnp.asarray(mean))
+    state = search.init(new_key()).replace(C=jnp.asarray(covariance, jnp.float32), mean=jnp.asarray(mean, jnp.float32))
     population = np.asarray(actors.flat(search.ask(state, 0, new_key())[0], 1))
     np.testing.assert_allclose(population.mean(axis=0), mean, atol=0.01)
     np.testing.assert_allclose(np.cov(population.T), 0.01 * covariance, atol=0.0015)
@@ -276,7 +278,7 @@ def test_metrics_are_of_the_finite_returns_and_none_is_where_there_are_none():
 
 def test_a_search_can_begin_anywhere():
     """With a step that is small beside the way there, the mean is near its beginning, and then goes downhill."""
-    search, weights = search_for(6, population=8, sigma=1e-3), jnp.arange(6.0)
+    search, weights = search_for(6, population=8, sigma=1e-3), jnp.arange(6, dtype=jnp.float32)
     begin = actors.unflat(actors.shapes(search.actor), weights)
     first = search.init(new_key(), begin)
     jax.tree.map(np.testing.assert_array_equal, search.candidate(first), begin)

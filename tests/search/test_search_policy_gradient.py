@@ -39,7 +39,9 @@ def at(gradient, z):
     """What dreams are played with, and dreams [L] that stand at `z` [L]."""
     table = line_starts(gradient.dream.model, (1,))
     dreams = jax.vmap(gradient.dream.reset, (None, 0))(table, jax.random.split(new_key(), len(z)))
-    return Dreams({}, table, jnp.float32(1)), replace(dreams, world=replace(dreams.world, z=jnp.asarray(z)[:, None]))
+    return Dreams({}, table, jnp.float32(1)), replace(
+        dreams, world=replace(dreams.world, z=jnp.asarray(z, jnp.float32)[:, None])
+    )
 
 
 def test_advantages_are_the_discounted_sums_of_what_the_critic_did_not_expect():

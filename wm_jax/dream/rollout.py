@@ -152,10 +152,14 @@ def _play_side_by_side(
 ) -> tuple[DreamScores, Any]:
     """The rule of `jax.vmap` for `play`, E times over: one `play` with E times the candidates, starts and lanes."""
     if any(jax.tree.leaves(batched[0])):
-        scores = jax.lax.map(
-            lambda e: play(*jax.tree.map(lambda array, many: array[e] if many else array, arguments, tuple(batched))),
-            jnp.arange(count, dtype=jnp.int32),
-        )
+
+        def alone(e: Array) -> DreamScores:
+            own = jax.tree.map(lambda array, many: array[e] if many else array, arguments, tuple(batched))
+            params, players, *lanes = own
+            # All of them may meet the same numbers.
+            return play(params, players.replace(noise_key=jax.random.clone(players.noise_key)), *lanes)
+
+        scores = jax.lax.map(alone, jnp.arange(count, dtype=jnp.int32))
         return scores, jax.tree.map(lambda _: True, scores)
     params, *rest = arguments
     players, candidate, start = jax.tree.map(
