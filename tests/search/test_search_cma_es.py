@@ -25,7 +25,7 @@ def search_for(size, **settings):
 
 
 def distance(target, population, key):
-    return -jnp.sum((actors.flat(population, 1) - target) ** 2, axis=1)
+    return -jnp.sum((actors.flat(population, 1) - target[None]) ** 2, axis=1)
 
 
 def shaped(shaping, fitness):
@@ -143,7 +143,7 @@ def test_candidates_are_drawn_from_the_searchs_normal_distribution():
     search = search_for(3, population=4000)
     covariance = np.array([[2.0, 0.6, 0.0], [0.6, 1.0, -0.3], [0.0, -0.3, 0.5]])
     mean = np.array([1.0, 0.0, -1.0])
-    state = search.init(KEY).replace(C=jnp.asarray(covariance), mean=jnp.asarray(mean))
+    state = search.init(KEY).replace(C=jnp.asarray(covariance, jnp.float32), mean=jnp.asarray(mean, jnp.float32))
     population = np.asarray(actors.flat(search.ask(state, 0, KEY)[0], 1))
     np.testing.assert_allclose(population.mean(axis=0), mean, atol=0.01)
     np.testing.assert_allclose(np.cov(population.T), 0.01 * covariance, atol=0.0015)
@@ -168,7 +168,7 @@ def test_the_covariance_is_decomposed_every_third_generation_at_the_papers_size(
 
 
 def test_evolution_finds_a_known_best_and_reports_on_the_way():
-    target = jnp.linspace(-1, 1, 4)
+    target = jnp.linspace(-1, 1, 4, dtype=jnp.float32)
     search = search_for(4, population=8, sigma=0.5)
     state, metrics = search.evolve(search.init(KEY), Partial(distance, target), 0, KEY, 150)
     np.testing.assert_allclose(actors.flat(search.candidate(state)), target, atol=0.01)
