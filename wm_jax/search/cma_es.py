@@ -164,7 +164,8 @@ class CMAES(PopulationSearch):
         finite = jnp.isfinite(returns)
         with _as_meant():
             # evosax minimises. Its CMA-ES draws nothing in `tell`; the key is there for others.
-            state, _ = strategy.tell(jax.random.key(0), actors.flat(population, 1), -returns, state, params)
+            fitness = -returns.astype(jnp.float32)
+            state, _ = strategy.tell(jax.random.key(0), actors.flat(population, 1), fitness, state, params)
         return state, {
             "best": returns.max(where=finite, initial=-jnp.inf),
             "mean": returns.mean(where=finite),
