@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any, ClassVar, Generic, TypeVar
 
 from wm_jax.data.files import sha256
-from wm_jax.errors import UserError, require_choice
+from wm_jax.errors import UserError, require_choice, unreadable
 
 Thing = TypeVar("Thing", bound=Callable[..., Any])
 Registered = TypeVar("Registered", bound=Callable[..., Any])
@@ -42,7 +42,8 @@ class Registry(Generic[Thing]):
         before = self._found.get(name)
         if before is not None and _file(before) != _file(thing):
             raise UserError(
-                f"{self.what} {name!r} of {_file(thing)} is already registered by {_file(before)}; rename one"
+                f"{self.what} {name!r} of {_file(thing)} is already registered by {_file(before)}; rename one, or load "
+                "what needs them (runs that two copies of a file have made) in commands or processes of their own"
             )
         self._found[name] = thing  # type: ignore[assignment]
         source = self.source(name)
@@ -87,14 +88,18 @@ class PartConfig:
 def load_parts(name: str | Path) -> ModuleType:
     """Import a Python file, or an installed module, that registers parts. The same contents are imported once.
 
-    Raises `UserError` where there is no such file or it cannot be run.
+    Raises `UserError` where there is no such file, `ForeignError` where it cannot be run.
     """
     if not str(name).endswith(".py"):
         try:
             return import_module(str(name))
-        except ImportError as error:
+        except (ImportError, TypeError, ValueError) as error:
             raise UserError(f"parts names {name}, which cannot be imported ({error}); give a Python file or an installed "
                             "module") from error  # fmt: skip
+        except UserError:
+            raise
+        except Exception as error:
+            raise unreadable(f"parts module {name}", error) from error
     path = Path(name).resolve()
     if not path.is_file():
         raise UserError(f"parts file {name} does not exist; give the path of a Python file that registers parts")
@@ -110,7 +115,7 @@ def load_parts(name: str | Path) -> ModuleType:
         del sys.modules[module_name]
         if isinstance(error, UserError):
             raise
-        raise UserError(f"parts file {path} cannot be read: {type(error).__name__}: {error}") from error
+        raise unreadable(f"parts file {path}", error) from error
     return module
 
 

@@ -1,7 +1,7 @@
 """A stand-in for a world model, whose dreams can be worked out by hand; recordings to start them from; actors for it."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -89,6 +89,21 @@ class Line(WorldModel):
 
     def frame(self, params, state):
         return jnp.full(FRAME_SHAPE, jnp.clip((1 + state.z[0]) / 2, 0, 1), jnp.float32)
+
+
+@dataclass(frozen=True)
+class Breaking(Line):
+    """A line beyond whose place 1 a part of what it imagines, "z", "reward" or "end", is not finite."""
+
+    part: str = "z"
+    value: float = float("nan")
+
+    def imagine(self, params, state, action, noise, temperature):
+        after, outcome = super().imagine(params, state, action, noise, temperature)
+        whole = after if self.part == "z" else outcome
+        found = jnp.where(after.z[0] > 1, self.value, getattr(whole, self.part))
+        whole = replace(whole, **{self.part: found})
+        return (whole, outcome) if self.part == "z" else (after, whole)
 
 
 @dataclass(frozen=True)

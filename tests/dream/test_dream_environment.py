@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dream_probe import Line, line_starts, vision_memory
+from dream_probe import Breaking, Line, line_starts, vision_memory
 
 from wm_jax.dream import Dream, DreamConfig
 from wm_jax.errors import UserError
@@ -111,6 +111,25 @@ def test_a_dream_is_over_when_there_is_nothing_left_to_earn():
     for earned, over in ((1.0, False), (2.0, False), (3.0, True)):
         state, _, terminated, truncated = step(dream, state, [0.0])
         assert (float(state.earned), bool(terminated), bool(truncated)) == (earned, over, False)
+
+
+@pytest.mark.parametrize("end", ["threshold", "drawn"])
+@pytest.mark.parametrize(("part", "value"), [("z", np.nan), ("z", -np.inf), ("reward", np.nan), ("end", np.nan)])
+def test_a_dream_whose_numbers_are_no_longer_finite_ends_with_the_lowest_return(part, value, end):
+    """Even where nobody asks for the number that is not: neither the reward nor, of z, the end."""
+    dream = Dream(Breaking(part=part, value=value), DreamConfig(end=end, full_return=5.0))
+    state = begun(dream, (1,))
+    after, reward, terminated, truncated = step(dream, state, [0.5])
+    assert (float(reward), float(after.earned), bool(terminated), bool(truncated)) == (1, 1, False, False)
+    after, reward, terminated, truncated = step(dream, state, [3.0])
+    assert (float(reward), float(after.earned), bool(terminated), bool(truncated)) == (-np.inf, -np.inf, True, False)
+    assert dream.prospect({}, state, jnp.full(1, 3.0), dream.noise(new_key()).world)[2] == 1
+
+
+def test_it_ends_too_where_the_model_expects_neither_a_reward_nor_an_end():
+    dream = Dream(Breaking(predicts=False), DreamConfig())
+    _, reward, terminated, _ = step(dream, begun(dream, (1,)), [3.0])
+    assert reward == -np.inf and terminated
 
 
 def test_a_temperature_given_to_step_stands_in_for_the_setting():

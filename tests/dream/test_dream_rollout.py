@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dream_probe import Line, Push, Wavering, line_starts, recordings, vision_memory
+from dream_probe import Breaking, Line, Push, Wavering, line_starts, recordings, vision_memory
 from scipy.stats import rankdata
 
 from wm_jax.actors import protocol as actors
@@ -241,6 +241,17 @@ def test_a_population_that_is_dead_is_not_dreamt_on():
     # z = 0, 1, 2, 3, 4, 5: the step from 5 is the sixth.
     np.testing.assert_array_equal(scores.lengths, 6)
     np.testing.assert_array_equal(scores.returns, 6)
+
+
+def test_a_dream_that_breaks_ends_and_leaves_all_others_alone():
+    """Of two candidates one goes beyond the place 1 in the second step; the other has what it has on a whole line."""
+    population, horizon = jnp.array([[1.2], [0.1]]), DreamConfig(horizon=8, reward="predicted")
+    broken, whole = (
+        population_returns(Dream(line, horizon), PUSH, {}, line_starts(line), population, new_key(), rollouts=2)
+        for line in (Breaking(), Line())
+    )
+    np.testing.assert_array_equal(broken.lengths, [[2, 2], [8, 8]])
+    assert (broken.returns[0] == -np.inf).all() and (broken.returns[1] == whole.returns[1]).all()
 
 
 def test_rewards_after_the_end_count_nothing():

@@ -77,6 +77,22 @@ def test_a_rule_of_ones_own_decides(registries):
     np.testing.assert_allclose(scores.returns, (1 + 0.75 + 0.5 + 0.25) / 2, atol=1e-3)
 
 
+def test_a_rule_of_ones_own_that_finds_no_number_ends_the_dream(registries):
+
+    @REWARDS.register
+    def root(outcome, model):
+        return jnp.sqrt(outcome.reward)
+
+    line = Line(push=0.4, spread=1e-6)
+    dream = Dream(line, DreamConfig(horizon=50, reward="root"))
+    scores = population_returns(
+        dream, Push(), {}, line_starts(line, (1,)), jnp.asarray([[1.0], [0.0]]), new_key(), rollouts=1
+    )
+    # z = 0, 0.4, 0.8, 1.2: the reward of the fourth step is the root of -0.2.
+    np.testing.assert_array_equal(scores.lengths, [[4], [50]])
+    np.testing.assert_allclose(scores.returns, [[-np.inf], [50]], rtol=1e-3)
+
+
 def test_what_is_not_registered_is_refused_with_the_nearest():
     with pytest.raises(UserError, match=r"dream\.reward must be one of .*survival.*'predictd'.*mean 'predicted'"):
         DreamConfig(reward="predictd")

@@ -15,6 +15,7 @@ from small_agent import ACTOR, PARAMS, WORLD, controllers, row, rows, small_agen
 from wm_jax.actors.mlp import MLPConfig
 from wm_jax.actors.protocol import size
 from wm_jax.dream import Dream, DreamConfig, start_states
+from wm_jax.errors import UserError
 from wm_jax.explore.noise import NoiseConfig
 from wm_jax.lanes import SHARED_FROM
 from wm_jax.rollouts.acting import Lanes, Played, ScriptedCrew, ScriptedDriver
@@ -270,7 +271,7 @@ def test_finished_blocks_are_not_played_again() -> None:
         rest = returns(lanes, driver, SEEDS, saved[0], lambda blocks: None, ticks.append)
     assert rest == whole
     assert played == [seed for seed, _ in SEEDS[BLOCK:]]
-    assert sorted(set(ticks)) == list(range(len(SEEDS) + 1))
+    assert sorted({count.finished for count in ticks[: len(ticks) - len(SEEDS)]}) == list(range(len(SEEDS) + 1))
 
 
 def test_summary_against_numpy() -> None:
@@ -279,3 +280,17 @@ def test_summary_against_numpy() -> None:
         "mean": 6.0, "sd": pytest.approx(np.std(values, ddof=1)), "se": pytest.approx(np.std(values, ddof=1) / 3**0.5),
         "n": 3,
     }  # fmt: skip
+
+
+class Wide(Whim):
+    """Gives two numbers where the world model is fed one."""
+
+    def act(self, params: Params, world: World, state: Any, carry: Any, key: jax.Array) -> tuple[jax.Array, Any]:
+        return jnp.zeros(2, jnp.float32), carry
+
+
+def test_actions_of_another_size_are_refused_by_the_actors_name() -> None:
+    crew = AgentDriver(small_agent(Wide(moody=False)), PARAMS, {}).open(2)
+    with pytest.raises(UserError) as told:
+        crew(noise(0, 2))
+    assert str(told.value) == "act of Wide must return actions of shape [1], found [2]"

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dream_probe import Line, Push, line_starts
+from dream_probe import Breaking, Line, Push, line_starts
 from evosax.algorithms import CMA_ES
 from evosax.core.fitness_shaping import weights_fitness_shaping_fn
 from jax.tree_util import Partial
@@ -65,6 +65,10 @@ def test_whatever_is_not_finite_ranks_worst():
     fitness[[0, 3, 5]] = np.nan, -np.inf, np.inf
     weights = give_each_weight_once(strict_rank_weights, fitness)
     assert weights[[0, 3, 5]].max() < np.delete(weights, [0, 3, 5]).min()
+
+
+def test_where_nothing_is_finite_nothing_is_learnt():
+    np.testing.assert_array_equal(shaped(strict_rank_weights, np.full(8, np.nan)), 0)
 
 
 def sigma_after(strategy, returns, generations):
@@ -244,6 +248,33 @@ def test_returns_that_are_not_finite_are_counted_and_do_not_reach_the_search():
     state, metrics = search.evolve(search.init(new_key()), Partial(broken), 0, new_key(), 3)
     np.testing.assert_array_equal(metrics["non_finite"], 2)
     assert all(np.isfinite(array).all() for array in (state.mean, state.std, state.C))
+    assert all(np.isfinite(values).all() for values in metrics.values()), "a loop stops where one is not"
+
+
+def test_candidates_whose_dreams_break_rank_last_and_the_search_goes_on():
+    """Beyond the place 1 there are no numbers: the mean is drawn away from there, though every step earns the same."""
+    search = CMAESConfig(population=16, rollouts=2, sigma=1.0).build(
+        Push(), Dream(Breaking(), DreamConfig(horizon=4)), 1
+    )
+    dreams = Dreams({}, line_starts(Line()), jnp.float32(1))
+    state, metrics = search.iterate(search.init(new_key(), jnp.ones(1)), dreams, 0, new_key(), 5)
+    assert all(np.isfinite(values).all() for values in metrics.values())
+    assert metrics["non_finite"][0] >= 8 and (metrics["best"] == 4).all() and (metrics["worst"] == 4).all()
+    assert search.candidate(state)[0] < 0.5
+
+
+def test_metrics_are_of_the_finite_returns_and_none_is_where_there_are_none():
+    search = search_for(4, population=4)
+    population, state = search.ask(search.init(new_key()), 0, new_key())
+    returns = jnp.array([1.0, -jnp.inf, 4.0, jnp.nan])
+    _, found = search.tell(state, population, returns)
+    assert {name: float(found[name]) for name in ("best", "mean", "worst", "std", "non_finite")} == {
+        "best": 4, "mean": 2.5, "worst": 1, "std": 1.5, "non_finite": 2,
+    }  # fmt: skip
+    after, found = search.tell(state, population, jnp.full(4, jnp.nan))
+    assert found["non_finite"] == 4 and not any(np.isfinite(found[name]) for name in ("best", "mean", "worst", "std"))
+    np.testing.assert_array_equal(after.mean, state.mean)
+    assert np.isfinite(after.C).all()
 
 
 def test_a_search_can_begin_anywhere():

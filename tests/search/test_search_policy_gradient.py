@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dream_probe import Line, Push, line_starts, recordings
+from dream_probe import Breaking, Line, Push, line_starts, recordings
 
 from wm_jax.actors.mlp import MLP, Layer
 from wm_jax.dream import Dream, DreamConfig, start_states
@@ -151,6 +151,50 @@ def test_an_action_is_kept_and_what_follows_an_end_does_not_count():
     np.testing.assert_allclose(
         longer._keep(*here, jnp.ones((2, 1), jnp.float32), new_key())[1], fast, rtol=1e-3, atol=1e-4
     )
+
+
+def test_full_return_ends_its_dreams():
+    dream = Dream(Line(), DreamConfig(full_return=2.5))
+    for hold in (3, 5):
+        gradient = PolicyGradient(replace(CONFIG, hold=hold), CONTROLLER, dream, 1)
+        _, earned, survival, over = gradient._keep(*at(gradient, np.zeros(2)), jnp.zeros((2, 1)), new_key())
+        np.testing.assert_allclose(earned, 0.1 * (1 + 0.9 + 0.81), rtol=1e-5)
+        assert not survival.any() and over.all()
+
+
+def test_no_dream_outlives_the_horizon():
+    gradient = PolicyGradient(CONFIG, CONTROLLER, Dream(Line(), DreamConfig(horizon=10)), 3)
+    dreams, state = begun(gradient)
+    later, _ = gradient.iterate(state, dreams, 0, new_key(), 1)
+    # A decision is kept for 3 steps.
+    assert state.dreams.steps.max() == 7 and later.dreams.steps.max() <= 7
+    with pytest.raises(UserError, match=r"search\.hold must be between 1 and 2, found 3"):
+        CONFIG.build(CONTROLLER, Dream(Line(), DreamConfig(horizon=2)), 1)
+
+
+def test_dreams_that_break_are_counted_and_C_learns_to_keep_away_from_there():
+    """Each step earns the same, so that nothing else tells one place from another."""
+    gradient = PolicyGradient(CONFIG, CONTROLLER, Dream(Breaking(push=0.3), DreamConfig(temperature=1.0)), 40)
+    dreams, state = begun(gradient)
+    state, metrics = gradient.iterate(state, dreams, 0, new_key(), 40)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((state.networks, state.dreams, metrics)))
+    assert metrics["non_finite"][:5].mean() > 20 and metrics["non_finite"][-5:].mean() < 5
+
+
+def test_what_breaks_a_dream_is_worth_the_least():
+    """As an end that earns nothing; and where what else is decided is worth less than that, as the worst of it."""
+    dream = Dream(Breaking(push=1e-6, spread=1e-6, part="reward"), DreamConfig(reward="predicted"))
+    gradient = PolicyGradient(replace(CONFIG, dreams=2, decisions=4), CONTROLLER, dream, 1)
+    play = jax.jit(gradient._play)
+    for place, worst in ((0.0, 0.0), (-9.0, 0.271 * -8)):
+        dreams, here = at(gradient, np.array([place, 1.5]))
+        networks = gradient.init(new_key(), None, dreams.starts).networks
+        unknowing = {**networks, "critic": jax.tree.map(jnp.zeros_like, networks["critic"])}
+        state = replace(gradient.init(new_key(), None, dreams.starts), networks=unknowing, dreams=here)
+        _, played, ends = play(state, dreams, jnp.float32(0.5), new_key())
+        # The dream that takes the place of the broken one begins at 0.
+        assert ends["non_finite"] == 1 and np.isfinite(played.advantage).all()
+        np.testing.assert_allclose(played.outcome[0, 1], worst, rtol=1e-4)
 
 
 def test_the_best_controller_of_the_line_is_found():

@@ -227,7 +227,7 @@ def _vectorised(setup: Setup, params: Params, start: Literal["first", "anywhere"
     """Steps of the vectorised Gymnasium face, in whose dreams one or another of the lanes dies and begins anew."""
     dream = dataclasses.replace(setup.dream, config=dataclasses.replace(setup.dream.config, start=start))
     recorded = recordings(np.full(FACES, EPISODE), setup.config.latent_size, ACTION_SIZE)
-    faces = DreamVectorEnv(FACES, DreamSource(dream, params, recorded))
+    faces = DreamVectorEnv(FACES, DreamSource(dream, params, recorded, frames_per_second=35))
     faces.reset(seed=0)
     action = np.zeros((FACES, ACTION_SIZE), np.float32)
     return waited(lambda: faces.step(action), FACES)

@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from wm_jax.dream.environment import Dream
+from wm_jax.dream.environment import Dream, DreamConfig
 from wm_jax.lanes import choose
 from wm_jax.types import Array, Key, Observations, Params, State
 
@@ -13,6 +13,13 @@ FIRSTS = 4096
 """Rows of a table of first frames, at least: an episode after the other, again and again, as what is sampled differs."""
 SPACING = 16
 """Steps between two rows of an episode where dreams start anywhere: neighbours are nearly the same."""
+
+
+def expected_rows(config: DreamConfig, episodes: int, length: float) -> int:
+    """Rows that the table of `start_states` is expected to have, of so many recorded episodes of this mean length."""
+    if config.start == "first":
+        return max(FIRSTS, episodes)
+    return round(min(config.episodes, episodes) * max(1, length / SPACING))
 
 
 def start_states(dream: Dream, params: Params, recorded: Observations, key: Key) -> State:

@@ -57,10 +57,15 @@ def changes(experiment: Experiment, step: Step, record: dict[str, Any]) -> str:
     now, recorded = step.settings(experiment), record["settings"]
     unknown = {name for name, value in now.items() if value == GONE}
     if record.get("format", 1) == 1:
-        # Files counted by their places then: what was in them nobody knows. M's training noted `initial`, too.
+        # Files counted by their places then: what was in them nobody knows, so that a task counts by its file's name. M's
+        # training noted `initial`, too.
         recorded = {name: value for name, value in recorded.items() if name != "initial" or name in now}
-        files = (name for name in ("task", "initial") if Path(str(recorded.get(name) or "")).suffix)
-        unknown |= {name for name in files if str(now.get(name)).startswith(CONTENTS)}
+        files = {name: Path(str(recorded.get(name) or "")) for name in ("task", "initial")}
+        unknown |= {
+            name for name, file in files.items()
+            if file.suffix and str(now.get(name)).startswith(CONTENTS)
+            and (name != "task" or file.name == Path(experiment.task).name)
+        }  # fmt: skip
         recorded = formats.upgrade_settings(recorded)
     # A setting that a record does not know yet was as its default is.
     before = step.settings(with_kinds(Experiment(), kinds(experiment))) | recorded

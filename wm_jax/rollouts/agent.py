@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from wm_jax.errors import UserError
 from wm_jax.explore import Explorer
 from wm_jax.lanes import alone, choose, many, shares
 from wm_jax.types import Action, Array, Params, State
@@ -27,6 +28,12 @@ class Agent:
     actor: Actor
     explorer: Explorer | None = None
     """What is done to the actor's actions, while it collects."""
+
+    @property
+    def name(self) -> str:
+        """Whose actions these are, as errors name it."""
+        parts = (self.actor, self.explorer) if self.explorer else (self.actor,)
+        return " and ".join(f"act of {type(part).__qualname__}" for part in parts)
 
 
 @struct.dataclass
@@ -90,6 +97,9 @@ def act(agent: Agent, params: Params, table: Params, state: AgentState, frames: 
     exploration = state.exploration
     if agent.explorer is not None:
         action, exploration = jax.vmap(agent.explorer.act)(action, world.features(now), exploration, explore_keys)
+    if action.shape != state.action.shape:
+        raise UserError(f"{agent.name} must return actions of shape [{agent.model.action_size}], found "
+                        f"{list(action.shape[1:])}")  # fmt: skip
     return AgentState(state.weights, now, action, carry, exploration, state.seed, state.step + 1), action
 
 
@@ -120,7 +130,7 @@ class AgentCrew:
     """An agent at the wheel of one group of lanes."""
 
     def __init__(self, driver: AgentDriver, lanes: int):
-        self.driver, self.lanes = driver, lanes
+        self.driver, self.lanes, self.name = driver, lanes, driver.agent.name
         self.state = initial_state(driver.agent, driver.table, lanes)
 
     def begin(self, episodes: dict[int, tuple[int, int]]) -> None:

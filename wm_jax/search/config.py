@@ -49,6 +49,11 @@ class EvolveConfig:
         return max(1, len(self.temperatures)) * self.seeds
 
     @property
+    def evaluated(self) -> list[int]:
+        """The generations whose candidate is evaluated: every `evaluate_every`-th, and the last one."""
+        return [*range(self.evaluate_every, self.generations, self.evaluate_every), self.generations]
+
+    @property
     def validated_in(self) -> str:
         """Where evaluated candidates play their validation episodes, in words."""
         return "the actual environment" + (f" ({self.backend})" if self.backend else "")
@@ -94,7 +99,8 @@ class TuneConfig:
     """How. Keep its first step smaller than where the search began: far from a working controller most candidates are
     worse."""
     evaluate_every: int = 25
-    """Generations between two validations of the search's candidate; the best one is deployed."""
+    """Generations between two validations of the search's candidate; the best one is deployed. Generation 0 is what the
+    dreams made: it is validated too, and stays where tuning only harms."""
     actual_episodes: int = 8
     """Episodes of a validation."""
     environments: int = 16

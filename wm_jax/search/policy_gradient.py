@@ -8,6 +8,9 @@ Many short dreams go on side by side. C's action is drawn around what it would d
 so that what is tried lasts long enough to make a difference. A second network, the critic, learns what is still to come,
 and C's weights follow the gradient of the clipped objective (equation 7) on advantages (equation 11). What an action risks
 is told from the probability of an end, not from the ends that happened to be drawn, which are far between.
+
+Its dreams are those of `DreamConfig`, but for where they start: with that temperature, those rules, and no longer than its
+horizon. `full_return` counts from a dream's own beginning, and ends those alone that bring as much within `length` steps.
 """
 
 from dataclasses import dataclass, replace
@@ -57,7 +60,8 @@ class PolicyGradientConfig(SearchConfig):
     hold: int = 5
     """Steps that an action is kept while C learns; afterwards C acts at each step."""
     length: int = 200
-    """Steps after which a dream is left and another one begins; the critic stands for what would have come."""
+    """Steps after which a dream is left and another one begins, `dream.horizon` at the latest; the critic stands for what
+    would have come."""
     start: Literal["first", "anywhere"] = "anywhere"
     """Where the dreams begin that C learns in, as in `dream.start`, which says where those begin that it is scored in."""
     noise: float = 1.0
@@ -88,10 +92,12 @@ class PolicyGradientConfig(SearchConfig):
                             f"than the {BATCHES} batches that they are learnt from in; raise either")  # fmt: skip
 
     def build(self, actor: Actor, dream: Dream, generations: int, mesh: Mesh | None = None) -> "PolicyGradient":
-        """The search of so many generations; every device does the same. Raises `UserError` where the actor is no MLP."""
+        """The search of so many generations; every device does the same. Raises `UserError` where the actor is no MLP, or
+        where a dream is over before an action is."""
         if not isinstance(actor, MLP):
             raise UserError(f"search.kind policy_gradient finds the weights of an actor of kind mlp, found {actor.words}; "
                             "set actor.kind to mlp, or choose another search")  # fmt: skip
+        require_range("search.hold", self.hold, 1, dream.config.horizon)
         return PolicyGradient(self, actor, dream, generations)
 
 
@@ -127,7 +133,8 @@ class Decisions:
 @dataclass(frozen=True)
 class PolicyGradient(Search):
     """A `Search`. Metrics of a generation: outcome, the mean of what followed on a decision, as the critic counts; ended,
-    the share of dreams expected to end in a step; known, the share of the outcome's variance that the critic knew of."""
+    the share of dreams expected to end in a step; known, the share of the outcome's variance that the critic knew of;
+    non_finite, the dreams that ended as their numbers were no longer finite."""
 
     watch: ClassVar[str] = "outcome"
     curves: ClassVar[tuple[Curve, ...]] = (
@@ -194,8 +201,9 @@ class PolicyGradient(Search):
         controller = self.actor.init(keys[0]) if begin is None else begin
         networks = {"controller": controller, "critic": self.critic.init(keys[1])}
         dreams = self._begin(starts, keys[2])
-        # Not all of them are to be left at the same time.
-        steps = jax.random.randint(keys[3], dreams.steps.shape, 0, self.config.length, jnp.int32)
+        # Not all of them are to be left at the same time, and each has room for a decision.
+        latest = min(self.config.length, self.dream.config.horizon - self.config.hold + 1)
+        steps = jax.random.randint(keys[3], dreams.steps.shape, 0, latest, jnp.int32)
         return GradientState(networks, self._optimizer.init(networks), replace(dreams, steps=steps))
 
     def iterate(
@@ -206,13 +214,13 @@ class PolicyGradient(Search):
 
         def generation(state: GradientState, number: Array) -> tuple[GradientState, Metrics]:
             play_key, learn_key = jax.random.split(jax.random.fold_in(key, number))
-            following, decisions, ended = self._play(state, prepared, self.noise(number), play_key)
+            following, decisions, ends = self._play(state, prepared, self.noise(number), play_key)
             networks, optimizer = self._learn(state, decisions, learn_key)
             outcome = decisions.outcome
             metrics = {
                 "outcome": outcome.mean(),
-                "ended": ended,
                 "known": 1 - jnp.var(decisions.advantage) / jnp.maximum(jnp.var(outcome), 1e-12),
+                **ends,
             }
             return GradientState(networks, optimizer, following), metrics
 
@@ -237,9 +245,9 @@ class PolicyGradient(Search):
 
     def _play(
         self, state: GradientState, dreams: Dreams, noise: Array, key: Key
-    ) -> tuple[DreamState, Decisions, Array]:
-        """Dreams after a generation's decisions with `noise` [], those decisions [T, L], and the share of dreams expected
-        to end in a step."""
+    ) -> tuple[DreamState, Decisions, Metrics]:
+        """Dreams after a generation's decisions with `noise` [], those decisions [T, L], and the metrics of how the dreams
+        ended."""
         config, networks, world = self.config, state.networks, World(self.dream.model, dreams.params)
 
         def decide(going: DreamState, number: Array) -> tuple[DreamState, tuple[Any, ...]]:
@@ -250,24 +258,31 @@ class PolicyGradient(Search):
             after, earned, survival, over = self._keep(dreams, going, jnp.tanh(drawn), dream_key)
             next_inputs = self.actor.inputs(world, after.world)
             values = self._value(networks["critic"], inputs), self._value(networks["critic"], next_inputs)
-            left = over | (after.steps >= config.length)
+            left = over | (after.steps >= config.length) | (after.steps + config.hold > self.dream.config.horizon)
             following = choose(left, self._begin(dreams.starts, begin_key), after)
             return following, (inputs, drawn, _log_likelihood(center, drawn, noise), earned, survival, left, *values)
 
         going, played = jax.lax.scan(decide, state.dreams, jnp.arange(config.decisions, dtype=jnp.int32))
         inputs, drawn, log_likelihood, earned, survival, left, value, next_value = played
-        advantage = advantages(earned, value, next_value, survival, left, config.discount**config.hold)
+        discount = config.discount**config.hold
+        # Nothing follows on an end, and what is read after it may be anything.
+        next_value = jnp.where(survival > 0, next_value, 0)
+        broken = ~jnp.isfinite(earned)
+        # What broke a dream is worth nothing, or as little as the worst that was decided elsewhere.
+        lowest = jnp.min(earned + discount * survival * next_value, where=~broken, initial=0)
+        advantage = advantages(jnp.where(broken, lowest, earned), value, next_value, survival, left, discount)
         return (
             going,
             Decisions(inputs, drawn, jnp.full_like(advantage, noise), log_likelihood, advantage, advantage + value),
-            (1 - survival).mean() / config.hold,
+            {"ended": (1 - survival).mean() / config.hold, "non_finite": broken.sum()},
         )
 
     def _keep(
         self, dreams: Dreams, going: DreamState, action: Array, key: Key
     ) -> tuple[DreamState, Array, Array, Array]:
         """The dreams [L, ...] after `hold` steps of `action` [L, A], what they are expected to earn up to their end, in the
-        critic's units [L], the probability that they do not end [L], and whether they did [L]."""
+        critic's units [L] (not finite where a dream's numbers were not), the probability that they do not end [L], and
+        whether they did [L]."""
         prospect = jax.vmap(partial(self.dream.prospect, dreams.params), (0, 0, 0, None))
         discount = jnp.float32(self.config.discount)
 
@@ -275,8 +290,9 @@ class PolicyGradient(Search):
             going, earned, survival, over = carry
             noise = jax.vmap(self.dream.noise)(jax.random.split(jax.random.fold_in(key, number), len(action)))
             going, reward, ending = prospect(going, action, noise.world, dreams.temperature)
-            # The step that ends a dream earns its reward, as in any rollout.
-            earned += survival * discount**number * (1 - self.config.discount) * reward
+            # The step that ends a dream earns its reward, as in any rollout; those after it nothing, whatever they bring.
+            weight = survival * discount**number * (1 - self.config.discount)
+            earned += jnp.where(survival > 0, weight * reward, 0)
             return (going, earned, survival * (1 - ending), over | (noise.end < ending)), None
 
         nothing, steps = jnp.zeros(len(action), jnp.float32), jnp.arange(self.config.hold, dtype=jnp.int32)

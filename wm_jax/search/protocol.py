@@ -117,7 +117,8 @@ class PopulationSearch(Search):
     @abstractmethod
     def tell(self, state: Any, population: Population, returns: Returns) -> tuple[Any, Metrics]:
         """The state of the next generation, from this one's candidates [P, ...] and their returns [P]; and its metrics, the
-        mean return among them."""
+        mean return among them. Returns that are not finite rank last, and are left out of metrics: one of these that is not
+        finite itself says that there was nothing to learn from, and stops a run of one search."""
 
     @property
     def rollouts(self) -> int:

@@ -42,7 +42,8 @@ class VisionLearner(Learner):
             "vision",
             ("reconstruction", "kl"),
             "V: loss per image",
-            "V's squared error, summed over an image's pixels, and its KL divergence in nats; dots: held-out frames.",
+            "V's squared error, summed over an image's pixels, and its KL divergence in nats; dots: held-out frames of all "
+            "rounds.",
             logarithmic=True,
         ),
     )
