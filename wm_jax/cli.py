@@ -257,7 +257,7 @@ def _files(arguments: list[str]) -> tuple[list[Path], list[str]]:
     for argument in arguments:
         if argument.startswith("--"):
             flag, _, argument = argument.partition("=")
-        if argument.endswith(".py") and flag == "--parts":
+        if flag == "--parts" and argument and not argument.startswith("--"):
             parts.append(argument)
         elif argument.endswith(".py") and flag == "--task":
             flag = ""

@@ -16,7 +16,7 @@ from typeguard import TypeCheckError, check_type
 from wm_jax import formats
 from wm_jax.actors import ACTORS, ActorConfig
 from wm_jax.actors.mlp import MLPConfig
-from wm_jax.data.files import require_readable, sha256
+from wm_jax.data.files import real, require_readable, sha256
 from wm_jax.dream import ENDS, REWARDS, DreamConfig
 from wm_jax.errors import UserError, require_choice, require_range, unreadable
 from wm_jax.explore import EXPLORERS, ExplorerConfig
@@ -134,8 +134,8 @@ def with_paths_from(config: Experiment, folder: Path) -> Experiment:
     """The same settings, with the paths of files, if they are relative, taken from `folder`: a run
     outlives the folder that it was started in."""
     files = {"task": config.task if config.task.endswith(".py") else None, "initial": config.initial}
-    paths = {name: str((folder / file).resolve()) for name, file in files.items() if file is not None}
-    parts = tuple(str((folder / part).resolve()) if part.endswith(".py") else part for part in config.parts)
+    paths = {name: str(real(folder / file)) for name, file in files.items() if file is not None}
+    parts = tuple(str(real(folder / part)) if part.endswith(".py") else part for part in config.parts)
     return dataclasses.replace(config, **paths, parts=parts)
 
 

@@ -11,7 +11,7 @@ from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any, ClassVar, Generic, TypeVar
 
-from wm_jax.data.files import sha256
+from wm_jax.data.files import real, sha256
 from wm_jax.errors import UserError, require_choice, unreadable
 
 Thing = TypeVar("Thing", bound=Callable[..., Any])
@@ -100,7 +100,7 @@ def load_parts(name: str | Path) -> ModuleType:
             raise
         except Exception as error:
             raise unreadable(f"parts module {name}", error) from error
-    path = Path(name).resolve()
+    path = real(name)
     if not path.is_file():
         raise UserError(f"parts file {name} does not exist; give the path of a Python file that registers parts")
     module_name = PREFIX + sha256(path)[:16]
@@ -123,8 +123,8 @@ def require_named(parts: Sequence[str], setting: str, name: str, source: Path | 
     """Raise `UserError` unless the file `source` of a part, which a `setting` names, is the package's own or among `parts`:
     other commands would not find it."""
     files = [Path(part) if part.endswith(".py") else Path(load_parts(part).__file__ or "") for part in parts]
-    named = {file.resolve() for file in files} | {file.resolve().parent for file in files if file.name == "__init__.py"}
-    if source is not None and not named & {source.resolve(), *source.resolve().parents}:
+    named = {real(file) for file in files} | {real(file).parent for file in files if file.name == "__init__.py"}
+    if source is not None and not named & {real(source), *real(source).parents}:
         raise UserError(f"{setting} is {name!r}, which {source} registers, but parts does not name that file: other "
                         "commands would not find it; put it in a Python file of its own, named in parts")  # fmt: skip
 

@@ -14,14 +14,14 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 
 from wm_jax import parallel
 from wm_jax.checkpoints import Checkpoints, require_path
-from wm_jax.data.files import read_json, remove, told, write_atomically, write_json
+from wm_jax.data.files import read_json, real, remove, told, write_atomically, write_json
 from wm_jax.errors import DamagedError, UserError
 from wm_jax.extras import need
 from wm_jax.formats import FORMAT
@@ -29,6 +29,10 @@ from wm_jax.formats import FORMAT
 LOCK = ".lock"
 RECORD = "stage.json"
 """In a stage's folder: its settings, and what it came to."""
+FIELDS = {"settings": dict, "finished": bool}
+"""What a record holds, of which types."""
+MORE_FIELDS = {"format": int, "summary": dict, "command": str, "device": str, "versions": dict}
+"""What it may hold besides."""
 
 SECONDS_TO_SEE = 30.0
 """How long a file that one host has written may take to be seen by the others."""
@@ -60,12 +64,18 @@ class StageDir:
             self.require_own(f"its {path.name} is gone")
             return None
         record = read_json(path)
-        if not isinstance(record, dict) or not isinstance(record.get("settings"), dict) or "finished" not in record:
-            raise UserError(
-                f"{path} is damaged: expected `settings` and `finished`, found {str(record)[:60]}; restore it, or delete "
-                f"the folder {self.path} to do this stage again"
-            )
+        if not isinstance(record, dict):
+            self._damaged(record, "an object")
+        for name, kind in (FIELDS | MORE_FIELDS).items():
+            if not isinstance(record.get(name, None if name in FIELDS else kind()), kind):
+                self._damaged(record.get(name), f"`{name}` of type {kind.__name__}")
         return record
+
+    def _damaged(self, found: Any, expected: str) -> NoReturn:
+        raise DamagedError(
+            f"{self.path / RECORD} is damaged: expected {expected}, found {str(found)[:60]}; restore it, or delete the "
+            f"folder {self.path} to do this stage again"
+        )
 
     @property
     def finished(self) -> bool:
@@ -87,7 +97,7 @@ class StageDir:
         self.run.append(line for line in other.run.metrics() if line["stage"] == self.name)
         with told("make the link", self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.symlink_to(other.path.resolve(), target_is_directory=True)
+            self.path.symlink_to(real(other.path), target_is_directory=True)
 
     def begin(self, settings: dict[str, Any], made_with: dict[str, Any]) -> None:
         """Note the settings a stage is run with, the device and the versions, before it does anything."""

@@ -152,6 +152,11 @@ def remove(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def real(path: str | Path) -> Path:
+    """The absolute path without links; of a link to itself the link's own, where `Path.resolve` raises on some Pythons."""
+    return Path(os.path.realpath(path))
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal. Raises `UserError` where it cannot be read."""
     with reading(path), path.open("rb") as file:

@@ -30,13 +30,15 @@ def structured(leaves: dict[str, Any], like: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(like), [leaves[name] for name in flatten(like)])
 
 
-def _nest(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+def _nest(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for name, array in arrays.items():
         *groups, last = name.split(SEPARATOR)
-        inner = tree
+        inner: Any = tree
         for group in groups:
-            inner = inner.setdefault(group, {})
+            inner = inner.setdefault(group, {}) if isinstance(inner, dict) else inner
+        if not isinstance(inner, dict) or last in inner:
+            raise DamagedError(f"{path} is damaged: expected {name} to be an array or a group of arrays, found both")
         inner[last] = array
     return tree
 
@@ -88,7 +90,7 @@ def load_weights(path: Path, remedy: str = REMEDY) -> tuple[dict[str, Any], dict
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise UserError(f"{path} is of no use: {name} holds values that are not finite; {remedy}")
-    return _nest(arrays), about
+    return _nest(path, arrays), about
 
 
 def halved(path: Path, tree: dict[str, Any]) -> dict[str, Any]:

@@ -47,9 +47,9 @@ class DreamConfig:
 
     def __post_init__(self) -> None:
         require_range("dream.temperature", self.temperature, 1e-3, 100.0)
-        require_range("dream.horizon", self.horizon, 1)
+        require_range("dream.horizon", self.horizon, 1, 2**30)
         require_choice("dream.start", self.start, ("first", "anywhere"))
-        require_range("dream.episodes", self.episodes, 1)
+        require_range("dream.episodes", self.episodes, 1, 2**30)
         if self.full_return is not None:
             require_range("dream.full_return", self.full_return, 1e-3)
         require_choice("dream.end", self.end, ENDS.names())

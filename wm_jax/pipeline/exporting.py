@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from wm_jax import formats
-from wm_jax.data.files import require_own, write_atomically
+from wm_jax.data.files import real, require_own, write_atomically
 from wm_jax.errors import UserError
 from wm_jax.pipeline import bundle, reporting
 from wm_jax.report import card
@@ -29,7 +29,7 @@ def export(
     found = bundle.load(run, task, parts)
     for message in (*found.stored.notes, *found.stored.warnings):
         say(message)
-    facts = reporting.read(run, run.resolve().name, found.stored)
+    facts = reporting.read(run, real(run).name, found.stored)
     found.save(file, half)
     write_atomically(written, card.text(facts, file.name, file.stat().st_size, half).encode())
     return written

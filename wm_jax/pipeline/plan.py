@@ -133,18 +133,17 @@ def _again(experiment: Experiment, run: RunDir, names: tuple[str, ...], old: lis
 def _possible(experiment: Experiment, run: RunDir, names: tuple[str, ...], again: list[Step]) -> list[Step]:
     """The named steps (all, unless any are named) whose predecessors are finished or run before them. A stage of a later
     round is left out where they are not; in its first round that is an error."""
-    steps, chosen, met = plan(experiment), [], set()
-    for index, step in enumerate(steps):
-        if names and step.stage.name not in names:
-            continue
-        done = [s in chosen or (s not in again and s.folder(run).finished) for s in steps[:index]]
-        if all(done):
+    chosen, met, missing, anew = [], set[str](), None, set(again)
+    for step in plan(experiment):
+        named = not names or step.stage.name in names
+        if named and missing is None:
             chosen.append(step)
-        elif step.stage.name not in met:
-            missing = steps[done.index(False)]
+        elif named and step.stage.name not in met:
             raise UserError(
                 f"{step} needs the result of {missing}, which is not finished in {run.path}; run that stage first, "
                 "or leave out --stages"
             )
         met.add(step.stage.name)
+        if missing is None and step not in chosen[-1:] and (step in anew or not step.folder(run).finished):
+            missing = step
     return chosen

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from wm_jax.data.files import holds, read_json, write_atomically, write_json
+from wm_jax.data.files import holds, read_json, real, write_atomically, write_json
 from wm_jax.data.weights import load_weights
 from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment
@@ -100,7 +100,7 @@ def _stage(step: Step, folder: StageDir) -> StageFacts:
 
 def _labels(paths: Sequence[Path]) -> list[str]:
     """The folders' names, or the whole paths where two are the same."""
-    names = [path.resolve().name for path in paths]
+    names = [real(path).name for path in paths]
     return [name if names.count(name) == 1 else str(path) for name, path in zip(names, paths, strict=True)]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from wm_jax import formats
-from wm_jax.data.files import read_json, sha256
+from wm_jax.data.files import read_json, real, sha256
 from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment, digests, from_dict, to_dict
 from wm_jax.run import RunDir
@@ -64,7 +64,7 @@ def restored(values: dict[str, Any], source: Path, task: Path | None, parts: Seq
         if digest not in (None, now):
             warnings.append(f"{path} is not the file that {source} was made with: expected SHA-256 {digest[:12]}…, found "
                             f"{now[:12]}…; results may differ")  # fmt: skip
-        return str(path.resolve())
+        return str(real(path))
 
     name = values.get("task", Experiment().task)
     if task is not None and not str(name).endswith(".py"):
@@ -119,7 +119,7 @@ def require_used(stored: Sequence[Stored], parts: Sequence[Path]) -> None:
     """Raise `UserError` where one of the files `parts` that were given is none that these experiments name."""
     named = {part for each in stored for part in each.experiment.parts}
     for path in parts:
-        if str(path.resolve()) not in named:
+        if str(real(path)) not in named:
             names = ", ".join(sorted({Path(part).name for part in named if part.endswith(".py")})) or "no files"
             raise UserError(f"--parts {path} is not needed: parts names {names} here; give a file by the name that it had "
                             "when it was used, or leave it out")  # fmt: skip

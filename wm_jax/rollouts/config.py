@@ -38,8 +38,8 @@ class RoundsConfig:
     """Generations C is evolved for, from the start, in each later round; 0: as many as in the first."""
 
     def __post_init__(self) -> None:
-        require_range("rounds.count", self.count, 1)
-        require_range("rounds.episodes", self.episodes, 1)
+        require_range("rounds.count", self.count, 1, 2**16)
+        require_range("rounds.episodes", self.episodes, 1, 2**30)
         require_choice("rounds.drivers", self.drivers, ("deployed", "evaluated"))
         if self.patience is not None:
             require_range("rounds.patience", self.patience, 1)

@@ -40,8 +40,8 @@ class CMAESConfig(SearchConfig):
     found it: far from a working controller most candidates are worse."""
 
     def __post_init__(self) -> None:
-        require_range("search.population", self.population, 4)
-        require_range("search.rollouts", self.rollouts, 1)
+        require_range("search.population", self.population, 4, 2**20)
+        require_range("search.rollouts", self.rollouts, 1, 2**20)
         require_range("search.sigma", self.sigma, 1e-6, 1e3)
 
     def build(self, actor: Actor, dream: Dream, generations: int, mesh: Mesh | None = None) -> "CMAES":

@@ -60,8 +60,8 @@ class EvolveConfig:
 
     def __post_init__(self) -> None:
         _require_stage("evolve", self)
-        require_range("evolve.generations", self.generations, 1)
-        require_range("evolve.evaluation_rollouts", self.evaluation_rollouts, 1)
+        require_range("evolve.generations", self.generations, 1, 2**30)
+        require_range("evolve.evaluation_rollouts", self.evaluation_rollouts, 1, 2**24)
         require_choice("evolve.select", self.select, ("dream", "actual"))
         require_range("evolve.actual_episodes", self.actual_episodes, 1 if self.select == "actual" else 0)
         for temperature in self.temperatures:
@@ -69,7 +69,7 @@ class EvolveConfig:
             if self.temperatures.count(temperature) > 1:
                 raise UserError(f"evolve.temperatures has {temperature} more than once; for several evolutions at one "
                                 "temperature raise evolve.seeds")  # fmt: skip
-        require_range("evolve.seeds", self.seeds, 1)
+        require_range("evolve.seeds", self.seeds, 1, 2**20)
         self._check_actual()
 
     def _check_actual(self) -> None:
@@ -114,8 +114,8 @@ class TuneConfig:
 
     def __post_init__(self) -> None:
         _require_stage("tune", self)
-        require_range("tune.generations", self.generations, 0)
-        require_range("tune.actual_episodes", self.actual_episodes, 1)
+        require_range("tune.generations", self.generations, 0, 2**30)
+        require_range("tune.actual_episodes", self.actual_episodes, 1, 2**20)
 
     @property
     def as_evolution(self) -> EvolveConfig:

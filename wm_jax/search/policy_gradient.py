@@ -77,10 +77,10 @@ class PolicyGradientConfig(SearchConfig):
     """Adam's, for C and the critic; it falls to a tenth in the course of the search."""
 
     def __post_init__(self) -> None:
-        require_range("search.dreams", self.dreams, 1)
-        require_range("search.decisions", self.decisions, 1)
-        require_range("search.hold", self.hold, 1)
-        require_range("search.length", self.length, 1)
+        require_range("search.dreams", self.dreams, 1, 2**24)
+        require_range("search.decisions", self.decisions, 1, 2**20)
+        require_range("search.hold", self.hold, 1, 2**20)
+        require_range("search.length", self.length, 1, 2**30)
         require_choice("search.start", self.start, ("first", "anywhere"))
         require_range("search.noise", self.noise, 1e-6, 1e3)
         require_range("search.final_noise", self.final_noise, 1e-6, self.noise)
