@@ -247,22 +247,23 @@ def _play(group: Group, driver: Driver, episodes: Sequence[Played], record: bool
     waiting = iter(episodes)
     current: list[Played | None] = [None] * lanes
     over = np.ones(lanes, bool)
-    count, frames = Count(), np.zeros(0, np.uint8)
-    while count.finished < len(episodes):
+    finished = steps = running = 0
+    frames = np.zeros(0, np.uint8)
+    while finished < len(episodes):
         free = np.flatnonzero(over).tolist()
         begun = dict(zip(free, waiting, strict=False))
         for lane in free:
             current[lane] = begun.get(lane)
         if begun:
             group.begin({lane: episode.seed for lane, episode in begun.items()})
-            yield count
+            yield Count(finished, steps, running)
             frames = group.begun()
             crew.begin({lane: (episode.seed, episode.row) for lane, episode in begun.items()})
         actions = crew(frames)
         at_work = [(lane, episode) for lane, episode in enumerate(current) if episode is not None]
         _check(crew, actions, at_work)
         group.act(actions)
-        yield count
+        yield Count(finished, steps, running)
         following, rewards, terminated, truncated = group.acted()
         over = terminated | truncated
         for lane, episode in at_work:
@@ -271,10 +272,12 @@ def _play(group: Group, driver: Driver, episodes: Sequence[Played], record: bool
             if record:
                 episode.frames.append(frames[lane].copy())
                 episode.actions.append(actions[lane].copy())
-            length = len(episode.rewards)
-            count += Count(1, length, 1 - length) if over[lane] else Count(running=1)
+            running += 1
+            if over[lane]:
+                length = len(episode.rewards)
+                finished, steps, running = finished + 1, steps + length, running - length
         frames = following
-    yield count
+    yield Count(finished, steps, running)
 
 
 def _check(crew: Crew, actions: np.ndarray, at_work: Sequence[tuple[int, Played]]) -> None:

@@ -120,7 +120,8 @@ class LaneEnvs:
 
     def acted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """(frames [B, 64, 64, 3], rewards [B], terminated [B], truncated [B]); a lane without an episode is terminated."""
-        outcomes = np.tile([0.0, 1.0, 0.0], (self.num_envs, 1))
+        outcomes = np.zeros((self.num_envs, 3))
+        outcomes[:, 1] = 1
         for lanes, answer in self._hear():
             outcomes[lanes] = answer["outcomes"]
         rewards, terminated, truncated = outcomes[:, 0], outcomes[:, 1] > 0, outcomes[:, 2] > 0
@@ -130,9 +131,10 @@ class LaneEnvs:
     def _ask(self, lanes: np.ndarray, **orders: np.ndarray) -> None:
         """Give each of these lanes [n] its order [n, ...]."""
         self.asked: list[tuple[Worker, np.ndarray]] = []
-        numbers = lanes % self.processes
-        for number in np.unique(numbers).tolist():
-            mine = numbers == number
+        for number in range(self.processes):
+            mine = lanes % self.processes == number
+            if not mine.any():
+                continue
             if number not in self.workers:
                 self.workers[number] = Worker("wm_jax.rollouts.lanes:work", self.settings)
             theirs = {name: order[mine] for name, order in orders.items()}

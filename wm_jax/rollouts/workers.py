@@ -9,7 +9,9 @@ pickled.
 import contextlib
 import ctypes
 import json
+import math
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -22,7 +24,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -41,8 +42,10 @@ KEPT_PIECE = 32 << 20
 """Bytes: what a worker frees in smaller pieces it keeps for itself; glibc allows no more."""
 LAST_WORDS = 8192, 30
 """Bytes and lines of a dead worker's standard error that are told."""
-ARRAY = "array of bytes"
-"""The key of what stands in a message for an array."""
+CLOSED = (EOFError, BrokenPipeError, ConnectionResetError)
+"""What is raised where the other end of a connection is gone."""
+LENGTH = 4
+"""Bytes that say how long a message's JSON is."""
 ERRORS: dict[str, Callable[..., Exception]] = {"user": UserError, "foreign": ForeignError, "own": RuntimeError}
 """What is raised in the parent for an error in a worker."""
 
@@ -73,29 +76,26 @@ def keep_freed_memory() -> None:
         mallopt(trim_threshold, 2**31 - 1)
 
 
-def send(connection: Connection, message: Any) -> None:
-    """Send a message: what JSON can hold, and arrays anywhere in it."""
-    arrays: list[np.ndarray] = []
-
-    def put(array: np.ndarray) -> dict[str, Any]:
-        arrays.append(array)
-        return {ARRAY: [array.dtype.str, array.shape]}
-
-    connection.send_bytes(json.dumps(message, default=put).encode())
-    for array in arrays:
-        connection.send_bytes(array.tobytes())
+def send(connection: Connection, kind: str, value: Any) -> None:
+    """Send a message of some kind: what JSON can hold, or a dict that also has arrays, whose bytes follow the JSON."""
+    arrays = {name: each for name, each in value.items() if isinstance(each, np.ndarray)} if type(value) is dict else {}
+    plain = {name: each for name, each in value.items() if name not in arrays} if arrays else value
+    about = {name: [array.dtype.str, array.shape] for name, array in arrays.items()}
+    text = json.dumps([kind, plain, about]).encode()
+    # In one piece: whoever waits for it is woken once.
+    connection.send_bytes(b"".join([len(text).to_bytes(LENGTH, "big"), text, *(a.tobytes() for a in arrays.values())]))
 
 
-def receive(connection: Connection) -> Any:
-    """Wait for the next message. Raises `EOFError` or `OSError` where the connection is closed."""
-
-    def take(value: dict[str, Any]) -> Any:
-        if ARRAY not in value:
-            return value
-        dtype, shape = value[ARRAY]
-        return np.frombuffer(connection.recv_bytes(), dtype).reshape(shape)
-
-    return json.loads(connection.recv_bytes(), object_hook=take)
+def receive(connection: Connection) -> tuple[str, Any]:
+    """Wait for the next message, (kind, value). Raises `CLOSED` where the connection is."""
+    data = connection.recv_bytes()
+    place = LENGTH + int.from_bytes(data[:LENGTH], "big")
+    kind, value, about = json.loads(data[LENGTH:place])
+    for name, (dtype, shape) in about.items():
+        array = np.frombuffer(data, dtype, math.prod(shape), place)
+        value[name] = array.reshape(shape)
+        place += array.nbytes
+    return kind, value
 
 
 def serve(prepare: Callable[[Any, Callable[[Any], None]], Callable[[Any], Any]]) -> None:
@@ -108,34 +108,32 @@ def serve(prepare: Callable[[Any, Callable[[Any], None]], Callable[[Any], Any]])
     # A game must not inherit it: the parent would take a dead worker for one that is at work.
     os.set_inheritable(connection.fileno(), False)
     keep_freed_memory()
-    messages: SimpleQueue[list[Any]] = SimpleQueue()
-    threading.Thread(target=_listen, args=(connection, messages), daemon=True).start()
+    threading.Thread(target=_watch, args=(connection.fileno(),), daemon=True).start()
 
-    def tell(kind: str, *values: Any) -> None:
-        send(connection, [kind, *values])
+    def tell(kind: str, value: Any) -> None:
+        send(connection, kind, value)
 
-    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError, ConnectionResetError):
+    with contextlib.suppress(KeyboardInterrupt, *CLOSED):
         try:
-            (settings,) = messages.get()
-            answer = prepare(settings, lambda progress: tell("progress", progress))
-            while message := messages.get():
-                tell("answer", answer(message[0]))
-        except GameDied:
+            answer = prepare(receive(connection)[1], lambda progress: tell("progress", progress))
+            while True:
+                tell("answer", answer(receive(connection)[1]))
+        except (GameDied, *CLOSED):
             raise
         except UserError as error:
-            tell("user", str(error))
+            tell("user", [str(error)])
         except ForeignError as error:
-            tell("foreign", str(error), error.trace)
+            tell("foreign", [str(error), error.trace])
         except Exception:
-            tell("own", f"in a worker process:\n{traceback.format_exc()}")
+            tell("own", [f"in a worker process:\n{traceback.format_exc()}"])
 
 
-def _listen(connection: Connection, messages: "SimpleQueue[list[Any]]") -> None:
-    """Hand messages to the main thread; when no more come interrupt it, and end everything if it does not react."""
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            messages.put([receive(connection)])
-    messages.put([])
+def _watch(connection: int) -> None:
+    """When the parent has closed the connection interrupt the main thread, and end everything if it does not react."""
+    poll = select.poll()
+    poll.register(connection, 0)
+    # With no event asked for, only the end of the connection is one.
+    poll.poll()
     interrupt_main()
     time.sleep(GRACE_SECONDS)
     os.killpg(0, signal.SIGKILL)
@@ -167,6 +165,8 @@ class Worker:
                 stdin=subprocess.DEVNULL, stdout=self._stderr, stderr=self._stderr, start_new_session=True,
                 pass_fds=[theirs.fileno()], env=_environment(),
             )  # fmt: skip
+        self._heard = select.poll()
+        self._heard.register(self.connection, select.POLLIN)
         self.send(settings)
 
     @property
@@ -178,21 +178,21 @@ class Worker:
         """Ask it something."""
         # A worker that has died is noticed when its answer is read.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            send(self.connection, message)
+            send(self.connection, "ask", message)
 
     def receive(self) -> tuple[str, Any]:
         """("answer" or "progress", what it says), waited for. Raises what it raised, and `WorkerDied` where it has died."""
         try:
             # What it has started may hold the connection open.
-            while not self.connection.poll(POLL_SECONDS):
+            while not self._heard.poll(1000 * POLL_SECONDS):
                 if self.process.poll() is not None:
                     raise EOFError
-            kind, *values = receive(self.connection)
+            kind, value = receive(self.connection)
         except (EOFError, OSError):
             raise self._death() from None
         if kind in ERRORS:
-            raise ERRORS[kind](*values)
-        return kind, values[0]
+            raise ERRORS[kind](*value)
+        return kind, value
 
     def answer(self) -> Any:
         """Its answer, waited for."""
