@@ -263,7 +263,7 @@ def _said(attempt: Attempt, outcome: Outcome) -> list[str]:
     traced = "Traceback" in text
     if traced and not (attempt.users and attempt.users in outcome.err):
         wrong.append("printed a traceback")
-    if outcome.code == 0 and re.search(r"(?<![\w./-])[-+]?(nan|inf|infinity)\b", text, re.IGNORECASE):
+    if outcome.code == 0 and re.search(r"(?<![\w./"\'-])[-+]?(nan|inf|infinity)\b", text, re.IGNORECASE):
         wrong.append("succeeded with a number that is none")
     if outcome.code in (1, 130):
         messages = re.findall(r"^wm-jax: (.*)", outcome.err, re.MULTILINE)
