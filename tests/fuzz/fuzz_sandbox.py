@@ -244,6 +244,7 @@ def make(stored: Path, folder: Path) -> Sandbox:
     return box
 
 
+NO_NUMBER = re.compile(r"""(?<![\w./'"-])[-+]?(nan|inf|infinity)\b""", re.IGNORECASE)
 RESULTS = re.compile(
     r"run/(vision|memory|controller|latents|rollouts|evaluation)/round-\d/(?!work/|stage\.json).+|run/evaluation\.json"
 )
@@ -263,7 +264,7 @@ def _said(attempt: Attempt, outcome: Outcome) -> list[str]:
     traced = "Traceback" in text
     if traced and not (attempt.users and attempt.users in outcome.err):
         wrong.append("printed a traceback")
-    if outcome.code == 0 and re.search(r"(?<![\w./-])[-+]?(nan|inf|infinity)\b", text, re.IGNORECASE):
+    if outcome.code == 0 and NO_NUMBER.search(text):
         wrong.append("succeeded with a number that is none")
     if outcome.code in (1, 130):
         messages = re.findall(r"^wm-jax: (.*)", outcome.err, re.MULTILINE)

@@ -247,7 +247,7 @@ def odd_python(random: Random, text: str) -> tuple[bytes, str]:
         )
         try:
             text, what = do(random, text)
-        except (SyntaxError, tokenize.TokenError, ValueError):
+        except (SyntaxError, tokenize.TokenError, ValueError, IndexError):
             # What is already broken cannot be taken apart.
             continue
         told.append(what)

@@ -107,7 +107,7 @@ def test_runs(number: int, box: Sandbox) -> None:
     box.fresh(f"run:{state}")
     what, spoilt, exact = [], set(), True
     for _ in range(random.choice([1, 1, 1, 2])):
-        told, name, same = _spoil_run(random, box.folder / "run")
+        told, name, same = _spoil_run(random, box.folder / "run", spoilt)
         what.append(f"{name}: {told}")
         spoilt.add(name)
         exact &= same
@@ -122,13 +122,13 @@ def test_runs(number: int, box: Sandbox) -> None:
     attempt(box, case)
 
 
-def _spoil_run(random: Random, run: Path) -> tuple[str, str, bool]:
+def _spoil_run(random: Random, run: Path, spoilt: set[str]) -> tuple[str, str, bool]:
     """What is done, to which file or folder, and whether this should be noticed: nobody can notice another number in a
     JSON file, or in an array with the right checksum."""
     entries = [
         path for path in sorted(run.rglob("*")) if not {"report", "figures"} & {*path.parts} or random.random() < 0.1
     ]
-    path = random.choice(entries)
+    path = random.choice([path for path in entries if str(path.relative_to(run.parent)) not in spoilt])
     name, small = str(path.relative_to(run.parent)), path.suffix in (".json", ".jsonl")
     if path.is_dir() and random.random() < 0.3:
         other = path / random.choice(

@@ -76,6 +76,8 @@ SECONDS_TO_END = 10.0
 SECONDS_TO_BEGIN = 5.0
 """What a run takes, about, before its first stage."""
 STARTING, ENDING = "before any stage", "after the last one"
+KILLS_IN_STAGE = 2
+"""Of one run."""
 
 
 @dataclass
@@ -177,7 +179,9 @@ def wait_for_stage(process: subprocess.Popen, run: Path, before: str, stage: str
     """Wait until the process, whose lock is another than the one `before`, is at work in the stage; False where it has
     ended first."""
     while process.poll() is None:
-        if lock(run) != before and record(run / stage):
+        if lock(run) != before and (
+            record(run / stage) or (stage == ENDING and record(run / STAGES[-1]).get("finished"))
+        ):
             return True
         time.sleep(0.002)
     return False
@@ -196,41 +200,42 @@ def kill(process: subprocess.Popen, mark: str) -> list[str]:
     return [f"{mark}: {len(alive)} workers outlived the run by {SECONDS_TO_END} s"] if alive else []
 
 
-def moment(chance: random.Random, run: Path, lengths: dict[str, float]) -> tuple[str, float]:
-    """When to kill: in which stage, of those that are to come ("" for any moment at all), and how many seconds later."""
-    coming = [name for name in STAGES if not record(run / name).get("finished")]
-    if not coming or chance.random() < 0.2:
-        return "", chance.uniform(0, SECONDS_TO_BEGIN + sum(lengths[name] for name in coming))
+def moment(chance: random.Random, run: Path, here: Counter[str], lengths: dict[str, float]) -> tuple[str, float]:
+    """When to kill: in which stage, of those that are to come ("" for any moment at all), and how many seconds later.
+    `here` are this run's kills: with too many of them in a stage it would never end."""
+    coming = [name for name in lengths if here[name] < KILLS_IN_STAGE and not record(run / name).get("finished")]
+    if chance.random() < 0.15 and here[STARTING] < KILLS_IN_STAGE:
+        return "", chance.uniform(0, SECONDS_TO_BEGIN)
     # Mostly in the next stage or the one after it: to get to later ones takes minutes.
-    stage = next((name for name in coming if chance.random() < 0.6), coming[-1])
-    return stage, chance.uniform(0, lengths[stage])
+    stage = next((name for name in coming if chance.random() < 0.6), "")
+    return stage, chance.uniform(0, lengths[stage]) if stage else float("inf")
 
 
 def at_work(run: Path, before: str) -> str:
     """Where a run is that has just been killed."""
     if lock(run) == before:
         return STARTING
-    open_stages = [name for name in STAGES if not record(run / name).get("finished")]
-    return open_stages[0] if open_stages else ENDING
+    return next((name for name in STAGES if not record(run / name).get("finished")), ENDING)
 
 
-def attempt(folder: Path, mark: str, chance: random.Random, counts: Counts, lengths: dict[str, float]) -> bool:
+def attempt(
+    folder: Path, mark: str, chance: random.Random, counts: Counts, here: Counter[str], lengths: dict[str, float]
+) -> bool:
     """Start a run, or have it go on, and kill it unless it is faster; whether it has ended."""
     run = folder / mark
-    before, (stage, seconds) = lock(run), moment(chance, run, lengths)
+    before, (stage, seconds) = lock(run), moment(chance, run, here, lengths)
     process = start(folder, mark)
     try:
-        with suppress(subprocess.TimeoutExpired):
-            if not stage or wait_for_stage(process, run, before, stage):
-                process.wait(seconds)
-            else:
-                process.wait()
-    finally:
+        if not stage or wait_for_stage(process, run, before, stage):
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(None if seconds == float("inf") else seconds)
         ended = process.poll() is not None
-        if not ended:
+    finally:
+        if process.poll() is None:
             counts.faults += kill(process, mark)
     if not ended:
         place = at_work(run, before)
+        here[place] += 1
         counts.kills[place] = counts.kills.get(place, 0) + 1
     elif process.returncode:
         counts.faults.append(f"{mark} ended with exit code {process.returncode}: see {folder / mark}.log")
@@ -261,22 +266,20 @@ def main() -> None:
     reference = whole(folder, "reference")
     if whole(folder, "again") != reference:
         sys.exit("two runs that nobody killed differ")
-    lengths = {name: record(folder / "again" / name)["summary"]["seconds"] + 0.1 for name in STAGES}
+    lengths = {name: record(folder / "again" / name)["summary"]["seconds"] + 0.1 for name in STAGES} | {ENDING: 3.0}
     path = folder / "kills.json"
     counts = Counts(**json.loads(path.read_text())) if path.exists() else Counts()
     while sum(counts.kills.values()) < options.kills:
-        mark, starts, before = f"run-{counts.runs:03d}", 1, Counter(counts.kills)
+        mark, here = f"run-{counts.runs:03d}", Counter()
         chance = random.Random(f"{options.seed} {counts.runs} {sum(counts.kills.values())}")
-        while not attempt(folder, mark, chance, counts, lengths):
+        while not attempt(folder, mark, chance, counts, here, lengths):
             save(folder, counts)
-            starts += 1
         wrong = differences(folder / mark, reference)
         counts.faults += [f"{mark}: {name} differs or should not be there" for name in wrong]
         counts.runs += 1
         save(folder, counts)
-        here = Counter(counts.kills) - before
-        print(f"{mark}: {starts} starts, killed in {', '.join(here.elements()) or 'nothing'}: "
-              f"{'DIFFERENT' if wrong else 'the same bits'} ({sum(counts.kills.values())} kills, "
+        print(f"{mark}: killed {here.total()} times, "
+              f"{'then DIFFERENT' if wrong else 'then the same bits'} ({sum(counts.kills.values())} kills, "
               f"{(time.monotonic() - begun) / 60:.0f} min)", flush=True)  # fmt: skip
         if not wrong:
             shutil.rmtree(folder / mark)
