@@ -11,6 +11,8 @@ from wm_jax.errors import UserError
 from wm_jax.memory import MemoryConfig
 from wm_jax.worlds import World
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SIZES = {"z": 3, "h": 3, "c": 2}
 LINE = Line(latent_size=3, actions=2)
 

@@ -16,6 +16,8 @@ from wm_jax.pipeline.progress import Screen
 from wm_jax.search.policy_gradient import PolicyGradientConfig
 from wm_jax.worlds import Actor
 
+pytestmark = [pytest.mark.whole, pytest.mark.usefixtures("quick_compilation")]
+
 CONFIG = BenchConfig(population=5, rollouts=3, horizon=8, seconds=0)
 
 

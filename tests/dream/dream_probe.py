@@ -100,10 +100,11 @@ class Breaking(Line):
 
     def imagine(self, params, state, action, noise, temperature):
         after, outcome = super().imagine(params, state, action, noise, temperature)
-        whole = after if self.part == "z" else outcome
-        found = jnp.where(after.z[0] > 1, self.value, getattr(whole, self.part))
-        whole = replace(whole, **{self.part: found})
-        return (whole, outcome) if self.part == "z" else (after, whole)
+
+        def broken(of):
+            return replace(of, **{self.part: jnp.where(after.z[0] > 1, self.value, getattr(of, self.part))})
+
+        return (broken(after), outcome) if self.part == "z" else (after, broken(outcome))
 
 
 @dataclass(frozen=True)

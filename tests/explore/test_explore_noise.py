@@ -10,6 +10,8 @@ from wm_jax.errors import UserError
 from wm_jax.explore import EXPLORERS
 from wm_jax.explore.noise import NoiseConfig
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 ACTION = np.array([0.25, -0.5], np.float32)
 
 

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import jax
 import numpy as np
+import pytest
 from memory_data import random_observations
 
 from wm_jax import parallel
@@ -16,6 +17,8 @@ from wm_jax.memory.evaluation import evaluate
 from wm_jax.memory.learner import REPORTS, MemoryLearner
 from wm_jax.memory.train import chunks_from, continue_from, train_step
 from wm_jax.optimizers import OptimizerConfig
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 CONFIG = MemoryConfig(
     hidden_size=8, mixtures=2, restart_input=True, predict_done=True, batch_size=3, sequence_length=10, steps=9,

@@ -13,6 +13,8 @@ from wm_jax.memory.loss import gather, log_likelihood, reward_loss, step_losses
 from wm_jax.memory.loss import loss as eager_loss
 from wm_jax.vision import LatentStats
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 HEADS = MemoryConfig(
     hidden_size=7, mixtures=3, restart_input=True, predict_done=True, predict_reward=True, done_weight=10.0
 )

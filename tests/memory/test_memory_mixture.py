@@ -6,6 +6,8 @@ import scipy.stats
 
 from wm_jax.memory import Mixture, draw_noise, sample_mixture
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 WEIGHTS = np.array([[0.2, 0.5, 0.3], [0.7, 0.1, 0.2]])
 MEANS = np.array([[-2.0, 0.0, 3.0], [1.0, -4.0, 2.0]])
 STDS = np.array([[0.5, 1.0, 0.2], [0.3, 2.0, 1.0]])

@@ -23,6 +23,8 @@ from wm_jax.pipeline.weights import ENCODED, load_means, load_world
 from wm_jax.search.config import EvolveConfig
 from wm_jax.search.policy_gradient import PolicyGradientConfig
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture
 def experiment(probe_experiment: Path) -> Experiment:

@@ -31,6 +31,8 @@ from wm_jax.run import RunDir
 from wm_jax.types import Observations, Params
 from wm_jax.worlds.vision_memory import VisionMemoryConfig
 
+pytestmark = pytest.mark.whole
+
 LEARNERS = ("vision", "memory")
 
 

@@ -193,7 +193,7 @@ def test_where_jax_is_to_stop_is_shown_and_why_it_does(
 
     def transfer() -> None:
         with jax.transfer_guard("disallow"):
-            jnp.zeros(3, jnp.float32) + 1.0
+            jnp.add(jnp.zeros(3, jnp.float32), 1.0)
 
     assert run(monkeypatch, transfer) == 1
     said = capsys.readouterr().err

@@ -28,6 +28,8 @@ from wm_jax.search.config import EvolveConfig, TuneConfig
 from wm_jax.search.policy_gradient import PolicyGradientConfig
 from wm_jax.worlds.vision_memory import VisionMemoryConfig
 
+pytestmark = pytest.mark.whole
+
 POOL = str(Path(__file__).parents[1] / "rollouts" / "pool_task.py")
 POPULATION, ROLLOUTS, GENERATIONS, VALIDATION, SEEDS = 6, 2, 3, 4, 2
 

@@ -30,6 +30,8 @@ from wm_jax.pipeline.progress import Screen
 from wm_jax.pipeline.reporting import read
 from wm_jax.pipeline.running import run_experiment
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture(scope="module")
 def run(probe_experiment: Path, compilation_cache: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:

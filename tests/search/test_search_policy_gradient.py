@@ -16,6 +16,8 @@ from wm_jax.search import SEARCHES, Dreams, PopulationSearch
 from wm_jax.search.config import EvolveConfig
 from wm_jax.search.policy_gradient import LAMBDA, Decisions, PolicyGradient, PolicyGradientConfig, advantages
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 CONFIG = PolicyGradientConfig(dreams=64, decisions=8, hold=3, length=30, noise=0.5, discount=0.9, learning_rate=1e-2)
 CONTROLLER = MLP(("z",), (1, 8, 1))
 

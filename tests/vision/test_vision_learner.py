@@ -19,6 +19,8 @@ from wm_jax.vision import Vision, VisionConfig, learner
 from wm_jax.vision.learner import HELD_OUT_FRAMES, PICTURES, VisionLearner
 from wm_jax.vision.train import continue_from, evaluate, train_step
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SCHEDULE = OptimizerConfig(learning_rate=1e-3, schedule="cosine")
 CONFIG = VisionConfig(latent_size=4, width=4, batch_size=3, steps=5, later_steps=2, optimizer=SCHEDULE)
 LEARNER = VisionLearner(Vision(CONFIG))

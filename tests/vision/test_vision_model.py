@@ -9,6 +9,8 @@ from wm_jax.errors import UserError
 from wm_jax.optimizers import OptimizerConfig
 from wm_jax.vision import LatentStats, Vision, VisionConfig, sample
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SMALL = Vision(VisionConfig(latent_size=5, width=4))
 PARAMS = SMALL.init(jax.random.key(0))
 ENCODE, DECODE = jax.jit(SMALL.encode), jax.jit(SMALL.decode)

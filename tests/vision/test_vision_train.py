@@ -12,6 +12,8 @@ from wm_jax.optimizers import OptimizerConfig
 from wm_jax.vision import Vision, VisionConfig, sample
 from wm_jax.vision.train import continue_from, evaluate, init, loss, train_step
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 CONFIG = VisionConfig(latent_size=4, width=4, steps=100, optimizer=OptimizerConfig(learning_rate=3e-3))
 MODEL = Vision(CONFIG)
 PARAMS = init(MODEL, jax.random.key(0)).params

@@ -19,6 +19,8 @@ from wm_jax.worlds import World
 from wm_jax.worlds.protocol import feature_sizes, shapes
 from wm_jax.worlds.vision_memory import VisionMemory, VisionMemoryConfig, VisionMemoryState
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 PROBE = str(Path(__file__).parents[1] / "probe_task.py")
 Z, H, A = 4, 6, 2
