@@ -45,12 +45,12 @@ class StillConfig(ActorConfig):
         return Still(model.action_size)
 
 
-@pytest.fixture
-def recorded(probe_experiment, tmp_path):
+@pytest.fixture(scope="module")
+def recorded(probe_experiment, tmp_path_factory):
     """The probe's parts, weights and recordings."""
     models = Models(load(probe_experiment))
     params = models.world.init(jax.random.clone(experiment.KEY))
-    return models, params, experiment.record(models, params, tmp_path)
+    return models, params, experiment.record(models, params, tmp_path_factory.mktemp("recorded"))
 
 
 def test_every_part_has_a_row_and_a_limit(probe_experiment, monkeypatch):
