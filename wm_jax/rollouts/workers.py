@@ -209,13 +209,8 @@ class Worker:
         kept = [line.rstrip() for line in words.splitlines() if line.strip()][-lines:]
         return WorkerDied(f"{self.name} died with exit code {self.process.returncode}", "\n".join(kept))
 
-    def tell_to_end(self) -> None:
-        """Close its connection."""
-        self.connection.close()
-
-    def end(self, at_once: bool = False) -> None:
+    def end(self, at_once: bool) -> None:
         """Wait until it has ended, unless `at_once`, and kill what is left of its session."""
-        self.tell_to_end()
         if not at_once:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(GRACE_SECONDS)
@@ -229,7 +224,8 @@ def end_all(workers: Iterable[Worker], at_once: bool = False) -> None:
     """End these workers, all at the same time."""
     workers = list(workers)
     for worker in workers:
-        worker.tell_to_end()
+        # It ends when it finds its connection closed.
+        worker.connection.close()
     for worker in workers:
         worker.end(at_once)
 
@@ -268,7 +264,8 @@ class Team:
         """
         queue, deaths, ticked = deque(jobs), Counter(), 0.0
         self._dismiss([worker for worker in self.workers if worker.process.poll() is not None])
-        idle, busy, told = self.workers[:workers], dict[Worker, int](), dict[Worker, Any]()
+        idle, busy = self.workers[:workers], dict[Worker, int]()
+        told: dict[Worker, Any] = {}
 
         def begin(worker: Worker, job: int) -> None:
             busy[worker] = job
