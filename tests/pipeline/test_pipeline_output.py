@@ -146,9 +146,9 @@ def test_closed_streams_lead_nowhere(tmp_path: Path) -> None:
     program = (
         "import os, sys; from wm_jax import command\n"
         "with command.ending():\n"
-        f"    file = open({str(tmp_path / 'file')!r}, 'w')\n"
-        "    os.write(1, b'from C'); print('said'); os.system('echo from a worker')\n"
-        "    assert file.fileno() > 2\n"
+        f"    with open({str(tmp_path / 'file')!r}, 'w') as file:\n"
+        "        os.write(1, b'from C'); print('said'); os.system('echo from a worker')\n"
+        "        assert file.fileno() > 2\n"
     )
     done = subprocess.run(["sh", "-c", f'{sys.executable} -c "$0" >&- <&-', program], stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (0, "")
