@@ -1,12 +1,29 @@
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Strict, here and in every process that a test starts: no array takes on axes in silence, no random key is used twice, no
+# warning passes. (pyproject.toml has the warnings of this process; the suite also runs with JAX_ENABLE_X64=1.)
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+os.environ["JAX_DEBUG_KEY_REUSE"] = "1"
+# Box2D's types are named as Python no longer wants it.
+os.environ["PYTHONWARNINGS"] = "error,ignore:builtin type:DeprecationWarning"
 # A shell that starts the tests in the background has them ignore Ctrl-C, and every process that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="module")
+def quick_compilation() -> Iterator[None]:
+    """For tests of what is computed, not of its last bits, whose time is mostly compiling: XLA takes less care."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

@@ -8,26 +8,24 @@ import sys
 
 def main() -> None:
     """Run the command named by the arguments."""
-    if sys.argv[1:2] == ["run"]:
-        _meet_others(sys.argv[2:])
-    from wm_jax.cli import main
+    from wm_jax.command import ending
 
-    main()
+    with ending():
+        if sys.argv[1:2] == ["run"]:
+            _meet_others(sys.argv[2:])
+        from wm_jax.cli import main
+
+        main()
 
 
 def _meet_others(arguments: list[str]) -> None:
     """Where this process is one of several, join them: first of all, since libraries compute as they are imported."""
     import tyro
 
-    from wm_jax.errors import UserError
     from wm_jax.parallel import Hosts, start
 
     hosts, _ = tyro.cli(Hosts, prog="wm-jax run", args=arguments, return_unknown_args=True, add_help=False)
-    try:
-        start(hosts)
-    except UserError as error:
-        print(f"wm-jax: {error}", file=sys.stderr)
-        sys.exit(1)
+    start(hosts)
 
 
 if __name__ == "__main__":

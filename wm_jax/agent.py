@@ -5,6 +5,7 @@ Nothing here loads a game, a plotter or an optimiser before it is needed.
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,18 @@ import numpy as np
 
 from wm_jax.dream import Dream, DreamEnv, DreamSource, DreamVectorEnv, population_returns
 from wm_jax.dream.gymnasium_face import RenderMode
+from wm_jax.errors import UserError, require_integer
 from wm_jax.experiment import Experiment
 from wm_jax.lanes import alone
 from wm_jax.pipeline import bundle
 from wm_jax.rollouts.agent import driver_of
+from wm_jax.tasks import FRAME_SHAPE
 from wm_jax.types import Observations, Params
 from wm_jax.worlds import Actor, World
 
 CONTROLLER = "controller"
 """The actor's name among the parts."""
+LARGEST_SEED = 2**31 - 1
 
 
 def load(path: str | Path, task: str | Path | None = None, parts: Sequence[str | Path] = ()) -> "TrainedAgent":
@@ -32,10 +36,20 @@ def load(path: str | Path, task: str | Path | None = None, parts: Sequence[str |
     looked for at their place, and beside it. A warning tells where their contents differ. Raises `UserError` that says
     what is missing or damaged.
     """
-    found = bundle.load(Path(path), None if task is None else Path(task), [Path(part) for part in parts])
+    if not isinstance(parts, list | tuple):
+        raise UserError(f"parts must be a list of paths, found {parts!r}")
+    place = _path("path", path)
+    found = bundle.load(place, None if task is None else _path("task", task), [_path("parts", part) for part in parts])
     for warning in found.stored.warnings:
         warnings.warn(warning, stacklevel=2)
-    return TrainedAgent(found, Path(path))
+    return TrainedAgent(found, place)
+
+
+def _path(name: str, value: str | Path) -> Path:
+    try:
+        return Path(value)
+    except TypeError:
+        raise UserError(f"{name} must be a path, found {value!r}") from None
 
 
 class TrainedAgent:
@@ -91,8 +105,9 @@ class TrainedAgent:
     def _source(self) -> DreamSource:
         found = self._bundle
         return DreamSource(
-            found.models.dream, found.params, found.recorded, self.actor.features, found.models.task.frames_per_second
-        )
+            found.models.dream, found.params, found.recorded, self.actor.features,
+            frames_per_second=found.models.task.frames_per_second,
+        )  # fmt: skip
 
     @property
     def dream(self) -> Dream:
@@ -108,7 +123,17 @@ class TrainedAgent:
         return DreamVectorEnv(num_envs, self._source, render_mode)
 
     def dream_returns(self, rollouts: int = 256, seed: int = 0, temperature: float | None = None) -> np.ndarray:
-        """[rollouts]: what the controller scores in dreams, at the dream's own temperature unless another is given."""
+        """[rollouts]: what the controller scores in dreams, at the dream's own temperature unless another is given.
+
+        Raises `UserError` without rollouts, for a seed that is not from 0 to 2**31 - 1, and for a temperature that
+        `dream.temperature` may not be.
+        """
+        rollouts, seed = require_integer("rollouts", rollouts, 1), require_integer("seed", seed, 0, LARGEST_SEED)
+        if temperature is not None:
+            try:
+                temperature = replace(self.dream.config, temperature=float(temperature)).temperature
+            except (TypeError, ValueError):
+                raise UserError(f"temperature must be a number, found {temperature!r}") from None
         scores = population_returns(
             self.dream, self.actor, self._bundle.params, self._source.starts, alone(self.weights), jax.random.key(seed),
             rollouts=rollouts, temperature=temperature,
@@ -117,10 +142,12 @@ class TrainedAgent:
 
     def score(self, episodes: int = 100, seed: int = 2_000_000) -> dict[str, Any]:
         """Mean, sd, se, n, returns, seeds, device and versions of the controller on fresh episodes of the actual
-        environment, with progress on the screen. Raises `UserError` for seeds that controllers are selected on."""
+        environment, with progress on the screen. Raises `UserError` for fewer than two, and for seeds that controllers are
+        selected on."""
         from wm_jax.pipeline.progress import Screen
         from wm_jax.pipeline.scoring import score_bundle
 
+        episodes, seed = require_integer("episodes", episodes, 2), require_integer("seed", seed, 0, LARGEST_SEED)
         return score_bundle(self._bundle, episodes, seed, Screen())
 
     def __repr__(self) -> str:
@@ -129,7 +156,8 @@ class TrainedAgent:
         dream = self.experiment.dream
         return (
             f"<TrainedAgent {self.path}: task {self._bundle.models.task.name}; weights: {', '.join(counts)}; controller "
-            f"reads {self.actor.words}; dreams at τ {dream.temperature:g} {dream.words}>"
+            f"reads {self.actor.words}; dreams at τ {dream.temperature:g} {dream.words}"
+            f"{''.join(f'; {note}' for note in self._bundle.stored.notes)}>"
         )
 
 
@@ -138,18 +166,24 @@ class Player:
 
     def __init__(self, found: bundle.Bundle, seed: int):
         self._crew = driver_of(found.agent, found.params, found.weights).open(1)
-        self.task, self.seed = found.models.task, seed
-        self.reset(seed)
+        self.task, self.seed = found.models.task, require_integer("seed", seed, 0, LARGEST_SEED)
+        self.reset(self.seed)
 
     def reset(self, seed: int | None = None) -> None:
-        """Forget the episode: the next frame is the first of another one."""
-        self.seed = self.seed + 1 if seed is None else seed
+        """Forget the episode: the next frame is the first of another one. `seed` is one more than the last unless given.
+        Raises `UserError` for a seed that is not from 0 to 2**31 - 1."""
+        self.seed = require_integer("seed", self.seed + 1 if seed is None else seed, 0, LARGEST_SEED)
         self._crew.begin({0: (self.seed, 0)})
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
         """Action [A] in [-1, 1] for the next frame, uint8 [64, 64, 3]. `player.task.frame` makes the frame of an
-        environment's observation, and `player.task.environment_action` of the action what the environment takes."""
-        return self._crew(np.asarray(frame)[None])[0]
+        environment's observation, and `player.task.environment_action` of the action what the environment takes. Raises
+        `UserError` for what is no such frame."""
+        seen = np.asarray(frame)
+        if (seen.shape, seen.dtype) != (FRAME_SHAPE, np.uint8):
+            raise UserError(f"a frame must be uint8 {list(FRAME_SHAPE)}, found {seen.dtype} {list(seen.shape)}; "
+                            "player.task.frame makes it of an observation")  # fmt: skip
+        return self._crew(seen[None])[0]
 
 
 def make_dream(

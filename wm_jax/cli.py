@@ -8,14 +8,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-import jax
 import tyro
 from tyro.conf import Positional, arg
 
 from wm_jax import parallel
 from wm_jax.bench.config import BenchConfig
+from wm_jax.command import DEBUG, ending
 from wm_jax.errors import UserError
-from wm_jax.experiment import KIND, REGISTRIES, Experiment, load, with_kinds, with_paths_from
+from wm_jax.experiment import KIND, REGISTRIES, Experiment, in_full, load, with_kinds, with_paths_from
 from wm_jax.formats import upgrade_arguments
 from wm_jax.pipeline.progress import Screen, Stopped
 from wm_jax.registry import load_parts
@@ -32,11 +32,11 @@ usage: wm-jax COMMAND …   (wm-jax COMMAND --help explains each)
   bench [NAME …] [--json FILE]                    how fast this machine is, beside the limit that it sets
   bench EXPERIMENT.py                             how fast the parts of an experiment are here
 
+--debug with any of them shows the traceback of every error.
+
 --world.kind, --actor.kind, --search.kind and --explorer.kind choose other parts than an experiment has; --help then lists
 their settings.
 """
-STOPPED = 130
-"""Exit code after Ctrl-C, as shells have it."""
 
 
 @dataclass
@@ -158,24 +158,26 @@ def info(arguments: list[str]) -> None:
 
 def evaluate(arguments: list[str]) -> None:
     """`wm-jax evaluate`."""
-    from wm_jax.data.files import write_json
+    from wm_jax.data.files import require_writable, write_json
     from wm_jax.pipeline.bundle import load as load_bundle
     from wm_jax.pipeline.scoring import score_bundle
 
     options = tyro.cli(Evaluate, prog="wm-jax evaluate", args=arguments)
+    if options.json is not None:
+        require_writable(options.json)
     bundle, screen = load_bundle(options.run, options.files.task, options.files.parts), Screen()
     for note in bundle.stored.notes:
         screen.say(note)
     for warning in bundle.stored.warnings:
         screen.warn(warning)
     score = score_bundle(bundle, options.episodes, options.seed, screen)
-    # First what took minutes, then what may fail.
-    print(
-        f"{options.run}: {score['mean']:.1f} ± {score['sd']:.1f} (standard error {score['se']:.1f}, n = {score['n']})",
-        flush=True,
-    )
-    if options.json is not None:
-        write_json(options.json, score)
+    try:
+        if options.json is not None:
+            write_json(options.json, score)
+    finally:
+        print(
+            f"{options.run}: {score['mean']:.1f} ± {score['sd']:.1f} (standard error {score['se']:.1f}, n = {score['n']})"
+        )
 
 
 def export(arguments: list[str]) -> None:
@@ -199,7 +201,7 @@ def report(arguments: list[str]) -> None:
 def bench(arguments: list[str]) -> None:
     """`wm-jax bench`."""
     from wm_jax.bench import suite, table
-    from wm_jax.data.files import write_json
+    from wm_jax.data.files import require_writable, write_json
 
     default = Bench(names=(), config=BenchConfig())
     options = tyro.cli(Bench, prog="wm-jax bench", default=default, args=arguments)
@@ -210,8 +212,7 @@ def bench(arguments: list[str]) -> None:
     suite.warn_if_busy(screen)
     screen.say(f"{about['device']}, jax {about['jax']}, {about['precision']}")
     if options.json is not None:
-        # Minutes of work should not end at a file that cannot be written.
-        write_json(options.json, table.as_json(results, about))
+        require_writable(options.json)
     for name, measure in works.items():
         try:
             results[name] = measure(screen)
@@ -219,9 +220,11 @@ def bench(arguments: list[str]) -> None:
             raise Stopped(
                 f"stopped in {name}; what was finished before it is above, and in the file of --json"
             ) from stop
-        table.show(screen.console, name, results[name])
-        if options.json is not None:
-            write_json(options.json, table.as_json(results, about))
+        try:
+            if options.json is not None:
+                write_json(options.json, table.as_json(results, about))
+        finally:
+            table.show(screen.console, name, results[name])
 
 
 COMMANDS = {"run": run, "info": info, "evaluate": evaluate, "export": export, "bench": bench, "report": report}
@@ -240,7 +243,11 @@ def _with_experiment(kind: type[Command], arguments: list[str]) -> Command:
         load_parts(part)
     config = with_kinds(load(path) if paths else Experiment(), _kinds(arguments))
     default = kind(experiment=path, config=config)
-    options = tyro.cli(kind, prog=f"wm-jax {kind.__name__.lower()}", default=default, args=arguments)
+    try:
+        options = tyro.cli(kind, prog=f"wm-jax {kind.__name__.lower()}", default=default, args=arguments)
+    except UserError as error:
+        flags = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
+        raise UserError(in_full(str(error), [flag[2:].replace("-", "_") for flag in flags])) from None
     return dataclasses.replace(options, config=with_paths_from(options.config, Path.cwd()))
 
 
@@ -250,7 +257,7 @@ def _files(arguments: list[str]) -> tuple[list[Path], list[str]]:
     for argument in arguments:
         if argument.startswith("--"):
             flag, _, argument = argument.partition("=")
-        if argument.endswith(".py") and flag == "--parts":
+        if flag == "--parts" and argument and not argument.startswith("--"):
             parts.append(argument)
         elif argument.endswith(".py") and flag == "--task":
             flag = ""
@@ -272,33 +279,13 @@ def _kinds(arguments: list[str]) -> dict[str, str]:
 
 def main() -> None:
     """Entry point of the `wm-jax` command: exits with 0, 1 for an error a user can mend, 2 for wrong usage."""
-    arguments = sys.argv[1:]
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE, end="")
-        sys.exit(0 if arguments else 2)
-    try:
+    with ending():
+        arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
+        if not arguments or arguments[0] in ("-h", "--help"):
+            print(USAGE, end="")
+            sys.exit(0 if arguments else 2)
         if arguments[0] not in COMMANDS:
             raise UserError(f"there is no command {arguments[0]!r}; wm-jax --help lists them")
+        if not {"-h", "--help"} & set(arguments):
+            parallel.require_devices()
         COMMANDS[arguments[0]](arguments[1:])
-    except (Stopped, parallel.SharedError) as error:
-        if parallel.is_main():
-            print(f"wm-jax: {error}", file=sys.stderr)
-        sys.exit(STOPPED if isinstance(error, Stopped) else 1)
-    except KeyboardInterrupt:
-        print("wm-jax: stopped at once; the same command goes on from the last checkpoint", file=sys.stderr)
-        parallel.leave(STOPPED)
-    except UserError as error:
-        print(f"wm-jax: {error}", file=sys.stderr)
-        parallel.leave(1)
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        print(f"wm-jax: the device has too little memory ({str(error).splitlines()[0]}); take smaller batches "
-              "(batch_size of world.*), fewer candidates or dreams (sizes of search.*, "
-              "evolve.evaluation_rollouts), or more devices", file=sys.stderr)  # fmt: skip
-        parallel.leave(1)
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        print(f"wm-jax: {error.strerror or error}{where}; see to the disk, its space and its permissions, then run the "
-              "same command again: what was saved is used", file=sys.stderr)  # fmt: skip
-        parallel.leave(1)

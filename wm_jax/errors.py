@@ -1,5 +1,7 @@
 """The errors a user can cause or mend: one clear sentence, printed without a traceback."""
 
+import operator
+import traceback
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -7,6 +9,10 @@ from typing import Any
 
 class UserError(Exception):
     """Says what is wrong, where, what was expected and found, and what to do; ends the command with exit code 1."""
+
+
+class DamagedError(UserError):
+    """A file's digest or format is wrong: it is of no use, and may be made again. What the system refuses is never one."""
 
 
 class ForeignError(Exception):
@@ -18,11 +24,30 @@ class ForeignError(Exception):
         self.trace = trace
 
 
+def unreadable(what: str, error: Exception) -> UserError | ForeignError:
+    """The error that says why a user's own Python file, `what`, cannot be run: with its traceback, but for what a line says
+    alone."""
+    message = f"{what} cannot be read: {type(error).__name__}: {error}"
+    if isinstance(error, SyntaxError):
+        return UserError(message)
+    return ForeignError(message, "".join(traceback.format_exception(error)))
+
+
 def require_range(name: str, value: float, low: float, high: float = float("inf")) -> None:
     """Raise `UserError` unless `low <= value <= high`; `name` is the setting as the user writes it."""
     if not low <= value <= high:
         allowed = f"at least {low}" if high == float("inf") else f"between {low} and {high}"
         raise UserError(f"{name} must be {allowed}, found {value}")
+
+
+def require_integer(name: str, value: Any, low: int, high: float = float("inf")) -> int:
+    """`value`, an integer of any type, as Python's own. Raise `UserError` unless it is one, and in this range."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise UserError(f"{name} must be a whole number, found {value!r}") from None
+    require_range(name, number, low, high)
+    return number
 
 
 def require_choice(name: str, value: Any, choices: Sequence[Any]) -> None:

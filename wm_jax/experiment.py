@@ -4,7 +4,7 @@ import dataclasses
 import re
 import runpy
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
@@ -16,9 +16,9 @@ from typeguard import TypeCheckError, check_type
 from wm_jax import formats
 from wm_jax.actors import ACTORS, ActorConfig
 from wm_jax.actors.mlp import MLPConfig
-from wm_jax.data.files import sha256
+from wm_jax.data.files import real, require_readable, sha256
 from wm_jax.dream import ENDS, REWARDS, DreamConfig
-from wm_jax.errors import UserError, require_choice, require_range
+from wm_jax.errors import UserError, require_choice, require_range, unreadable
 from wm_jax.explore import EXPLORERS, ExplorerConfig
 from wm_jax.explore.noise import NoiseConfig
 from wm_jax.registry import PartConfig, Registry, load_parts
@@ -65,9 +65,9 @@ class Experiment:
     """Every recorded episode counts twice, as it is and in the mirror, for V, for M and for the dream's starts: twice the
     data, and no side that M knows better than the other, where C would find its dreams easier."""
     initial: str | None = None
-    """A bundle whose world model the first round's training begins with; random weights unless given. A learner with
-    `steps` 0 stays as it is there. Give the run another `seed` than the bundle's: the same one records the very episodes
-    that it has been trained on."""
+    """A bundle of the same task whose world model the first round's training begins with; random weights unless given. A
+    learner with `steps` 0 stays as it is there. Give the run another `seed` than the bundle's: the same one records the
+    very episodes that it has been trained on."""
     collect: CollectConfig = field(default_factory=CollectConfig)
     explorer: ExplorerConfig = field(default_factory=NoiseConfig)
     """What is done to C's actions while it collects, in the rounds after the first."""
@@ -108,9 +108,11 @@ class Experiment:
 
 
 def load(path: Path) -> Experiment:
-    """The `CONFIG` that an experiment's Python file exports."""
+    """The `CONFIG` that an experiment's Python file exports. Raises `UserError` where it has none, names a setting that is
+    not there, or gives one another type, and `ForeignError` where it cannot be run."""
     if not path.is_file():
         raise UserError(f"experiment {path} does not exist; give a Python file that exports CONFIG")
+    require_readable(path)
     try:
         config = runpy.run_path(str(path)).get("CONFIG")
     except UserError:
@@ -120,18 +122,20 @@ def load(path: Path) -> Experiment:
         hint = _nearest(wrong[1]) if wrong else ""
         if isinstance(error, ImportError) and "wm_jax" in str(error):
             hint = "; CHANGELOG.md says where parts and their settings have moved to"
-        raise UserError(f"experiment {path} cannot be read: {type(error).__name__}: {error}{hint}") from error
+        told = unreadable(f"experiment {path}", error)
+        raise UserError(f"{told}{hint}") if hint or wrong else told from error
     if not isinstance(config, Experiment):
         raise UserError(f"{path} must export CONFIG, an Experiment; found {type(config).__name__}")
-    return with_paths_from(config, path.parent)
+    # As it will be read from a run's folder: Python itself checks no types.
+    return with_paths_from(_build(Experiment, to_dict(config), f"experiment {path}", ""), path.parent)
 
 
 def with_paths_from(config: Experiment, folder: Path) -> Experiment:
     """The same settings, with the paths of files, if they are relative, taken from `folder`: a run
     outlives the folder that it was started in."""
     files = {"task": config.task if config.task.endswith(".py") else None, "initial": config.initial}
-    paths = {name: str((folder / file).resolve()) for name, file in files.items() if file is not None}
-    parts = tuple(str((folder / part).resolve()) if part.endswith(".py") else part for part in config.parts)
+    paths = {name: str(real(folder / file)) for name, file in files.items() if file is not None}
+    parts = tuple(str(real(folder / part)) if part.endswith(".py") else part for part in config.parts)
     return dataclasses.replace(config, **paths, parts=parts)
 
 
@@ -178,8 +182,13 @@ def with_kinds(config: Experiment, wanted: Mapping[str, str]) -> Experiment:
 
 
 def digests(config: Experiment) -> dict[str, str]:
-    """The SHA-256 of every file that the settings name, by the file's name; without that of a bundle that is gone."""
-    paths = [Path(file) for file in (config.task, *config.parts) if file.endswith(".py")]
+    """The SHA-256 of every file that the settings name, by the file's name; without that of a bundle that is gone. Raises
+    `UserError` where two files have one name."""
+    paths = [Path(file) for file in dict.fromkeys((config.task, *config.parts)) if file.endswith(".py")]
+    for number, path in enumerate(paths):
+        if twin := next((other for other in paths[:number] if other.name == path.name), None):
+            raise UserError(f"task and parts name two files called {path.name}, {twin} and {path}, which other commands "
+                            "could not tell apart; rename one")  # fmt: skip
     if config.initial is not None and Path(config.initial).is_file():
         paths.append(Path(config.initial))
     return {path.name: _digest(path) for path in paths}
@@ -242,7 +251,15 @@ def _build(kind: Any, values: Any, source: str, prefix: str) -> Any:
     try:
         return kind(**built)
     except UserError as error:
-        raise UserError(f"{source}: {error}") from None
+        raise UserError(f"{source}: {in_full(str(error), [prefix + name for name in hints])}") from None
+
+
+def in_full(message: str, names: Sequence[str]) -> str:
+    """An error's `message` with the setting that it begins with as it is among these full `names`: a part's settings can
+    stand in several places, search.population in tune.search.population, and the part knows one."""
+    name, _, rest = message.partition(" ")
+    longer = [full for full in names if full.endswith(f".{name}")]
+    return f"{longer[0]} {rest}" if longer and name not in names else message
 
 
 def _value(hint: Any, value: Any, source: str, name: str) -> Any:

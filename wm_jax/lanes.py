@@ -30,6 +30,11 @@ def many(tree: Any, lanes: int) -> Any:
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (lanes, *jnp.shape(leaf))), tree)
 
 
+def add(bias: Array, to: Array) -> Array:
+    """`to` [..., O] with `bias` [O] added in every lane."""
+    return to + jnp.broadcast_to(bias, to.shape)
+
+
 def choose(condition: Array, new: Lanes, old: Lanes) -> Lanes:
     """A pytree [B, ...] with the lanes of `new` [B, ...] where `condition` [B] is True, and those of `old` elsewhere."""
     return jax.tree.map(lambda n, o: jnp.where(condition.reshape(-1, *[1] * (o.ndim - 1)), n, o), new, old)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import jax
+
 from wm_jax.errors import require_choice, require_range
 
 if TYPE_CHECKING:
@@ -48,4 +50,12 @@ def make(config: OptimizerConfig, steps: int) -> "optax.GradientTransformation":
         ),
     }
     adam = optax.adam(schedules[config.schedule]())
-    return adam if config.clip is None else optax.chain(optax.clip(config.clip), adam)
+    return single_precision(adam if config.clip is None else optax.chain(optax.clip(config.clip), adam))
+
+
+def single_precision(optimizer: "optax.GradientTransformation") -> "optax.GradientTransformation":
+    """The same optimiser, whose schedule and corrections are float32 where JAX's 64-bit types are switched on, too."""
+    import optax
+
+    single = jax.enable_x64(False)
+    return optax.GradientTransformation(single(optimizer.init), single(optimizer.update))

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain, zip_longest
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -91,6 +91,19 @@ def _check(hosts: Hosts) -> None:
     if hosts.processes is None or hosts.process_id is None or not 0 <= hosts.process_id < hosts.processes:
         raise UserError("--coordinator needs --processes N and --process-id I, with I from 0 to N - 1, found "
                         f"{hosts.processes} and {hosts.process_id}")  # fmt: skip
+
+
+def require_devices() -> None:
+    """Raise `UserError` unless JAX finds devices to compute on."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        raise UserError(
+            f"JAX finds nothing to compute on{f' with JAX_PLATFORMS={asked}' if asked else ''} ({_first_line(error)}); set "
+            "JAX_PLATFORMS=cpu to compute on the processor, or install what the accelerator needs (wm-jax[cuda], "
+            "wm-jax[tpu]) and see that no other program holds it"
+        ) from error
 
 
 @contextmanager
@@ -233,6 +246,20 @@ def on_main(work: Callable[[], Item]) -> Item:
     if "error" in told:
         raise SharedError(told["error"])
     return told["result"]
+
+
+def on_all(work: Callable[[], Item]) -> Item:
+    """Have every process do `work`: each gets what it returned there, or all raise the `UserError` of the first that had
+    one."""
+    result, error = None, None
+    try:
+        result = work()
+    except UserError as found:
+        error = found
+    reason = next(filter(None, gather(error and str(error))), None)
+    if reason is not None:
+        raise SharedError(reason) from error
+    return cast(Item, result)
 
 
 def _all(array: np.ndarray) -> np.ndarray:

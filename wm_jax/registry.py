@@ -11,8 +11,8 @@ from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any, ClassVar, Generic, TypeVar
 
-from wm_jax.data.files import sha256
-from wm_jax.errors import UserError, require_choice
+from wm_jax.data.files import real, sha256
+from wm_jax.errors import UserError, require_choice, unreadable
 
 Thing = TypeVar("Thing", bound=Callable[..., Any])
 Registered = TypeVar("Registered", bound=Callable[..., Any])
@@ -42,7 +42,8 @@ class Registry(Generic[Thing]):
         before = self._found.get(name)
         if before is not None and _file(before) != _file(thing):
             raise UserError(
-                f"{self.what} {name!r} of {_file(thing)} is already registered by {_file(before)}; rename one"
+                f"{self.what} {name!r} of {_file(thing)} is already registered by {_file(before)}; rename one, or load "
+                "what needs them (runs that two copies of a file have made) in commands or processes of their own"
             )
         self._found[name] = thing  # type: ignore[assignment]
         source = self.source(name)
@@ -87,15 +88,19 @@ class PartConfig:
 def load_parts(name: str | Path) -> ModuleType:
     """Import a Python file, or an installed module, that registers parts. The same contents are imported once.
 
-    Raises `UserError` where there is no such file or it cannot be run.
+    Raises `UserError` where there is no such file, `ForeignError` where it cannot be run.
     """
     if not str(name).endswith(".py"):
         try:
             return import_module(str(name))
-        except ImportError as error:
+        except (ImportError, TypeError, ValueError) as error:
             raise UserError(f"parts names {name}, which cannot be imported ({error}); give a Python file or an installed "
                             "module") from error  # fmt: skip
-    path = Path(name).resolve()
+        except UserError:
+            raise
+        except Exception as error:
+            raise unreadable(f"parts module {name}", error) from error
+    path = real(name)
     if not path.is_file():
         raise UserError(f"parts file {name} does not exist; give the path of a Python file that registers parts")
     module_name = PREFIX + sha256(path)[:16]
@@ -110,7 +115,7 @@ def load_parts(name: str | Path) -> ModuleType:
         del sys.modules[module_name]
         if isinstance(error, UserError):
             raise
-        raise UserError(f"parts file {path} cannot be read: {type(error).__name__}: {error}") from error
+        raise unreadable(f"parts file {path}", error) from error
     return module
 
 
@@ -118,8 +123,8 @@ def require_named(parts: Sequence[str], setting: str, name: str, source: Path | 
     """Raise `UserError` unless the file `source` of a part, which a `setting` names, is the package's own or among `parts`:
     other commands would not find it."""
     files = [Path(part) if part.endswith(".py") else Path(load_parts(part).__file__ or "") for part in parts]
-    named = {file.resolve() for file in files} | {file.resolve().parent for file in files if file.name == "__init__.py"}
-    if source is not None and not named & {source.resolve(), *source.resolve().parents}:
+    named = {real(file) for file in files} | {real(file).parent for file in files if file.name == "__init__.py"}
+    if source is not None and not named & {real(source), *real(source).parents}:
         raise UserError(f"{setting} is {name!r}, which {source} registers, but parts does not name that file: other "
                         "commands would not find it; put it in a Python file of its own, named in parts")  # fmt: skip
 

@@ -8,27 +8,31 @@ Where several processes are one run, process 0 alone writes; `RunDir.locked` is 
 
 import fcntl
 import json
+import math
 import secrets
-import shutil
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from importlib import import_module
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 
 from wm_jax import parallel
-from wm_jax.checkpoints import Checkpoints
-from wm_jax.data.files import read_json, write_atomically, write_json
-from wm_jax.errors import UserError
+from wm_jax.checkpoints import Checkpoints, require_path
+from wm_jax.data.files import read_json, real, remove, told, write_atomically, write_json
+from wm_jax.errors import DamagedError, UserError
+from wm_jax.extras import need
 from wm_jax.formats import FORMAT
 
 LOCK = ".lock"
 RECORD = "stage.json"
 """In a stage's folder: its settings, and what it came to."""
+FIELDS = {"settings": dict, "finished": bool}
+"""What a record holds, of which types."""
+MORE_FIELDS = {"format": int, "summary": dict, "command": str, "device": str, "versions": dict}
+"""What it may hold besides."""
 
 SECONDS_TO_SEE = 30.0
 """How long a file that one host has written may take to be seen by the others."""
@@ -60,12 +64,18 @@ class StageDir:
             self.require_own(f"its {path.name} is gone")
             return None
         record = read_json(path)
-        if not isinstance(record, dict) or not isinstance(record.get("settings"), dict) or "finished" not in record:
-            raise UserError(
-                f"{path} is damaged: expected `settings` and `finished`, found {str(record)[:60]}; restore it, or delete "
-                f"the folder {self.path} to do this stage again"
-            )
+        if not isinstance(record, dict):
+            self._damaged(record, "an object")
+        for name, kind in (FIELDS | MORE_FIELDS).items():
+            if not isinstance(record.get(name, None if name in FIELDS else kind()), kind):
+                self._damaged(record.get(name), f"`{name}` of type {kind.__name__}")
         return record
+
+    def _damaged(self, found: Any, expected: str) -> NoReturn:
+        raise DamagedError(
+            f"{self.path / RECORD} is damaged: expected {expected}, found {str(found)[:60]}; restore it, or delete the "
+            f"folder {self.path} to do this stage again"
+        )
 
     @property
     def finished(self) -> bool:
@@ -85,8 +95,9 @@ class StageDir:
         """Have another run's finished stage as this one, which has not begun: a link to its folder, and its metrics."""
         self.clear()
         self.run.append(line for line in other.run.metrics() if line["stage"] == self.name)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.symlink_to(other.path.resolve(), target_is_directory=True)
+        with told("make the link", self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.symlink_to(real(other.path), target_is_directory=True)
 
     def begin(self, settings: dict[str, Any], made_with: dict[str, Any]) -> None:
         """Note the settings a stage is run with, the device and the versions, before it does anything."""
@@ -101,17 +112,15 @@ class StageDir:
 
     def tidy(self) -> None:
         """Delete what a stage needs only while it is at work."""
-        if self.origin is None and self.work.exists():
-            shutil.rmtree(self.work)
+        if self.origin is None:
+            remove(self.work)
 
     def clear(self) -> None:
         """Delete the stage's results, or the link to another run's, and its metrics, so that it runs again from the
         beginning."""
-        if self.origin is not None:
-            self.path.unlink()
-        (self.path / RECORD).unlink(missing_ok=True)
-        if self.path.exists():
-            shutil.rmtree(self.path)
+        if self.origin is None:
+            remove(self.path / RECORD)
+        remove(self.path)
         self.run.drop_metrics(self.name, after=-1)
 
     def log(self, step: int, metrics: dict[str, Any]) -> None:
@@ -150,28 +159,33 @@ class RunDir:
         """Take the folder until `held` is closed; returns what its lock file then says."""
         if self.path.is_file():
             raise UserError(f"{self.path} is a file; give a folder by --run-dir")
+        require_path(self.path)
         lock = self.path / LOCK
-        if self.path.exists() and any(self.path.iterdir()) and not lock.exists():
-            raise UserError(f"{self.path} holds other files and is no run folder; give another one by --run-dir")
-        self.figures.mkdir(parents=True, exist_ok=True)
-        file = held.enter_context(lock.open("a"))
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"another process is at work in {self.path}; wait for it or stop it, or give another --run-dir"
-            ) from None
-        token = secrets.token_hex(8)
-        file.truncate(0)
-        file.write(token)
-        file.flush()
+        with told("write the run's folder", self.path):
+            if self.path.exists() and any(self.path.iterdir()) and not lock.exists():
+                raise UserError(f"{self.path} holds other files and is no run folder; give another one by --run-dir")
+            self.figures.mkdir(parents=True, exist_ok=True)
+            file = held.enter_context(lock.open("a"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"another process is at work in {self.path}; wait for it or stop it, or give another --run-dir"
+                ) from None
+            token = secrets.token_hex(8)
+            file.truncate(0)
+            file.write(token)
+            file.flush()
         return token
 
     def _require_seen(self, token: str) -> None:
         """Raise `UserError` unless every process reads in the lock file what process 0 has written there."""
-        lock, deadline = self.path / LOCK, time.monotonic() + SECONDS_TO_SEE
-        while not (seen := lock.is_file() and lock.read_text() == token) and time.monotonic() < deadline:
-            time.sleep(0.1)
+        lock, deadline, seen = self.path / LOCK, time.monotonic() + SECONDS_TO_SEE, False
+        while not seen and time.monotonic() < deadline:
+            # What a process may not read it does not see.
+            with suppress(OSError):
+                seen = lock.read_text() == token
+            time.sleep(0 if seen else 0.1)
         blind = [process for process, sees in enumerate(parallel.gather(seen)) if not sees]
         if blind:
             raise parallel.SharedError(
@@ -194,14 +208,28 @@ class RunDir:
         return self.path / "metrics.jsonl"
 
     def metrics(self) -> Iterator[dict[str, Any]]:
-        """The logged lines, oldest first; a line torn by a kill is passed over."""
-        if not self.metrics_path.exists():
-            return
-        for line in self.metrics_path.read_text().splitlines():
+        """The logged lines, oldest first; a line torn by a kill is passed over. Raises `UserError` where the file is
+        damaged."""
+        for line in self.metrics_lines():
             try:
-                yield json.loads(line)
+                found = json.loads(line)
             except json.JSONDecodeError:
                 continue
+            if isinstance(found, dict) and isinstance(found.get("stage"), str) and isinstance(found.get("step"), int):
+                yield found
+
+    def metrics_lines(self) -> list[str]:
+        """The logged lines as they stand in the file; none where there is none yet. Raises `UserError` where it is
+        damaged."""
+        with told("read", self.metrics_path):
+            data = self.metrics_path.read_bytes() if self.metrics_path.exists() else b""
+        try:
+            return data.decode().splitlines()
+        except UnicodeDecodeError as error:
+            raise DamagedError(
+                f"{self.metrics_path} is damaged: expected lines of JSON, found {error}; restore it, or delete it to go on "
+                "without curves"
+            ) from None
 
     def log(self, stage: str, step: int, metrics: dict[str, Any]) -> None:
         """Append {"stage", "step", "time", **metrics} to metrics.jsonl, and to TensorBoard if asked for."""
@@ -216,7 +244,7 @@ class RunDir:
 
     def append(self, lines: Iterable[dict[str, Any]]) -> None:
         """Append lines to metrics.jsonl."""
-        with self.metrics_path.open("a") as file:
+        with told("write", self.metrics_path), self.metrics_path.open("a") as file:
             file.write("".join(json.dumps(line) + "\n" for line in lines))
 
     def drop_metrics(self, stage: str, after: int) -> None:
@@ -227,14 +255,14 @@ class RunDir:
 
 
 def _plain(value: Any) -> Any:
-    """A metric as JSON holds it."""
-    return np.asarray(value).tolist() if isinstance(value, jax.Array | np.ndarray | np.generic) else value
+    """A metric as JSON holds it: null where a number is not finite."""
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        value = np.asarray(value).tolist()
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _tensorboard_writer(path: Path) -> Any:
-    """A writer of TensorBoard events; the package is an extra because nothing else needs it."""
-    try:
-        writer = import_module("tensorboardX").SummaryWriter
-    except ImportError:
-        raise UserError('tensorboard needs the package tensorboardX: pip install "wm-jax[tensorboard]"') from None
-    return writer(str(path / "tensorboard"))
+    """A writer of TensorBoard events."""
+    return need("tensorboardX", "tensorboard").SummaryWriter(str(path / "tensorboard"))

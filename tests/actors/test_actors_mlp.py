@@ -11,9 +11,14 @@ from wm_jax.errors import UserError
 from wm_jax.memory import MemoryConfig
 from wm_jax.worlds import World
 
-KEY = jax.random.key(0)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SIZES = {"z": 3, "h": 3, "c": 2}
 LINE = Line(latent_size=3, actions=2)
+
+
+def new_key():
+    return jax.random.key(0)
 
 
 def of_the_papers_size(config, latent_size, hidden_size, action_size):
@@ -46,7 +51,7 @@ def act(actor, weights, z, h, c):
     """What an actor does whose weights are one array."""
     params = actors.unflat(actors.shapes(actor), jnp.asarray(weights))
     state = Point(jnp.asarray(z), jnp.asarray(h), jnp.asarray(c), jnp.int32(0))
-    action, carry = actor.act(params, World(LINE, {}), state, actor.begin(), KEY)
+    action, carry = actor.act(params, World(LINE, {}), state, actor.begin(), new_key())
     assert carry is None
     return action
 
@@ -84,7 +89,7 @@ def test_without_biases_nothing_seen_means_nothing_done():
 
 def test_a_population_is_an_axis_of_vmap():
     actor, _, z, h, c = random_case(features=("z", "h", "c"))
-    population = jax.random.normal(jax.random.key(0), (6, actors.size(actor)))
+    population = jax.random.normal(jax.random.key(0), (6, actors.size(actor)), jnp.float32)
     actions = jax.vmap(lambda weights: act(actor, weights, z, h, c))(population)
     assert actions.shape == (6, 2)
     np.testing.assert_allclose(actions[4], act(actor, population[4], z, h, c), atol=1e-6)
@@ -94,8 +99,8 @@ def test_weights_as_one_array_are_layer_by_layer_the_kernel_row_by_row_then_the_
     """As bundles and run folders of the first format have them."""
     actor = MLP(("z",), (3, 2, 1))
     layers = (
-        Layer(jnp.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]), jnp.array([6.0, 7.0])),
-        Layer(jnp.array([[8.0], [9.0]]), jnp.array([10.0])),
+        Layer(jnp.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]], jnp.float32), jnp.array([6.0, 7.0], jnp.float32)),
+        Layer(jnp.array([[8.0], [9.0]], jnp.float32), jnp.array([10.0], jnp.float32)),
     )
     np.testing.assert_array_equal(actors.flat(layers), np.arange(11))
     for numbers in (np, jnp):
@@ -110,17 +115,17 @@ def test_weights_as_one_array_are_layer_by_layer_the_kernel_row_by_row_then_the_
 def test_there_and_back_are_the_same_weights(bias, axes):
     actor = MLP(("z",), (3, 4, 2), bias)
     shape = (5, 2)[:axes]
-    weights = jax.random.normal(KEY, (*shape, actors.size(actor)))
+    weights = jax.random.normal(new_key(), (*shape, actors.size(actor)), jnp.float32)
     params = actors.unflat(actors.shapes(actor), weights)
     assert [leaf.shape for leaf in jax.tree.leaves(params)] == [
-        (*shape, *leaf.shape) for leaf in jax.tree.leaves(actor.init(KEY))
+        (*shape, *leaf.shape) for leaf in jax.tree.leaves(actor.init(new_key()))
     ]
     np.testing.assert_array_equal(actors.flat(params, axes), weights)
     assert bias == (params[0].bias is not None)
 
 
 def test_fresh_weights_have_the_deviation_of_their_inputs_and_the_last_layers_are_small():
-    layers = MLP(("z",), (400, 300, 200)).init(KEY)
+    layers = MLP(("z",), (400, 300, 200)).init(new_key())
     for layer, deviation in zip(layers, (1 / 20, 0.01 / 300**0.5), strict=True):
         count = layer.kernel.size
         np.testing.assert_allclose(layer.kernel.std(), deviation, rtol=4 / (2 * count) ** 0.5)

@@ -4,7 +4,10 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -93,8 +96,66 @@ def test_dream_returns_follow_from_the_seed_and_the_temperature(agent: TrainedAg
     assert not np.array_equal(returns, agent.dream_returns(rollouts=8, seed=1, temperature=3.0))
 
 
+def test_integers_of_any_type_are_the_same(agent: TrainedAgent) -> None:
+    frame = np.zeros((64, 64, 3), np.uint8)
+    np.testing.assert_array_equal(agent.player(seed=cast(Any, np.int64(7)))(frame), agent.player(seed=7)(frame))
+    returns = agent.dream_returns(cast(Any, np.int64(8)), cast(Any, np.uint8(1)), cast(Any, np.float32(3)))
+    np.testing.assert_array_equal(returns, agent.dream_returns(8, 1, 3.0))
+    assert agent.dream_vector_env(cast(Any, np.int64(2))).num_envs == 2
+
+
+def test_what_an_agent_cannot_take_is_said_in_a_sentence(agent: TrainedAgent) -> None:
+    player = agent.player()
+    before = player.seed
+    calls: list[tuple[Callable[[Any], Any], Any, str]] = [
+        (agent.dream_returns, 0, "rollouts must be at least 1, found 0"),
+        (agent.dream_returns, 2.5, "rollouts must be a whole number, found 2.5"),
+        (lambda seed: agent.dream_returns(8, seed), -1, "seed must be between 0 and 2147483647, found -1"),
+        (lambda seed: agent.dream_returns(8, seed), "1", "seed must be a whole number, found '1'"),
+        (lambda tau: agent.dream_returns(8, 1, tau), 0, r"dream\.temperature must be between .*, found 0"),
+        (lambda tau: agent.dream_returns(8, 1, tau), float("nan"), r"dream\.temperature must be between .*, found nan"),
+        (lambda tau: agent.dream_returns(8, 1, tau), [1.0], r"temperature must be a number, found \[1\.0\]"),
+        (lambda seed: agent.player(seed), 2**31, "seed must be between 0 and"),
+        (lambda seed: agent.player(seed), None, "seed must be a whole number, found None"),
+        (player.reset, 1.5, "seed must be a whole number, found 1.5"),
+        (agent.score, 1, "episodes must be at least 2, found 1"),
+        (agent.score, 2.0, r"episodes must be a whole number, found 2\.0"),
+        (lambda seed: agent.score(2, seed), -1, "seed must be between 0 and"),
+        (agent.dream_vector_env, 0, "num_envs must be at least 1, found 0"),
+        (
+            player,
+            np.zeros((64, 64, 3)),
+            r"a frame must be uint8 \[64, 64, 3\], found float64 \[64, 64, 3\]; player\.task",
+        ),
+        (player, np.zeros((2, 64, 64, 3), np.uint8), r"found uint8 \[2, 64, 64, 3\]"),
+        (player, None, r"found object \[\]"),
+    ]
+    for call, wrong, message in calls:
+        with pytest.raises(UserError, match=message):
+            call(wrong)
+    assert player.seed == before
+
+
+def test_an_agent_of_an_older_format_says_so(agent: TrainedAgent) -> None:
+    stored = agent._bundle.stored
+    assert (f"{BUNDLE} has format 1, today's is 2" in repr(agent)) == (stored.format == 1)
+    note = replace(agent._bundle, stored=replace(stored, notes=("as it was",)))
+    assert repr(TrainedAgent(note, BUNDLE)).endswith("; as it was>")
+
+
 def test_what_cannot_be_loaded_is_said_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist; give a run's folder"):
         wm_jax.load(tmp_path / "nothing")
     with pytest.raises(UserError, match=r"--task my_task\.py: the task of .* is take_cover, which needs no file"):
         wm_jax.load(BUNDLE, task="my_task.py")
+    for wrong, message in (
+        ({"path": 5}, "path must be a path, found 5"),
+        ({"path": None}, "path must be a path, found None"),
+        ({"path": BUNDLE, "task": 5}, "task must be a path, found 5"),
+        ({"path": BUNDLE, "parts": "mine.py"}, r"parts must be a list of paths, found 'mine\.py'"),
+        ({"path": BUNDLE, "parts": None}, "parts must be a list of paths, found None"),
+        ({"path": BUNDLE, "parts": [5]}, "parts must be a path, found 5"),
+        ({"path": BUNDLE, "parts": ["mine.py"]}, r"--parts mine\.py is not needed"),
+    ):
+        with pytest.raises(UserError, match=message):
+            wm_jax.load(**cast(Any, wrong))

@@ -17,6 +17,8 @@ from wm_jax.bench.memory import training_products
 from wm_jax.bench.table import Result, Row, as_json, from_json
 from wm_jax.memory import Memory, MemoryConfig
 
+pytestmark = [pytest.mark.whole, pytest.mark.usefixtures("quick_compilation")]
+
 ROOT = Path(__file__).parents[2]
 TINY = "--population 4 --rollouts 2 --horizon 40 --latent-size 4 --hidden-size 8 --mixtures 2 --seconds 0 --workers 1"
 

@@ -16,6 +16,8 @@ from wm_jax.pipeline.progress import Screen
 from wm_jax.search.policy_gradient import PolicyGradientConfig
 from wm_jax.worlds import Actor
 
+pytestmark = [pytest.mark.whole, pytest.mark.usefixtures("quick_compilation")]
+
 CONFIG = BenchConfig(population=5, rollouts=3, horizon=8, seconds=0)
 
 
@@ -29,10 +31,10 @@ class Still(Actor):
         return {}
 
     def begin(self):
-        return jnp.zeros(())
+        return jnp.zeros((), jnp.float32)
 
     def act(self, params, world, state, carry, key):
-        return jnp.zeros(self.action_size), carry + 1
+        return jnp.zeros(self.action_size, jnp.float32), carry + 1
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,12 @@ class StillConfig(ActorConfig):
         return Still(model.action_size)
 
 
-@pytest.fixture
-def recorded(probe_experiment, tmp_path):
+@pytest.fixture(scope="module")
+def recorded(probe_experiment, tmp_path_factory):
     """The probe's parts, weights and recordings."""
     models = Models(load(probe_experiment))
-    params = models.world.init(experiment.KEY)
-    return models, params, experiment.record(models, params, tmp_path)
+    params = models.world.init(jax.random.clone(experiment.KEY))
+    return models, params, experiment.record(models, params, tmp_path_factory.mktemp("recorded"))
 
 
 def test_every_part_has_a_row_and_a_limit(probe_experiment, monkeypatch):
@@ -93,7 +95,7 @@ def test_an_actor_without_weights_dreams_and_acts_and_is_not_searched_for(record
 
 def test_operations_of_a_step_are_those_of_the_papers_products(recorded):
     models, params, (_, observations) = recorded
-    starts = experiment.start_states(models.dream, params, observations, experiment.KEY)
+    starts = experiment.start_states(models.dream, params, observations, jax.random.clone(experiment.KEY))
     weights = sum(leaf.size for leaf in jax.tree.leaves(params["memory"]) if leaf.ndim == 2)
     assert 2 * weights < experiment.operations_of_a_step(models.world, params, starts) < 2.5 * weights
 

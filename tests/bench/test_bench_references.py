@@ -44,13 +44,13 @@ def ours(restart):
     z, weights = jnp.asarray(draws(DREAMS, Z)), jnp.asarray(draws(DREAMS, actors.size(ACTOR)))
     uniform, normal = np.random.default_rng(0).random((DREAMS, Z), np.float32), draws(3, DREAMS, Z)[0]
     noise = MixtureNoise(jnp.asarray(uniform), jnp.asarray(normal))
-    before = VisionMemoryState(z, memory, jnp.full(DREAMS, restart))
+    before = VisionMemoryState(z, memory, jnp.full(DREAMS, restart, jnp.float32))
     params, population = {"memory": PARAMS}, actors.unflat(actors.shapes(ACTOR), weights)
     act = jax.vmap(ACTOR.act, (0, None, 0, None, None))
     action, _ = act(population, World(MODEL, params), before, None, jax.random.key(0))
-    state = DreamState(before, jnp.zeros(DREAMS, jnp.int32), jnp.zeros(DREAMS))
+    state = DreamState(before, jnp.zeros(DREAMS, jnp.int32), jnp.zeros(DREAMS, jnp.float32))
     after, _, done, _ = jax.vmap(DREAM.step, (None, 0, 0, 0))(
-        params, state, action, DreamNoise(noise, jnp.zeros(DREAMS))
+        params, state, action, DreamNoise(noise, jnp.zeros(DREAMS, jnp.float32))
     )
     return jax.tree.map(np.asarray, (before, weights, noise, action, after.world, done))
 
@@ -96,7 +96,7 @@ def test_torch_memory_has_the_same_loss(monkeypatch):
     yes = jnp.ones((steps, DREAMS), bool)
     restart = jnp.zeros((steps, DREAMS), bool).at[0].set(True)
     sequences = Sequences(
-        jnp.asarray(z[:-1]), jnp.asarray(action), restart, jnp.asarray(z[1:]), yes, jnp.zeros((steps, DREAMS)),
+        jnp.asarray(z[:-1]), jnp.asarray(action), restart, jnp.asarray(z[1:]), yes, jnp.zeros((steps, DREAMS), jnp.float32),
         jnp.asarray(done), yes,
     )  # fmt: skip
     expected, _ = loss(MEMORY, PARAMS, MEMORY.initial_state((DREAMS,)), sequences)

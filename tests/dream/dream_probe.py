@@ -1,7 +1,7 @@
 """A stand-in for a world model, whose dreams can be worked out by hand; recordings to start them from; actors for it."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -69,13 +69,13 @@ class Line(WorldModel):
 
     def begin(self, params, obs, key):
         z = sample(obs, key)
-        return Point(z, jnp.zeros_like(z), jnp.zeros(self.action_size), jnp.int32(0))
+        return Point(z, jnp.zeros_like(z), jnp.zeros(self.action_size, jnp.float32), jnp.int32(0))
 
     def observe(self, params, state, action, obs, key):
         return Point(sample(obs, key), state.z, action, state.age + 1)
 
     def noise(self, key):
-        return jax.random.normal(key, (self.latent_size,))
+        return jax.random.normal(key, (self.latent_size,), jnp.float32)
 
     def imagine(self, params, state, action, noise, temperature):
         z = state.z + self.push * action + self.spread * jnp.sqrt(temperature) * noise
@@ -88,7 +88,23 @@ class Line(WorldModel):
         return {"z": state.z, "h": state.h, "c": state.c}
 
     def frame(self, params, state):
-        return jnp.full(FRAME_SHAPE, jnp.clip((1 + state.z[0]) / 2, 0, 1))
+        return jnp.full(FRAME_SHAPE, jnp.clip((1 + state.z[0]) / 2, 0, 1), jnp.float32)
+
+
+@dataclass(frozen=True)
+class Breaking(Line):
+    """A line beyond whose place 1 a part of what it imagines, "z", "reward" or "end", is not finite."""
+
+    part: str = "z"
+    value: float = float("nan")
+
+    def imagine(self, params, state, action, noise, temperature):
+        after, outcome = super().imagine(params, state, action, noise, temperature)
+
+        def broken(of):
+            return replace(of, **{self.part: jnp.where(after.z[0] > 1, self.value, getattr(of, self.part))})
+
+        return (broken(after), outcome) if self.part == "z" else (after, broken(outcome))
 
 
 @dataclass(frozen=True)
@@ -100,7 +116,7 @@ class Push(Actor):
         return "its weight"
 
     def init(self, key):
-        return jnp.zeros(1)
+        return jnp.zeros(1, jnp.float32)
 
     def act(self, params, world, state, carry, key):
         return params, carry
@@ -111,10 +127,10 @@ class Wavering(Push):
     """Moves by its weight to and fro, each time by a random share of it: it carries a sign, and draws."""
 
     def begin(self):
-        return jnp.ones(())
+        return jnp.ones((), jnp.float32)
 
     def act(self, params, world, state, carry, key):
-        return carry * params * jax.random.uniform(key), -carry
+        return carry * params * jax.random.uniform(key, (), jnp.float32), -carry
 
 
 def recordings(lengths=(4, 6), latent_size=1, action_size=1, log_var=-20.0):
@@ -125,7 +141,7 @@ def recordings(lengths=(4, 6), latent_size=1, action_size=1, log_var=-20.0):
     return Observations(
         encoded=LatentStats(jnp.asarray(mean), jnp.full((frames, latent_size), log_var, jnp.float16)),
         action=jnp.asarray(np.repeat(-number, action_size, axis=1)),
-        reward=jnp.zeros(frames),
+        reward=jnp.zeros(frames, jnp.float32),
         start=jnp.asarray(np.cumsum((0, *lengths[:-1])), jnp.int32),
         length=jnp.asarray(lengths, jnp.int32),
         terminated=jnp.ones(len(lengths), bool),
@@ -140,7 +156,7 @@ def line_starts(line, lengths=(4, 6), log_var=-20.0):
     return jax.vmap(line.begin, (None, 0, 0))({}, obs, keys)
 
 
-def vision_memory(config, latent_size, action_size):
+def vision_memory(config, latent_size, action_size, **settings):
     """The paper's world model with an M of one's own and the smallest V; dreams need M's weights alone, {"memory": …}."""
     vision = Vision(VisionConfig(latent_size=latent_size, width=1))
-    return VisionMemory(vision, Memory(config, latent_size, action_size))
+    return VisionMemory(vision, Memory(config, latent_size, action_size, **settings))

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from test_dream_rollout import ACTOR, KEY, STARTS, WORLD, candidates, mortal_params
+from test_dream_rollout import ACTOR, STARTS, WORLD, candidates, mortal_params, new_key
 
 from wm_jax import parallel
 from wm_jax.dream import Dream, DreamConfig, population_returns
@@ -12,7 +12,7 @@ from wm_jax.search.cma_es import CMAESConfig
 
 assert len(jax.devices()) == 8
 dream, params, mesh = Dream(WORLD, DreamConfig(horizon=60, reward="predicted")), mortal_params(), parallel.mesh()
-whole = parallel.replicate(mesh, (params, STARTS, KEY))
+whole = parallel.replicate(mesh, (params, STARTS, new_key()))
 
 
 def check(found, expected):
@@ -23,7 +23,7 @@ def check(found, expected):
 # 15 lanes are no multiple of 8; of 320 every device has 40, which are no multiple of a block.
 for size, rollouts in ((5, 3), (40, 8)):
     population = candidates(ACTOR, jax.random.key(1), size)
-    one = population_returns(dream, ACTOR, params, STARTS, population, KEY, rollouts=rollouts)
+    one = population_returns(dream, ACTOR, params, STARTS, population, new_key(), rollouts=rollouts)
     eight = population_returns(
         dream, ACTOR, whole[0], whole[1], parallel.replicate(mesh, population), whole[2], rollouts=rollouts, mesh=mesh
     )
@@ -40,7 +40,7 @@ def evolve(mesh, params, starts, keys, temperatures):
     return jax.vmap(alone)(keys, temperatures)
 
 
-keys, temperatures = jax.random.split(KEY, 3), jnp.array([0.5, 1.0, 1.5])
+keys, temperatures = jax.random.split(new_key(), 3), jnp.array([0.5, 1.0, 1.5], jnp.float32)
 state, metrics = evolve(None, params, STARTS, keys, temperatures)
 state8, metrics8 = evolve(mesh, whole[0], whole[1], *parallel.replicate(mesh, (keys, temperatures)))
 np.testing.assert_allclose(metrics8["mean"], metrics["mean"], rtol=1e-3, atol=1e-3)

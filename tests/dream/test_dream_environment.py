@@ -5,34 +5,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dream_probe import Line, line_starts, vision_memory
+from dream_probe import Breaking, Line, line_starts, vision_memory
 
 from wm_jax.dream import Dream, DreamConfig
 from wm_jax.errors import UserError
 from wm_jax.memory import MemoryConfig, sample_mixture
 from wm_jax.vision import LatentStats
 
-KEY = jax.random.key(7)
+
+def new_key():
+    return jax.random.key(7)
 
 
 def begun(dream, lengths=(4, 6)):
     """A dream on a first frame, its z sampled from a narrow posterior."""
-    return dream.reset(line_starts(dream.model, lengths), KEY)
+    return dream.reset(line_starts(dream.model, lengths), new_key())
 
 
 def at(state, z):
     """A dream of a `Line` that stands at `z`."""
-    return replace(state, world=replace(state.world, z=jnp.full(1, z)))
+    return replace(state, world=replace(state.world, z=jnp.full(1, z, jnp.float32)))
 
 
 def step(dream, state, action, params=None):
-    return jax.jit(dream.step)(params or {}, state, jnp.asarray(action), dream.noise(KEY))
+    return jax.jit(dream.step)(params or {}, state, jnp.asarray(action), dream.noise(new_key()))
 
 
 def ends(dream, state, count):
     """Whether each of so many steps from the same state ended the dream."""
-    keys = jax.random.split(KEY, count)
-    return jax.jit(jax.vmap(lambda key: dream.step({}, state, jnp.zeros(1), dream.noise(key))[2]))(keys)
+    keys = jax.random.split(new_key(), count)
+    return jax.jit(jax.vmap(lambda key: dream.step({}, state, jnp.zeros(1, jnp.float32), dream.noise(key))[2]))(keys)
 
 
 def test_the_model_imagines_from_the_state_that_the_action_was_chosen_in():
@@ -49,11 +51,11 @@ def test_the_model_imagines_from_the_state_that_the_action_was_chosen_in():
 def test_a_step_of_the_papers_model_is_memorys_step_and_a_draw_from_what_it_predicts():
     config = MemoryConfig(hidden_size=4, predict_done=True, predict_reward=True, restart_input=True)
     world = vision_memory(config, 3, 2)
-    params = {"memory": world.memory.init(KEY)}
+    params = {"memory": world.memory.init(new_key())}
     dream = Dream(world, DreamConfig(reward="predicted", temperature=1.3))
-    start = world.begin({}, LatentStats(jnp.zeros(3), jnp.zeros(3)), KEY)
-    state = dream.reset(jax.tree.map(lambda array: array[None], start), KEY)
-    action = jnp.array([0.3, -0.7])
+    start = world.begin({}, LatentStats(jnp.zeros(3, jnp.float32), jnp.zeros(3, jnp.float32)), new_key())
+    state = dream.reset(jax.tree.map(lambda array: array[None], start), new_key())
+    action = jnp.array([0.3, -0.7], jnp.float32)
     after, reward, terminated, truncated = step(dream, state, action, params)
     z = state.world.z
     expected, prediction = jax.jit(world.memory.step)(params["memory"], state.world.memory, z, action, jnp.float32(1))
@@ -61,7 +63,7 @@ def test_a_step_of_the_papers_model_is_memorys_step_and_a_draw_from_what_it_pred
     assert prediction.done_logit is not None
     np.testing.assert_allclose(reward, prediction.reward, rtol=1e-5)
     assert terminated == (prediction.done_logit > 0) and not truncated
-    noise = dream.noise(KEY).world
+    noise = dream.noise(new_key()).world
     np.testing.assert_allclose(after.world.z, jax.jit(sample_mixture)(prediction.next_z, 1.3, noise), rtol=1e-5)
     assert after.world.restart == 0
 
@@ -77,7 +79,7 @@ def test_an_end_is_drawn_with_the_probability_that_the_model_was_taught_without_
     dream = Dream(Line(wall=0.0, done_weight=10.0), DreamConfig(end="drawn"))
     state = at(begun(dream, (1,)), 1.0)
     probability = np.e / (np.e + 10)
-    ending = dream.prospect({}, state, jnp.zeros(1), dream.noise(KEY).world)[2]
+    ending = dream.prospect({}, state, jnp.zeros(1, jnp.float32), dream.noise(new_key()).world)[2]
     np.testing.assert_allclose(ending, probability, rtol=1e-6)
     count = 10000
     found = ends(dream, state, count).mean()
@@ -111,17 +113,42 @@ def test_a_dream_is_over_when_there_is_nothing_left_to_earn():
         assert (float(state.earned), bool(terminated), bool(truncated)) == (earned, over, False)
 
 
+@pytest.mark.parametrize("end", ["threshold", "drawn"])
+@pytest.mark.parametrize(("part", "value"), [("z", np.nan), ("z", -np.inf), ("reward", np.nan), ("end", np.nan)])
+def test_a_dream_whose_numbers_are_no_longer_finite_ends_with_the_lowest_return(part, value, end):
+    """Even where nobody asks for the number that is not: neither the reward nor, of z, the end."""
+    dream = Dream(Breaking(part=part, value=value), DreamConfig(end=end, full_return=5.0))
+    state = begun(dream, (1,))
+    after, reward, terminated, truncated = step(dream, state, [0.5])
+    assert (float(reward), float(after.earned), bool(terminated), bool(truncated)) == (1, 1, False, False)
+    after, reward, terminated, truncated = step(dream, state, [3.0])
+    assert (float(reward), float(after.earned), bool(terminated), bool(truncated)) == (-np.inf, -np.inf, True, False)
+    assert dream.prospect({}, state, jnp.full(1, 3.0), dream.noise(new_key()).world)[2] == 1
+
+
+def test_it_ends_too_where_the_model_expects_neither_a_reward_nor_an_end():
+    dream = Dream(Breaking(predicts=False), DreamConfig())
+    _, reward, terminated, _ = step(dream, begun(dream, (1,)), [3.0])
+    assert reward == -np.inf and terminated
+
+
 def test_a_temperature_given_to_step_stands_in_for_the_setting():
     cold, hot = (Dream(Line(), DreamConfig(temperature=t)) for t in (0.5, 2.0))
-    state, noise = begun(cold), cold.noise(KEY)
-    z = jax.jit(jax.vmap(lambda t: cold.step({}, state, jnp.ones(1), noise, t)[0].world.z))(jnp.array([0.5, 2.0]))
+    state, noise = begun(cold), cold.noise(new_key())
+    z = jax.jit(jax.vmap(lambda t: cold.step({}, state, jnp.ones(1, jnp.float32), noise, t)[0].world.z))(
+        jnp.array([0.5, 2.0], jnp.float32)
+    )
     np.testing.assert_allclose(z[0], step(cold, state, [1.0])[0].world.z, rtol=1e-6)
     np.testing.assert_allclose(z[1], step(hot, state, [1.0])[0].world.z, rtol=1e-6)
     assert z[0] != z[1]
 
 
 def test_half_the_bits_are_of_matrices_alone():
-    params = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3), "scale": jnp.ones(())}
+    params = {
+        "kernel": jnp.ones((2, 3), jnp.float32),
+        "bias": jnp.ones(3, jnp.float32),
+        "scale": jnp.ones((), jnp.float32),
+    }
     narrow = Dream(Line(), DreamConfig(precision="bfloat16")).prepare(params)
     assert {name: array.dtype.name for name, array in narrow.items()} == {
         "kernel": "bfloat16", "bias": "float32", "scale": "float32",

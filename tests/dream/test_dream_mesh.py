@@ -2,6 +2,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.whole
+
 
 def test_a_population_laid_over_eight_devices_scores_as_on_one(compilation_cache):
     script = Path(__file__).parent / "eight_devices.py"

@@ -10,8 +10,13 @@ from wm_jax.errors import UserError
 from wm_jax.explore import EXPLORERS
 from wm_jax.explore.noise import NoiseConfig
 
-KEY = jax.random.key(3)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 ACTION = np.array([0.25, -0.5], np.float32)
+
+
+def new_key():
+    return jax.random.key(3)
 
 
 @partial(jax.jit, static_argnames=("explorer", "steps"))
@@ -19,7 +24,7 @@ def played(explorer, action, steps):
     """[steps, A]: what is done of an actor that always does `action` [A]."""
 
     def step(carry, number):
-        action_taken, carry = explorer.act(action, {}, carry, jax.random.fold_in(KEY, number))
+        action_taken, carry = explorer.act(action, {}, carry, jax.random.fold_in(new_key(), number))
         return carry, action_taken
 
     return jax.lax.scan(step, explorer.begin(), jnp.arange(steps))[1]
@@ -95,8 +100,8 @@ def test_stretches_of_one_step_in_every_step_are_plain_chance():
 
 def test_lanes_are_an_axis_of_vmap():
     explorer = NoiseConfig(action_noise=0.3, random_stretches=0.5).build(2)
-    keys, carries = jax.random.split(KEY, 6), jax.vmap(lambda _: explorer.begin())(jnp.arange(6))
-    together = jax.jit(jax.vmap(explorer.act, (None, None, 0, 0)))(ACTION, {}, carries, keys)
+    keys, carries = jax.random.split(new_key(), 6), jax.vmap(lambda _: explorer.begin())(jnp.arange(6))
+    together = jax.jit(jax.vmap(explorer.act, (None, None, 0, 0)))(ACTION, {}, carries, jax.random.clone(keys))
     act = jax.jit(explorer.act)
     for lane in range(6):
         alone = act(ACTION, {}, explorer.begin(), keys[lane])

@@ -13,6 +13,8 @@ import pytest
 
 import wm_jax
 
+pytestmark = pytest.mark.whole
+
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"<!-- (\S+\.py) -->\n```python\n(.*?)```", re.DOTALL)
 

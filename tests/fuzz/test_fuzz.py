@@ -20,6 +20,8 @@ from fuzz_sandbox import Attempt, Sandbox
 
 from wm_jax.experiment import flatten, load
 
+pytestmark = pytest.mark.whole
+
 CASES = int(os.environ.get("WM_JAX_FUZZ", "300"))
 """In all."""
 SHARES = {"bundles": 0.15, "runs": 0.3, "settings": 0.2, "experiments": 0.1, "tasks": 0.1, "arguments": 0.15}

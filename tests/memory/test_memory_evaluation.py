@@ -3,11 +3,14 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from memory_data import random_observations
 from scipy import stats
 
 from wm_jax.memory import Memory, MemoryConfig
 from wm_jax.memory.evaluation import evaluate
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 HEADS = MemoryConfig(hidden_size=6, mixtures=2, restart_input=True, predict_done=True, predict_reward=True)
 MEMORY = Memory(HEADS, latent_size=3, action_size=2, reward_range=(-1.0, 1.0))

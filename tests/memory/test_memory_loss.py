@@ -13,6 +13,8 @@ from wm_jax.memory.loss import gather, log_likelihood, reward_loss, step_losses
 from wm_jax.memory.loss import loss as eager_loss
 from wm_jax.vision import LatentStats
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 HEADS = MemoryConfig(
     hidden_size=7, mixtures=3, restart_input=True, predict_done=True, predict_reward=True, done_weight=10.0
 )
@@ -36,8 +38,10 @@ def test_log_likelihood_agrees_with_scipy():
 
 
 def test_log_likelihood_stays_finite_where_densities_underflow():
-    mixture = Mixture(jnp.log(jnp.full((1, 2), 0.5)), jnp.zeros((1, 2)), jnp.full((1, 2), -3.0))
-    value, slope = jax.value_and_grad(lambda z: log_likelihood(mixture, z).sum())(jnp.array([30.0]))
+    mixture = Mixture(
+        jnp.log(jnp.full((1, 2), 0.5, jnp.float32)), jnp.zeros((1, 2), jnp.float32), jnp.full((1, 2), -3.0, jnp.float32)
+    )
+    value, slope = jax.value_and_grad(lambda z: log_likelihood(mixture, z).sum())(jnp.array([30.0], jnp.float32))
     np.testing.assert_allclose(value, stats.norm.logpdf(30.0, 0, np.exp(-3.0)), rtol=1e-5)
     assert np.isfinite(slope).all()
 
@@ -89,16 +93,17 @@ COUNTING = replace(MEMORY, config=replace(HEADS, reward_loss="poisson"), reward_
 
 def test_a_reward_counted_from_its_floor_costs_what_scipy_says():
     rate = np.array([0.02, 0.7, 3.1, 9.0])[:, None]
-    count = np.arange(9)
-    cost = np.asarray(reward_loss(COUNTING, jnp.asarray(rate - 0.5, jnp.float32), jnp.asarray(count - 0.5)))
+    count = np.arange(9)[None]
+    predicted, reward = jnp.asarray(rate - 0.5, jnp.float32), jnp.asarray(count - 0.5, jnp.float32)
+    cost = np.asarray(reward_loss(COUNTING, predicted, reward))
     np.testing.assert_allclose(
         cost, -stats.poisson.logpmf(count, rate) - special.gammaln(count + 1), rtol=1e-4, atol=1e-4
     )
 
 
 def test_either_reward_loss_is_least_at_the_mean():
-    rewards = jnp.array([-0.5, -0.5, -0.5, 2.7, 6.2])
-    guesses = jnp.linspace(-0.4, 4.0, 441)
+    rewards = jnp.array([-0.5, -0.5, -0.5, 2.7, 6.2], jnp.float32)
+    guesses = jnp.linspace(-0.4, 4.0, 441, dtype=jnp.float32)
     for memory in (MEMORY, COUNTING):
         costs = jax.vmap(lambda guess, memory=memory: reward_loss(memory, guess, rewards).mean())(guesses)
         np.testing.assert_allclose(guesses[costs.argmin()], rewards.mean(), atol=0.006)
@@ -110,7 +115,7 @@ def test_a_counted_reward_is_predicted_above_its_floor_and_its_loss_pulls_it_to_
 
     def cost(output, reward):
         head = {"kernel": jnp.zeros_like(params["head"]["kernel"]), "bias": bias.at[-2].set(output)}
-        prediction = COUNTING.predict({**params, "head": head}, jnp.zeros(7))
+        prediction = COUNTING.predict({**params, "head": head}, jnp.zeros(7, jnp.float32))
         assert prediction.reward is not None
         return reward_loss(COUNTING, prediction.reward, reward), prediction.reward
 

@@ -6,17 +6,22 @@ import scipy.stats
 
 from wm_jax.memory import Mixture, draw_noise, sample_mixture
 
-KEY = jax.random.key(7)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 WEIGHTS = np.array([[0.2, 0.5, 0.3], [0.7, 0.1, 0.2]])
 MEANS = np.array([[-2.0, 0.0, 3.0], [1.0, -4.0, 2.0]])
 STDS = np.array([[0.5, 1.0, 0.2], [0.3, 2.0, 1.0]])
 MIXTURE = Mixture(jnp.log(WEIGHTS), jnp.asarray(MEANS), jnp.log(STDS))
 
 
+def new_key():
+    return jax.random.key(7)
+
+
 def draws(mixture, temperature, count):
     shape = mixture.means.shape[:-1]
     sample = jax.jit(jax.vmap(lambda key: sample_mixture(mixture, temperature, draw_noise(key, shape))))
-    return np.asarray(sample(jax.random.split(KEY, count)))
+    return np.asarray(sample(jax.random.split(new_key(), count)))
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 1.5])
@@ -45,7 +50,7 @@ def test_a_low_temperature_leaves_only_the_most_likely_component():
 
 @pytest.mark.parametrize("only", [0, 1, 2])
 def test_a_component_without_weight_is_never_drawn(only):
-    log_weights = jnp.full((64, 3), -jnp.inf).at[:, only].set(0.0)
-    means = jnp.broadcast_to(jnp.array([10.0, 20.0, 30.0]), (64, 3))
-    z = draws(Mixture(log_weights, means, jnp.full((64, 3), -10.0)), 1.15, 500)
+    log_weights = jnp.full((64, 3), -jnp.inf, jnp.float32).at[:, only].set(0.0)
+    means = jnp.broadcast_to(jnp.array([10.0, 20.0, 30.0], jnp.float32), (64, 3))
+    z = draws(Mixture(log_weights, means, jnp.full((64, 3), -10.0, jnp.float32)), 1.15, 500)
     np.testing.assert_allclose(z, 10.0 * (only + 1), atol=0.01)

@@ -9,6 +9,8 @@ from wm_jax.errors import UserError
 from wm_jax.memory import Memory, MemoryConfig, MemoryState
 from wm_jax.optimizers import OptimizerConfig
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 CAR_RACING = Memory(MemoryConfig(), latent_size=32, action_size=3)
 TAKE_COVER = Memory(
     MemoryConfig(hidden_size=512, restart_input=True, predict_done=True, done_weight=10.0),

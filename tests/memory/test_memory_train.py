@@ -12,6 +12,8 @@ from wm_jax.memory.loss import loss
 from wm_jax.memory.train import chunks_from, continue_from, epoch_positions, init, train_step
 from wm_jax.optimizers import OptimizerConfig
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def tile(length):
     length = np.asarray(length, np.int32)

@@ -23,9 +23,12 @@ from wm_jax.vision import train as vision
 from wm_jax.vision.learner import VisionLearner
 
 STEPS = 3
-KEY = jax.random.key(5)
 ADAM = OptimizerConfig(learning_rate=1e-3)
 ONE, EIGHT = parallel.mesh(1), parallel.mesh()
+
+
+def new_key():
+    return jax.random.key(5)
 
 
 def close(found, expected, tolerance: float = 1e-5) -> None:
@@ -42,12 +45,12 @@ def the_mesh_is_all_devices_or_the_first_ones() -> None:
 
 
 def replicated_is_whole_on_each_device() -> None:
-    tree = {"key": KEY, "host": np.arange(6.0, dtype=np.float32), "device": jnp.ones((2, 3))}
+    tree = {"key": new_key(), "host": np.arange(6.0, dtype=np.float32), "device": jnp.ones((2, 3), jnp.float32)}
     whole = parallel.replicate(EIGHT, tree)
     assert all(len(leaf.sharding.device_set) == 8 and leaf.is_fully_replicated for leaf in jax.tree.leaves(whole))
     local = parallel.local(whole)
     assert all(len(leaf.sharding.device_set) == 1 for leaf in jax.tree.leaves(local))
-    assert jax.random.key_data(local["key"]).tolist() == jax.random.key_data(KEY).tolist()
+    assert jax.random.key_data(local["key"]).tolist() == jax.random.key_data(new_key()).tolist()
     close({name: local[name] for name in ("host", "device")}, {name: tree[name] for name in ("host", "device")}, 0)
     rows = parallel.rows(EIGHT, np.arange(16).reshape(16, 1))
     assert [shard.data.shape for shard in rows.addressable_shards] == [(2, 1)] * 8
@@ -61,11 +64,11 @@ def compiled(step: Any) -> int:
 
 def train_vision(mesh):
     model = Vision(VisionConfig(latent_size=4, width=4, batch_size=16, steps=STEPS, optimizer=ADAM))
-    state = VisionLearner(model).start(model.init(KEY), mesh)
+    state = VisionLearner(model).start(model.init(new_key()), mesh)
     batches = np.random.default_rng(0).integers(0, 256, (STEPS, 16, 64, 64, 3), np.uint8)
     before, metrics = compiled(vision.train_step), {}
     for batch in batches:
-        state, metrics = vision.train_step(model, state, parallel.rows(mesh, batch), KEY)
+        state, metrics = vision.train_step(model, state, parallel.rows(mesh, batch), new_key())
     assert compiled(vision.train_step) == before + 1
     assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(state))
     return state, metrics
@@ -83,7 +86,7 @@ def train_memory(mesh):
         terminated=np.full(4, True),
     )
     learner, data = MemoryLearner(model), TrainingData(cast(Any, None), np.arange(4), np.arange(0), recorded)
-    state, step = learner.start(model.init(KEY), mesh), learner.advance(data, 0, 0, KEY, mesh)
+    state, step = learner.start(model.init(new_key()), mesh), learner.advance(data, 0, 0, new_key(), mesh)
     before, metrics = compiled(memory.train_step), {}
     for _ in range(STEPS):
         state, metrics = step(state)

@@ -2,6 +2,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.whole
+
 
 def test_V_and_M_train_on_eight_devices_as_on_one(compilation_cache: dict[str, str], tmp_path: Path) -> None:
     script = Path(__file__).parent / "eight_devices.py"

@@ -13,6 +13,8 @@ import pytest
 
 from wm_jax.data.weights import load_weights
 
+pytestmark = pytest.mark.whole
+
 TINY = [
     *("--collect.episodes", "24", "--collect.workers", "1"),
     *("--world.vision.steps", "100", "--world.vision.batch-size", "8"),

@@ -64,6 +64,11 @@ def a_folder_must_be_seen_by_both() -> None:
     with RunDir(FOLDER / "shared").locked():
         pass
     with (
+        pytest.raises(UserError, match=r"x\[1\] has characters .* Orbax cannot save"),
+        RunDir(FOLDER / "x[1]").locked(),
+    ):
+        pass
+    with (
         pytest.raises(parallel.SharedError, match="process 1 does not see"),
         RunDir(FOLDER / f"of process {ME}" / "run").locked(),
     ):

@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 import format_1
 import jax
@@ -168,6 +169,57 @@ def test_a_bundle_of_ones_own_task_loads_where_its_file_is_said_to_be(
         UserWarning, match=rf"{task} is not the file that .*sent.*expected SHA-256 .* results may differ"
     ):
         assert wm_jax.load(path, task).experiment.task == str(task)
+
+
+def test_another_task_than_a_bundles_is_refused(whole: Bundle, moved: tuple[Path, Path], tmp_path: Path) -> None:
+    """Of the same sizes; by whatever name its file has."""
+    path, task = moved
+    text = task.read_text()
+    renamed = task.with_name("renamed.py")
+    renamed.write_text(text)
+    assert load_bundle(path, renamed).stored.warnings == ()
+    task.write_text(text.replace('name="probe"', 'name="upside_down"'))
+    with pytest.raises(
+        UserError,
+        match=r"mine\.safetensors was made for the task probe, but here it is upside_down, .* its own file by --task",
+    ):
+        wm_jax.load(path, task)
+
+
+def test_files_that_a_bundle_does_not_need_are_refused(whole: Bundle, moved: tuple[Path, Path], tmp_path: Path) -> None:
+    path, task = moved
+    part = tmp_path / "part.py"
+    part.write_text("")
+    with pytest.raises(UserError, match=r"--parts .*part\.py is not needed: parts names no files here"):
+        load_bundle(path, task, [part])
+    experiment = dataclasses.replace(whole.experiment, parts=(str(part),))
+    dataclasses.replace(whole, stored=Stored(experiment, FORMAT)).save(path)
+    assert load_bundle(path, task, [part]).experiment.parts == (str(part),)
+    shutil.copy(part, tmp_path / "other.py")
+    with pytest.raises(
+        UserError, match=r"--parts .*other\.py is not needed: parts names part\.py here; give a file by the"
+    ):
+        load_bundle(path, task, [part, tmp_path / "other.py"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"parts": 5}, "parts is 5"),
+        ({"parts": [5]}, "parts names 5, which cannot be imported"),
+        ({"parts": [""]}, "parts names , which cannot be imported"),
+        ({"parts": [".x"]}, r"parts names \.x, which cannot be imported"),
+        ({"files": []}, r"is damaged: expected files with a SHA-256 each, found \[\]"),
+        ({"files": {"a.py": 5}}, "is damaged: expected files with a SHA-256 each"),
+        ({"task": 5}, "task is 5"),
+    ],
+)
+def test_settings_of_a_wrong_type_are_said(settings: dict[str, Any], message: str, moved: tuple[Path, Path]) -> None:
+    path, task = moved
+    tree, about = load_weights(path)
+    save_weights(path, tree, {**about, "config": {**about["config"], **settings}})
+    with pytest.raises(UserError, match=message):
+        load_bundle(path, None if "task" in settings else task)
 
 
 def test_a_bundle_of_format_1_is_the_same_agent(whole: Bundle, tmp_path: Path) -> None:

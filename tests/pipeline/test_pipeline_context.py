@@ -56,6 +56,22 @@ def test_held_out_episodes_are_never_trained_on(context: Context) -> None:
     assert set(context.held_out_episodes(0)) < set(context.held_out_episodes(1))
 
 
+def test_reports_show_as_many_trained_as_held_out_episodes_of_each_round(context: Context) -> None:
+    """Of each view, too. What a round trains on has another mixture: here as many new frames as old ones."""
+    mirrored = dataclasses.replace(context.experiment, task="take_cover", mirror=True)
+    for experiment, views in ((context.experiment, 1), (mirrored, 2)):
+        context = dataclasses.replace(context, experiment=experiment, models=Models(experiment))
+        for number in range(2):
+            trained, held_out = context.trained_episodes(number), context.held_out_episodes(number)
+            lengths = context.store(number).lengths
+            np.testing.assert_array_equal(lengths[trained], lengths[held_out])
+            np.testing.assert_array_equal(trained % views, held_out % views)
+            assert len(set(trained)) == len(trained) == views * (2, 3)[number]
+            ever = np.concatenate([context.training_episodes(r) for r in range(number + 1)])
+            assert set(trained) <= set(ever)
+    assert context.trained_episodes(0).tolist() == context.trained_episodes(1)[:4].tolist()
+
+
 def test_new_frames_have_their_share(context: Context) -> None:
     training = context.training_episodes(1)
     lengths = context.store(1).lengths

@@ -328,7 +328,7 @@ def test_the_same_weights_give_the_same_bytes(tmp_path: Path) -> None:
 
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a/kernel expected float32\[2, 4\], found float32\[2, 3\]"):
-        check_like(tmp_path / "w", TREE, {"a": {"kernel": jnp.zeros((2, 4))}, "b": jnp.zeros(4)})
+        check_like(tmp_path / "w", TREE, {"a": {"kernel": np.zeros((2, 4), np.float32)}, "b": np.zeros(4, np.float32)})
 
 
 def test_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:
@@ -380,18 +380,21 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(tmp_path:
     assert steps == [4, 8, 10, 12, 16, 20]
 
 
-def test_of_several_evolutions_the_generation_is_named(tmp_path: Path) -> None:
+def test_of_several_evolutions_one_may_fail_and_where_all_do_the_generation_is_named(tmp_path: Path) -> None:
     """Their metrics come as [generations of a call, evolutions]."""
 
     def advance(state: dict) -> tuple[dict, dict]:
         steps = state["count"] + 1 + jnp.arange(5)
-        loss = jnp.where((steps == 13)[:, None] & (jnp.arange(3) == 2), jnp.nan, steps[:, None] * 1.0)
-        return {"count": state["count"] + 5}, {"loss": loss}
+        fails = (steps == 7)[:, None] & (jnp.arange(3) == 2)[None] | (steps == 13)[:, None]
+        return {"count": state["count"] + 5}, {"loss": jnp.where(fails, jnp.nan, steps[:, None] * 1.0)}
 
     work = dataclasses.replace(counting(), advance_from=lambda start: advance, stride=5, average=1)
-    stage = RunDir(tmp_path).stage("controller", 0)
+    run = RunDir(tmp_path)
     with pytest.raises(UserError, match=r"loss is not finite at step 13 .*state of step 10 is kept"):
-        run_loop(stage, work, {"count": jnp.int32(0)}, Screen(), Interrupt(), 0)
+        run_loop(run.stage("controller", 0), work, {"count": jnp.int32(0)}, Screen(), Interrupt(), 0)
+    logged = {line["step"]: line["loss"] for line in run.metrics() if "loss" in line}
+    assert list(logged) == list(range(1, 11)) and logged[7] == [7, 7, None] and logged[8] == [8, 8, 8]
+    assert "NaN" not in run.metrics_path.read_text()
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:

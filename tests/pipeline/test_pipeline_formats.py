@@ -15,7 +15,7 @@ from wm_jax.actors import protocol as actors
 from wm_jax.actors.mlp import MLP, MLPConfig
 from wm_jax.data.weights import load_weights, save_weights
 from wm_jax.errors import UserError
-from wm_jax.experiment import Experiment, from_dict, identity, load, to_dict
+from wm_jax.experiment import Experiment, digests, from_dict, identity, load, to_dict
 from wm_jax.pipeline import bundle
 from wm_jax.pipeline.plan import choose, plan, stale
 from wm_jax.pipeline.progress import Screen
@@ -91,6 +91,24 @@ def test_stages_of_format_1_are_stale_where_a_setting_changed(
     assert [step.stage.name for step, _ in stale(split, run)] == ["vision", "encode", "memory", "evolve", "evaluate"]
     other = dataclasses.replace(experiment, task="take_cover")
     assert stale(other, run)[0][1] == "task was '/gone/probe_task.py', now 'take_cover'"
+    renamed = shutil.copy(experiment.task, tmp_path / "other.py")
+    reason = stale(dataclasses.replace(experiment, task=str(renamed)), run)[0][1]
+    assert reason.startswith("task was '/gone/probe_task.py', now 'sha256:")
+
+
+def test_two_files_of_one_name_are_refused_before_a_run_begins(
+    experiments: dict[str, Experiment], tmp_path: Path
+) -> None:
+    """Bundles and --parts know files by their names alone."""
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "parts.py").write_text(f"# {folder}\n")
+    parts = tuple(str(tmp_path / folder / "parts.py") for folder in "ab")
+    experiment = dataclasses.replace(experiments["cma_es"], parts=parts)
+    with pytest.raises(UserError, match=rf"two files called parts\.py, {parts[0]} and {parts[1]}, .*; rename one"):
+        run_experiment(experiment, tmp_path / "run", (), False, None, Screen())
+    assert not (tmp_path / "run").exists()
+    assert list(digests(dataclasses.replace(experiment, parts=(parts[0], parts[0])))) == ["probe_task.py", "parts.py"]
 
 
 def test_a_bundle_to_begin_with_counted_by_its_place_in_format_1(
@@ -268,6 +286,33 @@ def test_a_part_of_another_kind_has_its_own_settings(
     with pytest.raises(SystemExit):
         parsed(probe_experiment, "--search.dreams", "64")
     assert "--search.dreams" in capsys.readouterr().err
+
+
+def test_an_error_names_the_setting_that_was_given(probe_experiment: Path) -> None:
+    """A search's settings stand in two places."""
+    for name in ("search.population", "tune.search.population"):
+        for flag in (f"--{name} 3", f"--{name}=3"):
+            with pytest.raises(UserError, match=rf"^{name} must be at least 4, found 3$"):
+                parsed(probe_experiment, *flag.split())
+        *groups, last = name.split(".")
+        values: Any = {last: 3}
+        for group in reversed(groups):
+            values = {group: values}
+        with pytest.raises(UserError, match=rf"^config\.json: {name} must be at least 4, found 3$"):
+            from_dict(values, "config.json")
+    with pytest.raises(UserError, match=r"^search\.final_noise must be between"):
+        parsed(probe_experiment, "--search.kind", "policy_gradient", "--search.final-noise", "9")
+
+
+def test_an_experiments_settings_are_of_their_types(tmp_path: Path) -> None:
+    """As they are once they have been stored: Python does not check them."""
+    path = tmp_path / "mine.py"
+    path.write_text("from wm_jax.experiment import Experiment\nCONFIG = Experiment(parts=['a.py'], held_out=0)\n")
+    assert load(path) == Experiment(parts=(str(tmp_path / "a.py"),), held_out=0)
+    for value, found in (("numpy.int64(3)", "np.int64"), ("1.5", "1.5"), ("numpy.array(3)", "array")):
+        path.write_text(f"import numpy\nfrom wm_jax.experiment import Experiment\nCONFIG = Experiment(seed={value})\n")
+        with pytest.raises(UserError, match=rf"^experiment .*mine\.py: seed is {found}.*, which .*int"):
+            load(path)
 
 
 PART = """

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from dream_probe import recordings
@@ -14,13 +15,15 @@ from wm_jax.data import observations
 from wm_jax.data.weights import load_weights
 from wm_jax.experiment import Experiment, load
 from wm_jax.models import Models
-from wm_jax.pipeline import searching
+from wm_jax.pipeline import machine, searching, side_by_side
 from wm_jax.pipeline.info import describe
 from wm_jax.pipeline.plan import plan
 from wm_jax.pipeline.progress import Interrupt, Stopped
-from wm_jax.pipeline.weights import ENCODED, load_means
+from wm_jax.pipeline.weights import ENCODED, load_means, load_world
 from wm_jax.search.config import EvolveConfig
 from wm_jax.search.policy_gradient import PolicyGradientConfig
+
+pytestmark = pytest.mark.whole
 
 
 @pytest.fixture
@@ -60,6 +63,28 @@ def test_stopped_and_gone_on_with_it_ends_with_the_same_bits(experiment: Experim
     assert len({row.tobytes() for row in np.asarray(means)}) == 4, "seeds and generations must differ"
     about = load_weights(whole / searching.MEANS)[1]
     assert [evaluation["generation"] for evaluation in about["evaluations"][0]] == [2, 2]
+
+
+def test_searches_are_cut_to_what_the_start_states_leave(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two searches and both tables: as many as there is room for, and a byte less is one search less at a time."""
+    experiment = replace(experiment, dream=replace(experiment.dream, start="first"))
+    here = context(experiment, tmp_path, Interrupt())
+    seen = recordings((32, 48), here.models.state_shapes[1].mean.size, here.models.world.action_size)
+    params = load_world(here, 0)
+
+    def set_up(room: int) -> side_by_side.InDreams:
+        monkeypatch.setattr(machine, "memory", lambda: room)
+        return side_by_side.InDreams(here, 0, params, seen)
+
+    monkeypatch.setattr(side_by_side, "SHARE_OF_MEMORY", 1)
+    found = set_up(2**40)
+    tables = sum(leaf.nbytes for leaf in jax.tree.leaves((found.scored.starts, found.begin)))
+    search = found.search
+    two = tables + 2 * (search.bytes_at_rest() + side_by_side.bytes_at_work(experiment, here.models, search))
+    assert set_up(two).groups == [slice(0, 2)]
+    assert set_up(two - 1).groups == [slice(0, 1), slice(1, 2)]
 
 
 def test_it_needs_no_matrix_of_all_weights(experiment: Experiment) -> None:

@@ -7,9 +7,10 @@ import jax
 import pytest
 
 from wm_jax.actors import protocol as actors
+from wm_jax.dream.starts import FIRSTS, SPACING
 from wm_jax.experiment import Experiment, load
 from wm_jax.models import Models
-from wm_jax.pipeline.info import describe
+from wm_jax.pipeline.info import describe, recorded_episodes, recorded_frames
 from wm_jax.pipeline.running import check
 from wm_jax.worlds.vision_memory import VisionMemoryConfig
 
@@ -89,8 +90,17 @@ def test_evolution_in_the_actual_environment_is_told_as_such() -> None:
 def test_tuning_is_told_where_there_is_some() -> None:
     facts = describe(load(FOLDER / "car_racing_tuned.py"))
     one = facts["work"]["a dream step"] + facts["work"]["encoding a frame"]
-    assert facts["work"]["tuning at most"] == (50 * 32 * 2 + 5 * 32) * 1000 * one
+    # Validated are what it goes on from and five means.
+    assert facts["work"]["tuning at most"] == (50 * 32 * 2 + 6 * 32) * 1000 * one
     assert "tuning at most" not in describe(load(FOLDER / "car_racing_dream_rounds.py"))["work"]
+
+
+def test_the_states_that_dreams_start_in_are_counted() -> None:
+    """C is scored on first frames, and learns anywhere in 1,024 episodes; a state is z, h, c and whether M begins."""
+    found = load(FOLDER / "take_cover_gradient.py")
+    episodes, frames = recorded_episodes(found), recorded_frames(found, Models(found))
+    rows = max(FIRSTS, episodes) + round(1024 * frames / episodes / SPACING)
+    assert describe(found)["memory"]["states that dreams start in"] == 4 * rows * (64 + 2 * 256 + 1)
 
 
 def test_evolution_in_the_dream_is_told_with_its_validation() -> None:

@@ -31,6 +31,8 @@ from wm_jax.run import RunDir
 from wm_jax.types import Observations, Params
 from wm_jax.worlds.vision_memory import VisionMemoryConfig
 
+pytestmark = pytest.mark.whole
+
 LEARNERS = ("vision", "memory")
 
 
@@ -177,6 +179,62 @@ def test_an_M_whose_numbers_mean_something_else_is_refused(
             load_initial(bundle[0], changed(experiment, memory=settings))
     with pytest.raises(UserError, match=r"a folder; give a bundle: `wm-jax export"):
         load_initial(tmp_path, experiment)
+
+
+def written_task(folder: Path, file: str, name: str = "probe", more: str = "") -> str:
+    """The path of a file with the probe task, of this name and with `more` at its end."""
+    text = (Path(__file__).parents[1] / "probe_task.py").read_text()
+    assert text.count('name="probe"') == 1
+    (folder / file).write_text(text.replace('name="probe"', f'name="{name}"') + more)
+    return str(folder / file)
+
+
+def test_V_and_M_of_another_task_are_refused(
+    probe_experiment: Path, bundle: tuple[Path, Params], tmp_path: Path
+) -> None:
+    """A task is what it calls itself: its sizes do not tell, its file may be moved, and edited with a warning."""
+    experiment, told = small(probe_experiment, bundle[0]), []
+
+    def begun(path: Path, task: str) -> None:
+        load_initial(path, dataclasses.replace(experiment, task=task), told.append)
+
+    same, changed = written_task(tmp_path, "moved.py"), written_task(tmp_path, "edited.py", more="\nX = 1\n")
+    other = written_task(tmp_path, "probe_task.py", name="upside_down")
+    begun(bundle[0], same)
+    assert told == []
+    begun(bundle[0], changed)
+    assert told.pop().startswith(f"{changed} does not define its task as it was when {bundle[0]} was made")
+    with pytest.raises(
+        UserError,
+        match=r"other\.safetensors was made for the task probe, but here it is upside_down, of .*probe_task\.py: frames",
+    ):
+        begun(bundle[0], other)
+    with pytest.raises(UserError, match=r"for the task probe, but here it is car_racing: .*; begin with"):
+        begun(bundle[0], "car_racing")
+    with pytest.raises(UserError, match=r"for the task take_cover, but here it is probe, of .*moved\.py"):
+        begun(Path(__file__).parents[2] / "pretrained" / "take_cover.safetensors", same)
+    assert told == []
+
+
+def test_where_a_tasks_name_was_not_stored_its_file_tells(
+    probe_experiment: Path, bundle: tuple[Path, Params], tmp_path: Path
+) -> None:
+    """As in format 1, which has no digests, and in the first bundles of format 2."""
+    experiment, old = small(probe_experiment, bundle[0]), tmp_path / "old.safetensors"
+    tree, about = load_weights(bundle[0])
+    del about["config"]["task_name"]
+    save_weights(old, tree, about)
+    same, edited = written_task(tmp_path, "moved.py"), written_task(tmp_path, "probe_task.py", more="\nX = 1\n")
+    for task in (same, edited):
+        load_initial(old, dataclasses.replace(experiment, task=task))
+    other = written_task(tmp_path, "edited.py", more="\nX = 1\n")
+    with pytest.raises(UserError, match=r"made for the task probe_task\.py, but here it is probe, of .*edited\.py"):
+        load_initial(old, dataclasses.replace(experiment, task=other))
+    format_1.make_bundle(old, "/gone/probe_task.py")
+    load_initial(old, dataclasses.replace(experiment, task=edited))
+    for task in (same, "take_cover"):
+        with pytest.raises(UserError, match=r"made for the task probe_task\.py, but here it is"):
+            load_initial(old, dataclasses.replace(experiment, task=task))
 
 
 def test_a_relative_path_is_taken_from_the_experiment(tmp_path: Path) -> None:

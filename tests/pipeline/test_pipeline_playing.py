@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,14 +11,14 @@ import pytest
 from untrained import Impatient, context
 
 from wm_jax.actors import protocol as actors
-from wm_jax.data.weights import save_weights
+from wm_jax.data.weights import load_weights, save_weights
 from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment, load
 from wm_jax.models import Models
-from wm_jax.pipeline import reporting, searching
+from wm_jax.pipeline import playing, reporting, searching
 from wm_jax.pipeline.progress import Interrupt, Stopped
 from wm_jax.pipeline.running import check
-from wm_jax.pipeline.weights import WEIGHTS, load_controller, load_controllers, load_deployed
+from wm_jax.pipeline.weights import WEIGHTS, controller_like, load_controller, load_controllers, load_deployed
 from wm_jax.rollouts.acting import Lanes
 from wm_jax.rollouts.config import EVOLUTION_SEED, VALIDATION_SEED, evolution_seeds
 from wm_jax.rollouts.limits import WHOLE, Limits
@@ -26,6 +27,8 @@ from wm_jax.search.cma_es import CMAESConfig
 from wm_jax.search.config import EvolveConfig, TuneConfig
 from wm_jax.search.policy_gradient import PolicyGradientConfig
 from wm_jax.worlds.vision_memory import VisionMemoryConfig
+
+pytestmark = pytest.mark.whole
 
 POOL = str(Path(__file__).parents[1] / "rollouts" / "pool_task.py")
 POPULATION, ROLLOUTS, GENERATIONS, VALIDATION, SEEDS = 6, 2, 3, 4, 2
@@ -185,8 +188,11 @@ TUNE = TuneConfig(generations=GENERATIONS, evaluate_every=2, actual_episodes=VAL
                   search=CMAESConfig(population=POPULATION, rollouts=ROLLOUTS, sigma=1e-6))  # fmt: skip
 
 
-def tune(experiment: Experiment, folder: Path, interrupt: Interrupt, sigma: float = 1e-6) -> np.ndarray:
-    """How far [D] the controller that dreams are said to have made moves where it is tuned."""
+def tune(
+    experiment: Experiment, folder: Path, interrupt: Interrupt, sigma: float = 1e-6
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """How far [M, D] the evaluated means are from the controller that dreams are said to have made, where it is tuned; and
+    what is told of the deployed one."""
     search = CMAESConfig(population=POPULATION, rollouts=ROLLOUTS, sigma=sigma)
     found = dataclasses.replace(experiment, evolve=EvolveConfig(), tune=dataclasses.replace(TUNE, search=search))
     with interrupt:
@@ -197,14 +203,38 @@ def tune(experiment: Experiment, folder: Path, interrupt: Interrupt, sigma: floa
         about = searching.Tune().run(here, 0, here.controller(0))
         weights, told = load_controller(here, 0)
         assert told["temperature"] == about["temperature"] == 1.15 and told["dream"] is None
+        evaluations = json.loads((here.controller(0).path / searching.EVALUATIONS).read_text())
+        assert [each["generation"] for each in evaluations] == [0, 2, 3]
+        means = load_weights(here.controller(0).path / searching.MEANS)[0]["means"]
+        means = controller_like(folder, {"means": means}, "means", here.models.actor, (3, 1))
+        means = np.asarray(actors.flat(means, 2))[:, 0]
+        best = max(range(3), key=lambda slot: evaluations[slot]["actual"]["mean"])
+        assert told["generation"] == evaluations[best]["generation"]
+        np.testing.assert_array_equal(actors.flat(weights), means[best])
         assert {len(leaf) for leaf in jax.tree.leaves(load_controllers(here, 0)[0])} == {1}
         assert actors.flat(load_deployed(here, here.stage("controller", 0))[0]).tolist() == begin.tolist()
-        return np.asarray(actors.flat(weights)) - begin
+        return np.abs(means - begin), about
 
 
 def test_tuning_begins_where_the_dreams_have_ended(experiment: Experiment, tmp_path: Path) -> None:
-    assert 0 < np.abs(tune(experiment, tmp_path / "near", Interrupt())).max() < 1e-5
-    assert 0.01 < np.abs(tune(experiment, tmp_path / "far", Interrupt(), sigma=0.1)).max() < 1
+    """And that very controller is generation 0."""
+    near, far = (tune(experiment, tmp_path / str(sigma), Interrupt(), sigma)[0] for sigma in (1e-6, 0.1))
+    assert not near[0].any() and 0 < near[1:].max() < 1e-5
+    assert not far[0].any() and 0.01 < far[1:].max() < 1
+
+
+def test_what_tuning_only_harms_is_deployed_as_it_was(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Validation is said to have gone worse with every generation, or as well as before."""
+    for harm in (1, 0):
+
+        def validate(self, candidates, generation, harm=harm):
+            return np.full((1, VALIDATION), -harm * generation, np.float32)
+
+        monkeypatch.setattr(playing.Validation, "__call__", validate)
+        moved, about = tune(experiment, tmp_path / str(harm), Interrupt(), sigma=0.1)
+        assert about["generation"] == 0 and about["actual"]["mean"] == 0 and moved[1:].all()
 
 
 def test_tuning_stopped_anywhere_ends_with_the_same_bits(experiment: Experiment, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import format_1
@@ -28,6 +29,8 @@ from wm_jax.pipeline.info import describe
 from wm_jax.pipeline.progress import Screen
 from wm_jax.pipeline.reporting import read
 from wm_jax.pipeline.running import run_experiment
+
+pytestmark = pytest.mark.whole
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +169,18 @@ def test_a_finished_run_films_only_what_is_missing_or_old(run: Path, probe_exper
         before = after
 
 
+@pytest.mark.parametrize("package", ["matplotlib", "PIL"])
+def test_a_run_ends_well_where_nothing_can_draw(
+    package: str, run: Path, probe_experiment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    said = StringIO()
+    experiment = load_experiment(probe_experiment)
+    run_experiment(experiment, run, (), False, None, Screen(Console(file=said, width=1000)))
+    assert f"scores: {run / 'evaluation.json'}" in said.getvalue()
+    assert 'no films and no report: pip install "wm-jax[report]"' in said.getvalue()
+
+
 def test_the_dream_is_a_gymnasium_environment(run: Path) -> None:
     single = gymnasium.make("wm_jax/Dream-v0", run=str(run), render_mode="rgb_array")
     check_env(single.unwrapped)
@@ -255,7 +270,7 @@ def test_what_the_dream_made_is_tuned_in_the_actual_environment(
     assert tuned["seeds"] == dreamt["seeds"] and tuned["dream"] is None and tuned["selected_by"] == "actual"
     assert tuned["mean"] > dreamt["mean"] + 10
     told = read(folder, "tuned")
-    assert told.chosen_by.stage == "tune" and [e["generation"] for e in told.chosen_by.evaluations[0]] == [5, 10]
+    assert told.chosen_by.stage == "tune" and [e["generation"] for e in told.chosen_by.evaluations[0]] == [0, 5, 10]
     assert told.series("tuned", "mean")[0] == list(range(1, 11))
     page = (folder / "report" / "report.md").read_text()
     assert "C, evolved in the dream, tuned in the actual environment" in page

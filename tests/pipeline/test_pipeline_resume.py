@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.whole
+
 SETTINGS = {
     "collect.episodes": 60,
     "collect.workers": 2,

@@ -157,6 +157,11 @@ def test_what_cannot_be_reused_is_named(experiment: Experiment, source: RunDir, 
     other = dataclasses.replace(experiment, seed=5)
     with pytest.raises(UserError, match=r"nothing of .*source can be used: not collect \(round 0\): seed was 0, now 5"):
         take_over(other, run, source)
+    text = Path(experiment.task).read_text()
+    (tmp_path / "probe_task.py").write_text(text.replace('name="probe"', 'name="upside_down"'))
+    task = dataclasses.replace(experiment, task=str(tmp_path / "probe_task.py"))
+    with pytest.raises(UserError, match=r"nothing of .*: not collect \(round 0\): task was 'sha256:\w+', now 'sha256:"):
+        take_over(task, run, source)
     with pytest.raises(UserError, match="is this run itself"):
         take_over(experiment, source, RunDir(tmp_path / "run" / ".." / "source"))
     with pytest.raises(UserError, match=r"nothing of .* collect \(round 0\): it is not finished there"):

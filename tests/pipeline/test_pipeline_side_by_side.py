@@ -20,8 +20,11 @@ from wm_jax.pipeline.running import check
 from wm_jax.search import Dreams
 from wm_jax.search.cma_es import CMAESConfig
 from wm_jax.search.config import EvolveConfig
+from wm_jax.search.policy_gradient import PolicyGradientConfig
 from wm_jax.vision import VisionConfig
 from wm_jax.worlds.vision_memory import VisionMemoryConfig
+
+pytestmark = [pytest.mark.whole, pytest.mark.usefixtures("quick_compilation")]
 
 EXPERIMENT = Experiment(
     task="take_cover",
@@ -44,7 +47,7 @@ def set_up(experiment):
     head = params["memory"]["head"]
     head["kernel"] = head["kernel"].at[:, -1].multiply(8)
     starts = start_states(models.dream, params, LATENTS, jax.random.key(1))
-    temperatures = jnp.array([variant.temperature for variant in evolutions])
+    temperatures = jnp.array([variant.temperature for variant in evolutions], jnp.float32)
     dreams = Dreams(params, starts, temperatures[0])
     return models, dreams, temperatures, side_by_side.keys(jax.random.key(7), evolutions)
 
@@ -71,21 +74,22 @@ def test_groups_in_turn_find_what_all_find_together():
     setup = set_up(EXPERIMENT)
     together = evolve(setup, slice(0, 4))
     assert len(np.unique(together[1][:, -1])) == 4, "evolutions must differ for this test to say something"
-    groups = [evolve(setup, group) for group in side_by_side.groups(4, rest=0, work=10, memory=43)]
+    groups = [evolve(setup, group) for group in side_by_side.groups(4, shared=0, rest=0, work=10, memory=43)]
     for whole, parts in zip(together, zip(*groups, strict=True), strict=True):
         np.testing.assert_allclose(whole, np.concatenate(parts), rtol=1e-4, atol=1e-4)
 
 
 def test_evolutions_are_cut_into_as_few_equal_groups_as_fit():
     """In six tenths of the memory."""
-    assert side_by_side.groups(4, rest=0, work=10, memory=70) == [slice(0, 4)]
-    assert side_by_side.groups(4, rest=0, work=10, memory=65) == [slice(0, 2), slice(2, 4)]
-    assert side_by_side.groups(5, rest=0, work=10, memory=40) == [slice(0, 2), slice(2, 4), slice(4, 5)]
-    assert side_by_side.groups(4, rest=5, work=10, memory=70) == [slice(0, 2), slice(2, 4)]
+    assert side_by_side.groups(4, 0, rest=0, work=10, memory=70) == [slice(0, 4)]
+    assert side_by_side.groups(4, 0, rest=0, work=10, memory=65) == [slice(0, 2), slice(2, 4)]
+    assert side_by_side.groups(5, 0, rest=0, work=10, memory=40) == [slice(0, 2), slice(2, 4), slice(4, 5)]
+    assert side_by_side.groups(4, 0, rest=5, work=10, memory=70) == [slice(0, 2), slice(2, 4)]
+    assert side_by_side.groups(4, 3, rest=0, work=10, memory=70) == [slice(0, 2), slice(2, 4)]
     with pytest.raises(
-        UserError, match=r"2 evolutions take about 12\.0 GiB at least, and 60% .* 4\.0 GiB.*lower evolve"
+        UserError, match=r"2 evolutions take about 13\.0 GiB at least, and 60% .* 4\.0 GiB.*lower evolve"
     ):
-        side_by_side.groups(2, rest=2**30, work=10 * 2**30, memory=4 * 2**30)
+        side_by_side.groups(2, 2**30, rest=2**30, work=10 * 2**30, memory=4 * 2**30)
 
 
 def test_the_memory_is_what_the_compiler_reserves():
@@ -102,7 +106,7 @@ def test_the_memory_is_what_the_compiler_reserves():
     shapes = actors.shapes(models.actor)
 
     def reserved(count):
-        means = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape)), shapes)
+        means = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape), jnp.float32), shapes)
         some = means, temperatures[:count], keys[:count]
         lowered = side_by_side.returns_of.lower(models.dream, models.actor, dreams, *some, 0, 512, None)
         need = lowered.compile().memory_analysis()
@@ -111,6 +115,22 @@ def test_the_memory_is_what_the_compiler_reserves():
 
     found = (reserved(4) - reserved(2)) / 2
     assert found <= side_by_side.bytes_at_work(experiment, models, models.search(1)) <= 3 * found
+
+
+@pytest.mark.parametrize("start", ["first", "anywhere"])
+@pytest.mark.parametrize("search", [CMAESConfig(), PolicyGradientConfig(), PolicyGradientConfig(start="first")])
+def test_the_account_of_start_states_is_the_size_of_the_tables(search, start):
+    """To the byte: of lengths that are multiples of the distance of two rows."""
+    dream, actor = DreamConfig(start=start, episodes=2), MLPConfig()
+    experiment = dataclasses.replace(EXPERIMENT, search=search, actor=actor, dream=dream, evolve=EvolveConfig())
+    models, recorded = Models(experiment), recordings((160, 320), latent_size=8)
+    params = {name: learner.init(jax.random.key(0)) for name, learner in models.world.learners.items()}
+    found = models.search(1)
+    tables = [
+        start_states(each, params, recorded, jax.random.key(1)) for each in {models.dream, models.start_dream(found)}
+    ]
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(tables))
+    assert side_by_side.bytes_of_starts(models, found, 2, 240.0) == size
 
 
 def test_the_deployed_temperature_must_be_among_those_evolved():

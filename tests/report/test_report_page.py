@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,9 +24,10 @@ from report_run import (
 from wm_jax import cli
 from wm_jax.errors import UserError
 from wm_jax.pipeline.reporting import read, report
-from wm_jax.report import measured, published
+from wm_jax.report import learning, measured, published
 from wm_jax.report.page import PICTURES
 from wm_jax.report.temperatures import over_seeds
+from wm_jax.report.words import scored
 from wm_jax.rollouts.evaluate import score, summary
 
 
@@ -218,6 +220,20 @@ def test_the_spread_of_episodes_is_kept_apart_from_that_of_seeds() -> None:
     assert together["se"] == pytest.approx(15.0), "half the distance of two means"
     assert together["sd"] == pytest.approx(10.0), "root of (200 + 0) / 2"
     assert over_seeds([first])["se"] == first["se"]
+    broken = summary([10.0, float("-inf")])
+    assert over_seeds([broken, first]) == first and over_seeds([broken, broken]) == broken
+
+
+def test_an_evaluated_mean_without_a_finite_score_is_told_as_such_and_not_drawn(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run") / "controller" / "round-0" / "evaluations.json"
+    evaluations = json.loads(path.read_text())
+    evaluations[0] |= {"generation": 0, "dream": summary([700.0, float("-inf"), 800.0])}
+    path.write_text(json.dumps(evaluations))
+    run = read(tmp_path / "run", "run")
+    drawn = learning.evaluated_lines(run, run.searches[0], ("dream", "actual"))
+    assert [list(line.x) for line in drawn] == [[4, 6, 8], [0, 4, 6, 8]]
+    page = Reader(report([tmp_path / "run"], None)[0].read_text())
+    assert ["0", "– (n = 3)", scored(summary(VALIDATION))] in page.rows("0")
 
 
 def test_published_numbers_are_the_papers() -> None:
@@ -281,3 +297,9 @@ def test_metrics_that_are_no_text_are_named(tmp_path: Path) -> None:
         file.write(b"\xff\xfe\n")
     with pytest.raises(UserError, match=r"metrics\.jsonl is damaged"):
         report([run], None)
+
+
+def test_a_report_says_what_installs_the_packages_that_draw(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(UserError, match=r'matplotlib.figure is needed here .*pip install "wm-jax\[report\]"'):
+        report([finished], None)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from wm_jax.actors.mlp import MLPConfig
 from wm_jax.actors.protocol import shapes, size, unflat
@@ -24,7 +25,7 @@ ACTOR = MLPConfig(features=("z", "c", "h")).build(WORLD)
 
 def controllers(actor: Actor = ACTOR, count: int = 2) -> Params:
     """Weights [count, ...] of controllers that do differently."""
-    return unflat(shapes(actor), jax.random.normal(jax.random.key(2), (count, size(actor))))
+    return unflat(shapes(actor), jax.random.normal(jax.random.key(2), (count, size(actor)), jnp.float32))
 
 
 def row(tree: Any, number: int) -> Any:

@@ -15,6 +15,7 @@ from small_agent import ACTOR, PARAMS, WORLD, controllers, row, rows, small_agen
 from wm_jax.actors.mlp import MLPConfig
 from wm_jax.actors.protocol import size
 from wm_jax.dream import Dream, DreamConfig, start_states
+from wm_jax.errors import UserError
 from wm_jax.explore.noise import NoiseConfig
 from wm_jax.lanes import SHARED_FROM
 from wm_jax.rollouts.acting import Lanes, Played, ScriptedCrew, ScriptedDriver
@@ -38,7 +39,7 @@ class Whim(Actor):
     moody: bool
 
     def init(self, key: jax.Array) -> Params:
-        return {"mood": jnp.zeros(1)} if self.moody else {}
+        return {"mood": jnp.zeros(1, jnp.float32)} if self.moody else {}
 
     def begin(self) -> jax.Array:
         return jnp.int32(0)
@@ -46,7 +47,7 @@ class Whim(Actor):
     def act(self, params: Params, world: World, state: Any, carry: Any, key: jax.Array) -> tuple[jax.Array, Any]:
         mood = params["mood"] if self.moody else 0.0
         seen = world.features(state)["z"][:1]
-        return jnp.tanh(mood + seen + 0.1 * carry + jax.random.normal(key, (1,))), carry + 1
+        return jnp.tanh(mood + seen + 0.1 * carry + jax.random.normal(key, (1,), jnp.float32)), carry + 1
 
 
 def noise(seed: int, *leading: int) -> np.ndarray:
@@ -61,7 +62,7 @@ def play(driver: Any, lanes: int, record: bool = False, seeds: list[tuple[int, i
 
 def by_hand(agent: Agent, weights: Params, seed: int, frames: np.ndarray) -> tuple[list[Any], np.ndarray]:
     """The world model's state on each frame, and the actions, by a plain loop: what the dream does with a recording."""
-    world, state, action, states, actions = World(WORLD, PARAMS), None, jnp.zeros(1), [], []
+    world, state, action, states, actions = World(WORLD, PARAMS), None, jnp.zeros(1, jnp.float32), [], []
     carry, exploration = agent.actor.begin(), agent.explorer.begin() if agent.explorer else None
     for t, frame in enumerate(frames):
         key, obs = jax.random.fold_in(jax.random.key(seed), t), world.encode(jnp.asarray(frame))
@@ -114,7 +115,7 @@ def test_states_are_those_of_the_dream() -> None:
     # A posterior without width: the dream's z are then the very z that the agent sampled.
     z = jnp.stack([each.z for each in seen])
     one = Observations(
-        LatentStats(z, jnp.full_like(z, -jnp.inf)), jnp.concatenate(actions), jnp.zeros(length),
+        LatentStats(z, jnp.full_like(z, -jnp.inf)), jnp.concatenate(actions), jnp.zeros(length, jnp.float32),
         jnp.array([0]), jnp.array([length]), jnp.array([False]),
     )  # fmt: skip
     dream, found = Dream(WORLD, DreamConfig(start="anywhere")), set()
@@ -122,7 +123,7 @@ def test_states_are_those_of_the_dream() -> None:
         starts = start_states(dream, PARAMS, one, jax.random.key(number))
         for place in range(len(starts.z)):
             started = row(starts, place)
-            t = int(np.abs(z - started.z).sum(1).argmin())
+            t = int(np.abs(z - started.z[None]).sum(1).argmin())
             assert_near(started, seen[t])
             found.add(t)
     assert len(found) > 4
@@ -270,7 +271,7 @@ def test_finished_blocks_are_not_played_again() -> None:
         rest = returns(lanes, driver, SEEDS, saved[0], lambda blocks: None, ticks.append)
     assert rest == whole
     assert played == [seed for seed, _ in SEEDS[BLOCK:]]
-    assert sorted(set(ticks)) == list(range(len(SEEDS) + 1))
+    assert sorted({count.finished for count in ticks[: len(ticks) - len(SEEDS)]}) == list(range(len(SEEDS) + 1))
 
 
 def test_summary_against_numpy() -> None:
@@ -279,3 +280,17 @@ def test_summary_against_numpy() -> None:
         "mean": 6.0, "sd": pytest.approx(np.std(values, ddof=1)), "se": pytest.approx(np.std(values, ddof=1) / 3**0.5),
         "n": 3,
     }  # fmt: skip
+
+
+class Wide(Whim):
+    """Gives two numbers where the world model is fed one."""
+
+    def act(self, params: Params, world: World, state: Any, carry: Any, key: jax.Array) -> tuple[jax.Array, Any]:
+        return jnp.zeros(2, jnp.float32), carry
+
+
+def test_actions_of_another_size_are_refused_by_the_actors_name() -> None:
+    crew = AgentDriver(small_agent(Wide(moody=False)), PARAMS, {}).open(2)
+    with pytest.raises(UserError) as told:
+        crew(noise(0, 2))
+    assert str(told.value) == "act of Wide must return actions of shape [1], found [2]"

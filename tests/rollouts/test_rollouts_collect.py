@@ -12,7 +12,7 @@ import pytest
 
 from wm_jax.data.episodes import EpisodeStore
 from wm_jax.data.records import episode_path, read_episode
-from wm_jax.errors import UserError
+from wm_jax.errors import ForeignError, UserError
 from wm_jax.rollouts.collect import CollectConfig, Progress, collect, episode_seed
 from wm_jax.rollouts.config import VALIDATION_SEED, VALIDATION_SEEDS
 
@@ -121,19 +121,30 @@ def test_a_worker_that_dies_is_named_and_replaced(tmp_path: Path) -> None:
     warnings: list[str] = []
     collect(task, CollectConfig(episodes=5, workers=1), 1, tmp_path / "killed", warn=warnings.append)
     assert len(warnings) == 1
-    assert "died with exit code -9 in job 0" in warnings[0] and "process" in warnings[0]
+    assert "died with exit code -9 in job 0" in warnings[0] and warnings[0].startswith("worker process (pid ")
     for number in range(5):
         calm, killed = (read_episode(episode_path(tmp_path / name, number)) for name in ("calm", "killed"))
         assert calm.frames.tobytes() == killed.frames.tobytes()
         assert calm.actions.tobytes() == killed.actions.tobytes()
 
 
-def test_an_episode_that_kills_every_worker_is_given_up(tmp_path: Path) -> None:
-    task = slow_task(tmp_path, "raise RuntimeError('no more tracks')")
+def test_an_episode_that_kills_every_worker_is_given_up_with_its_last_words(tmp_path: Path) -> None:
+    task = slow_task(tmp_path, "os.write(2, b'no more memory\\nfor tracks\\n'); os._exit(3)")
     warnings: list[str] = []
-    with pytest.raises(UserError, match=r"job 0: RuntimeError: no more tracks; .* tried 3 times"):
+    with pytest.raises(UserError, match=r"died with exit code 3 in job 0; .* tried 3 times") as given_up:
         collect(task, CollectConfig(episodes=2, workers=1), 1, tmp_path / "data", warn=warnings.append)
+    assert str(given_up.value).endswith("its last words:\nno more memory\nfor tracks")
     assert len(warnings) == 2
+
+
+def test_a_tasks_own_error_is_told_at_once_with_its_traceback(tmp_path: Path) -> None:
+    """Also one of the kind that a full disk raises."""
+    task = slow_task(tmp_path, "(Path(__file__).parent / 'tried').open('a').write('once '); open('/nowhere/track')")
+    warnings: list[str] = []
+    with pytest.raises(ForeignError, match=r"^the task slow: reset raised FileNotFoundError: .*/nowhere/track") as told:
+        collect(task, CollectConfig(episodes=2, workers=1), 1, tmp_path / "data", warn=warnings.append)
+    assert warnings == [] and (tmp_path / "tried").read_text() == "once "
+    assert "Traceback" in told.value.trace and "slow_task.py" in told.value.trace and "in reset" in told.value.trace
 
 
 def test_killed_and_begun_again_it_ends_with_the_same_files(tmp_path: Path, parent: subprocess.Popen) -> None:
@@ -270,3 +281,14 @@ def test_seeds_are_all_different_and_none_is_scored_or_validated_on() -> None:
     seeds = {episode_seed(seed, number, attempt) for seed in range(3) for number in range(300) for attempt in range(3)}
     assert len(seeds) == 2700
     assert min(seeds) >= 2**30 > VALIDATION_SEED + VALIDATION_SEEDS and max(seeds) < 2**31
+
+
+def test_frames_are_counted_while_the_first_episode_is_played(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    task = slow_task(tmp_path, seconds=0.02)
+    collect(
+        task, CollectConfig(episodes=1, workers=1, policy="centre", max_steps=60), 0, tmp_path / "data", seen.append
+    )
+    running = [progress.running for progress in seen if progress.episodes == 0]
+    assert len(set(running)) > 2 and running == sorted(running) and running[-1] > 30
+    assert (seen[-1].episodes, seen[-1].frames, seen[-1].running) == (1, 60, 0)

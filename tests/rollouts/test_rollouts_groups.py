@@ -84,6 +84,6 @@ def test_one_group_steps_while_another_acts() -> None:
             pass
 
     blind = ScriptedDriver(load_task(POOL).policy("random"))
-    _in_turn([Logged("A"), Logged("B")], blind, [(1, 0), (2, 0)], False, lambda finished: None)
+    _in_turn([Logged("A"), Logged("B")], blind, [(1, 0), (2, 0)], False, lambda count: None)
     assert log[:4] == ["A begins to step", "B begins to step", "A has stepped", "A begins to step"]
     assert log[4:6] == ["B has stepped", "B begins to step"]

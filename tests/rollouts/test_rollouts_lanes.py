@@ -1,4 +1,4 @@
-"""Lanes: whatever dies or fails in a worker is named and played again, and nothing is left behind or printed."""
+"""Lanes: whatever dies is named and played again, what fails is told, and nothing is left behind or printed."""
 
 import os
 import signal
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from wm_jax.errors import UserError
-from wm_jax.rollouts.acting import ATTEMPTS, Lanes, Played, ScriptedDriver
+from wm_jax.errors import ForeignError, UserError
+from wm_jax.rollouts.acting import ATTEMPTS, Count, Lanes, Played, ScriptedDriver
 from wm_jax.rollouts.lanes import LaneEnvs
 from wm_jax.rollouts.limits import Limits
 from wm_jax.tasks import load_task
@@ -72,7 +72,7 @@ def calm() -> list[Played]:
 
 def pids(lanes: Lanes) -> list[int]:
     groups = [group for group in lanes.groups if isinstance(group, LaneEnvs)]
-    return [process.pid for group in groups for process in group.workers.processes if process.pid is not None]
+    return [worker.process.pid for group in groups for worker in group.workers.values()]
 
 
 def session(worker: int) -> list[int]:
@@ -83,7 +83,7 @@ def session(worker: int) -> list[int]:
 
 
 def test_lanes_share_workers(calm: list[Played], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five lanes a group on two cores: one worker has three, the other two, and room for one more, which stands still."""
+    """Five lanes a group on two cores: one worker has three, the other two."""
     monkeypatch.setattr("wm_jax.rollouts.lanes.usable_cores", lambda: 2)
     with Lanes(PROBE, 9, print) as lanes:
         played = lanes.play(ScriptedDriver(load_task(PROBE).policy("random")), EPISODES * 3)
@@ -102,7 +102,7 @@ def test_a_worker_that_is_killed_is_named_and_replaced(
     warnings: list[str] = []
     assert play(task, lanes, warnings) == calm
     assert len(warnings) == 1
-    assert "worker" in warnings[0] and "(pid" in warnings[0] and "died with exit code -9 while playing" in warnings[0]
+    assert warnings[0].startswith("worker process (pid ") and "died with exit code -9 while playing" in warnings[0]
     assert capfd.readouterr() == ("", "")
 
 
@@ -112,46 +112,80 @@ def test_a_worker_killed_between_two_steps_is_named_and_replaced(lanes: int, cal
     killed: list[int] = []
     with Lanes(PROBE, lanes, warnings.append) as opened:
 
-        def kill(finished: int) -> None:
-            if finished == 3 and not killed:
+        def kill(count: Count) -> None:
+            if count.finished == 3 and not killed:
                 killed.append(pids(opened)[0])
                 os.kill(killed[0], signal.SIGKILL)
 
         again = opened.play(ScriptedDriver(load_task(PROBE).policy("random")), EPISODES, tick=kill)
     assert again == calm
-    assert len(warnings) == 1 and warnings[0].startswith(f"worker 0 (pid {killed[0]}) died with exit code -9 while")
-
-
-@pytest.mark.parametrize("error", ["RuntimeError('no track: 7')", "Failed('no track', 7)"])
-def test_an_environment_that_raises_once_is_played_again(
-    error: str, tmp_path: Path, calm: list[Played], capfd: pytest.CaptureFixture
-) -> None:
-    """Also an exception that only the task's file knows, and that cannot be made from its message."""
-    task = changed(tmp_path, f"if self.steps == 7 and first('raised'): raise {error}")
-    warnings: list[str] = []
-    assert play(task, 2, warnings) == calm
-    assert len(warnings) == 1
-    assert f"failed with {error.split('(')[0]}: no track: 7 (changed_task.py, line " in warnings[0]
-    assert capfd.readouterr() == ("", "")
+    assert len(warnings) == 1 and warnings[0].startswith(
+        f"worker process (pid {killed[0]}) died with exit code -9 while"
+    )
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"on_step": "raise RuntimeError('no track')"}, "failed with RuntimeError: no track"),
-        ({"on_reset": "raise RuntimeError('no track')"}, "failed with RuntimeError: no track"),
-        ({"on_reset": "observation = observation[:60]"}, "failed with ValueError: could not broadcast"),
-        ({"on_step": "sys.exit(3)"}, "died with exit code 3"),
+        ({"on_step": "if self.steps == 7: raise RuntimeError('no track: 7')"}, "step raised RuntimeError: no track: 7"),
+        ({"on_step": "raise Failed('no track', 7)"}, "step raised Failed: no track: 7"),
+        ({"on_reset": "raise OSError(28, 'no track')"}, r"reset raised OSError: \[Errno 28\] no track"),
     ],
 )
-def test_what_always_fails_is_given_up(
+def test_what_a_task_raises_is_told_at_once_with_its_traceback(
     changes: dict[str, str], message: str, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
+    """Also an exception that only the task's file knows, and that cannot be made from its message."""
     warnings: list[str] = []
-    with pytest.raises(UserError, match=rf"worker 0 \(pid \d+\) {message}.* tried {ATTEMPTS} times"):
-        play(changed(tmp_path, **changes), 1, warnings)
+    with pytest.raises(ForeignError, match=rf"^the task changed: {message} \(changed_task.py, line \d+\)$") as told:
+        play(changed(tmp_path, **changes), 2, warnings)
+    assert warnings == []
+    assert told.value.trace.startswith("Traceback") and "changed_task.py" in told.value.trace
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_frame_of_another_shape_is_told_at_once(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    with pytest.raises(
+        UserError, match=r"^the task changed: frame must return uint8 \[64, 64, 3\], found uint8 \[60, 64"
+    ):
+        play(changed(tmp_path, on_reset="observation = observation[:60]"), 1, warnings)
+    assert warnings == []
+
+
+def test_what_always_kills_is_given_up(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    warnings: list[str] = []
+    task = changed(tmp_path, on_step="print('no memory'); print('left', flush=True); os._exit(3)")
+    says = rf"^worker process \(pid \d+\) died with exit code 3 .* tried {ATTEMPTS} times and are given up"
+    with pytest.raises(UserError, match=says) as given_up:
+        play(task, 1, warnings)
+    assert str(given_up.value).endswith("its last words:\nno memory\nleft")
     assert len(warnings) == ATTEMPTS - 1
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_crash_says_where(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="died with exit code -11 ") as given_up:
+        play(changed(tmp_path, on_step="os.kill(os.getpid(), 11)"), 1, [])
+    assert "Fatal Python error: Segmentation fault" in str(given_up.value)
+    assert "changed_task.py" in str(given_up.value)
+
+
+def test_a_death_is_noticed_though_what_the_worker_has_started_lives_on(tmp_path: Path, calm: list[Played]) -> None:
+    """A process that was forked holds on to the connection."""
+    forked = "os.fork() or time.sleep(60)"
+    task = changed(tmp_path, f"if self.steps == 7 and first('died'): {forked}; os.kill(os.getpid(), 9)")
+    warnings: list[str] = []
+    assert play(task, 2, warnings) == calm
+    assert len(warnings) == 1 and "died with exit code -9" in warnings[0]
+
+
+def test_workers_are_kept_off_the_accelerator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task that imports JAX finds the CPU, whatever the parent is to use."""
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    task = changed(tmp_path, on_reset="(FOLDER / 'platforms').write_text(os.environ['JAX_PLATFORMS'])")
+    play(task, 1, [])
+    assert (tmp_path / "platforms").read_text() == "cpu"
 
 
 @pytest.mark.parametrize("moment", ["on_step", "on_reset"])
@@ -166,7 +200,7 @@ def test_what_the_user_must_mend_is_not_tried_again(moment: str, tmp_path: Path)
 def test_what_the_parent_raises_is_no_death() -> None:
     warnings: list[str] = []
 
-    def closed_screen(finished: int) -> None:
+    def closed_screen(count: Count) -> None:
         raise BrokenPipeError
 
     with pytest.raises(BrokenPipeError), Lanes(PROBE, 1, warnings.append) as lanes:
@@ -213,7 +247,7 @@ def test_a_game_that_crashes_is_played_again() -> None:
         for victim in ("game", "worker"):
             killed: list[int] = []
 
-            def kill(finished: int, victim: str = victim, killed: list[int] = killed) -> None:
+            def kill(count: Count, victim: str = victim, killed: list[int] = killed) -> None:
                 if not killed:
                     (worker,) = pids(lanes)
                     game = max(session(worker), key=lambda pid: pid != worker)
@@ -222,5 +256,5 @@ def test_a_game_that_crashes_is_played_again() -> None:
 
             assert lanes.play(driver, episodes, tick=kill) == whole
     assert len(warnings) == 2
-    assert "failed with ViZDoom" in warnings[0]
+    assert "died with exit code 1 while" in warnings[0]
     assert "died with exit code -9" in warnings[1]

@@ -50,7 +50,8 @@ class GivenPool:
 
 TASK = Task(
     name="given", action_size=1, max_steps=10, backends={"given": Given}, frame=lambda observation: observation,
-    environment_action=lambda action: action, policies={},
+    environment_action=lambda action: action, pools={"given": GivenPool},
+    policies={"random": lambda generator, settings: lambda step, frame: np.zeros(1, np.float32)},
 )  # fmt: skip
 
 # Without a positive reward go by: one step at first, two after the first reward, three after the second.
@@ -71,7 +72,7 @@ def test_an_episode_is_truncated_where_its_limits_say(limits: Limits, length: in
 
 @pytest.mark.parametrize(("limits", "length"), CASES)
 def test_a_pools_lanes_are_truncated_alike_each_for_itself(limits: Limits, length: int) -> None:
-    group = PoolEnvs(TASK, GivenPool, 2, limits)
+    group = PoolEnvs(TASK, "given", 2, limits)
     group.prepare([0, 1, 2])
     group.begin({0: 0})
     ends = np.full(2, -1)

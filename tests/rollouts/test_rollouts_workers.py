@@ -5,6 +5,7 @@ import platform
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ TASK = str(Path(__file__).parents[1] / "probe_task.py")
 SETTINGS = {"task": TASK, "max_steps": 7, "seed": 0}
 
 
-def no_tick() -> None:
+def no_tick(told: Sequence[int]) -> None:
     pass
 
 
@@ -36,7 +37,7 @@ def test_workers_stay_for_the_next_jobs_and_the_dead_are_replaced() -> None:
 
 
 def test_what_a_stopped_set_of_jobs_was_at_is_not_taken_for_the_next_ones() -> None:
-    def stop() -> None:
+    def stop(told: Sequence[int]) -> None:
         raise KeyboardInterrupt
 
     with Team("wm_jax.bench.bare_game:work", SETTINGS) as team:

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dream_probe import Line, Push, line_starts
+from dream_probe import Breaking, Line, Push, line_starts
 from evosax.algorithms import CMA_ES
 from evosax.core.fitness_shaping import weights_fitness_shaping_fn
 from jax.tree_util import Partial
@@ -14,9 +14,12 @@ from wm_jax.errors import UserError
 from wm_jax.search import SEARCHES, Dreams, PopulationSearch
 from wm_jax.search.cma_es import CMAESConfig, strict_rank_weights
 
-KEY = jax.random.key(5)
 CAP = 2100.0
 DREAM = Dream(Line(), DreamConfig(horizon=10))
+
+
+def new_key():
+    return jax.random.key(5)
 
 
 def search_for(size, **settings):
@@ -25,20 +28,20 @@ def search_for(size, **settings):
 
 
 def distance(target, population, key):
-    return -jnp.sum((actors.flat(population, 1) - target) ** 2, axis=1)
+    return -jnp.sum((actors.flat(population, 1) - target[None]) ** 2, axis=1)
 
 
 def shaped(shaping, fitness):
     """What evosax's update would make of this fitness [P]."""
-    strategy = CMA_ES(len(fitness), jnp.zeros(20))
+    strategy = CMA_ES(len(fitness), jnp.zeros(20, jnp.float32))
     params = strategy.default_params
-    state = strategy.init(KEY, jnp.zeros(20), params)
-    return np.asarray(shaping(jnp.zeros((len(fitness), 20)), jnp.asarray(fitness), state, params))
+    state = strategy.init(new_key(), jnp.zeros(20, jnp.float32), params)
+    return np.asarray(shaping(jnp.zeros((len(fitness), 20), jnp.float32), jnp.asarray(fitness), state, params))
 
 
 def give_each_weight_once(shaping, fitness):
     weights = shaped(shaping, fitness)
-    expected = np.asarray(CMA_ES(len(fitness), jnp.zeros(20)).default_params.weights)
+    expected = np.asarray(CMA_ES(len(fitness), jnp.zeros(20, jnp.float32)).default_params.weights)
     np.testing.assert_array_equal(np.sort(weights), np.sort(expected))
     return weights
 
@@ -64,28 +67,35 @@ def test_whatever_is_not_finite_ranks_worst():
     assert weights[[0, 3, 5]].max() < np.delete(weights, [0, 3, 5]).min()
 
 
+def test_where_nothing_is_finite_nothing_is_learnt():
+    np.testing.assert_array_equal(shaped(strict_rank_weights, np.full(8, np.nan)), 0)
+
+
 def sigma_after(strategy, returns, generations):
     """sigma after generations that all had these returns, from 0.1: the median of sixteen such walks. Which way a single
     one goes hangs on the eigenvectors that a machine finds."""
     params = strategy.default_params
 
     def walk(key):
-        state = strategy.init(key, jnp.zeros(strategy.num_dims), params).replace(std=jnp.float32(0.1))
+        state = strategy.init(key, jnp.zeros(strategy.num_dims, jnp.float32), params).replace(std=jnp.float32(0.1))
 
-        def generation(state, key):
-            population, state = strategy.ask(key, state, params)
-            return strategy.tell(key, population, -returns, state, params)[0], None
+        def generation(state, number):
+            own = jax.random.fold_in(key, number)
+            population, state = strategy.ask(own, state, params)
+            return strategy.tell(own, population, -returns, state, params)[0], None
 
-        return jax.lax.scan(generation, state, jax.random.split(key, generations))[0].std
+        return jax.lax.scan(generation, state, jnp.arange(generations))[0].std
 
-    return float(jnp.median(jax.jit(jax.vmap(walk))(jax.random.split(KEY, 16))))
+    return float(jnp.median(jax.jit(jax.vmap(walk))(jax.random.split(new_key(), 16))))
 
 
+@jax.enable_x64(False)
+@jax.numpy_rank_promotion("allow")
 def test_sigma_does_not_collapse_where_all_reach_the_cap():
-    returns = jnp.full(64, CAP)
-    strict = CMA_ES(64, jnp.zeros(20), fitness_shaping_fn=strict_rank_weights)
+    returns = jnp.full(64, CAP, jnp.float32)
+    strict = CMA_ES(64, jnp.zeros(20, jnp.float32), fitness_shaping_fn=strict_rank_weights)
     assert 0.05 < sigma_after(strict, returns, 60) < 0.2
-    assert sigma_after(CMA_ES(64, jnp.zeros(20)), returns, 60) < 0.02
+    assert sigma_after(CMA_ES(64, jnp.zeros(20, jnp.float32)), returns, 60) < 0.02
 
 
 def hansens_generation(population, returns, mean, sigma, covariance, path_sigma, path_c, number):
@@ -121,14 +131,14 @@ def hansens_generation(population, returns, mean, sigma, covariance, path_sigma,
 
 def test_generations_are_those_of_hansens_tutorial():
     search = search_for(4, population=8, sigma=0.3)
-    state = search.init(KEY)
+    state = search.init(new_key())
     expected = np.zeros(4), 0.3, np.eye(4), np.zeros(4), np.zeros(4)
     target = np.linspace(-1, 2, 4)
     for number in range(1, 6):
-        population, state = search.ask(state, number - 1, KEY)
+        population, state = search.ask(state, number - 1, new_key())
         weights = np.asarray(actors.flat(population, 1), np.float64)
         returns = -((weights - target) ** 2) @ (1 + np.arange(4))
-        state, _ = search.tell(state, population, jnp.asarray(returns))
+        state, _ = search.tell(state, population, jnp.asarray(returns, jnp.float32))
         expected = hansens_generation(weights, returns, *expected, number)
         found = state.mean, state.std, state.C, state.p_std, state.p_c
         for ours, reference in zip(found, expected, strict=True):
@@ -139,34 +149,36 @@ def test_candidates_are_drawn_from_the_searchs_normal_distribution():
     search = search_for(3, population=4000)
     covariance = np.array([[2.0, 0.6, 0.0], [0.6, 1.0, -0.3], [0.0, -0.3, 0.5]])
     mean = np.array([1.0, 0.0, -1.0])
-    state = search.init(KEY).replace(C=jnp.asarray(covariance), mean=jnp.asarray(mean))
-    population = np.asarray(actors.flat(search.ask(state, 0, KEY)[0], 1))
+    state = search.init(new_key()).replace(C=jnp.asarray(covariance, jnp.float32), mean=jnp.asarray(mean, jnp.float32))
+    population = np.asarray(actors.flat(search.ask(state, 0, new_key())[0], 1))
     np.testing.assert_allclose(population.mean(axis=0), mean, atol=0.01)
     np.testing.assert_allclose(np.cov(population.T), 0.01 * covariance, atol=0.0015)
 
 
 def test_candidates_are_weights_of_the_actor():
     search = search_for(5, population=8)
-    population, _ = search.ask(search.init(KEY), 0, KEY)
+    population, _ = search.ask(search.init(new_key()), 0, new_key())
     assert [(layer.kernel.shape, layer.bias.shape) for layer in population] == [((8, 4, 1), (8, 1))]
     assert (search.size, search.population, search.shapes["population"]) == (5, 8, [8, 5])
-    assert jax.tree.structure(search.candidate(search.init(KEY))) == jax.tree.structure(search.actor.init(KEY))
+    assert jax.tree.structure(search.candidate(search.init(new_key()))) == jax.tree.structure(
+        search.actor.init(new_key())
+    )
 
 
 def test_the_covariance_is_decomposed_every_third_generation_at_the_papers_size():
     search = search_for(1088)
-    state = search.init(KEY)
+    state = search.init(new_key())
     fresh = []
     for number in range(4):
         marked = state.replace(C=4 * state.C)
-        fresh.append(bool(search.ask(marked, number, KEY)[1].D[0] > 1.5))
+        fresh.append(bool(search.ask(marked, number, new_key())[1].D[0] > 1.5))
     assert fresh == [True, False, False, True]
 
 
 def test_evolution_finds_a_known_best_and_reports_on_the_way():
-    target = jnp.linspace(-1, 1, 4)
+    target = jnp.linspace(-1, 1, 4, dtype=jnp.float32)
     search = search_for(4, population=8, sigma=0.5)
-    state, metrics = search.evolve(search.init(KEY), Partial(distance, target), 0, KEY, 150)
+    state, metrics = search.evolve(search.init(new_key()), Partial(distance, target), 0, new_key(), 150)
     np.testing.assert_allclose(actors.flat(search.candidate(state)), target, atol=0.01)
     assert all(values.shape == (150,) for values in metrics.values())
     assert (metrics["best"] >= metrics["mean"]).all() and (metrics["mean"] >= metrics["worst"]).all()
@@ -177,11 +189,11 @@ def test_evolution_finds_a_known_best_and_reports_on_the_way():
 
 def test_ask_and_tell_are_a_generation():
     search = search_for(4, population=8)
-    fitness = Partial(distance, jnp.ones(4))
-    expected, metrics = search.evolve(search.init(KEY), fitness, 0, KEY, 1)
-    ask_key, _ = jax.random.split(KEY)
-    population, state = search.ask(search.init(KEY), 0, ask_key)
-    returns = fitness(population, KEY)
+    fitness = Partial(distance, jnp.ones(4, jnp.float32))
+    expected, metrics = search.evolve(search.init(new_key()), fitness, 0, new_key(), 1)
+    ask_key, _ = jax.random.split(new_key())
+    population, state = search.ask(search.init(new_key()), 0, ask_key)
+    returns = fitness(population, new_key())
     state, found = search.tell(state, population, returns)
     np.testing.assert_allclose(state.mean, expected.mean, rtol=1e-5)
     np.testing.assert_allclose(found["std"], np.std(returns), rtol=1e-5)
@@ -192,9 +204,9 @@ def test_a_generation_in_the_dream_is_told_the_mean_returns_there():
     dream = Dream(Line(spread=0.1), DreamConfig(horizon=10, reward="predicted"))
     search, starts = CMAESConfig(population=6, rollouts=3).build(Push(), dream, 1), line_starts(Line())
     dreams = Dreams({}, starts, jnp.float32(1.5))
-    state, metrics = search.iterate(search.init(KEY), dreams, 2, KEY, 1)
-    ask_key, fitness_key = jax.random.split(KEY)
-    population, asked = search.ask(search.init(KEY), 2, ask_key)
+    state, metrics = search.iterate(search.init(new_key()), dreams, 2, new_key(), 1)
+    ask_key, fitness_key = jax.random.split(new_key())
+    population, asked = search.ask(search.init(new_key()), 2, ask_key)
     key = jax.random.fold_in(fitness_key, 2)
     scores = population_returns(dream, Push(), {}, starts, population, key, rollouts=3, temperature=1.5)
     expected, _ = search.tell(asked, population, scores.returns.mean(axis=1))
@@ -208,17 +220,17 @@ def test_going_on_is_the_same_to_the_bit_and_traces_nothing_anew():
 
     def noisy(target, population, key):
         traces.append(None)
-        return distance(target, population, key) + jax.random.normal(key, (8,))
+        return distance(target, population, key) + jax.random.normal(key, (8,), jnp.float32)
 
     search = search_for(4, population=8)
-    target = jnp.ones(4)
-    whole, whole_metrics = search.evolve(search.init(KEY), Partial(noisy, target), 0, KEY, 6)
+    target = jnp.ones(4, jnp.float32)
+    whole, whole_metrics = search.evolve(search.init(new_key()), Partial(noisy, target), 0, new_key(), 6)
     traces.clear()
-    state, first = search.evolve(search.init(KEY), Partial(noisy, target), 0, KEY, 3)
+    state, first = search.evolve(search.init(new_key()), Partial(noisy, target), 0, new_key(), 3)
     once = len(traces)
     # What a checkpoint keeps of the state: numbers, shapes and dtypes.
     state = jax.tree.map(lambda array: jnp.asarray(np.asarray(array)), state)
-    state, second = search.evolve(state, Partial(noisy, target + 0), 3, KEY, 3)
+    state, second = search.evolve(state, Partial(noisy, target + 0), 3, new_key(), 3)
     assert len(traces) == once
     jax.tree.map(np.testing.assert_array_equal, state, whole)
     for name, values in whole_metrics.items():
@@ -228,21 +240,50 @@ def test_going_on_is_the_same_to_the_bit_and_traces_nothing_anew():
 
 def test_returns_that_are_not_finite_are_counted_and_do_not_reach_the_search():
     def broken(population, key):
-        return distance(jnp.ones(4), population, key).at[:2].set(jnp.array([jnp.nan, jnp.inf]))
+        return (
+            distance(jnp.ones(4, jnp.float32), population, key).at[:2].set(jnp.array([jnp.nan, jnp.inf], jnp.float32))
+        )
 
     search = search_for(4, population=8)
-    state, metrics = search.evolve(search.init(KEY), Partial(broken), 0, KEY, 3)
+    state, metrics = search.evolve(search.init(new_key()), Partial(broken), 0, new_key(), 3)
     np.testing.assert_array_equal(metrics["non_finite"], 2)
     assert all(np.isfinite(array).all() for array in (state.mean, state.std, state.C))
+    assert all(np.isfinite(values).all() for values in metrics.values()), "a loop stops where one is not"
+
+
+def test_candidates_whose_dreams_break_rank_last_and_the_search_goes_on():
+    """Beyond the place 1 there are no numbers: the mean is drawn away from there, though every step earns the same."""
+    search = CMAESConfig(population=16, rollouts=2, sigma=1.0).build(
+        Push(), Dream(Breaking(), DreamConfig(horizon=4)), 1
+    )
+    dreams = Dreams({}, line_starts(Line()), jnp.float32(1))
+    state, metrics = search.iterate(search.init(new_key(), jnp.ones(1)), dreams, 0, new_key(), 5)
+    assert all(np.isfinite(values).all() for values in metrics.values())
+    assert metrics["non_finite"][0] >= 8 and (metrics["best"] == 4).all() and (metrics["worst"] == 4).all()
+    assert search.candidate(state)[0] < 0.5
+
+
+def test_metrics_are_of_the_finite_returns_and_none_is_where_there_are_none():
+    search = search_for(4, population=4)
+    population, state = search.ask(search.init(new_key()), 0, new_key())
+    returns = jnp.array([1.0, -jnp.inf, 4.0, jnp.nan])
+    _, found = search.tell(state, population, returns)
+    assert {name: float(found[name]) for name in ("best", "mean", "worst", "std", "non_finite")} == {
+        "best": 4, "mean": 2.5, "worst": 1, "std": 1.5, "non_finite": 2,
+    }  # fmt: skip
+    after, found = search.tell(state, population, jnp.full(4, jnp.nan))
+    assert found["non_finite"] == 4 and not any(np.isfinite(found[name]) for name in ("best", "mean", "worst", "std"))
+    np.testing.assert_array_equal(after.mean, state.mean)
+    assert np.isfinite(after.C).all()
 
 
 def test_a_search_can_begin_anywhere():
     """With a step that is small beside the way there, the mean is near its beginning, and then goes downhill."""
-    search, weights = search_for(6, population=8, sigma=1e-3), jnp.arange(6.0)
+    search, weights = search_for(6, population=8, sigma=1e-3), jnp.arange(6, dtype=jnp.float32)
     begin = actors.unflat(actors.shapes(search.actor), weights)
-    first = search.init(KEY, begin)
+    first = search.init(new_key(), begin)
     jax.tree.map(np.testing.assert_array_equal, search.candidate(first), begin)
-    state, metrics = search.evolve(first, Partial(distance, weights + 0.1), 0, KEY, 60)
+    state, metrics = search.evolve(first, Partial(distance, weights + 0.1), 0, new_key(), 60)
     assert metrics["mean"][-1] > metrics["mean"][0]
     assert jnp.linalg.norm(actors.flat(search.candidate(state)) - weights - 0.1) < 0.1 * jnp.sqrt(6.0)
 

@@ -33,6 +33,14 @@ def test_what_only_a_dream_has_is_refused_in_the_actual_environment_and_the_othe
         EvolveConfig(patience=9)
 
 
+@pytest.mark.parametrize(
+    ("generations", "every", "evaluated"),
+    [(4, 2, [2, 4]), (5, 2, [2, 4, 5]), (2, 25, [2]), (2, 1, [1, 2]), (1, 1, [1])],
+)
+def test_every_so_many_generations_and_the_last_are_evaluated(generations, every, evaluated):
+    assert EvolveConfig(generations=generations, evaluate_every=every).evaluated == evaluated
+
+
 def test_a_temperature_is_named_once():
     with pytest.raises(UserError, match=r"evolve\.temperatures has 1\.0 more than once.*evolve\.seeds"):
         EvolveConfig(temperatures=(1.0, 1.5, 1.0))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dream_probe import Line, Push, line_starts, recordings
+from dream_probe import Breaking, Line, Push, line_starts, recordings
 
 from wm_jax.actors.mlp import MLP, Layer
 from wm_jax.dream import Dream, DreamConfig, start_states
@@ -16,9 +16,14 @@ from wm_jax.search import SEARCHES, Dreams, PopulationSearch
 from wm_jax.search.config import EvolveConfig
 from wm_jax.search.policy_gradient import LAMBDA, Decisions, PolicyGradient, PolicyGradientConfig, advantages
 
-KEY = jax.random.key(2)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 CONFIG = PolicyGradientConfig(dreams=64, decisions=8, hold=3, length=30, noise=0.5, discount=0.9, learning_rate=1e-2)
 CONTROLLER = MLP(("z",), (1, 8, 1))
+
+
+def new_key():
+    return jax.random.key(2)
 
 
 def search(config=CONFIG, controller=CONTROLLER, steps=60, push=0.5, wall=float("inf"), spread=0.01):
@@ -28,15 +33,17 @@ def search(config=CONFIG, controller=CONTROLLER, steps=60, push=0.5, wall=float(
 
 def begun(gradient, begin=None):
     """What its dreams are played with, and its first state."""
-    starts = start_states(gradient.dream, {}, recordings((20, 30)), KEY)
-    return Dreams({}, starts, jnp.float32(1)), gradient.init(KEY, begin, starts)
+    starts = start_states(gradient.dream, {}, recordings((20, 30)), new_key())
+    return Dreams({}, starts, jnp.float32(1)), gradient.init(new_key(), begin, starts)
 
 
 def at(gradient, z):
     """What dreams are played with, and dreams [L] that stand at `z` [L]."""
     table = line_starts(gradient.dream.model, (1,))
-    dreams = jax.vmap(gradient.dream.reset, (None, 0))(table, jax.random.split(KEY, len(z)))
-    return Dreams({}, table, jnp.float32(1)), replace(dreams, world=replace(dreams.world, z=jnp.asarray(z)[:, None]))
+    dreams = jax.vmap(gradient.dream.reset, (None, 0))(table, jax.random.split(new_key(), len(z)))
+    return Dreams({}, table, jnp.float32(1)), replace(
+        dreams, world=replace(dreams.world, z=jnp.asarray(z, jnp.float32)[:, None])
+    )
 
 
 def test_advantages_are_the_discounted_sums_of_what_the_critic_did_not_expect():
@@ -64,7 +71,9 @@ def test_an_action_is_told_what_it_risks_and_not_what_happened_to_be_drawn():
     dream = Dream(Line(push=0.0, spread=1e-6, wall=2.0, done_weight=10.0), DreamConfig(end="drawn"))
     gradient = PolicyGradient(CONFIG, CONTROLLER, dream, 1)
     count = 4000
-    _, earned, survival, over = gradient._keep(*at(gradient, np.ones(count)), jnp.zeros((count, 1)), KEY)
+    _, earned, survival, over = gradient._keep(
+        *at(gradient, np.ones(count)), jnp.zeros((count, 1), jnp.float32), new_key()
+    )
     p = 1 / (1 + 10 * np.e)
     steps, lives = np.arange(CONFIG.hold), (1 - p) ** CONFIG.hold
     np.testing.assert_allclose(survival, lives, rtol=1e-5)
@@ -84,9 +93,9 @@ def decisions(generator, controller, weights, count=50):
     center = controller.outputs(weights, inputs)
     drawn = center + CONFIG.noise * jnp.asarray(generator.normal(size=center.shape), jnp.float32)
     likelihood = -0.5 * jnp.sum(((drawn - center) / CONFIG.noise) ** 2, axis=-1)
-    noise = jnp.full(count, CONFIG.noise)
+    noise = jnp.full(count, CONFIG.noise, jnp.float32)
     return center, Decisions(
-        inputs, drawn, noise, likelihood, jnp.asarray(generator.normal(size=count)), jnp.zeros(count)
+        inputs, drawn, noise, likelihood, jnp.asarray(generator.normal(size=count)), jnp.zeros(count, jnp.float32)
     )
 
 
@@ -94,7 +103,7 @@ def test_the_first_step_follows_the_gradient_of_the_expected_return():
     """Where C is still what it was while playing, PPO's gradient is REINFORCE's: E[advantage * grad log p(x)]."""
     linear = MLP(("z",), (1, 1), bias=False)
     gradient = search(PolicyGradientConfig(noise=CONFIG.noise, entropy=0.0), linear)
-    weights = (Layer(jnp.asarray([[0.7]]), None),)
+    weights = (Layer(jnp.asarray([[0.7]], jnp.float32), None),)
     _, state = begun(gradient, weights)
     center, played = decisions(np.random.default_rng(1), linear, weights)
     found = jax.grad(gradient.loss)(state.networks, played)["controller"][0].kernel
@@ -122,9 +131,9 @@ def test_entropy_draws_C_back_from_certain_actions():
     gradient = search(PolicyGradientConfig(noise=CONFIG.noise, entropy=1.0))
     _, state = begun(gradient)
     first, last = state.networks["controller"]
-    weights = (first, replace(last, bias=jnp.full(1, 20.0)))
+    weights = (first, replace(last, bias=jnp.full(1, 20.0, jnp.float32)))
     _, played = decisions(np.random.default_rng(1), CONTROLLER, weights)
-    still = replace(played, advantage=jnp.zeros(50))
+    still = replace(played, advantage=jnp.zeros(50, jnp.float32))
     found = jax.grad(gradient.loss)({**state.networks, "controller": weights}, still)["controller"]
     np.testing.assert_allclose(found[-1].bias, [2.0], rtol=1e-4)
 
@@ -133,7 +142,7 @@ def test_an_action_is_kept_and_what_follows_an_end_does_not_count():
     """On the line z moves by push * action a step; beyond the wall the dream ends, that step's reward included."""
     gradient = search(PolicyGradientConfig(hold=4, discount=0.9), wall=1.2, spread=1e-6)
     here = at(gradient, np.zeros(2))
-    after, earned, _, over = gradient._keep(*here, jnp.asarray([[0.2], [1.0]]), KEY)
+    after, earned, _, over = gradient._keep(*here, jnp.asarray([[0.2], [1.0]], jnp.float32), new_key())
     np.testing.assert_allclose(after.world.z[0], 0.4, atol=1e-3)
     assert over.tolist() == [False, True]
     slow = sum(0.1 * 0.9**k * (1 - 0.1 * k) for k in range(4))
@@ -141,16 +150,63 @@ def test_an_action_is_kept_and_what_follows_an_end_does_not_count():
     fast = sum(0.1 * 0.9**k * (1 - 0.5 * k) for k in range(4))
     np.testing.assert_allclose(earned, [slow, fast], rtol=1e-3, atol=1e-4)
     longer = search(PolicyGradientConfig(hold=6, discount=0.9), wall=1.2, spread=1e-6)
-    np.testing.assert_allclose(longer._keep(*here, jnp.ones((2, 1)), KEY)[1], fast, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        longer._keep(*here, jnp.ones((2, 1), jnp.float32), new_key())[1], fast, rtol=1e-3, atol=1e-4
+    )
+
+
+def test_full_return_ends_its_dreams():
+    dream = Dream(Line(), DreamConfig(full_return=2.5))
+    for hold in (3, 5):
+        gradient = PolicyGradient(replace(CONFIG, hold=hold), CONTROLLER, dream, 1)
+        _, earned, survival, over = gradient._keep(*at(gradient, np.zeros(2)), jnp.zeros((2, 1)), new_key())
+        np.testing.assert_allclose(earned, 0.1 * (1 + 0.9 + 0.81), rtol=1e-5)
+        assert not survival.any() and over.all()
+
+
+def test_no_dream_outlives_the_horizon():
+    gradient = PolicyGradient(CONFIG, CONTROLLER, Dream(Line(), DreamConfig(horizon=10)), 3)
+    dreams, state = begun(gradient)
+    later, _ = gradient.iterate(state, dreams, 0, new_key(), 1)
+    # A decision is kept for 3 steps.
+    assert state.dreams.steps.max() == 7 and later.dreams.steps.max() <= 7
+    with pytest.raises(UserError, match=r"search\.hold must be between 1 and 2, found 3"):
+        CONFIG.build(CONTROLLER, Dream(Line(), DreamConfig(horizon=2)), 1)
+
+
+def test_dreams_that_break_are_counted_and_C_learns_to_keep_away_from_there():
+    """Each step earns the same, so that nothing else tells one place from another."""
+    gradient = PolicyGradient(CONFIG, CONTROLLER, Dream(Breaking(push=0.3), DreamConfig(temperature=1.0)), 40)
+    dreams, state = begun(gradient)
+    state, metrics = gradient.iterate(state, dreams, 0, new_key(), 40)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((state.networks, state.dreams, metrics)))
+    assert metrics["non_finite"][:5].mean() > 20 and metrics["non_finite"][-5:].mean() < 5
+
+
+def test_what_breaks_a_dream_is_worth_the_least():
+    """As an end that earns nothing; and where what else is decided is worth less than that, as the worst of it."""
+    dream = Dream(Breaking(push=1e-6, spread=1e-6, part="reward"), DreamConfig(reward="predicted"))
+    gradient = PolicyGradient(replace(CONFIG, dreams=2, decisions=4), CONTROLLER, dream, 1)
+    play = jax.jit(gradient._play)
+    for place, worst in ((0.0, 0.0), (-9.0, 0.271 * -8)):
+        dreams, here = at(gradient, np.array([place, 1.5]))
+        networks = gradient.init(new_key(), None, dreams.starts).networks
+        unknowing = {**networks, "critic": jax.tree.map(jnp.zeros_like, networks["critic"])}
+        state = replace(gradient.init(new_key(), None, dreams.starts), networks=unknowing, dreams=here)
+        _, played, ends = play(state, dreams, jnp.float32(0.5), new_key())
+        # The dream that takes the place of the broken one begins at 0.
+        assert ends["non_finite"] == 1 and np.isfinite(played.advantage).all()
+        np.testing.assert_allclose(played.outcome[0, 1], worst, rtol=1e-4)
 
 
 def test_the_best_controller_of_the_line_is_found():
     """It goes to 0 and stays: a reward near 1 a step."""
     gradient = search(push=0.2)
     dreams, state = begun(gradient)
-    state, metrics = gradient.iterate(state, dreams, 0, KEY, 60)
+    state, metrics = gradient.iterate(state, dreams, 0, new_key(), 60)
     assert metrics["outcome"][-5:].mean() > 0.7 > metrics["outcome"][:2].mean() + 0.1
-    left, right = jnp.tanh(CONTROLLER.outputs(gradient.candidate(state), jnp.asarray([[-1.0], [1.0]])))[:, 0]
+    sides = jnp.asarray([[-1.0], [1.0]], jnp.float32)
+    left, right = jnp.tanh(CONTROLLER.outputs(gradient.candidate(state), sides))[:, 0]
     assert left > 0.5 and right < -0.5
 
 
@@ -164,16 +220,16 @@ def test_a_search_that_goes_on_ends_as_one_that_never_stopped_and_compiles_nothi
         return gradient.iterate(*arguments, count=count)
 
     run = jax.jit(count_traces, static_argnames="count")
-    whole, metrics = run(state, dreams, 0, KEY, count=2)
-    whole, more = run(whole, dreams, 2, KEY, count=2)
-    again, _ = run(state, dreams, 0, KEY, count=2)
+    whole, metrics = run(state, dreams, 0, new_key(), count=2)
+    whole, more = run(whole, dreams, 2, new_key(), count=2)
+    again, _ = run(state, dreams, 0, new_key(), count=2)
     stored = jax.tree.map(lambda array: jnp.asarray(np.asarray(array)), again)
-    again, same = run(stored, dreams, 2, KEY, count=2)
+    again, same = run(stored, dreams, 2, new_key(), count=2)
     jax.tree.map(np.testing.assert_array_equal, (whole, more), (again, same))
     assert metrics["ended"].shape == (2,) and 0 < metrics["ended"][0] < 1
     assert len(traces) == 1
     # What a generation draws, and its noise, follow from its number.
-    other, _ = run(stored, dreams, 3, KEY, count=2)
+    other, _ = run(stored, dreams, 3, new_key(), count=2)
     assert not np.array_equal(gradient.candidate(other)[0].kernel, gradient.candidate(whole)[0].kernel)
 
 

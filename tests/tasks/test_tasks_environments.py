@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wm_jax.errors import UserError
+from wm_jax.errors import ForeignError, UserError
 from wm_jax.rollouts.collect import play
 from wm_jax.rollouts.lanes import TaskEnv
 from wm_jax.rollouts.limits import Limits
@@ -215,11 +215,18 @@ def test_take_cover_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("backend", "package", "name"), [("vizdoom", "vizdoom", "take_cover"), ("envpool", "envpool", "car_racing")]
+    ("backend", "package", "name", "extra"),
+    [
+        ("vizdoom", "vizdoom", "take_cover", "doom"),
+        ("envpool", "envpool", "car_racing", "envpool"),
+        ("gymnasium", "Box2D", "car_racing", "car"),
+    ],
 )
-def test_a_missing_package_is_named(backend: str, package: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named_with_its_extra(
+    backend: str, package: str, name: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UserError, match=f"pip install.*{package}"):
+    with pytest.raises(UserError, match=rf'{package} is needed here .*pip install "wm-jax\[{extra}\]"'):
         TASKS[name].make(backend)
 
 
@@ -237,21 +244,30 @@ def test_tasks_are_found_by_name_or_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("TASK = (", "SyntaxError"),
         ("import no_such_package", "ModuleNotFoundError: No module named 'no_such_package'"),
         ("TASK = 1 / 0", "ZeroDivisionError: division by zero"),
+        ("raise SystemExit(0)", "SystemExit: 0"),
     ],
 )
 def test_an_error_in_a_task_file_is_named_with_its_file(tmp_path: Path, text: str, error: str) -> None:
     path = tmp_path / "wrong.py"
     path.write_text(text)
-    with pytest.raises(UserError, match=rf"task file .*wrong\.py cannot be read: {error}"):
+    with pytest.raises(ForeignError, match=rf"task file .*wrong\.py raised {error} \(wrong\.py, line 1\)") as told:
+        load_task(str(path))
+    assert told.value.trace.startswith("Traceback") and text in told.value.trace
+
+
+@pytest.mark.parametrize("text", [b"TASK = (", b"TASK = '\xff'", b"TASK = 0\0"])
+def test_a_task_file_that_is_no_python_is_named(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "wrong.py"
+    path.write_bytes(text)
+    with pytest.raises(UserError, match=r"task file .*wrong\.py cannot be read: (Syntax|Value)Error"):
         load_task(str(path))
 
 
 def test_what_a_task_file_says_itself_is_passed_on(tmp_path: Path) -> None:
     path = tmp_path / "wrong.py"
-    path.write_text("from wm_jax.errors import UserError\nraise UserError('pip install the game')")
+    path.write_text("from wm_jax.errors import ForeignError, UserError\nraise UserError('pip install the game')")
     with pytest.raises(UserError, match=r"^pip install the game$"):
         load_task(str(path))
 

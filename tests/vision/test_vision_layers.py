@@ -9,6 +9,8 @@ from jax import lax
 from wm_jax.vision import layers
 from wm_jax.vision.layers import convolution, transposed_convolution
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 PLAIN_CONVOLUTION = partial(lax.conv_general_dilated, window_strides=(2, 2), padding="VALID", dimension_numbers=LAYOUT)
 PLAIN_TRANSPOSED = partial(
@@ -28,7 +30,7 @@ LAYERS = {
 
 
 def normal(seed, shape):
-    return jax.random.normal(jax.random.key(seed), shape)
+    return jax.random.normal(jax.random.key(seed), shape, jnp.float32)
 
 
 def values_and_gradients(form, x, kernel):

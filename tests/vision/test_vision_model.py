@@ -9,6 +9,8 @@ from wm_jax.errors import UserError
 from wm_jax.optimizers import OptimizerConfig
 from wm_jax.vision import LatentStats, Vision, VisionConfig, sample
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SMALL = Vision(VisionConfig(latent_size=5, width=4))
 PARAMS = SMALL.init(jax.random.key(0))
 ENCODE, DECODE = jax.jit(SMALL.encode), jax.jit(SMALL.decode)
@@ -77,8 +79,8 @@ def test_the_decoder_ends_in_a_sigmoid_and_its_dense_layer_is_linear():
     params = jax.tree.map(jnp.copy, PARAMS)
     for name in ("deconv1", "deconv2", "deconv3", "deconv4"):
         params["decoder"][name]["kernel"] = jnp.zeros_like(params["decoder"][name]["kernel"])
-    params["decoder"]["deconv4"]["bias"] = jnp.array([0.0, 1.0, -2.0])
-    decoded = DECODE(params, jnp.ones(5))
+    params["decoder"]["deconv4"]["bias"] = jnp.array([0.0, 1.0, -2.0], jnp.float32)
+    decoded = DECODE(params, jnp.ones(5, jnp.float32))
     expected = np.broadcast_to(1 / (1 + np.exp([0.0, -1.0, 2.0])), (64, 64, 3))
     np.testing.assert_allclose(decoded, expected, rtol=1e-5)
 
@@ -109,9 +111,9 @@ def test_wrong_frames_and_latents_are_refused():
     with pytest.raises(ValueError, match=r"64, 64, 3\] uint8, found \(2, 32, 32, 3\)"):
         SMALL.encode(PARAMS, jnp.zeros((2, 32, 32, 3), jnp.uint8))
     with pytest.raises(ValueError, match=r"uint8, found .* float32"):
-        SMALL.encode(PARAMS, jnp.zeros((64, 64, 3)))
+        SMALL.encode(PARAMS, jnp.zeros((64, 64, 3), jnp.float32))
     with pytest.raises(ValueError, match=r"z must be \[..., 5\], found \(2, 4\)"):
-        SMALL.decode(PARAMS, jnp.zeros((2, 4)))
+        SMALL.decode(PARAMS, jnp.zeros((2, 4), jnp.float32))
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float16])

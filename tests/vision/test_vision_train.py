@@ -12,10 +12,15 @@ from wm_jax.optimizers import OptimizerConfig
 from wm_jax.vision import Vision, VisionConfig, sample
 from wm_jax.vision.train import continue_from, evaluate, init, loss, train_step
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 CONFIG = VisionConfig(latent_size=4, width=4, steps=100, optimizer=OptimizerConfig(learning_rate=3e-3))
 MODEL = Vision(CONFIG)
 PARAMS = init(MODEL, jax.random.key(0)).params
-KEY = jax.random.key(5)
+
+
+def new_key():
+    return jax.random.key(5)
 
 
 def squares(n):
@@ -51,7 +56,7 @@ def kl_by_quadrature(mean, log_var):
 
 def gradient(kl_floor, params):
     model = Vision(replace(CONFIG, kl_floor=kl_floor))
-    return jax.jit(jax.grad(partial(loss, model), has_aux=True))(params, FRAMES, KEY)[0]
+    return jax.jit(jax.grad(partial(loss, model), has_aux=True))(params, FRAMES, new_key())[0]
 
 
 def same(tree, other):
@@ -64,12 +69,12 @@ def test_loss_is_squared_error_plus_kl_with_a_floor_on_each_frames_total():
     kl = np.vectorize(kl_by_quadrature)(np.asarray(stats.mean, float), np.asarray(stats.log_var, float)).sum(-1)
     floor = float(np.sort(kl)[1:3].mean())
     model = Vision(replace(CONFIG, kl_floor=floor / 4))
-    decoded = np.asarray(jax.jit(model.decode)(params, sample(stats, KEY)), float)
+    decoded = np.asarray(jax.jit(model.decode)(params, sample(stats, new_key())), float)
     reconstruction = ((np.asarray(FRAMES) / 255.0 - decoded) ** 2).sum((1, 2, 3)).mean()
     floored = np.maximum(kl, floor).mean()
     assert floored > max(kl.mean(), floor) * 1.001
 
-    value, metrics = jax.jit(partial(loss, model))(params, FRAMES, KEY)
+    value, metrics = jax.jit(partial(loss, model))(params, FRAMES, new_key())
     assert metrics.keys() == {"loss", "reconstruction", "kl", "kl_floored"}
     np.testing.assert_allclose(metrics["reconstruction"], reconstruction, rtol=1e-4)
     np.testing.assert_allclose(metrics["kl"], kl.mean(), rtol=1e-4)
@@ -82,9 +87,9 @@ def test_with_a_motion_weight_errors_count_by_how_much_their_pixel_changed():
     weighing = Vision(replace(CONFIG, motion_weight=3.0))
     before = FRAMES[jnp.array([1, 0, 2, 3])]
     pairs = jnp.stack([before, FRAMES], axis=1)
-    value, metrics = jax.jit(partial(loss, weighing))(PARAMS, pairs, KEY)
-    plain = jax.jit(partial(loss, MODEL))(PARAMS, FRAMES, KEY)[1]
-    decoded = jax.jit(lambda: MODEL.decode(PARAMS, sample(MODEL.encode(PARAMS, FRAMES), KEY)))()
+    value, metrics = jax.jit(partial(loss, weighing))(PARAMS, pairs, new_key())
+    plain = jax.jit(partial(loss, MODEL))(PARAMS, FRAMES, new_key())[1]
+    decoded = jax.jit(lambda: MODEL.decode(PARAMS, sample(MODEL.encode(PARAMS, FRAMES), new_key())))()
     error = (np.asarray(FRAMES) / 255.0 - np.asarray(decoded, float)) ** 2
     change = np.abs(np.asarray(FRAMES) / 255.0 - np.asarray(before) / 255.0).max(-1, keepdims=True)
     motion = (error * change).sum((1, 2, 3))
@@ -98,7 +103,7 @@ def test_with_a_motion_weight_errors_count_by_how_much_their_pixel_changed():
 def test_single_frames_are_not_taken_for_pairs_nor_pairs_for_single_frames():
     for weight, frames in ((1.0, FRAMES), (0.0, jnp.stack([FRAMES, FRAMES], axis=1))):
         with pytest.raises(ValueError, match="frames must be"):
-            loss(Vision(replace(CONFIG, motion_weight=weight)), PARAMS, frames, KEY)
+            loss(Vision(replace(CONFIG, motion_weight=weight)), PARAMS, frames, new_key())
 
 
 def test_below_the_floor_the_kl_has_no_gradient():
@@ -120,12 +125,12 @@ def test_gradient_is_the_plain_convolutions(monkeypatch):
 def test_it_learns_to_redraw_a_few_frames():
     state = continue_from(MODEL, PARAMS)
     pixels = FRAMES / 255
-    blind = float(jnp.sum((pixels - pixels.mean(0)) ** 2) / len(pixels))
-    assert evaluate(MODEL, state.params, FRAMES, KEY)["reconstruction"] > blind
+    blind = float(jnp.sum((pixels - pixels.mean(0, keepdims=True)) ** 2) / len(pixels))
+    assert evaluate(MODEL, state.params, FRAMES, new_key())["reconstruction"] > blind
     for _ in range(300):
-        state, _ = train_step(MODEL, state, FRAMES, KEY)
+        state, _ = train_step(MODEL, state, FRAMES, new_key())
     assert state.step == 300
-    assert evaluate(MODEL, state.params, FRAMES, KEY)["reconstruction"] < 0.5 * blind
+    assert evaluate(MODEL, state.params, FRAMES, new_key())["reconstruction"] < 0.5 * blind
 
 
 def test_many_steps_are_traced_once(monkeypatch):
@@ -137,7 +142,7 @@ def test_many_steps_are_traced_once(monkeypatch):
     for seed in range(3):
         state, _ = train_step(model, state, FRAMES, jax.random.key(seed))
     state = jax.tree.map(np.asarray, continue_from(model, state.params))
-    train_step(Vision(replace(CONFIG, steps=77)), state, np.asarray(FRAMES), KEY)
+    train_step(Vision(replace(CONFIG, steps=77)), state, np.asarray(FRAMES), new_key())
     assert len(traces) == 1
 
 
@@ -145,29 +150,29 @@ def test_going_on_from_a_saved_state_gives_the_same_bits():
     state = continue_from(MODEL, PARAMS)
     saved = []
     for _ in range(6):
-        state, _ = train_step(MODEL, state, FRAMES, KEY)
+        state, _ = train_step(MODEL, state, FRAMES, new_key())
         saved.append(jax.tree.map(np.array, state))
     again = jax.tree.map(jnp.asarray, saved[2])
     for _ in range(3):
-        again, _ = train_step(MODEL, again, FRAMES, KEY)
+        again, _ = train_step(MODEL, again, FRAMES, new_key())
     assert same(saved[5], again)
 
 
 def test_each_step_draws_its_own_noise_from_the_trainings_key():
     for step in (0, 1):
         state = replace(continue_from(MODEL, PARAMS), step=jnp.asarray(step, jnp.int32))
-        _, metrics = train_step(MODEL, state, FRAMES, KEY)
-        expected = evaluate(MODEL, PARAMS, FRAMES, jax.random.fold_in(KEY, step))
-        other = evaluate(MODEL, PARAMS, FRAMES, jax.random.fold_in(KEY, 1 - step))
+        _, metrics = train_step(MODEL, state, FRAMES, new_key())
+        expected = evaluate(MODEL, PARAMS, FRAMES, jax.random.fold_in(new_key(), step))
+        other = evaluate(MODEL, PARAMS, FRAMES, jax.random.fold_in(new_key(), 1 - step))
         np.testing.assert_allclose(metrics["reconstruction"], expected["reconstruction"], rtol=1e-6)
         assert abs(metrics["reconstruction"] / other["reconstruction"] - 1) > 1e-5
 
 
 def test_further_training_starts_a_fresh_optimiser_and_leaves_the_given_weights_alone():
-    state, _ = train_step(MODEL, continue_from(MODEL, PARAMS), FRAMES, KEY)
+    state, _ = train_step(MODEL, continue_from(MODEL, PARAMS), FRAMES, new_key())
     further = continue_from(MODEL, state.params)
     assert further.step == 0
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(further.opt_state))
     before = jax.tree.map(np.array, state.params)
-    train_step(MODEL, further, FRAMES, KEY)
+    train_step(MODEL, further, FRAMES, new_key())
     assert same(before, state.params)

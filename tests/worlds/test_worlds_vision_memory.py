@@ -19,6 +19,8 @@ from wm_jax.worlds import World
 from wm_jax.worlds.protocol import feature_sizes, shapes
 from wm_jax.worlds.vision_memory import VisionMemory, VisionMemoryConfig, VisionMemoryState
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 PROBE = str(Path(__file__).parents[1] / "probe_task.py")
 Z, H, A = 4, 6, 2
@@ -28,7 +30,10 @@ HEADS = MemoryConfig(
 MODEL = VisionMemory(Vision(VisionConfig(latent_size=Z, width=4)), Memory(HEADS, Z, A))
 PARAMS = MODEL.init(jax.random.key(0))
 VISION, MEMORY = PARAMS["vision"], PARAMS["memory"]
-KEY = jax.random.key(5)
+
+
+def new_key():
+    return jax.random.key(5)
 
 
 def assert_same(left: Any, right: Any) -> None:
@@ -46,18 +51,22 @@ def with_heads(**changes: Any) -> VisionMemory:
 
 
 def random_obs(seed: int, shape: tuple[int, ...] = ()) -> LatentStats:
-    mean, log_var = jax.random.normal(jax.random.key(seed), (2, *shape, Z))
+    mean, log_var = jax.random.normal(jax.random.key(seed), (2, *shape, Z), jnp.float32)
     return LatentStats(mean.astype(jnp.float16), (log_var - 1).astype(jnp.float16))
 
 
 def random_action(seed: int, shape: tuple[int, ...] = ()) -> jax.Array:
-    return jax.random.uniform(jax.random.key(seed), (*shape, A), minval=-1, maxval=1)
+    return jax.random.uniform(jax.random.key(seed), (*shape, A), minval=-1, maxval=1, dtype=jnp.float32)
 
 
 def random_state(seed: int, restart: float = 0.0, shape: tuple[int, ...] = ()) -> VisionMemoryState:
     z_key, h_key, c_key = jax.random.split(jax.random.key(seed), 3)
-    memory = MemoryState(jax.random.normal(h_key, (*shape, H)), jax.random.normal(c_key, (*shape, H)))
-    return VisionMemoryState(jax.random.normal(z_key, (*shape, Z)), memory, jnp.full(shape, restart))
+    memory = MemoryState(
+        jax.random.normal(h_key, (*shape, H), jnp.float32), jax.random.normal(c_key, (*shape, H), jnp.float32)
+    )
+    return VisionMemoryState(
+        jax.random.normal(z_key, (*shape, Z), jnp.float32), memory, jnp.full(shape, restart, jnp.float32)
+    )
 
 
 def row(tree: Any, number: int) -> Any:
@@ -104,26 +113,28 @@ def test_V_learns_from_frames_then_M_from_what_V_makes_of_them() -> None:
 
 def test_an_episode_begins_with_what_V_sees_and_nothing_remembered() -> None:
     obs = random_obs(1)
-    state = MODEL.begin(PARAMS, obs, KEY)
-    assert_same(state, VisionMemoryState(sample(obs, KEY), MODEL.memory.initial_state(), jnp.ones(())))
+    state = MODEL.begin(PARAMS, obs, new_key())
+    assert_same(
+        state, VisionMemoryState(sample(obs, new_key()), MODEL.memory.initial_state(), jnp.ones((), jnp.float32))
+    )
 
 
 @pytest.mark.parametrize("restart", [0.0, 1.0])
 def test_to_observe_is_to_feed_M_what_was_seen_and_done_and_to_sample_what_V_sees_now(restart: float) -> None:
     state, action, obs = random_state(2, restart), random_action(3), random_obs(4)
-    after = MODEL.observe(PARAMS, state, action, obs, KEY)
+    after = MODEL.observe(PARAMS, state, action, obs, new_key())
     memory = MODEL.memory.advance(MEMORY, state.memory, state.z, action, jnp.asarray(restart))
-    assert_same(after, VisionMemoryState(sample(obs, KEY), memory, jnp.zeros(())))
+    assert_same(after, VisionMemoryState(sample(obs, new_key()), memory, jnp.zeros((), jnp.float32)))
 
 
 @pytest.mark.parametrize("restart", [0.0, 1.0])
 @pytest.mark.parametrize("temperature", [0.3, 1.15])
 def test_to_imagine_is_a_step_of_M_and_a_draw_from_its_mixture(restart: float, temperature: float) -> None:
-    state, action, noise = random_state(2, restart), random_action(3), MODEL.noise(KEY)
+    state, action, noise = random_state(2, restart), random_action(3), MODEL.noise(new_key())
     after, outcome = MODEL.imagine(PARAMS, state, action, noise, temperature)
     memory, prediction = MODEL.memory.step(MEMORY, state.memory, state.z, action, jnp.asarray(restart))
-    z = sample_mixture(prediction.next_z, temperature, draw_noise(KEY, (Z,)))
-    assert_same(after, VisionMemoryState(z, memory, jnp.zeros(())))
+    z = sample_mixture(prediction.next_z, temperature, draw_noise(new_key(), (Z,)))
+    assert_same(after, VisionMemoryState(z, memory, jnp.zeros((), jnp.float32)))
     assert_same(outcome.reward, prediction.reward)
 
 
@@ -131,7 +142,7 @@ def test_to_imagine_is_a_step_of_M_and_a_draw_from_its_mixture(restart: float, t
 def test_an_end_is_as_probable_as_M_says_without_its_weight_in_training(weight: float) -> None:
     model = with_heads(done_weight=weight)
     states, actions = random_state(6, shape=(200,)), random_action(7, (200,))
-    noise = jax.vmap(model.noise)(jax.random.split(KEY, 200))
+    noise = jax.vmap(model.noise)(jax.random.split(new_key(), 200))
     _, outcome = jax.vmap(model.imagine, (None, 0, 0, 0, None))(PARAMS, states, actions, noise, 1.0)
     step = jax.vmap(model.memory.step, (None, 0, 0, 0, 0))
     _, prediction = step(MEMORY, states.memory, states.z, actions, states.restart)
@@ -148,14 +159,14 @@ def test_an_end_is_as_probable_as_M_says_without_its_weight_in_training(weight: 
 def test_M_is_told_of_the_first_frame_alone_and_its_state_is_that_of_the_whole_episode() -> None:
     """Observed or dreamt, state after state, as M reads a sequence in training."""
     obs, actions = random_obs(8, (5,)), random_action(9, (5,))
-    keys = jax.random.split(KEY, 5)
+    keys = jax.random.split(new_key(), 5)
     states = [MODEL.begin(PARAMS, row(obs, 0), keys[0])]
     for t in range(1, 5):
         states.append(MODEL.observe(PARAMS, states[-1], actions[t - 1], row(obs, t), keys[t]))
-    states.append(MODEL.imagine(PARAMS, states[-1], actions[4], MODEL.noise(KEY), 1.0)[0])
+    states.append(MODEL.imagine(PARAMS, states[-1], actions[4], MODEL.noise(new_key()), 1.0)[0])
     assert [float(state.restart) for state in states] == [1, 0, 0, 0, 0, 0]
     z = jnp.stack([state.z for state in states[:5]])[:, None]
-    restart = jnp.array([1.0, 0, 0, 0, 0])[:, None]
+    restart = jnp.array([1.0, 0, 0, 0, 0], jnp.float32)[:, None]
     last, h = MODEL.memory.unroll(MEMORY, MODEL.memory.initial_state((1,)), z, actions[:, None], restart)
     assert_near(jnp.stack([state.memory.h for state in states[1:]]), h[:, 0])
     assert_near(states[-1].memory.c, last.c[0])
@@ -164,9 +175,9 @@ def test_M_is_told_of_the_first_frame_alone_and_its_state_is_that_of_the_whole_e
 
 
 def test_what_was_remembered_before_an_episode_does_not_matter() -> None:
-    state, action, obs, noise = random_state(2, restart=1.0), random_action(3), random_obs(4), MODEL.noise(KEY)
+    state, action, obs, noise = random_state(2, restart=1.0), random_action(3), random_obs(4), MODEL.noise(new_key())
     fresh = replace(state, memory=MODEL.memory.initial_state())
-    seen, of_fresh = (MODEL.observe(PARAMS, each, action, obs, KEY) for each in (state, fresh))
+    seen, of_fresh = (MODEL.observe(PARAMS, each, action, obs, new_key()) for each in (state, fresh))
     assert_same(seen, of_fresh)
     dreamt, of_fresh = (MODEL.imagine(PARAMS, each, action, noise, 1.0) for each in (state, fresh))
     assert_same(dreamt, of_fresh)
@@ -193,7 +204,7 @@ def test_frames_are_encoded_and_drawn_by_V() -> None:
 def test_what_M_has_no_head_for_is_missing_and_says_how_to_have_it(reward: bool, end: bool) -> None:
     model = with_heads(predict_reward=reward, predict_done=end)
     params = model.init(jax.random.key(1))
-    _, outcome = model.imagine(params, random_state(2), random_action(3), model.noise(KEY), 1.0)
+    _, outcome = model.imagine(params, random_state(2), random_action(3), model.noise(new_key()), 1.0)
     assert (outcome.reward is None, outcome.end is None) == (not reward, not end)
     expected = {
         "reward": "set world.memory.predict_reward to True",
@@ -211,28 +222,32 @@ def test_what_its_numbers_mean_are_settings_of_its_own() -> None:
 
 
 def test_agents_are_an_axis_of_vmap() -> None:
-    obs, keys, actions = random_obs(1, (3,)), jax.random.split(KEY, 3), random_action(3, (3,))
-    begun = jax.vmap(MODEL.begin, (None, 0, 0))(PARAMS, obs, keys)
-    seen = jax.vmap(MODEL.observe, (None, 0, 0, 0, 0))(PARAMS, begun, actions, obs, keys)
-    noise = jax.vmap(MODEL.noise)(keys)
+    obs, actions = random_obs(1, (3,)), random_action(3, (3,))
+
+    def keys():
+        return jax.random.split(new_key(), 3)
+
+    begun = jax.vmap(MODEL.begin, (None, 0, 0))(PARAMS, obs, keys())
+    seen = jax.vmap(MODEL.observe, (None, 0, 0, 0, 0))(PARAMS, begun, actions, obs, keys())
+    noise = jax.vmap(MODEL.noise)(keys())
     dreamt = jax.vmap(MODEL.imagine, (None, 0, 0, 0, None))(PARAMS, seen, actions, noise, 1.1)
     for i in range(3):
         one = row(obs, i)
-        state = MODEL.begin(PARAMS, one, keys[i])
+        state = MODEL.begin(PARAMS, one, keys()[i])
         assert_near(row(begun, i), state)
-        state = MODEL.observe(PARAMS, state, actions[i], one, keys[i])
+        state = MODEL.observe(PARAMS, state, actions[i], one, keys()[i])
         assert_near(row(seen, i), state)
-        alone = MODEL.imagine(PARAMS, state, actions[i], MODEL.noise(keys[i]), 1.1)
+        alone = MODEL.imagine(PARAMS, state, actions[i], MODEL.noise(keys()[i]), 1.1)
         assert_near(row(dreamt, i), alone)
 
 
 def test_a_world_is_its_model_with_weights() -> None:
     world, state, action = World(MODEL, PARAMS), random_state(2), random_action(3)
     frames = jnp.full((1, 64, 64, 3), 90, jnp.uint8)
-    obs, noise = random_obs(4), MODEL.noise(KEY)
+    obs, noise = random_obs(4), MODEL.noise(new_key())
     assert_same(world.encode(frames), MODEL.encode(PARAMS, frames))
-    assert_same(world.begin(obs, KEY), MODEL.begin(PARAMS, obs, KEY))
-    assert_same(world.observe(state, action, obs, KEY), MODEL.observe(PARAMS, state, action, obs, KEY))
+    assert_same(world.begin(obs, new_key()), MODEL.begin(PARAMS, obs, new_key()))
+    assert_same(world.observe(state, action, obs, new_key()), MODEL.observe(PARAMS, state, action, obs, new_key()))
     assert_same(world.imagine(state, action, noise), MODEL.imagine(PARAMS, state, action, noise, 1.0))
     assert_same(world.imagine(state, action, noise, 0.5), MODEL.imagine(PARAMS, state, action, noise, 0.5))
     assert_same(world.features(state), MODEL.features(state))

@@ -10,6 +10,7 @@ from flax import struct
 
 from wm_jax.actors.protocol import ACTORS, ActorConfig
 from wm_jax.errors import UserError, require_choice, require_range
+from wm_jax.lanes import add
 from wm_jax.types import Action, Array, Key, Params, State
 from wm_jax.worlds import Actor, World, WorldModel
 from wm_jax.worlds.protocol import feature_sizes
@@ -84,8 +85,8 @@ class MLP(Actor):
         layers = []
         for number, (inputs, outputs) in enumerate(shapes):
             scale = (LAST_LAYER if number == len(shapes) - 1 else 1.0) / inputs**0.5
-            kernel = scale * jax.random.normal(jax.random.fold_in(key, number), (inputs, outputs))
-            layers.append(Layer(kernel, jnp.zeros(outputs) if self.bias else None))
+            kernel = scale * jax.random.normal(jax.random.fold_in(key, number), (inputs, outputs), jnp.float32)
+            layers.append(Layer(kernel, jnp.zeros(outputs, jnp.float32) if self.bias else None))
         return tuple(layers)
 
     def act(self, params: Params, world: World, state: State, carry: None, key: Key) -> tuple[Action, None]:
@@ -98,9 +99,9 @@ class MLP(Actor):
         return jnp.concatenate([features[name] for name in self.reads], axis=-1)
 
     def outputs(self, params: Params, inputs: Array) -> Array:
-        """What the last layer puts out [A] for `inputs` [F], whose tanh is the action."""
+        """What the last layer puts out [..., A] for `inputs` [..., F], whose tanh is the action."""
         outputs = inputs
         for number, layer in enumerate(params):
             outputs = (jnp.tanh(outputs) if number else outputs) @ layer.kernel
-            outputs = outputs if layer.bias is None else outputs + layer.bias
+            outputs = outputs if layer.bias is None else add(layer.bias, outputs)
         return outputs

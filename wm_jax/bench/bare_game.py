@@ -7,6 +7,7 @@ import numpy as np
 from wm_jax.rollouts.collect import episode_seed
 from wm_jax.rollouts.workers import serve
 from wm_jax.tasks import FRAME_SHAPE, load_task
+from wm_jax.tasks.calls import own
 
 POLICY = "random"
 """Every task has it."""
@@ -17,18 +18,20 @@ def work() -> None:
     serve(prepare)
 
 
-def prepare(settings: dict) -> Callable[[int], int]:
+def prepare(settings: dict, tell: Callable[[int], None] = lambda steps: None) -> Callable[[int], int]:
     """`settings` has task, seed and max_steps; the function that is returned plays episode number → tics."""
     task = load_task(settings["task"])
     environment, policy = task.make(), task.policy(POLICY)
+    reset, step = own(task.told("reset"), environment.reset), own(task.told("step"), environment.step)
+    taken = own(task.told("environment_action"), task.environment_action)
     nothing = np.zeros(FRAME_SHAPE, np.uint8)
 
     def play(number: int) -> int:
         seed = episode_seed(settings["seed"], number, 0)
         act = policy(np.random.default_rng([seed, 1]))
-        environment.reset(seed=seed)
+        reset(seed=seed)
         for tic in range(settings["max_steps"]):
-            _, _, terminated, truncated, _ = environment.step(task.environment_action(act(tic, nothing)))
+            _, _, terminated, truncated, _ = step(taken(act(tic, nothing)))
             if terminated or truncated:
                 return tic + 1
         return settings["max_steps"]

@@ -128,5 +128,5 @@ def _play_bare(name: str, settings: CollectConfig, screen: Screen) -> float:
 
 def _play_on(team: Team, settings: CollectConfig, screen: Screen) -> float:
     """Tics of the bare game's episodes, played by a team whose processes are started the first time."""
-    done = team.do(range(settings.episodes), settings.workers, lambda: None, screen.warn)
+    done = team.do(range(settings.episodes), settings.workers, lambda told: None, screen.warn)
     return float(sum(tics for _, tics in done))

@@ -103,7 +103,8 @@ def set_up(config: BenchConfig) -> Setup:
     dream = Dream(model, DreamConfig(horizon=horizon_of(config), precision=config.precision))
     actor = MLPConfig(features=("z", "c", "h"), bias=False).build(model)
     params = _with_done_bias(model.init(jax.random.key(1)), ALIVE)
-    starts = start_states(dream, params, recordings(np.full(64, 1), config.latent_size, ACTION_SIZE), KEY)
+    recorded = recordings(np.full(64, 1), config.latent_size, ACTION_SIZE)
+    starts = start_states(dream, params, recorded, jax.random.clone(KEY))
     return Setup(config, model, dream, actor, params, starts, candidates(actor, config.population))
 
 
@@ -114,7 +115,7 @@ def horizon_of(config: BenchConfig) -> int:
 
 def candidates(actor: Actor, count: int) -> Population:
     """[count, ...]: weights N(0, 0.1²)."""
-    weights = 0.1 * jax.random.normal(jax.random.key(2), (count, actors.size(actor)))
+    weights = 0.1 * jax.random.normal(jax.random.key(2), (count, actors.size(actor)), jnp.float32)
     return actors.unflat(actors.shapes(actor), weights)
 
 
@@ -145,7 +146,7 @@ def mortal(setup: Setup) -> Params:
     count, horizon = min(16, setup.config.population), setup.dream.config.horizon
     play = partial(trajectory, setup.dream, setup.actor, setup.params, setup.starts, steps=horizon)
     some = jax.tree.map(lambda array: array[:count], setup.population)
-    film = jax.vmap(play, out_axes=1)(some, jax.random.split(KEY, count))
+    film = jax.vmap(play, out_axes=1)(some, jax.random.split(jax.random.clone(KEY), count))
     # M's state before a step is what it foretold the end of the step before with.
     prediction = setup.model.memory.predict(setup.params["memory"], film.state.memory.h[1:])
     logit = np.asarray(prediction.done_logit) - ALIVE
@@ -226,7 +227,7 @@ def _vectorised(setup: Setup, params: Params, start: Literal["first", "anywhere"
     """Steps of the vectorised Gymnasium face, in whose dreams one or another of the lanes dies and begins anew."""
     dream = dataclasses.replace(setup.dream, config=dataclasses.replace(setup.dream.config, start=start))
     recorded = recordings(np.full(FACES, EPISODE), setup.config.latent_size, ACTION_SIZE)
-    faces = DreamVectorEnv(FACES, DreamSource(dream, params, recorded))
+    faces = DreamVectorEnv(FACES, DreamSource(dream, params, recorded, frames_per_second=35))
     faces.reset(seed=0)
     action = np.zeros((FACES, ACTION_SIZE), np.float32)
     return waited(lambda: faces.step(action), FACES)
@@ -237,7 +238,7 @@ def _generations(setup: Setup) -> tuple[Work, float]:
     search = search_of(setup)
     temperature = jnp.float32(setup.dream.config.temperature)
     fitness = jax.tree_util.Partial(search.fitness, setup.params, setup.starts, temperature)
-    state = search.init(KEY)
+    state = search.init(jax.random.clone(KEY))
     executable, seconds = compiled(CMAES.evolve, search, state, fitness, FIRST, KEY, GENERATIONS)
     return waited(partial(executable, state, fitness, FIRST, KEY), GENERATIONS), seconds
 

@@ -71,7 +71,7 @@ class Part:
 @ENDS.register
 def never(outcome: Outcome, model: WorldModel) -> Array:
     """No dream ends: how long they last does not hang on what random weights foretell."""
-    return jnp.zeros(())
+    return jnp.zeros((), jnp.float32)
 
 
 def measure(experiment: Experiment, config: BenchConfig, screen: Screen) -> Result:
@@ -79,7 +79,7 @@ def measure(experiment: Experiment, config: BenchConfig, screen: Screen) -> Resu
     horizon = min(experiment.dream.horizon, horizon_of(config))
     endless = replace(experiment.dream, horizon=horizon, end=never.__name__, full_return=None)
     models = Models(replace(experiment, dream=endless))
-    search, params = models.search(experiment.evolve.generations), models.world.init(KEY)
+    search, params = models.search(experiment.evolve.generations), models.world.init(jax.random.clone(KEY))
     large = [(1 if jax.default_backend() == "cpu" else 100, [(SIDE, SIDE, SIDE)])]
     with tempfile.TemporaryDirectory() as folder:
         store, recorded = record(models, params, Path(folder))
@@ -131,8 +131,8 @@ def dreaming(
         population, rollouts = search.population, search.rollouts
     if not actors.size(models.actor):
         population = 1
-    candidates = jax.vmap(models.actor.init)(jax.random.split(KEY, population))
-    starts = start_states(dream, params, recorded, KEY)
+    candidates = jax.vmap(models.actor.init)(jax.random.split(jax.random.clone(KEY), population))
+    starts = start_states(dream, params, recorded, jax.random.clone(KEY))
     play = partial(population_returns, dream, models.actor, params, starts, candidates, KEY, rollouts=rollouts)
     operations = operations_of_a_step(models.world, params, starts)
     work = waited(play, population * rollouts * horizon)
@@ -144,7 +144,9 @@ def dreaming(
 def operations_of_a_step(model: WorldModel, params: Params, starts: State) -> float:
     """Floating-point operations of one step of one dream, as XLA counts them; 0 where it does not."""
     state = jax.tree.map(lambda array: array[0], starts)
-    lowered = jax.jit(model.imagine).lower(params, state, jnp.zeros(model.action_size), model.noise(KEY), 1.0)
+    lowered = jax.jit(model.imagine).lower(
+        params, state, jnp.zeros(model.action_size, jnp.float32), model.noise(jax.random.clone(KEY)), 1.0
+    )
     return (lowered.cost_analysis() or {}).get("flops", 0)
 
 
@@ -152,9 +154,11 @@ def searching(models: Models, params: Params, recorded: Observations, search: Se
     """Generations in the dream, against their dreams alone; nothing where C has no weights to be found."""
     if not actors.size(models.actor):
         return []
-    starts = start_states(models.start_dream(search), params, recorded, KEY)
+    starts = start_states(models.start_dream(search), params, recorded, jax.random.clone(KEY))
     dreams = Dreams(params, starts, jnp.float32(models.dream.config.temperature))
-    iterate = partial(jax.jit(search.iterate, static_argnums=4), search.init(KEY, None, starts), dreams, FIRST, KEY)
+    iterate = partial(
+        jax.jit(search.iterate, static_argnums=4), search.init(jax.random.clone(KEY), None, starts), dreams, FIRST, KEY
+    )
     work, steps = waited(partial(iterate, GENERATIONS), GENERATIONS), search.dream_steps
     return [Part("search: generations", "generations", work, "dream", 1 / steps if steps else None, "the dreams alone")]
 
@@ -172,7 +176,7 @@ def training(name: str, learner: Learner, params: Params, data: TrainingData) ->
 def acting(models: Models, params: Params) -> tuple[Part, Work]:
     """The agent in the actual environment, the environment aside, against encoding alone, which is the work beside it."""
     agent = Agent(models.world, models.actor)
-    table = alone(models.actor.init(KEY))
+    table = alone(models.actor.init(jax.random.clone(KEY)))
     frames = np.random.default_rng(0).integers(0, 256, (LANES, *FRAME_SHAPE), np.uint8)
     whole = partial(act, agent, params, table, initial_state(agent, table, LANES), frames)
     encode = partial(jax.jit(models.world.encode), params, frames)

@@ -23,8 +23,11 @@ def operations(turns: Sequence[Turn]) -> float:
 def products(turns: Sequence[Turn], precision: str) -> Work:
     """Makes the products of all turns in one compiled call at a precision of the dream's; returns the operations."""
     dtype = jnp.bfloat16 if precision == "bfloat16" else jnp.float32
+
     # Random, since accelerators are faster on constants. Two left operands in turn: no product can be made just once.
-    draw = partial(jax.random.normal, jax.random.key(0), dtype=dtype)
+    def draw(shape: tuple[int, ...]) -> Array:
+        return jax.random.normal(jax.random.key(0), shape, dtype)
+
     operands = [[(draw((min(times, 2), m, k)), draw((k, n))) for m, k, n in shapes] for times, shapes in turns]
     with jax.default_matmul_precision(precision):
         run = jax.jit(partial(_run, tuple(times for times, _ in turns))).lower(operands).compile()
@@ -44,5 +47,5 @@ def _turn(count: int, pairs: list[tuple[Array, Array]]) -> list[Array]:
     def once(number: Array, results: list[Array]) -> list[Array]:
         return [jnp.dot(left[number % len(left)], right, preferred_element_type=jnp.float32) for left, right in pairs]
 
-    zeros = [jnp.zeros((left.shape[1], right.shape[1])) for left, right in pairs]
+    zeros = [jnp.zeros((left.shape[1], right.shape[1]), jnp.float32) for left, right in pairs]
     return jax.lax.fori_loop(0, count, once, zeros)

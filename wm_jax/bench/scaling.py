@@ -16,6 +16,8 @@ from wm_jax.bench.table import Result, Row
 from wm_jax.bench.timing import Work, interleaved
 from wm_jax.dream import population_returns
 from wm_jax.pipeline.progress import Screen
+from wm_jax.report.figures import figure as empty_figure
+from wm_jax.report.figures import png
 
 POPULATIONS = (1, 4, 16, 64, 256, 1024)
 """Times the rollouts: 16 to 16,384 dreams at the paper's 16."""
@@ -56,7 +58,7 @@ def measure(config: BenchConfig, screen: Screen) -> Result:
 def _side_by_side(setup: Setup, count: int) -> Work:
     """`count` evolutions' dreams as one program; returns their steps."""
     play = partial(population_returns, setup.dream, setup.actor, rollouts=setup.config.rollouts)
-    many, keys = jax.jit(jax.vmap(play, (None, None, None, 0))), jax.random.split(KEY, count)
+    many, keys = jax.jit(jax.vmap(play, (None, None, None, 0))), jax.random.split(jax.random.clone(KEY), count)
     arguments = setup.params, setup.starts, setup.population, keys
     return lambda: float(np.asarray(many(*arguments).lengths).sum(dtype=np.int64))
 
@@ -73,13 +75,9 @@ def _row(name: str, setup: Setup, play: Work, product_steps: int, screen: Screen
 
 def figure(path: Path, rows: Sequence[Row], title: str) -> None:
     """Draw `measure`'s rows, one panel for each thing that grows, as a PNG file."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     panels = {axis: [row for row in rows if row.name.startswith(f"{axis} ")] for axis in LABELS}
-    drawing, axes = plt.subplots(1, len(panels), figsize=(5.5 * len(panels), 4), sharey=True, squeeze=False)
+    drawing = empty_figure(5.5 * len(panels), 4)
+    axes = drawing.subplots(1, len(panels), sharey=True, squeeze=False)
     for plot, (axis, found) in zip(axes[0], panels.items(), strict=True):
         sizes = [int(row.name.removeprefix(f"{axis} ")) for row in found]
         for values, label, colour in (
@@ -98,6 +96,4 @@ def figure(path: Path, rows: Sequence[Row], title: str) -> None:
     axes[0][0].set(ylabel="dream steps per second")
     axes[0][0].legend(loc="lower right")
     drawing.suptitle(title)
-    drawing.tight_layout()
-    drawing.savefig(path, dpi=120)
-    plt.close(drawing)
+    path.write_bytes(png(drawing))

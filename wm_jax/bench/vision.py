@@ -22,8 +22,8 @@ def measure(config: BenchConfig, screen: Screen) -> Result:
     """Headline: images per second of training, all that a step does included."""
     model = Vision(VisionConfig(latent_size=config.latent_size, batch_size=config.frames))
     pixels = np.random.default_rng(0).integers(0, 256, (config.frames, *FRAME_SHAPE), np.uint8)
-    frames, state = jax.device_put(pixels), init(model, KEY)
-    params = model.init(KEY)
+    frames, state = jax.device_put(pixels), init(model, jax.random.clone(KEY))
+    params = model.init(jax.random.clone(KEY))
     train, seconds = compiled(train_step, model, state, frames, KEY)
     encode, _ = compiled(jax.jit(partial(Vision.encode, model)), params, frames)
 

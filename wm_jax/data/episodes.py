@@ -1,6 +1,7 @@
 """Random access to the frames of many recorded episodes, in memory that does not grow with their size."""
 
 import json
+import resource
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
+from wm_jax.data.files import reading
 from wm_jax.data.records import (
     INDEX,
     RECORDS_BEFORE_FRAMES,
@@ -17,15 +19,17 @@ from wm_jax.data.records import (
     Header,
     checked_frame,
     damaged,
-    missing,
     open_records,
     read_episode,
     read_records,
+    size,
 )
-from wm_jax.errors import UserError
+from wm_jax.errors import DamagedError
 
 OPEN_READERS = 500
-"""Opening a file costs more than reading a frame; this many stay open."""
+"""Opening a file costs more than reading a frame; this many stay open, one descriptor each."""
+SHARE_OF_DESCRIPTORS = 0.25
+"""How much of the descriptors that this process may have (`ulimit -n`) they take at most."""
 
 
 class EpisodeStore:
@@ -41,13 +45,11 @@ class EpisodeStore:
         self.mirror = mirror
         entries = [(Path(folder), entry) for folder in folders for entry in _read_index(Path(folder))]
         self.paths = [folder / entry.pop("file") for folder, entry in entries]
-        sizes = [entry.pop("bytes") for _, entry in entries]
+        expected = [entry.pop("bytes") for _, entry in entries]
         self.headers = [Header(**entry) for _, entry in entries]
-        for path, size in zip(self.paths, sizes, strict=True):
-            if not path.is_file():
-                raise missing(path)
-            if path.stat().st_size != size:
-                raise damaged(path, f"{size} bytes", f"{path.stat().st_size} bytes")
+        for path, written in zip(self.paths, expected, strict=True):
+            if (found := size(path)) != written:
+                raise damaged(path, f"{written} bytes", f"{found} bytes")
         if mirror is not None:
             self.paths = [path for path in self.paths for _ in range(2)]
             self.headers = [header for header in self.headers for _ in range(2)]
@@ -87,12 +89,22 @@ class EpisodeStore:
     def _reader(self, path: Path) -> ArrayRecordReader:
         with self._lock:
             if path not in self._readers:
-                self._readers[path] = open_records(path)
-                if len(self._readers) > OPEN_READERS:
+                if len(self._readers) >= _readers_allowed():
                     # Dropped, not closed: another thread may be reading; the last reference closes it.
                     self._readers.popitem(last=False)
+                self._readers[path] = open_records(path)
             self._readers.move_to_end(path)
             return self._readers[path]
+
+
+def _readers_allowed() -> int:
+    """How many readers of a store may be open."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return (
+        OPEN_READERS
+        if limit == resource.RLIM_INFINITY
+        else max(1, min(OPEN_READERS, int(limit * SHARE_OF_DESCRIPTORS)))
+    )
 
 
 def split(number_of_episodes: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -104,18 +116,16 @@ def split(number_of_episodes: int, fraction: float, seed: int) -> tuple[np.ndarr
 
 def _read_index(folder: Path) -> list[dict]:
     path = folder / INDEX
-    if not path.is_file():
-        raise UserError(
-            f"{path} does not exist; run the same command again: it is rebuilt from the episodes, and only those that are "
-            "missing are recorded"
-        )
+    with reading(path, "run the same command again: it is rebuilt from the episodes, and only those that are missing are "
+                       "recorded"):  # fmt: skip
+        data = path.read_bytes()
     try:
-        entries = [json.loads(line) for line in path.read_text().splitlines()]
+        entries = [json.loads(line) for line in data.splitlines()]
         for entry in entries:
             Header(**{key: value for key, value in entry.items() if key not in ("file", "bytes")})
             _ = entry["file"], entry["bytes"]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(
+        raise DamagedError(
             f"{path} is damaged: expected one episode a line as JSON, found {error}; delete this file and run "
             "the same command again: it is rebuilt from the episodes, none of which is recorded twice"
         ) from error

@@ -15,14 +15,15 @@ from pathlib import Path
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
-from wm_jax.data.files import replacing, write_atomically
-from wm_jax.errors import UserError
+from wm_jax.data.files import reading, replacing, require_readable, write_atomically
+from wm_jax.errors import DamagedError
 from wm_jax.tasks import FRAME_SHAPE
 
 FORMAT = 1
 INDEX = "index.jsonl"
 RECORDS_BEFORE_FRAMES = 3
 REMEDY = "delete this file and run the same command again: the episode is recorded anew"
+ABSENT = "run the same command again: the episode is recorded anew"
 
 
 @dataclass(frozen=True)
@@ -125,20 +126,21 @@ def _write_records(path: Path, header: Header, episode: Episode) -> None:
         raise OSError(str(error).splitlines()[0]) from error
 
 
-def damaged(path: Path, expected: str, found: str) -> UserError:
+def damaged(path: Path, expected: str, found: str) -> DamagedError:
     """The error that names a damaged file and says what to do."""
-    return UserError(f"{path} is damaged: expected {expected}, found {found}; {REMEDY}")
+    return DamagedError(f"{path} is damaged: expected {expected}, found {found}; {REMEDY}")
 
 
-def missing(path: Path) -> UserError:
-    """The error that names a file that is not there and says what to do."""
-    return UserError(f"{path} does not exist; run the same command again: the episode is recorded anew")
+def size(path: Path) -> int:
+    """Bytes of an episode's file. Raises `UserError` where it is missing."""
+    with reading(path, ABSENT):
+        return path.stat().st_size
 
 
 def open_records(path: Path) -> ArrayRecordReader:
-    """A reader for single records. Raises `UserError` where the file is missing or its end is."""
-    if not path.is_file():
-        raise missing(path)
+    """A reader for single records, which holds the file open. Raises `UserError` where it is missing or its end is."""
+    # ArrayRecord takes a file that the system refuses for one without records.
+    require_readable(path, ABSENT)
     try:
         return ArrayRecordReader(str(path), "readahead_buffer_size:0,max_parallelism:0", file_reader_buffer_size=2**15)
     except (RuntimeError, ValueError) as error:
@@ -150,6 +152,9 @@ def read_records(reader: ArrayRecordReader, path: Path, first: int, count: int) 
     try:
         records = reader.read(list(range(first, first + count)))
     except (RuntimeError, ValueError, IndexError) as error:
+        with reading(path, ABSENT):
+            # What the disk does not give is not damage.
+            path.read_bytes()
         raise damaged(path, f"intact records {first} to {first + count - 1}", str(error).splitlines()[0]) from error
     return records
 
@@ -213,6 +218,6 @@ def write_index(folder: str | Path, headers: Sequence[Header]) -> Path:
     for header in sorted(headers, key=lambda header: header.number):
         path = episode_path(folder, header.number)
         entry = asdict(header)
-        lines.append(json.dumps({"file": path.name, **entry, "bytes": path.stat().st_size}) + "\n")
+        lines.append(json.dumps({"file": path.name, **entry, "bytes": size(path)}) + "\n")
     write_atomically(folder / INDEX, "".join(lines).encode())
     return folder / INDEX

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -24,6 +24,9 @@ class TrainingData:
     """Numbers of the episodes that nothing trains on."""
     recorded: Observations | None
     """Every frame as the world model encodes it; None for learners that read frames."""
+    trained: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+    """Numbers of as many episodes that are trained on, in this round or one before it, as are held out, of each round as
+    many: to report on beside the held-out ones."""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from wm_jax.data.files import write_atomically
-from wm_jax.errors import UserError
+from wm_jax.data.files import require_readable, told, write_atomically
+from wm_jax.errors import DamagedError, UserError
 
 SEPARATOR = "/"
 HEADER = "wm_jax"
@@ -30,13 +30,15 @@ def structured(leaves: dict[str, Any], like: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(like), [leaves[name] for name in flatten(like)])
 
 
-def _nest(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+def _nest(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for name, array in arrays.items():
         *groups, last = name.split(SEPARATOR)
-        inner = tree
+        inner: Any = tree
         for group in groups:
-            inner = inner.setdefault(group, {})
+            inner = inner.setdefault(group, {}) if isinstance(inner, dict) else inner
+        if not isinstance(inner, dict) or last in inner:
+            raise DamagedError(f"{path} is damaged: expected {name} to be an array or a group of arrays, found both")
         inner[last] = array
     return tree
 
@@ -64,31 +66,31 @@ def load_weights(path: Path, remedy: str = REMEDY) -> tuple[dict[str, Any], dict
     """(nested dict of arrays, about) as `save_weights` wrote them.
 
     Raises `UserError`, which ends with what to do (`remedy`), where the file is missing, no such file, altered, or holds
-    values that are not finite.
+    values that are not finite; and where the system refuses to read it.
     """
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; {remedy}")
+    # The library says "no such file" of one that the system refuses.
+    require_readable(path, remedy)
     try:
-        with safe_open(path, framework="numpy") as file:
+        with told("read", path), safe_open(path, framework="numpy") as file:
             metadata, names = file.metadata() or {}, file.keys()
             arrays = {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is damaged: expected safetensors, found {error}; {remedy}") from None
+    except SafetensorError as error:
+        raise DamagedError(f"{path} is damaged: expected safetensors, found {error}; {remedy}") from None
     try:
         header = json.loads(metadata[HEADER])
         about, recorded = dict(header["about"]), str(header["sha256"])
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
+        raise DamagedError(
             f"{path} is damaged or was not written by wm-jax: expected a header {HEADER} of JSON with `about` and "
             f"`sha256`, found {type(error).__name__}: {error}; {remedy}"
         ) from None
     found = _checksum(arrays, about)
     if found != recorded:
-        raise UserError(f"{path} was altered: expected SHA-256 {recorded[:12]}…, found {found[:12]}…; {remedy}")
+        raise DamagedError(f"{path} was altered: expected SHA-256 {recorded[:12]}…, found {found[:12]}…; {remedy}")
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise UserError(f"{path} is of no use: {name} holds values that are not finite; {remedy}")
-    return _nest(arrays), about
+    return _nest(path, arrays), about
 
 
 def halved(path: Path, tree: dict[str, Any]) -> dict[str, Any]:
@@ -113,15 +115,22 @@ def _half(array: Any) -> np.ndarray:
 def check_like(path: Path, tree: dict[str, Any], like: Any) -> Any:
     """The arrays of `tree` in the structure of `like` (arrays or `jax.ShapeDtypeStruct`), if they have its shapes and
     types. Raises `UserError` that names the first array that differs."""
-    expected, found = flatten(like), flatten(tree)
+    found = flatten(tree)
+    different = misfit(flatten(like), found)
+    if different:
+        raise UserError(
+            f"weights file {path} does not fit the experiment's settings: {different}; use the settings it was made with"
+        )
+    return structured(found, like)
+
+
+def misfit(expected: dict[str, Any], found: dict[str, Any]) -> str | None:
+    """The first of these arrays, by name, that has another shape or type, in words; None where all are alike."""
     for name in sorted(expected.keys() | found.keys()):
         wanted, present = (
             f"{leaves[name].dtype}{list(leaves[name].shape)}" if name in leaves else "nothing"
             for leaves in (expected, found)
         )
         if wanted != present:
-            raise UserError(
-                f"weights file {path} does not fit the experiment's settings: {name} expected {wanted}, found {present}; "
-                "use the settings it was made with"
-            )
-    return structured(found, like)
+            return f"{name} expected {wanted}, found {present}"
+    return None

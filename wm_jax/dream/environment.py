@@ -1,8 +1,8 @@
 """The dream, the paper's virtual environment (section 4): a world model as an environment, whatever the model is.
 
 What the model expects of a step becomes a reward and an end by the rules of `DreamConfig`; whatever they are, a dream ends
-where its rewards add up to `full_return`. Everything here is pure and for one agent; populations, rollouts and temperatures
-are axes that `jax.vmap` adds.
+where its rewards add up to `full_return`, and where its numbers are no longer finite, with the lowest return there is.
+Everything here is pure and for one agent; populations, rollouts and temperatures are axes that `jax.vmap` adds.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,8 @@ class DreamConfig:
     """Steps after which a dream is cut off."""
     start: Literal["first", "anywhere"] = "first"
     """first: on the first frame of a recorded episode; anywhere: on any recorded frame, after the model has followed the
-    episode up to that frame, as it does in the actual environment."""
+    episode up to that frame, as it does in the actual environment. A search with a `start` of its own learns in dreams that
+    begin there; C is scored in those that begin here."""
     episodes: int = 1024
     """With `start` anywhere: recorded episodes, drawn at random, that the model follows to have states to start from."""
     full_return: float | None = None
@@ -46,9 +47,9 @@ class DreamConfig:
 
     def __post_init__(self) -> None:
         require_range("dream.temperature", self.temperature, 1e-3, 100.0)
-        require_range("dream.horizon", self.horizon, 1)
+        require_range("dream.horizon", self.horizon, 1, 2**30)
         require_choice("dream.start", self.start, ("first", "anywhere"))
-        require_range("dream.episodes", self.episodes, 1)
+        require_range("dream.episodes", self.episodes, 1, 2**30)
         if self.full_return is not None:
             require_range("dream.full_return", self.full_return, 1e-3)
         require_choice("dream.end", self.end, ENDS.names())
@@ -109,13 +110,13 @@ class Dream:
 
     def reset(self, starts: State, key: Key) -> DreamState:
         """A dream before its first step, in one of the states `starts` [S, ...] (`wm_jax.dream.starts`)."""
-        row = jax.random.randint(key, (), 0, len(jax.tree.leaves(starts)[0]))
+        row = jax.random.randint(key, (), 0, len(jax.tree.leaves(starts)[0]), jnp.int32)
         return DreamState(jax.tree.map(lambda array: array[row], starts), jnp.int32(0), jnp.float32(0))
 
     def noise(self, key: Key) -> DreamNoise:
         """The noise of one step that belongs to `key`."""
         world_key, end_key = jax.random.split(key)
-        return DreamNoise(self.model.noise(world_key), jax.random.uniform(end_key))
+        return DreamNoise(self.model.noise(world_key), jax.random.uniform(end_key, (), jnp.float32))
 
     def step(
         self,
@@ -128,7 +129,8 @@ class Dream:
         """What follows on `action` [A], chosen in `state`: (state, reward [], terminated [], truncated []).
 
         `noise` may be drawn before: one draw then serves every candidate that meets it. `temperature` [] may be traced and
-        stands in for the setting. Raises `UserError` while tracing where a rule needs what the model does not predict.
+        stands in for the setting. A step after which a number is not finite terminates, with the reward -inf. Raises
+        `UserError` while tracing where a rule needs what the model does not predict.
         """
         state, reward, ending = self.prospect(params, state, action, noise.world, temperature)
         terminated = noise.end < ending
@@ -138,7 +140,8 @@ class Dream:
         self, params: Params, state: DreamState, action: Action, noise: Any, temperature: Array | float | None = None
     ) -> tuple[DreamState, Array, Array]:
         """What follows on `action` [A], before it is decided whether that is the end: (state, reward [], the probability
-        that it is []), with the world model's part of the noise."""
+        that it is []), with the world model's part of the noise. The probability is always finite, and the reward is -inf
+        where anything else is not."""
         tau = self.config.temperature if temperature is None else temperature
         with jax.default_matmul_precision(self.config.precision):
             world, outcome = self.model.imagine(params, state.world, action, noise, tau)
@@ -146,7 +149,10 @@ class Dream:
         steps, earned = state.steps + 1, state.earned + reward
         if self.config.full_return is not None:
             ending = jnp.where(earned >= self.config.full_return, 1, ending)
-        return DreamState(world, steps, earned), reward, ending
+        # The rules are not asked: NaN is above no threshold, and such a dream would never end.
+        broken = ~_finite((outcome, reward, ending, self.model.features(world)))
+        reward, ending = jnp.where(broken, -jnp.inf, reward), jnp.where(broken, 1, ending)
+        return DreamState(world, steps, state.earned + reward), reward, ending
 
     def check(self) -> None:
         """Raise `UserError` where a rule needs what the model does not predict."""
@@ -161,3 +167,8 @@ class Dream:
         rules = REWARDS[self.config.reward], ENDS[self.config.end]
         reward, ending = (rule(outcome, self.model) for rule in rules)
         return reward, ending
+
+
+def _finite(tree: Any) -> Array:
+    """[]: whether all numbers of a pytree are finite."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()

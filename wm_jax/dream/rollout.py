@@ -133,14 +133,14 @@ def population_returns(
     `jax.vmap` over population, key or temperature plays all the evolutions' dreams side by side as the lanes of one
     loop, and none of them waits for the others; over the world model's weights, one model after the other.
     """
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rollouts))
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rollouts, dtype=jnp.int32))
     begun, noise_keys = jax.vmap(partial(_begin, dream, starts))(keys)
     # Without weights there is but one candidate.
     size = max((len(leaf) for leaf in jax.tree.leaves(population)), default=1)
     tau = jnp.full(size, dream.config.temperature if temperature is None else temperature, jnp.float32)
     players = _Players(population, tau, begun, noise_keys)
     # Rollout by rollout: cut in equal parts for many devices, the parts have candidates of all kinds, good and bad ones.
-    number = jnp.arange(rollouts * size)
+    number = jnp.arange(rollouts * size, dtype=jnp.int32)
     play = custom_vmap(partial(_play_on_mesh, dream, actor, mesh))
     play.def_vmap(partial(_play_side_by_side, play))
     scores = play(dream.prepare(params), players, number % size, number // size)
@@ -152,16 +152,20 @@ def _play_side_by_side(
 ) -> tuple[DreamScores, Any]:
     """The rule of `jax.vmap` for `play`, E times over: one `play` with E times the candidates, starts and lanes."""
     if any(jax.tree.leaves(batched[0])):
-        scores = jax.lax.map(
-            lambda e: play(*jax.tree.map(lambda array, many: array[e] if many else array, arguments, tuple(batched))),
-            jnp.arange(count),
-        )
+
+        def alone(e: Array) -> DreamScores:
+            own = jax.tree.map(lambda array, many: array[e] if many else array, arguments, tuple(batched))
+            params, players, *lanes = own
+            # All of them may meet the same numbers.
+            return play(params, players.replace(noise_key=jax.random.clone(players.noise_key)), *lanes)
+
+        scores = jax.lax.map(alone, jnp.arange(count, dtype=jnp.int32))
         return scores, jax.tree.map(lambda _: True, scores)
     params, *rest = arguments
     players, candidate, start = jax.tree.map(
         lambda array, many: array if many else jnp.broadcast_to(array, (count, *array.shape)), rest, batched[1:]
     )
-    evolution = jnp.arange(count)[:, None]
+    evolution = jnp.arange(count, dtype=jnp.int32)[:, None]
     candidate += evolution * players.temperature.shape[1]
     start += evolution * players.noise_key.shape[1]
     players = jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), players)
@@ -219,7 +223,7 @@ def _play(
         candidate, start, alive,
         state=jax.tree.map(lambda array: array[start], players.start),
         carry=many(actor.begin(), count),
-        scores=DreamScores(jnp.zeros(count), jnp.zeros(count, jnp.int32)),
+        scores=DreamScores(jnp.zeros(count, jnp.float32), jnp.zeros(count, jnp.int32)),
     )  # fmt: skip
 
     def look(progress: tuple[Array, _Lanes]) -> tuple[Array, _Lanes]:
@@ -228,14 +232,14 @@ def _play(
         order = jnp.argsort(~lanes.alive)
         # [steps, S]
         each_step = jax.vmap(partial(_numbers, dream), (0, None))
-        numbers = jax.vmap(each_step, (None, 0))(players.noise_key, begun + jnp.arange(steps))
+        numbers = jax.vmap(each_step, (None, 0))(players.noise_key, begun + jnp.arange(steps, dtype=jnp.int32))
 
         def forward(first: Array, size: int, number: Array, lanes: _Lanes) -> _Lanes:
             chosen = jax.lax.dynamic_slice(order, (first + number * size,), (size,))
             moved = play_block(jax.tree.map(lambda array: array[chosen], lanes), numbers)
             return jax.tree.map(lambda array, part: array.at[chosen].set(part, unique_indices=True), lanes, moved)
 
-        first, alive = jnp.int32(0), lanes.alive.sum()
+        first, alive = jnp.int32(0), lanes.alive.sum(dtype=jnp.int32)
         for size in blocks:
             left = alive - first
             count = left // size if size > blocks[-1] else (left + size - 1) // size
@@ -293,7 +297,7 @@ def trajectory(
         following, reward, terminated, _ = dream.step(prepared, state, action, numbers.dream, temperature)
         return (following, carry), Trajectory(state.world, action, reward, terminated)
 
-    return jax.lax.scan(advance, (start, actor.begin()), jnp.arange(steps))[1]
+    return jax.lax.scan(advance, (start, actor.begin()), jnp.arange(steps, dtype=jnp.int32))[1]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ ENDS: Registry[Rule] = Registry("dream.end")
 @REWARDS.register
 def survival(outcome: Outcome, model: WorldModel) -> Array:
     """1 per step, the last included."""
-    return jnp.ones(())
+    return jnp.ones((), jnp.float32)
 
 
 @REWARDS.register
@@ -38,7 +38,7 @@ def threshold(outcome: Outcome, model: WorldModel) -> Array:
     """1 where an end is more probable than the model's `end_threshold`: the paper's rule; what is only possible never
     happens."""
     if outcome.end is None:
-        return jnp.zeros(())
+        return jnp.zeros((), jnp.float32)
     return (outcome.end > model.end_threshold).astype(jnp.float32)
 
 

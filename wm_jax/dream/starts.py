@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from wm_jax.dream.environment import Dream
+from wm_jax.dream.environment import Dream, DreamConfig
 from wm_jax.lanes import choose
 from wm_jax.types import Array, Key, Observations, Params, State
 
@@ -13,6 +13,13 @@ FIRSTS = 4096
 """Rows of a table of first frames, at least: an episode after the other, again and again, as what is sampled differs."""
 SPACING = 16
 """Steps between two rows of an episode where dreams start anywhere: neighbours are nearly the same."""
+
+
+def expected_rows(config: DreamConfig, episodes: int, length: float) -> int:
+    """Rows that the table of `start_states` is expected to have, of so many recorded episodes of this mean length."""
+    if config.start == "first":
+        return max(FIRSTS, episodes)
+    return round(min(config.episodes, episodes) * max(1, length / SPACING))
 
 
 def start_states(dream: Dream, params: Params, recorded: Observations, key: Key) -> State:
@@ -50,7 +57,7 @@ def _follow(
     chosen = jax.random.choice(episode_key, len(recorded.start), (episodes,), replace=False)
     first, length = recorded.start[chosen], recorded.length[chosen]
     # Every episode has a row, however short it is.
-    delay = -jax.random.randint(delay_key, (episodes,), 0, jnp.minimum(SPACING, length)) % SPACING
+    delay = -jax.random.randint(delay_key, (episodes,), 0, jnp.minimum(SPACING, length), jnp.int32) % SPACING
     begin, observe = jax.vmap(dream.model.begin, (None, 0, 0)), jax.vmap(dream.model.observe, (None, 0, 0, 0, 0))
 
     def look(step: Array) -> tuple[Array, State, Key]:
@@ -61,7 +68,8 @@ def _follow(
     def follow(step: Array, state: State) -> State:
         frame, obs, keys = look(step)
         seen = observe(params, state, recorded.action[jnp.maximum(frame - 1, 0)], obs, keys)
-        return choose(step <= delay, begin(params, obs, keys), seen)
+        # Of the two, which draw alike, one is kept.
+        return choose(step <= delay, begin(params, obs, jax.random.clone(keys)), seen)
 
     def row(state: State, number: Array) -> tuple[State, tuple[State, Array]]:
         at = number * SPACING - delay
@@ -70,4 +78,4 @@ def _follow(
         return following, (state, (at >= 0) & (at < length))
 
     _, obs, keys = look(jnp.int32(0))
-    return jax.lax.scan(row, begin(params, obs, keys), jnp.arange(rows))[1]
+    return jax.lax.scan(row, begin(params, obs, keys), jnp.arange(rows, dtype=jnp.int32))[1]

@@ -55,15 +55,16 @@ class Noise(Explorer):
 
     def begin(self) -> Stretch:
         """No stretch."""
-        return Stretch(jnp.zeros(self.action_size), jnp.int32(0))
+        return Stretch(jnp.zeros(self.action_size, jnp.float32), jnp.int32(0))
 
     def act(self, action: Action, features: Features, carry: Stretch, key: Key) -> tuple[Action, Stretch]:
         """The action with noise on it, or that of the stretch."""
         noise_key, begin_key, length_key, action_key = jax.random.split(key, 4)
         shape, longest = (self.action_size,), self.config.stretch_length
         left = jnp.maximum(carry.left - 1, 0)
-        begins = (left == 0) & (jax.random.uniform(begin_key) < self.config.random_stretches)
-        left = jnp.where(begins, jax.random.randint(length_key, (), 1, longest + 1), left)
-        held = jnp.where(begins, jax.random.uniform(action_key, shape, minval=-1.0, maxval=1.0), carry.action)
-        noisy = jnp.clip(action + self.config.action_noise * jax.random.normal(noise_key, shape), -1.0, 1.0)
+        begins = (left == 0) & (jax.random.uniform(begin_key, (), jnp.float32) < self.config.random_stretches)
+        left = jnp.where(begins, jax.random.randint(length_key, (), 1, longest + 1, jnp.int32), left)
+        held = jnp.where(begins, jax.random.uniform(action_key, shape, jnp.float32, -1.0, 1.0), carry.action)
+        noise = self.config.action_noise * jax.random.normal(noise_key, shape, jnp.float32)
+        noisy = jnp.clip(action + noise, -1.0, 1.0)
         return jnp.where(left > 0, held, noisy), Stretch(held, left)

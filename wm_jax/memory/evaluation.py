@@ -170,7 +170,7 @@ def _forecasts(
     """
     seen_key, first_key, key = jax.random.split(key, 3)
     begins = jnp.repeat(begins, DREAMS)
-    seen = gather(recorded, begins[:, None] + jnp.arange(BURN_IN), seen_key)
+    seen = gather(recorded, begins[:, None] + jnp.arange(BURN_IN, dtype=jnp.int32)[None], seen_key)
     state, _ = memory.unroll(params, memory.initial_state(begins.shape), seen.z, seen.action, seen.restart)
     first = memory.predict(params, state.h).next_z
     shape = (len(begins), memory.latent_size)
@@ -179,12 +179,12 @@ def _forecasts(
     def step(carry: tuple[MemoryState, Array], ahead: Array) -> tuple[tuple[MemoryState, Array], Any]:
         state, z = carry
         frame = jnp.minimum(begins + BURN_IN + ahead, recorded.action.shape[0] - 1)
-        state, prediction = memory.step(params, state, z, recorded.action[frame], jnp.zeros(begins.shape))
+        state, prediction = memory.step(params, state, z, recorded.action[frame], jnp.zeros(begins.shape, bool))
         z = sample_mixture(prediction.next_z, 1.0, draw_noise(jax.random.fold_in(key, ahead), shape))
         return (state, z), (_expected(prediction.next_z), prediction.reward)
 
     count = REWARD_STEPS if memory.config.predict_reward else max(HORIZONS) - 1
-    _, (rest, rewards) = jax.lax.scan(step, (state, first_z), jnp.arange(count))
+    _, (rest, rewards) = jax.lax.scan(step, (state, first_z), jnp.arange(count, dtype=jnp.int32))
     runs = jnp.concatenate([_expected(first)[None], rest[: max(HORIZONS) - 1]])
     forecast = runs.reshape(max(HORIZONS), -1, DREAMS, memory.latent_size).mean(axis=2)
     return forecast, None if rewards is None else rewards.sum(axis=0).reshape(-1, DREAMS).mean(axis=1)

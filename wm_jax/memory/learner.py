@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from wm_jax import parallel
 from wm_jax.data import observations
-from wm_jax.data.training import Learner, Report, TrainingData, spread
+from wm_jax.data.training import Learner, Report, TrainingData
 from wm_jax.memory.evaluation import evaluate
 from wm_jax.memory.model import Memory
 from wm_jax.memory.train import TrainState, chunks_from, chunks_per_epoch, continue_from, train_step
@@ -34,7 +34,7 @@ class MemoryLearner(Learner):
             "memory",
             ("nll",),
             "M: negative log likelihood",
-            "M's negative log likelihood of the next z, nats per latent dimension; dots: held-out episodes.",
+            "M's negative log likelihood of the next z, nats per latent dimension; dots: held-out episodes of all rounds.",
         ),
     )
 
@@ -68,17 +68,20 @@ class MemoryLearner(Learner):
         return max(1, min(self.steps, max(epoch, self.steps // REPORTS)))
 
     def reporter(self, data: TrainingData) -> Callable[[Params, Key], Report]:
-        """What reports how good weights are on held-out episodes, and on as many that M is trained on: what it knows by
-        heart shows as a difference between the two."""
-        assert data.recorded is not None
-        if not len(data.held_out):
-            return lambda params, key: Report({})
-        trained = data.training[spread(len(data.training), len(data.held_out))]
-        chosen = {HELD_OUT: data.held_out, TRAINED: trained}
-        reported = {prefix: observations.select(data.recorded, numbers) for prefix, numbers in chosen.items()}
+        """What reports how good weights are on held-out episodes, and on as many of the same rounds that M is trained on:
+        what it knows by heart shows as a difference between the two."""
+        recorded, chosen = data.recorded, {HELD_OUT: data.held_out, TRAINED: data.trained}
+        assert recorded is not None
+        reported = {
+            prefix: observations.select(recorded, numbers) for prefix, numbers in chosen.items() if len(numbers)
+        }
 
         def report(params: Params, key: Key) -> Report:
-            found = {prefix: evaluate(self.model, params, episodes, key) for prefix, episodes in reported.items()}
+            # Every report draws the same of the same frames.
+            found = {
+                prefix: evaluate(self.model, params, episodes, jax.random.clone(key))
+                for prefix, episodes in reported.items()
+            }
             return Report({f"{prefix}{name}": value for prefix, each in found.items() for name, value in each.items()})
 
         return report

@@ -67,7 +67,7 @@ def gather(recorded: Observations, positions: Array, key: Key) -> Sequences:
 def log_likelihood(mixture: Mixture, z: Array) -> Array:
     """log p(z) [..., Z] of each latent dimension under its mixture [..., Z, K]."""
     deviation = (z[..., None] - mixture.means) * jnp.exp(-mixture.log_stds)
-    log_density = -0.5 * (deviation**2 + jnp.log(2 * jnp.pi)) - mixture.log_stds
+    log_density = -0.5 * (deviation**2 + jnp.log(jnp.float32(2 * jnp.pi))) - mixture.log_stds
     return jax.nn.logsumexp(mixture.log_weights + log_density, axis=-1)
 
 
@@ -98,7 +98,8 @@ def step_losses(memory: Memory, prediction: Prediction, sequences: Sequences) ->
         parts["reward"] = (reward, jnp.ones_like(sequences.has_next))
     if prediction.done_logit is not None:
         entropy = optax.sigmoid_binary_cross_entropy(prediction.done_logit, sequences.done)
-        parts["done"] = (entropy * jnp.where(sequences.done, memory.config.done_weight, 1.0), sequences.done_known)
+        weight = jnp.where(sequences.done, jnp.float32(memory.config.done_weight), 1.0)
+        parts["done"] = (entropy * weight, sequences.done_known)
     return parts
 
 
@@ -113,5 +114,5 @@ def loss(
     parts = step_losses(memory, memory.predict(params, h), sequences)
     means = {name: jnp.sum(part, where=counts) / jnp.maximum(counts.sum(), 1) for name, (part, counts) in parts.items()}
     weights = {"nll": 1.0, "reward": memory.config.reward_weight, "done": 1.0}
-    total = sum((weights[name] * mean for name, mean in means.items()), jnp.zeros(()))
+    total = sum((weights[name] * mean for name, mean in means.items()), jnp.zeros((), jnp.float32))
     return total, (state, {"loss": total, **means})

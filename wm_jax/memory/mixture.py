@@ -32,7 +32,9 @@ class MixtureNoise:
 def draw_noise(key: Key, shape: tuple[int, ...]) -> MixtureNoise:
     """The noise of `shape` [..., Z] that belongs to `key`."""
     uniform_key, normal_key = jax.random.split(key)
-    return MixtureNoise(jax.random.uniform(uniform_key, shape), jax.random.normal(normal_key, shape))
+    return MixtureNoise(
+        jax.random.uniform(uniform_key, shape, jnp.float32), jax.random.normal(normal_key, shape, jnp.float32)
+    )
 
 
 def sample_mixture(mixture: Mixture, temperature: Array | float, noise: MixtureNoise) -> Array:
@@ -51,4 +53,4 @@ def sample_mixture(mixture: Mixture, temperature: Array | float, noise: MixtureN
         beyond = cumulative <= threshold
         mean = jnp.where(beyond, mixture.means[..., k], mean)
         log_std = jnp.where(beyond, mixture.log_stds[..., k], log_std)
-    return mean + jnp.exp(log_std) * jnp.sqrt(temperature) * noise.normal
+    return mean + jnp.exp(log_std) * jnp.sqrt(jnp.asarray(temperature, jnp.float32)) * noise.normal

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from wm_jax.errors import UserError, require_choice, require_range
+from wm_jax.lanes import add
 from wm_jax.memory.mixture import Mixture
 from wm_jax.memory.recurrence import MemoryState, cell, forget, unroll
 from wm_jax.optimizers import OptimizerConfig
@@ -62,8 +63,8 @@ class MemoryConfig:
         require_choice("world.memory.reward_loss", self.reward_loss, ("squared", "poisson"))
         require_range("world.memory.reward_weight", self.reward_weight, 0.0, 1e6)
         require_range("world.memory.done_weight", self.done_weight, 1e-6, 1e6)
-        require_range("world.memory.batch_size", self.batch_size, 1)
-        require_range("world.memory.sequence_length", self.sequence_length, 1)
+        require_range("world.memory.batch_size", self.batch_size, 1, 2**20)
+        require_range("world.memory.sequence_length", self.sequence_length, 1, 2**20)
         require_range("world.memory.steps", self.steps, 0)
         require_range("world.memory.later_steps", self.later_steps, 0)
         self.optimizer.check("world.memory.optimizer")
@@ -117,15 +118,18 @@ class Memory:
         that a new M remembers."""
         hidden, draw = self.config.hidden_size, jax.nn.initializers.glorot_uniform()
         gates, head = (self.input_size + hidden, 4 * hidden), (hidden, self.output_size)
-        bias = jnp.zeros((4, hidden)).at[1].set(1).reshape(-1)
+        bias = jnp.zeros((4, hidden), jnp.float32).at[1].set(1).reshape(-1)
         return {
-            "gates": {"kernel": draw(jax.random.fold_in(key, 0), gates), "bias": bias},
-            "head": {"kernel": draw(jax.random.fold_in(key, 2), head), "bias": jnp.zeros(self.output_size)},
+            "gates": {"kernel": draw(jax.random.fold_in(key, 0), gates, jnp.float32), "bias": bias},
+            "head": {
+                "kernel": draw(jax.random.fold_in(key, 2), head, jnp.float32),
+                "bias": jnp.zeros(self.output_size, jnp.float32),
+            },
         }
 
     def initial_state(self, batch_shape: tuple[int, ...] = ()) -> MemoryState:
         """The state before an episode's first step: zeros [*batch_shape, H]."""
-        zeros = partial(jnp.zeros, (*batch_shape, self.config.hidden_size))
+        zeros = partial(jnp.zeros, (*batch_shape, self.config.hidden_size), jnp.float32)
         return MemoryState(h=zeros(), c=zeros())
 
     def inputs(self, z: Array, action: Action, restart: Array) -> Array:
@@ -153,7 +157,7 @@ class Memory:
         The share of the inputs in the gates is one product for all steps; only that of h has to wait for its turn.
         """
         weights, recurrent = jnp.split(params["gates"]["kernel"], [self.input_size])
-        gates = self.inputs(z, action, restart) @ weights + params["gates"]["bias"]
+        gates = add(params["gates"]["bias"], self.inputs(z, action, restart) @ weights)
         return unroll(recurrent, state, gates, restart)
 
     def predict(self, params: Params, h: Array) -> Prediction:
@@ -185,4 +189,4 @@ def dense(layer: Params, inputs: Array) -> Array:
     """`inputs` [..., I] to [..., O] through {"kernel": [I, O], "bias": [O]}. What is multiplied has the kernel's type, so
     that a kernel of half the bits takes half the time; the sums have that of the inputs."""
     kernel = layer["kernel"]
-    return jnp.dot(inputs.astype(kernel.dtype), kernel, preferred_element_type=inputs.dtype) + layer["bias"]
+    return add(layer["bias"], jnp.dot(inputs.astype(kernel.dtype), kernel, preferred_element_type=inputs.dtype))

@@ -4,7 +4,7 @@ Read from a run's folder, or from one safetensors file that travels alone. No pi
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,16 @@ from wm_jax.models import Models
 from wm_jax.pipeline import machine
 from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.progress import Interrupt, Screen
-from wm_jax.pipeline.stored import Stored, format_of, of_run, restored, to_store
+from wm_jax.pipeline.stored import (
+    Stored,
+    format_of,
+    of_run,
+    redefined,
+    require_same_task,
+    require_used,
+    restored,
+    to_store,
+)
 from wm_jax.pipeline.weights import controller_like, load_controller, load_observations, load_world
 from wm_jax.rollouts.agent import Agent
 from wm_jax.run import RunDir
@@ -91,6 +100,7 @@ def load(path: Path, task: Path | None = None, parts: Sequence[Path] = ()) -> Bu
         return _from_run(RunDir.open(path), task, parts)
     tree, about, config = _read(path)
     stored = restored(config, path, task, parts)
+    require_used([stored], parts)
     models = Models(stored.experiment)
     shapes, obs, _ = models.state_shapes
     params = _world(path, tree, about.pop("half", False), shapes)
@@ -151,13 +161,17 @@ def _recorded(path: Path, starts: dict[str, Any], obs: Any) -> Observations:
     return build(encoded, action, np.zeros(frames, np.float32), np.ones(frames), np.zeros(frames, bool))
 
 
-def load_initial(path: Path, experiment: Experiment) -> Params:
-    """The world model's weights of the bundle at `path`, for another `experiment` to begin with. Raises `UserError` where
-    they would be others: of other sizes, or with inputs and outputs that mean something else."""
+def load_initial(path: Path, experiment: Experiment, warn: Callable[[str], None] = lambda message: None) -> Params:
+    """The world model's weights of the bundle at `path`, for another `experiment` to begin with; `warn` is told where its
+    task has changed. Raises `UserError` where they would be others: of another task, of other sizes, or with inputs and
+    outputs that mean something else."""
     if path.is_dir():
         raise UserError(f"initial is {path}, a folder; give a bundle: `wm-jax export {path} FILE.safetensors` makes one "
                         "of a finished run")  # fmt: skip
     tree, about, config = _read(path)
+    require_same_task(config, path, experiment.task, "begin with a bundle of that one, or without")
+    if changed := redefined(config, path, experiment.task):
+        warn(changed)
     # Of its settings the world model's are enough: its task may lie elsewhere now.
     world = (formats.upgrade_config(config) if config["format"] == 1 else config).get("world", {})
     theirs, ours = flatten_settings(from_dict({"world": world}, f"settings in {path}")), flatten_settings(experiment)
@@ -174,6 +188,7 @@ def _as_half(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
 
 def _from_run(run: RunDir, task: Path | None, parts: Sequence[Path]) -> Bundle:
     stored = of_run(run, task, parts)
+    require_used([stored], parts)
     experiment = stored.experiment
     context = Context(experiment, Models(experiment), run, Screen(), Interrupt())
     last = experiment.rounds.count - 1

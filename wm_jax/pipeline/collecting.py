@@ -4,7 +4,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from wm_jax import parallel
@@ -12,10 +11,10 @@ from wm_jax.data.records import INDEX, Episode, Header, episode_path, read_heade
 from wm_jax.data.training import spread
 from wm_jax.lanes import alone
 from wm_jax.pipeline.context import Context
-from wm_jax.pipeline.progress import Meetings, Stopped
+from wm_jax.pipeline.progress import Meetings, Stopped, expected_steps
 from wm_jax.pipeline.stages import Stage
 from wm_jax.pipeline.weights import load_controller, load_means, load_world
-from wm_jax.rollouts.acting import Lanes, Tick
+from wm_jax.rollouts.acting import Count, Lanes, Tick
 from wm_jax.rollouts.agent import Agent, AgentDriver
 from wm_jax.rollouts.collect import Progress, clear_leftovers, episode_seed
 from wm_jax.rollouts.collect import record as record_scripted
@@ -62,18 +61,20 @@ class Collect(Stage):
 def _scripted(context: Context, stage: StageDir, folder: Path) -> list[Header]:
     """The headers of this process's share."""
     config, total = context.experiment.collect, context.experiment.collect.episodes
+    typical = min(context.models.task.typical_length, config.max_steps or context.models.task.max_steps)
     with context.screen.bar("collect, round 0", "frames", 0) as bar:
 
         def show(counts: list[float], stop: bool) -> None:
-            episodes, frames, returns = counts
-            bar.begin(int(frames), round(frames / max(episodes, 1) * total))
-            bar.update(int(frames), f"episode {episodes}/{total}, return {returns / max(episodes, 1):.1f}")
+            episodes, frames, running, returns = counts
+            bar.begin(int(frames + running), expected_steps(total, typical, episodes, frames, running))
+            bar.update(int(frames + running), f"episode {episodes}/{total}, return {returns / max(episodes, 1):.1f}")
             if stop and episodes < total:
                 raise Stopped(f"stopped in {stage.name} after {episodes} of {total} episodes; "
                               "the same command goes on from there")  # fmt: skip
 
         def counts(progress: Progress) -> tuple[float, ...]:
-            return progress.episodes, progress.frames, progress.episodes * progress.mean_return
+            returns = progress.episodes * progress.mean_return
+            return progress.episodes, progress.frames, progress.running, returns
 
         meetings, numbers = Meetings(context.interrupt, show), parallel.share(range(total))
         seed, warn = context.seed("collect", 0), context.screen.warn
@@ -96,27 +97,41 @@ def _with_controller(context: Context, round_number: int, stage: StageDir, folde
     agent = Agent(models.world, models.actor, models.explorer)
     driver = AgentDriver(agent, load_world(context, round_number - 1), table)
     mine = parallel.share(range(rounds.episodes))
-    count = min(context.experiment.evaluate.environments, -(-rounds.episodes // jax.process_count()))
+    # By the settings, never the processes: the last bits of what C does hang on it.
+    count = min(context.experiment.evaluate.environments, rounds.episodes)
     title = f"collect, round {round_number}"
     limits, backend = Limits(patience=rounds.patience), context.experiment.collect.backend
     opened = Lanes(context.experiment.task, count, context.screen.warn, limits, backend)
-    with context.screen.bar(title, "episodes", rounds.episodes) as bar, opened as lanes:
+    with context.screen.bar(title, "frames", 0) as bar, opened as lanes:
 
         def show(counts: list[float], stop: bool) -> None:
-            bar.update(int(counts[0]))
-            if stop and counts[0] < rounds.episodes:
-                raise Stopped(f"stopped in {stage.name} after {counts[0]} of {rounds.episodes} episodes; "
+            episodes, frames = int(counts[0]), int(counts[1] + counts[2])
+            bar.begin(frames, expected_steps(rounds.episodes, lanes.typical_length, *counts))
+            bar.update(frames, f"episode {episodes}/{rounds.episodes}")
+            if stop and episodes < rounds.episodes:
+                raise Stopped(f"stopped in {stage.name} after {episodes} of {rounds.episodes} episodes; "
                               "the same command goes on from the last block")  # fmt: skip
 
         meetings = Meetings(context.interrupt, show)
-        for first in range(0, len(mine), count):
-            numbers = mine[first : first + count]
-            if not all(episode_path(folder, number).is_file() for number in numbers):
-                _record_block(context, round_number, lanes, driver, numbers, folder,
-                              lambda finished, first=first: meetings.tell(first + finished))  # fmt: skip
-            meetings.tell(first + len(numbers))
-        meetings.finish(len(mine))
-    return [read_header(episode_path(folder, number)) for number in mine]
+        blocks = [mine[first : first + count] for first in range(0, len(mine), count)]
+        missing = [block for block in blocks if not all(episode_path(folder, number).is_file() for number in block)]
+        headers = [header for block in blocks if block not in missing for header in _headers(folder, block)]
+        meetings.count(_counted(headers))
+        for block in missing:
+            before = _counted(headers)
+            _record_block(context, round_number, lanes, driver, block, folder,
+                          lambda now, before=before: meetings.count(before + now))  # fmt: skip
+            headers += _headers(folder, block)
+        meetings.finish_count(_counted(headers))
+    return sorted(headers, key=lambda header: header.number)
+
+
+def _headers(folder: Path, numbers: list[int]) -> list[Header]:
+    return [read_header(episode_path(folder, number)) for number in numbers]
+
+
+def _counted(headers: list[Header]) -> Count:
+    return Count(len(headers), sum(header.length for header in headers))
 
 
 def _record_block(

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from wm_jax import parallel
 from wm_jax.data.episodes import EpisodeStore, split
-from wm_jax.data.training import Learner
+from wm_jax.data.training import Learner, spread
 from wm_jax.experiment import Experiment
 from wm_jax.models import Models
 from wm_jax.pipeline.progress import Interrupt, Screen
@@ -77,6 +77,11 @@ class Context:
         """Numbers (in `store(round_number)`) of the episodes of all rounds so far that nothing trains on."""
         return np.concatenate([self._split(r)[1] for r in range(round_number + 1)])
 
+    def trained_episodes(self, round_number: int) -> np.ndarray:
+        """Numbers of episodes that are trained on, in this round or one before it: of each round as many as are held out,
+        so that the two differ in nothing else."""
+        return np.concatenate([self._split(r)[2] for r in range(round_number + 1)])
+
     def training_episodes(self, round_number: int) -> np.ndarray:
         """Numbers of the episodes a round trains on: all of the first round; later the new ones, and as many of the old
         ones, drawn at random, as their frames fit in the share that `rounds.new_share` leaves."""
@@ -90,14 +95,14 @@ class Context:
         chosen = drawn[np.cumsum(lengths[drawn]) <= room]
         return np.concatenate([np.sort(chosen), new])
 
-    def _split(self, round_number: int) -> tuple[np.ndarray, np.ndarray]:
-        """(training, held-out) episodes of one round, as numbers in the store of all rounds."""
-        before = sum(self.episodes_in(r) for r in range(round_number))
-        parts = split(self.episodes_in(round_number), self.experiment.held_out, self.seed("held out", round_number))
-        views = self.experiment.views
+    def _split(self, round_number: int) -> list[np.ndarray]:
+        """[training, held-out, as many of the training] episodes of one round, as numbers in the store of all rounds."""
+        before, views = sum(self.episodes_in(r) for r in range(round_number)), self.experiment.views
+        episodes = self.episodes_in(round_number)
+        training, held_out = split(episodes, self.experiment.held_out, self.seed("held out", round_number))
+        parts = training, held_out, training[spread(len(training), len(held_out))]
         # What nothing trains on is not to be trained on in the mirror.
-        training, held_out = ((views * (before + part)[:, None] + np.arange(views)).ravel() for part in parts)
-        return training, held_out
+        return [(views * (before + part)[:, None] + np.arange(views)).ravel() for part in parts]
 
     def episodes_in(self, round_number: int) -> int:
         """How many episodes a round records."""

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from wm_jax.data.files import write_atomically
+from wm_jax import formats
+from wm_jax.data.files import real, require_own, write_atomically
 from wm_jax.errors import UserError
 from wm_jax.pipeline import bundle, reporting
 from wm_jax.report import card
@@ -17,15 +18,18 @@ def export(
     card beside it. Returns the card's path. `task` and `parts` are where files of the user's own lie now; `say` is told of
     older formats and changed files.
 
-    Raises `UserError` where `file` is not named as a bundle or `run` has no finished controller.
+    Raises `UserError` where `file` is not named as a bundle, where it or the card would take the place of something else,
+    or where `run` has no finished controller.
     """
     if file.suffix != ".safetensors":
         raise UserError(f"the bundle must be named FILE.safetensors, found {file}")
+    written = file.with_suffix(".md")
+    require_own(file, formats.BUNDLE.format(""), "bundle")
+    require_own(written, card.MARK, "model card")
     found = bundle.load(run, task, parts)
     for message in (*found.stored.notes, *found.stored.warnings):
         say(message)
-    facts = reporting.read(run, run.resolve().name, found.stored)
+    facts = reporting.read(run, real(run).name, found.stored)
     found.save(file, half)
-    written = file.with_suffix(".md")
     write_atomically(written, card.text(facts, file.name, file.stat().st_size, half).encode())
     return written

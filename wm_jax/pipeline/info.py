@@ -1,6 +1,7 @@
 """What an experiment takes, told before it is run: parameters, shapes, disk, memory and work."""
 
 import math
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,13 +11,11 @@ import numpy as np
 
 from wm_jax.actors import protocol as actors
 from wm_jax.data.observations import bytes_of_a_frame
-from wm_jax.dream.starts import FIRSTS, SPACING
 from wm_jax.experiment import Experiment, flatten
 from wm_jax.models import Models
 from wm_jax.pipeline import side_by_side
 from wm_jax.pipeline.searching import actual_search
 from wm_jax.search import Search
-from wm_jax.search.protocol import lane_size
 from wm_jax.tasks import FRAME_SHAPE
 from wm_jax.types import FLOAT
 from wm_jax.worlds.protocol import key_shape
@@ -50,6 +49,11 @@ def recorded_frames(experiment: Experiment, models: Models) -> int:
     return experiment.collect.episodes * min(length, longest) + later * length
 
 
+def recorded_episodes(experiment: Experiment) -> int:
+    """Episodes that all rounds record."""
+    return experiment.collect.episodes + (experiment.rounds.count - 1) * experiment.rounds.episodes
+
+
 def _count(tree: Any) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
@@ -81,15 +85,14 @@ def _encoded(models: Models) -> int:
 def _memory(
     experiment: Experiment, models: Models, search: Search, frames: int, parameters: dict[str, int]
 ) -> dict[str, int]:
-    learners, dream = models.world.learners, experiment.dream
-    # One table for the dreams that C is scored in, another where the search learns in others.
-    starts = {"first": FIRSTS, "anywhere": dream.episodes * models.task.typical_length // SPACING}
-    rows = sum(starts[start] for start in {dream.start, search.start or dream.start})
+    learners = models.world.learners
+    episodes = recorded_episodes(experiment)
+    starts = side_by_side.bytes_of_starts(models, search, experiment.views * episodes, frames / episodes)
     side = search.bytes_at_rest() + side_by_side.bytes_at_work(experiment, models, search)
     return {
         **{f"training {name}": learner.bytes_in_training(parameters[name]) for name, learner in learners.items()},
         "encoded frames on the device": experiment.views * frames * _encoded(models),
-        "states that dreams start in": FLOAT * rows * lane_size(models.world),
+        "states that dreams start in": starts,
         "searches side by side": experiment.evolve.evolutions * side,
     }
 
@@ -122,7 +125,7 @@ def _work(
         generation = playing.population * playing.rollouts * (evolve.max_steps or whole) * seen
     # In each round the generations, and the candidates' evaluations.
     counts = [evolve.generations, *later * [rounds.generations or evolve.generations]]
-    evaluations = sum(math.ceil(count / evolve.evaluate_every) for count in counts)
+    evaluations = sum(len(replace(evolve, generations=count).evaluated) for count in counts)
     return {
         "encoding a frame": image,
         "a dream step": step,
@@ -140,7 +143,8 @@ def _tuning(experiment: Experiment, models: Models, whole: int, seen: int) -> di
         return {}
     search = actual_search(models, tune.as_evolution, tunes=True)
     played = search.population * search.rollouts
-    validations = math.ceil(tune.generations / tune.evaluate_every) * tune.actual_episodes * whole
+    # What it goes on from is validated too.
+    validations = (1 + len(tune.as_evolution.evaluated)) * tune.actual_episodes * whole
     return {"tuning at most": (tune.generations * played * (tune.max_steps or whole) + validations) * seen}
 
 

@@ -93,13 +93,14 @@ def run_loop(
 
 def _log(stage: StageDir, work: Work, pending: list[Metrics], done: int, saved: int) -> float:
     """Log the pending steps' metrics; returns the last logged value of the watched one. Raises `UserError` at the first
-    step that is not finite."""
+    step of which one is not finite: of searches side by side, which stand in a second axis, of none."""
     fetched = jax.device_get(pending)
     rows = {name: np.concatenate([np.atleast_1d(metrics[name]) for metrics in fetched]) for name in fetched[0]}
     first = done - len(rows[work.watch]) + 1
     for name, values in rows.items():
-        if not np.isfinite(values).all():
-            at = int(np.argwhere(~np.isfinite(values))[0, 0])
+        sound = np.isfinite(values).reshape(len(values), -1).any(axis=1)
+        if not sound.all():
+            at = int(sound.argmin())
             raise UserError(
                 f"{stage.name}: {name} is not finite at step {first + at} (found {values[at]}); the state of step {saved} "
                 f"is kept in {stage.checkpoints.folder}; {work.remedy}"
@@ -108,7 +109,8 @@ def _log(stage: StageDir, work: Work, pending: list[Metrics], done: int, saved: 
         rows, first = {name: np.mean(values, keepdims=True) for name, values in rows.items()}, done
     for i in range(len(rows[work.watch])):
         stage.log(first + i, {name: values[i] for name, values in rows.items()})
-    return float(np.mean(rows[work.watch][-1]))
+    last = rows[work.watch][-1]
+    return float(np.mean(last, where=np.isfinite(last)))
 
 
 def _check_result(stage: StageDir, work: Work, state: Any, done: int, saved: int) -> None:

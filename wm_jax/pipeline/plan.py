@@ -57,10 +57,15 @@ def changes(experiment: Experiment, step: Step, record: dict[str, Any]) -> str:
     now, recorded = step.settings(experiment), record["settings"]
     unknown = {name for name, value in now.items() if value == GONE}
     if record.get("format", 1) == 1:
-        # Files counted by their places then: what was in them nobody knows. M's training noted `initial`, too.
+        # Files counted by their places then: what was in them nobody knows, so that a task counts by its file's name. M's
+        # training noted `initial`, too.
         recorded = {name: value for name, value in recorded.items() if name != "initial" or name in now}
-        files = (name for name in ("task", "initial") if Path(str(recorded.get(name) or "")).suffix)
-        unknown |= {name for name in files if str(now.get(name)).startswith(CONTENTS)}
+        files = {name: Path(str(recorded.get(name) or "")) for name in ("task", "initial")}
+        unknown |= {
+            name for name, file in files.items()
+            if file.suffix and str(now.get(name)).startswith(CONTENTS)
+            and (name != "task" or file.name == Path(experiment.task).name)
+        }  # fmt: skip
         recorded = formats.upgrade_settings(recorded)
     # A setting that a record does not know yet was as its default is.
     before = step.settings(with_kinds(Experiment(), kinds(experiment))) | recorded
@@ -128,18 +133,17 @@ def _again(experiment: Experiment, run: RunDir, names: tuple[str, ...], old: lis
 def _possible(experiment: Experiment, run: RunDir, names: tuple[str, ...], again: list[Step]) -> list[Step]:
     """The named steps (all, unless any are named) whose predecessors are finished or run before them. A stage of a later
     round is left out where they are not; in its first round that is an error."""
-    steps, chosen, met = plan(experiment), [], set()
-    for index, step in enumerate(steps):
-        if names and step.stage.name not in names:
-            continue
-        done = [s in chosen or (s not in again and s.folder(run).finished) for s in steps[:index]]
-        if all(done):
+    chosen, met, missing, anew = [], set[str](), None, set(again)
+    for step in plan(experiment):
+        named = not names or step.stage.name in names
+        if named and missing is None:
             chosen.append(step)
-        elif step.stage.name not in met:
-            missing = steps[done.index(False)]
+        elif named and step.stage.name not in met:
             raise UserError(
                 f"{step} needs the result of {missing}, which is not finished in {run.path}; run that stage first, "
                 "or leave out --stages"
             )
         met.add(step.stage.name)
+        if missing is None and step not in chosen[-1:] and (step in anew or not step.folder(run).finished):
+            missing = step
     return chosen

@@ -1,6 +1,5 @@
 """C in the actual environment while it evolves: generations that are played there, and the means' validation."""
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -13,7 +12,7 @@ from wm_jax import parallel
 from wm_jax.data.files import read_json, write_json
 from wm_jax.pipeline import side_by_side
 from wm_jax.pipeline.context import Context
-from wm_jax.pipeline.progress import Bar, Meetings, Stopped
+from wm_jax.pipeline.progress import Bar, Meetings, Stopped, expected_steps
 from wm_jax.rollouts.acting import Lanes
 from wm_jax.rollouts.agent import Agent, AgentDriver
 from wm_jax.rollouts.config import VALIDATION_SEED, evolution_seeds
@@ -43,12 +42,12 @@ class Arena:
         lanes: Lanes,
         controllers: Params,
         episodes: Sequence[tuple[int, int]],
-        show: Callable[[Bar, int], None],
+        show: Callable[[Bar, float, str], None],
     ) -> np.ndarray:
         """The returns of `episodes` (environment seed, row of the `controllers` [M, ...]), in order.
 
         What a stopped process has finished of the play of this `name` in this `generation` is not played again. `show` is
-        told how many episodes are finished.
+        told how many episodes are done, counted by their steps, and the same in words.
         """
         path = self.stage.work / f"{name}.json"
 
@@ -57,9 +56,11 @@ class Arena:
                 write_json(path, {"generation": generation, "blocks": blocks})
 
         def tell(counts: list[float], stop: bool) -> None:
-            finished = int(counts[0])
+            finished, steps, rest = before + int(counts[0]), int(counts[1] + counts[2]), len(episodes) - before
+            total = expected_steps(rest, lanes.typical_length, *counts)
             if self.bar is not None:
-                show(self.bar, finished)
+                words = f"{finished}/{len(episodes)} episodes, {steps:,} of {total:,} steps"
+                show(self.bar, before + rest * steps / max(total, 1), words)
             if stop and finished < len(episodes):
                 raise Stopped(
                     f"stopped in {self.stage.name}, {name} {generation}, after {finished} of {len(episodes)} episodes; the "
@@ -68,9 +69,11 @@ class Arena:
 
         saved = parallel.on_main(lambda: read_json(path) if path.exists() else {})
         done = saved["blocks"] if saved.get("generation") == generation else []
+        before = sum(len(block) for block in done)
         driver = AgentDriver(self.agent, self.params, controllers)
         meetings = Meetings(self.context.interrupt, tell)
-        return np.array(returns(lanes, driver, episodes, done, save, meetings.tell, meetings.finish), np.float32)
+        found = returns(lanes, driver, episodes, done, save, meetings.count, meetings.finish_count)
+        return np.array(found, np.float32)
 
 
 class Generations:
@@ -111,8 +114,8 @@ class Generations:
         ]
         episodes = [(seed, row) for row in range(several * search.population) for seed in seeds[row]]
 
-        def show(bar: Bar, finished: int) -> None:
-            bar.update(first * len(episodes) + finished, f"generation {first + 1}{self.note}")
+        def show(bar: Bar, done: float, words: str) -> None:
+            bar.update(first * len(episodes) + int(done), f"generation {first + 1}{self.note}")
 
         table = jax.tree.map(lambda array: np.asarray(array).reshape(-1, *array.shape[2:]), populations)
         found = self.arena.returns("generation", first + 1, self.lanes, table, episodes, show)
@@ -142,8 +145,8 @@ class Validation:
     def __init__(self, context: Context, config: EvolveConfig, arena: Arena, stack: ExitStack):
         experiment = context.experiment
         self.episodes, self.arena = config.actual_episodes, arena
-        share = math.ceil(self.episodes * config.evolutions / jax.process_count())
-        count = min(experiment.evaluate.environments, share)
+        # By the settings, never the processes: the last bits of what C does hang on it.
+        count = min(experiment.evaluate.environments, self.episodes * config.evolutions)
         self.lanes = stack.enter_context(Lanes(experiment.task, count, context.screen.warn, backend=config.backend))
 
     def __call__(self, candidates: Params, generation: int) -> np.ndarray:
@@ -151,8 +154,8 @@ class Validation:
         several = max((len(leaf) for leaf in jax.tree.leaves(candidates)), default=1)
         wanted = [(VALIDATION_SEED + i, row) for row in range(several) for i in range(self.episodes)]
 
-        def show(bar: Bar, finished: int) -> None:
-            bar.update(bar.done, f"validation of generation {generation}: {finished}/{len(wanted)} episodes")
+        def show(bar: Bar, done: float, words: str) -> None:
+            bar.update(bar.done, f"validation of generation {generation}: {words}")
 
         found = self.arena.returns("validation", generation, self.lanes, candidates, wanted, show)
         return found.reshape(several, self.episodes)

@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import astuple
 from types import FrameType
 
 import jax
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from wm_jax import parallel
 from wm_jax.errors import UserError
+from wm_jax.rollouts.acting import Count
 
 SECONDS_BETWEEN_LINES = 15.0
 """Without a terminal a line of progress is printed this often."""
@@ -69,12 +71,35 @@ class Meetings:
         while not self._meet(counts, finished=True):
             pass
 
+    def count(self, count: Count) -> None:
+        """`tell` of episodes: how many are finished, their steps, and the steps of those that go on."""
+        self.tell(*astuple(count))
+
+    def finish_count(self, count: Count) -> None:
+        """`finish` of episodes."""
+        self.finish(*astuple(count))
+
     def _meet(self, counts: tuple[float, ...], finished: bool) -> bool:
         """Whether all have finished."""
         told = parallel.gather([counts, finished, self.interrupt.requested])
         self.last = time.monotonic()
         self.show([sum(column) for column in zip(*(each[0] for each in told), strict=True)], any(t[2] for t in told))
         return all(each[1] for each in told)
+
+
+LIVES_ON = 0.25
+"""An episode that has lasted longer than others did is expected to go on for this part of their length."""
+
+
+def expected_steps(episodes: int, typical: float, finished: float, steps: float, running: float) -> int:
+    """Steps in all of the playing of `episodes`, of which those that are `finished` took `steps`, and the others have taken
+    `running` so far. Episodes are as long as those were; before any has finished, as `typical` says.
+
+    Steps, not episodes, say how far it is: minutes may go by before the first one ends.
+    """
+    mean = steps / finished if finished else typical
+    left = (episodes - finished) * mean
+    return round(steps + running + max(left - running, left * LIVES_ON))
 
 
 class Bar:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from wm_jax.data.files import read_json, write_atomically, write_json
+from wm_jax.data.files import holds, read_json, real, write_atomically, write_json
 from wm_jax.data.weights import load_weights
 from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment
@@ -16,7 +16,7 @@ from wm_jax.pipeline.plan import plan, stages
 from wm_jax.pipeline.scoring import EVOLUTIONS, SCORES
 from wm_jax.pipeline.searching import EVALUATIONS
 from wm_jax.pipeline.stages import Step
-from wm_jax.pipeline.stored import Stored, of_run
+from wm_jax.pipeline.stored import Stored, of_run, require_used
 from wm_jax.pipeline.training import RECONSTRUCTIONS, Train
 from wm_jax.pipeline.weights import WEIGHTS
 from wm_jax.report import contents, measured, page
@@ -26,6 +26,8 @@ from wm_jax.types import HELD_OUT
 
 FOLDER = "report"
 """Of a run, where its own report goes."""
+FILES = ("report.html", "report.md", "scores.json")
+"""What a report consists of, beside its pictures."""
 REMEDY = "do the stage that writes it again with --stages NAME --redo"
 SUMMARY = ("mean", "sd", "se", "n")
 ORIGIN = ("seeds", "device", "versions")
@@ -46,10 +48,11 @@ def report(
         raise UserError("wm-jax report needs at least one run's folder, for example runs/quickstart")
     if len(paths) > 1 and folder is None:
         raise UserError(f"the report of {len(paths)} runs needs a folder of its own: give it by --out DIR")
+    if folder is not None:
+        _require_free(folder)
     folder = folder or paths[0] / FOLDER
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {folder} is a file; give a folder")
     stored = [of_run(RunDir.open(path), task, parts) for path in paths]
+    require_used(stored, parts)
     for each in stored:
         for message in (*each.notes, *each.warnings):
             say(message)
@@ -57,11 +60,21 @@ def report(
     built = contents.page(runs)
     for picture in built.pictures:
         write_atomically(folder / page.PICTURES / picture.name, picture.data)
-    written = [folder / "report.html", folder / "report.md"]
-    for path, text in zip(written, (page.html(built), page.markdown(built)), strict=True):
-        write_atomically(path, text.encode())
-    write_json(folder / "scores.json", measured.entries(runs))
-    return [*written, folder / "scores.json"]
+    html, markdown, scores = written = [folder / name for name in FILES]
+    write_atomically(html, page.html(built).encode())
+    write_atomically(markdown, page.markdown(built).encode())
+    write_json(scores, measured.entries(runs))
+    return written
+
+
+def _require_free(folder: Path) -> None:
+    """Raise `UserError` where a folder for a report is none, or has files of these names that no report has left there."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {folder} is a file; give a folder")
+    there = [name for name in FILES if (folder / name).exists()]
+    if there and not holds(folder / FILES[0], page.MARK):
+        raise UserError(f"{folder / there[0]} is there and is no report of wm-jax: it is not written over; move it away, "
+                        "or give another folder by --out")  # fmt: skip
 
 
 def read(path: Path, label: str, stored: Stored | None = None) -> RunFacts:
@@ -87,7 +100,7 @@ def _stage(step: Step, folder: StageDir) -> StageFacts:
 
 def _labels(paths: Sequence[Path]) -> list[str]:
     """The folders' names, or the whole paths where two are the same."""
-    names = [path.resolve().name for path in paths]
+    names = [real(path).name for path in paths]
     return [name if names.count(name) == 1 else str(path) for name, path in zip(names, paths, strict=True)]
 
 
@@ -102,20 +115,8 @@ def _require_finished_stage(path: Path, stages: Sequence[StageFacts]) -> None:
 
 def _metrics(run: RunDir) -> tuple[tuple[MetricsLine, ...], int]:
     """(lines that can be read, how many cannot)."""
-    try:
-        parsed = list(run.metrics())
-        total = len(run.metrics_path.read_text().splitlines()) if run.metrics_path.exists() else 0
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{run.metrics_path} is damaged: expected lines of JSON, found {error}; restore it, or delete it to have a "
-            "report without curves"
-        ) from None
-    lines = tuple(line for line in parsed if _is_metrics_line(line))
-    return lines, total - len(lines)
-
-
-def _is_metrics_line(line: Any) -> bool:
-    return isinstance(line, dict) and isinstance(line.get("stage"), str) and isinstance(line.get("step"), int)
+    lines = tuple(run.metrics())
+    return lines, len(run.metrics_lines()) - len(lines)
 
 
 def _folder(run: RunDir, stage: StageFacts) -> Path:
@@ -165,9 +166,12 @@ def _scores(run: RunDir, stage: StageFacts) -> dict[str, Any]:
 
 def _require_played(path: Path, entry: Any) -> None:
     """Raise `UserError` unless this tells a mean's score in the dream, or in the actual environment where it was evolved
-    there."""
+    there. It has no numbers where one of the returns was not finite."""
     known = entry if isinstance(entry, dict) else {}
-    _require_summary(path, known.get("dream") or known.get("actual") or entry)
+    played = known.get("dream") or known.get("actual") or entry
+    if isinstance(played, dict) and all(played.get(name, 0) is None for name in SUMMARY[:-1]):
+        played = {**played, **dict.fromkeys(SUMMARY[:-1], 0)}
+    _require_summary(path, played)
 
 
 def _require_summary(path: Path, summary: Any, also: tuple[str, ...] = ()) -> None:

@@ -1,6 +1,6 @@
 """`wm-jax run … --reuse RUN`: an ablation has the V and M of another run as its own."""
 
-from wm_jax.data.files import write_atomically
+from wm_jax.data.files import real, write_atomically
 from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment
 from wm_jax.pipeline.plan import changes, plan
@@ -15,7 +15,7 @@ def take_over(experiment: Experiment, run: RunDir, source: RunDir) -> str:
 
     Raises `UserError` where nothing is.
     """
-    if source.path.resolve() == run.path.resolve():
+    if real(source.path) == real(run.path):
         raise UserError(f"--reuse {source.path} is this run itself; give another one, or leave --reuse out")
     taken, obstacle = [], ""
     for step in plan(experiment):

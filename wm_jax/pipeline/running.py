@@ -1,7 +1,6 @@
 """A run: its stages in order, and its results. It can be stopped at any moment, and goes on with the same command."""
 
 import shlex
-import shutil
 import sys
 import time
 from dataclasses import replace
@@ -12,9 +11,9 @@ from rich.console import Console
 
 from wm_jax import parallel
 from wm_jax.actors import protocol as actors
-from wm_jax.data.files import read_json
+from wm_jax.data.files import read_json, remove, write_json
 from wm_jax.errors import UserError, require_choice, require_range
-from wm_jax.experiment import REGISTRIES, Experiment, flatten
+from wm_jax.experiment import REGISTRIES, Experiment, digests, flatten
 from wm_jax.models import Models
 from wm_jax.pipeline import filming, machine, reporting, reusing, scoring, side_by_side
 from wm_jax.pipeline.bundle import load_initial
@@ -25,7 +24,9 @@ from wm_jax.pipeline.searching import actual_search
 from wm_jax.pipeline.stages import Step
 from wm_jax.pipeline.stored import note_on, to_store
 from wm_jax.registry import require_named
+from wm_jax.report import figures
 from wm_jax.run import RunDir, StageDir
+from wm_jax.tasks.calls import own
 from wm_jax.types import Params
 
 
@@ -77,17 +78,15 @@ def _initial(context: Context, chosen: list[list[Any]]) -> Params | None:
     first = [step for step in plan(context.experiment) if step.round_number == 0 and step.stage.name in learners]
     begin = [step for step in first if [*step.key] in chosen]
     needed = parallel.on_main(lambda: any(_missing(context, step) for step in begin))
-    return load_initial(Path(path), context.experiment) if needed else None
+    return load_initial(Path(path), context.experiment, context.screen.warn) if needed else None
 
 
 def _forget_results(run: RunDir) -> None:
     """Delete what a finished run shows, of one that is to do more: the scores would be those of a result that is gone."""
     scores = run.path / scoring.SCORES
     if scores.exists():
-        for film in run.figures.glob("film*"):
-            film.unlink()
-        shutil.rmtree(run.path / reporting.FOLDER, ignore_errors=True)
-        scores.unlink()
+        for shown in (*run.figures.glob("film*"), run.path / reporting.FOLDER, scores):
+            remove(shown)
 
 
 def _end(context: Context) -> None:
@@ -95,16 +94,25 @@ def _end(context: Context) -> None:
     experiment, run = context.experiment, context.run
     if plan(experiment)[-1].folder(run).finished:
         last = experiment.rounds.count - 1
-        shutil.copyfile(context.stage("evaluation", last).path / scoring.SCORES, run.path / scoring.SCORES)
-        _tell_scores(context)
-        filming.make_films(context, last)
-        page = reporting.report([run.path], None)[0]
-        context.screen.say(f"scores: {run.path / scoring.SCORES}   films: {run.figures}   report: {page}")
+        write_json(run.path / scoring.SCORES, read_json(context.stage("evaluation", last).path / scoring.SCORES))
+        where = f"scores: {run.path / scoring.SCORES}"
+        try:
+            if figures.can_draw():
+                filming.make_films(context, last)
+                where += f"   films: {run.figures}   report: {reporting.report([run.path], None)[0]}"
+            else:
+                extra = f'pip install "wm-jax[{figures.EXTRA}]"'
+                where += f"   no films and no report: {extra}, then the same command makes them"
+        finally:
+            _tell_scores(context)
+        context.screen.say(where)
 
 
 def check(experiment: Experiment, models: Models) -> None:
     """Raise `UserError` where settings do not go together, before hours of work find out."""
     task, settings = models.task, flatten(experiment)
+    # Raises where two files could not be told apart later.
+    digests(experiment)
     for name, registry in REGISTRIES.items():
         require_named(experiment.parts, name, settings[name], registry.source(settings[name]))
     require_choice("collect.policy", experiment.collect.policy, list(task.policies))
@@ -141,7 +149,7 @@ def check(experiment: Experiment, models: Models) -> None:
         if backend is not None:
             require_choice(f"{name}.backend", backend, list(task.backends))
             # A package that is missing is to be missed now.
-            task.make(backend).close()
+            own(task.told("close"), task.make(backend).close)()
 
 
 def _check_dream(experiment: Experiment, models: Models) -> None:

@@ -11,7 +11,7 @@ from wm_jax.errors import require_range
 from wm_jax.pipeline import machine
 from wm_jax.pipeline.bundle import Bundle
 from wm_jax.pipeline.context import Context
-from wm_jax.pipeline.progress import Interrupt, Meetings, Screen, Stopped
+from wm_jax.pipeline.progress import Interrupt, Meetings, Screen, Stopped, expected_steps
 from wm_jax.pipeline.stages import Stage
 from wm_jax.pipeline.weights import load_controller, load_controllers, load_world
 from wm_jax.rollouts import evaluate as scores
@@ -54,7 +54,8 @@ class Evaluate(Stage):
         drivers["controller"] = driver_of(agent, params, weights)
         seeds = range(config.seed, config.seed + config.episodes)
         results: dict[str, Any] = {}
-        count = min(config.environments, -(-len(seeds) // jax.process_count()))
+        # By the settings, never the processes: the last bits of what C does hang on it.
+        count = min(config.environments, config.episodes)
         with Lanes(context.experiment.task, count, context.screen.warn) as lanes:
             for name, driver in drivers.items():
                 results[name] = play(lanes, driver, seeds, context.screen, context.interrupt, name, stage)
@@ -94,16 +95,17 @@ def play(
     """One policy's score on the episodes of `seeds`. With a stage's folder, finished blocks of episodes survive a kill."""
     path = stage.path / f"{name}.json" if stage else None
     done = parallel.on_main(lambda: read_json(path) if path and path.exists() else [])
-    counted = sum(len(block) for block in done)
-    with screen.bar(f"score of {name}", "episodes", len(seeds), counted) as bar:
+    before = sum(len(block) for block in done)
+    with screen.bar(f"score of {name}", "steps", 0) as bar:
 
         def save(blocks: list[list[float]]) -> None:
             if path and parallel.is_main():
                 write_json(path, blocks)
 
         def show(counts: list[float], stop: bool) -> None:
-            finished = int(counts[0])
-            bar.update(finished)
+            finished, steps = before + int(counts[0]), int(counts[1] + counts[2])
+            bar.begin(steps, expected_steps(len(seeds) - before, lanes.typical_length, *counts))
+            bar.update(steps, f"episode {finished}/{len(seeds)}")
             if stop and finished < len(seeds):
                 rest = (
                     "the same command goes on from the last block" if path else "a score alone cannot be gone on with"
@@ -111,7 +113,7 @@ def play(
                 raise Stopped(f"stopped after {finished} of {len(seeds)} episodes of {name}; {rest}")
 
         meetings, episodes = Meetings(interrupt, show), [(seed, 0) for seed in seeds]
-        returns = scores.returns(lanes, driver, episodes, done, save, meetings.tell, meetings.finish)
+        returns = scores.returns(lanes, driver, episodes, done, save, meetings.count, meetings.finish_count)
     return scores.score(returns, seeds, policy=name, device=machine.device(), versions=machine.versions())
 
 
@@ -122,6 +124,6 @@ def score_bundle(bundle: Bundle, episodes: int, seed: int, screen: Screen) -> di
     require_fresh("--seed", seed, episodes)
     seeds = range(seed, seed + episodes)
     driver = driver_of(bundle.agent, bundle.params, bundle.weights)
-    count = min(bundle.experiment.evaluate.environments, episodes)
+    count = bundle.experiment.evaluate.environments
     with Interrupt() as interrupt, Lanes(bundle.experiment.task, count, screen.warn) as lanes:
         return play(lanes, driver, seeds, screen, interrupt, "controller", None)

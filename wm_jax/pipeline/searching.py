@@ -1,7 +1,6 @@
 """The stages that find C, by one search or many side by side, and choose which of the evaluated candidates is deployed; the
 second goes on, in the actual environment, from what the first has made in dreams."""
 
-import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from wm_jax.actors import protocol as actors
 from wm_jax.data.files import write_json
 from wm_jax.data.weights import save_weights
 from wm_jax.errors import UserError
+from wm_jax.lanes import many
 from wm_jax.models import Models
 from wm_jax.pipeline import playing, side_by_side
 from wm_jax.pipeline.context import Context
@@ -96,6 +96,18 @@ class _Task:
     """C that it goes on from; None: from nothing."""
 
     @property
+    def evaluated(self) -> list[int]:
+        """The generations whose candidate is evaluated; what it goes on from is generation 0."""
+        return self.config.evaluated if self.begin is None else [0, *self.config.evaluated]
+
+    @property
+    def remedy(self) -> str:
+        """What a user can do where returns are not finite."""
+        if self.config.fitness == "dream":
+            return "look at the held-out reports: a dream whose numbers are not finite comes from the world model"
+        return "look at the task's rewards"
+
+    @property
     def title(self) -> str:
         """What the screen calls it."""
         return f"C{'' if self.begin is None else ', tuned'}, round {self.round_number}"
@@ -158,8 +170,7 @@ def _work(task: _Task, advance: "_Advance", attach: Callable[[Bar], None]) -> Wo
         stride=generations.in_call, advance_from=lambda start: advance, watch=advance.search.watch, average=1,
         evaluate_every=config.evaluate_every, evaluate=lambda state, done: advance.report,
         result=lambda state: (state["candidates"], advance.search.vital(state["search"])),
-        remedy="look at the held-out reports: a dream whose rewards are not finite comes from the world model" if dream
-               else "look at the task's rewards", attach=attach,
+        remedy=task.remedy, attach=attach,
     )  # fmt: skip
 
 
@@ -177,7 +188,7 @@ class _Advance:
         """Before the first generation: the searches, and room for what every evaluation finds."""
         begin_keys = side_by_side.keys(self.task.key("evolution"), self.task.variants)
         begin, starts = self.task.begin, self.generations.begin
-        slots, count = math.ceil(self.config.generations / self.config.evaluate_every), len(begin_keys)
+        slots, count = len(self.task.evaluated), len(begin_keys)
 
         def room(leaf: jax.ShapeDtypeStruct) -> Array:
             return jnp.zeros((slots, count, *leaf.shape), leaf.dtype)
@@ -186,29 +197,26 @@ class _Advance:
             "done": jnp.int32(0),
             "search": jax.vmap(lambda key: self.search.init(key, begin, starts))(begin_keys),
             "candidates": jax.tree.map(room, actors.shapes(self.task.context.models.actor)),
-            **{place: jnp.zeros((slots, count, episodes)) for place, (episodes, _) in self.scores.items()},
+            **{place: jnp.zeros((slots, count, episodes), jnp.float32) for place, (episodes, _) in self.scores.items()},
         }
         return parallel.replicate(self.mesh, state)
 
     def __call__(self, state: Any) -> tuple[Any, dict[str, Any]]:
-        first = int(state["done"])
+        first, begin = int(state["done"]), self.task.begin
         done = first + self.generations.in_call
+        if first == 0 and begin is not None:
+            state = self._evaluate(state, 0, parallel.replicate(self.mesh, many(begin, len(self.task.variants))))
         searches, metrics = self.generations(state["search"], first)
         state = {**state, "search": searches, "done": state["done"] + self.generations.in_call}
-        if done % self.config.evaluate_every == 0 or done == self.config.generations:
-            state = self._evaluate(state, done, math.ceil(done / self.config.evaluate_every) - 1)
+        if done in self.task.evaluated:
+            state = self._evaluate(state, done, jax.vmap(self.search.candidate)(searches))
         # One search's metrics are plain numbers in the log, those of many are lists.
         return state, {name: values[0] if len(values) == 1 else values.T for name, values in metrics.items()}
 
-    def _evaluate(self, state: Any, generation: int, slot: int) -> Any:
-        candidates = jax.vmap(self.search.candidate)(state["search"])
+    def _evaluate(self, state: Any, generation: int, candidates: Params) -> Any:
+        slot = self.task.evaluated.index(generation)
         results = {place: score(candidates, generation) for place, (_, score) in self.scores.items()}
         self.report = {f"mean_{place}": _numbers(returns.mean(axis=1)) for place, returns in results.items()}
-        if not all(np.isfinite(values).all() for values in self.report.values()):
-            raise parallel.SharedError(
-                f"a candidate of generation {generation} has a score that is not finite ({self.report}); of the dream's "
-                "look at the world model's held-out report, of the actual one's at the task's rewards"
-            )
         found = {"candidates": candidates, **parallel.replicate(self.mesh, results)}
         filled = {
             name: jax.tree.map(lambda room, new: room.at[slot].set(new), state[name], new)
@@ -224,22 +232,25 @@ def _numbers(values: Array) -> float | list[float]:
 
 
 def _deploy(task: _Task, stage: StageDir, state: dict[str, Any]) -> dict[str, Any]:
-    """Write all evaluated candidates, each search's best and the one to deploy. Returns what that choice was made by."""
+    """Write all evaluated candidates, each search's best and the one to deploy. Returns what that choice was made by.
+
+    A score that is not finite ranks last. Raises `UserError` where none is finite.
+    """
     context, config, variants = task.context, task.config, task.variants
-    slots_in_all = math.ceil(config.generations / config.evaluate_every)
     evaluations = [
         [
             {
                 "evolution": number,
                 **asdict(variant),
-                "generation": min((slot + 1) * config.evaluate_every, config.generations),
+                "generation": generation,
                 **{p: summary(state[p][slot, number].tolist()) if p in state else None for p in ("dream", "actual")},
             }
             for number, variant in enumerate(variants)
         ]
-        for slot in range(slots_in_all)
+        for slot, generation in enumerate(task.evaluated)
     ]
     scores = state[config.select].mean(axis=2)
+    scores[~np.isfinite(scores)] = -np.inf
     slots = scores.argmax(axis=0)
     ends = [evaluations[slot][number] for number, slot in enumerate(slots)]
     best = scores.max(axis=0)
@@ -247,6 +258,9 @@ def _deploy(task: _Task, stage: StageDir, state: dict[str, Any]) -> dict[str, An
         # A dream's score says nothing against one at another temperature: the lowest is the easiest to cheat.
         best[[variant.temperature != context.experiment.dream.temperature for variant in variants]] = -np.inf
     chosen = int(best.argmax())
+    if best[chosen] == -np.inf:
+        raise UserError(f"{stage.name}: no evaluated candidate has a finite score to be chosen by (evolve.select is "
+                        f"{config.select!r}), so that there is none to deploy; {task.remedy}")  # fmt: skip
     about = {"selected_by": config.select, "parameters": actors.size(context.models.actor), **ends[chosen]}
     controllers = jax.tree.map(lambda array: array[slots, np.arange(len(variants))], state["candidates"])
     deployed = jax.tree.map(lambda array: array[chosen], controllers)

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from wm_jax import parallel
 from wm_jax.actors import protocol as actors
 from wm_jax.dream import Dream, population_returns, start_states
+from wm_jax.dream.starts import expected_rows
 from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment
 from wm_jax.lanes import alone
@@ -19,8 +20,8 @@ from wm_jax.models import Models
 from wm_jax.pipeline import machine
 from wm_jax.pipeline.context import Context
 from wm_jax.search import Dreams, Search
-from wm_jax.search.protocol import bytes_of_dreams
-from wm_jax.types import Array, Key, Observations, Params, State
+from wm_jax.search.protocol import bytes_of_dreams, lane_size
+from wm_jax.types import FLOAT, Array, Key, Observations, Params, State
 from wm_jax.worlds import Actor
 
 GENERATIONS_IN_CALL = 5
@@ -48,7 +49,7 @@ def variants(experiment: Experiment) -> list[Variant]:
 
 def keys(key: Key, searches: list[Variant]) -> Key:
     """[E]: a key for each search, the same for the same seed."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.array([variant.seed for variant in searches]))
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.array([variant.seed for variant in searches], jnp.uint32))
 
 
 @partial(jax.jit, static_argnames=("search", "count"), donate_argnames="states")
@@ -95,7 +96,7 @@ class InDreams:
         self.temperatures, self.keys, self.evaluation_keys = parallel.replicate(
             self.mesh,
             (
-                jnp.array([variant.temperature for variant in found]),
+                jnp.array([variant.temperature for variant in found], jnp.float32),
                 *(keys(context.key(purpose, round_number), found) for purpose in purposes),
             ),
         )
@@ -107,7 +108,8 @@ class InDreams:
         self.scored = parallel.replicate(self.mesh, Dreams(params, table(self.dream), self.temperatures[0]))
         # A search that learns in the dream that it is scored in has the same table.
         self.begin = self.scored.starts if learning == self.dream else parallel.replicate(self.mesh, table(learning))
-        self.groups = _groups(context, self.search, len(found))
+        starts = bytes_of_starts(models, self.search, len(recorded.start), float(recorded.length.mean()))
+        self.groups = _groups(context, self.search, len(found), starts)
 
     def __call__(self, states: Any, first: int) -> tuple[Any, dict[str, Array]]:
         """Generations `first` to `first + in_call - 1`: the searches' states [E, ...], which are used up, and metrics
@@ -134,18 +136,25 @@ class InDreams:
         return jnp.concatenate(found)
 
 
-def _groups(context: Context, search: Search, count: int) -> list[slice]:
-    """The searches that fit in memory at a time; says so where there are many."""
+def _groups(context: Context, search: Search, count: int, starts: int) -> list[slice]:
+    """The searches that fit in memory at a time beside the `starts`; says so where there are many."""
     rest, work = search.bytes_at_rest(), bytes_at_work(context.experiment, context.models, search, context.mesh.size)
     memory = parallel.on_main(machine.memory)
-    found = groups(count, rest, work, memory)
+    found = groups(count, starts, rest, work, memory)
     if count > 1:
         size = found[0].stop
         context.screen.say(
-            f"  {count} evolutions, {size} side by side, in about {(count * rest + size * work) / 2**20:,.0f} MiB of a "
-            f"device's {memory / 2**20:,.0f}" + (f", {len(found)} such groups in turn" if len(found) > 1 else "")
+            f"  {count} evolutions, {size} side by side, in about {(starts + count * rest + size * work) / 2**20:,.0f} MiB "
+            f"of a device's {memory / 2**20:,.0f}" + (f", {len(found)} such groups in turn" if len(found) > 1 else "")
         )
     return found
+
+
+def bytes_of_starts(models: Models, search: Search, episodes: int, length: float) -> int:
+    """Memory of the states that dreams start in, with so many recorded episodes of this mean length: a table for the dreams
+    that C is scored in, and another where the search learns in others."""
+    dreams = {models.dream, models.start_dream(search)}
+    return FLOAT * lane_size(models.world) * sum(expected_rows(dream.config, episodes, length) for dream in dreams)
 
 
 def bytes_at_work(experiment: Experiment, models: Models, search: Search, devices: int = 1) -> int:
@@ -156,18 +165,18 @@ def bytes_at_work(experiment: Experiment, models: Models, search: Search, device
     return max(search.bytes_at_work(devices), dreams)
 
 
-def groups(count: int, rest: int, work: int, memory: int) -> list[slice]:
-    """`count` searches, which take `rest` bytes each at rest and `work` at work, cut into as few groups as can be at work
-    in `memory` bytes, one group after the other.
+def groups(count: int, shared: int, rest: int, work: int, memory: int) -> list[slice]:
+    """`count` searches, which take `shared` bytes together, and each `rest` at rest and `work` at work, cut into as few
+    groups as can be at work in `memory` bytes, one group after the other.
 
     They depend on nothing else, so that a run that goes on has the same ones. Raises `UserError` where not even one fits.
     """
-    fitting = (int(SHARE_OF_MEMORY * memory) - count * rest) // work
+    fitting = (int(SHARE_OF_MEMORY * memory) - shared - count * rest) // work
     if fitting < 1:
         raise UserError(
-            f"{count} evolutions take about {(count * rest + work) / 2**30:.1f} GiB at least, and {SHARE_OF_MEMORY:.0%} of "
-            f"the device's {memory / 2**30:.1f} GiB are for them; lower evolve.seeds, evolve.evaluation_rollouts "
-            "or the sizes of search.*"
+            f"{count} evolutions take about {(shared + count * rest + work) / 2**30:.1f} GiB at least, and "
+            f"{SHARE_OF_MEMORY:.0%} of the device's {memory / 2**30:.1f} GiB are for them; lower evolve.seeds, "
+            "evolve.evaluation_rollouts, dream.episodes or the sizes of search.*"
         )
     size = math.ceil(count / math.ceil(count / fitting))
     return [slice(first, min(first + size, count)) for first in range(0, count, size)]

@@ -37,7 +37,8 @@ class Stage(ABC):
     def run(self, context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
         """Do it, in its folder; returns its summary. Every process of a run calls it.
 
-        Started again after a kill, it goes on from what it has left there and ends with the same bits.
+        Started again after a kill, it goes on from what it has left there and ends with the same bits, on the same devices
+        with as many cores: XLA shares sums out over the cores that it finds, and rounds them accordingly.
         """
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from wm_jax import formats
-from wm_jax.data.files import read_json, sha256
+from wm_jax.data.files import read_json, real, sha256
 from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment, digests, from_dict, to_dict
 from wm_jax.run import RunDir
+from wm_jax.tasks import load_task
 
-CONFIG, FILES = "config.json", "files"
+CONFIG, FILES, TASK_NAME = "config.json", "files", "task_name"
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,10 @@ class Stored:
 
 
 def to_store(experiment: Experiment) -> dict[str, Any]:
-    """What a run's config.json holds: the settings, the format, and the SHA-256 of the files that the settings name."""
-    return {"format": formats.FORMAT, FILES: digests(experiment), **to_dict(experiment)}
+    """What a run's config.json holds: the settings, the format, the SHA-256 of the files that they name, and how the task
+    calls itself."""
+    name = load_task(experiment.task).name
+    return {"format": formats.FORMAT, FILES: digests(experiment), TASK_NAME: name, **to_dict(experiment)}
 
 
 def of_run(run: RunDir, task: Path | None = None, parts: Sequence[Path] = ()) -> Stored:
@@ -47,9 +50,8 @@ def note_on(run: RunDir) -> str:
 
 def restored(values: dict[str, Any], source: Path, task: Path | None, parts: Sequence[Path]) -> Stored:
     """The experiment stored as `values` in the file `source`; files that it names lie where it says, or beside it."""
-    values, found = dict(values), format_of(values, source)
-    values.pop("format", None)
-    known, warnings = values.pop(FILES, {}), []
+    stored, found, known, warnings = values, format_of(values, source), _files(values, source), []
+    values = {name: value for name, value in values.items() if name not in ("format", FILES, TASK_NAME)}
 
     def located(name: str, given: Path | None, flag: str) -> str:
         places = [given] if given else [source.parent / name, source.parent / Path(name).name]
@@ -62,21 +64,75 @@ def restored(values: dict[str, Any], source: Path, task: Path | None, parts: Seq
         if digest not in (None, now):
             warnings.append(f"{path} is not the file that {source} was made with: expected SHA-256 {digest[:12]}…, found "
                             f"{now[:12]}…; results may differ")  # fmt: skip
-        return str(path.resolve())
+        return str(real(path))
 
     name = values.get("task", Experiment().task)
     if task is not None and not str(name).endswith(".py"):
         raise UserError(f"--task {task}: the task of {source} is {name}, which needs no file; leave --task out")
     if str(name).endswith(".py"):
         values["task"] = located(name, task, "--task")
-    given = {path.name: path for path in parts}
-    named = [str(part) for part in values.get("parts", ())]
-    values["parts"] = [
-        located(part, given.get(Path(part).name), "--parts") if part.endswith(".py") else part for part in named
-    ]
+        require_same_task(stored, source, values["task"], "give its own file by --task")
+    given, named = {path.name: path for path in parts}, values.get("parts", ())
+    if isinstance(named, list | tuple):
+        values["parts"] = [
+            located(part, given.get(Path(part).name), "--parts") if str(part).endswith(".py") else part
+            for part in named
+        ]
     experiment = from_dict(values, f"settings in {source}", found)
     note = formats.note(source, found)
     return Stored(experiment, found, (note,) if note else (), tuple(warnings))
+
+
+def require_same_task(stored: dict[str, Any], source: Path, task: str, remedy: str) -> None:
+    """Raise `UserError` unless the setting `task` names the task of the settings `stored` in the file `source`.
+
+    A task is known by how it calls itself, whatever its file is called and what has changed in it; where that was not
+    stored, by its file's name or contents.
+    """
+    then, now = str(stored.get("task", Experiment().task)), load_task(task).name
+    name = stored.get(TASK_NAME, None if then.endswith(".py") else then)
+    if name is None:
+        files, name = _files(stored, source), Path(then).name
+        same = task.endswith(".py") and (name == Path(task).name or files.get(name) == sha256(Path(task)))
+    else:
+        same = name == now
+    if not same:
+        here = now if task == now else f"{now}, of {task}"
+        raise UserError(f"{source} was made for the task {name}, but here it is {here}: frames and actions mean something "
+                        f"else there; {remedy}")  # fmt: skip
+
+
+def redefined(stored: dict[str, Any], source: Path, task: str) -> str:
+    """A warning where the setting `task` defines the task of the settings `stored` in the file `source` otherwise than
+    then; empty where it does not, or where nobody knows."""
+    then = str(stored.get("task", Experiment().task))
+    before = _files(stored, source).get(Path(then).name) if then.endswith(".py") else then
+    after = sha256(Path(task)) if task.endswith(".py") else task
+    if before in (None, after):
+        return ""
+    return (
+        f"{task} does not define its task as it was when {source} was made: what was learned may not fit what it shows"
+    )
+
+
+def require_used(stored: Sequence[Stored], parts: Sequence[Path]) -> None:
+    """Raise `UserError` where one of the files `parts` that were given is none that these experiments name."""
+    named = {part for each in stored for part in each.experiment.parts}
+    for path in parts:
+        if str(real(path)) not in named:
+            names = ", ".join(sorted({Path(part).name for part in named if part.endswith(".py")})) or "no files"
+            raise UserError(f"--parts {path} is not needed: parts names {names} here; give a file by the name that it had "
+                            "when it was used, or leave it out")  # fmt: skip
+
+
+def _files(stored: dict[str, Any], source: Path) -> dict[str, str]:
+    """The digests of the files that the settings `stored` in the file `source` name; none in format 1."""
+    found = stored.get(FILES, {})
+    if not isinstance(found, dict) or not all(isinstance(digest, str) for digest in found.values()):
+        raise UserError(
+            f"{source} is damaged: expected {FILES} with a SHA-256 each, found {str(found)[:60]}; restore it"
+        )
+    return found
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 from wm_jax import parallel
 from wm_jax.data import observations
 from wm_jax.data.episodes import EpisodeStore
+from wm_jax.data.files import replacing
 from wm_jax.data.training import TrainingData
 from wm_jax.data.weights import save_weights
 from wm_jax.pipeline.context import Context
@@ -62,15 +63,16 @@ class Train(Stage):
         reads = learner.reads == "observations"
         recorded = load_observations(context, round_number) if reads else None
         chosen = context.training_episodes(round_number), context.held_out_episodes(round_number)
-        data = TrainingData(context.store(round_number), *chosen, recorded)
+        data = TrainingData(context.store(round_number), *chosen, recorded, context.trained_episodes(round_number))
         reporter, report_key = learner.reporter(data), context.key(f"{name} report", 0)
         seed, key = context.seed(f"{name} batches", round_number), context.key(name, round_number)
 
         def evaluate(state: Any, done: int) -> Metrics:
             report = reporter(parallel.local(state.params), report_key)
-            if report.frames is not None:
+            if report.frames is not None and figures.can_draw():
                 picture = RECONSTRUCTIONS.format(round=round_number, step=f"{done:07d}")
-                figures.reconstructions(context.run.figures / picture, report.frames, report.drawn)
+                with replacing(context.run.figures / picture) as unfinished:
+                    figures.reconstructions(unfinished, report.frames, report.drawn)
             return dict(report.numbers)
 
         work = Work(

@@ -1,6 +1,5 @@
 """What stages have left: weights of learners, encoded frames, controllers; of older formats, too."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +63,7 @@ def load_controllers(context: Context, round_number: int) -> tuple[Params, list[
 def load_means(context: Context, round_number: int) -> Params:
     """All candidates [M, ...] that a round's searches evaluated, in the order of its evaluations."""
     path, config = context.stage("controller", round_number).path / MEANS, context.evolve(round_number)
-    several = (math.ceil(config.generations / config.evaluate_every), config.evolutions)
+    several = (len(config.evaluated), config.evolutions)
     found = controller_like(path, load_weights(path)[0], "means", context.models.actor, several)
     return jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), found)
 

@@ -10,6 +10,8 @@ from wm_jax.report.page import Page, Part, Row, Section, Table, markdown
 from wm_jax.report.scores import CONTROLLER, named, notes_on_selection, which_mean
 from wm_jax.report.words import NOTHING, duration, number, scored, spread, value
 
+MARK = "a World Models agent"
+"""In the first line of every card."""
 LIMITS = (
     "For research and teaching: to be scored, watched, dreamt in, or gone on from. It knows one task, as that task's "
     "environment is set up and seen through wm_jax; anywhere else its actions mean nothing.",
@@ -28,7 +30,7 @@ def text(run: RunFacts, file: str, size: int, half: bool) -> str:
     )
     limits, licence = Section("Intended use and limits", LIMITS), Section("Licence", ("Apache-2.0",))
     sections = (_scores(run, half), _use(file, to_share(run.experiment)), _made(run, half), limits, licence)
-    return markdown(Page(f"{run.experiment.name}: a World Models agent", (what,), (Part("", sections),)))
+    return markdown(Page(f"{run.experiment.name}: {MARK}", (what,), (Part("", sections),)))
 
 
 def _scores(run: RunFacts, half: bool) -> Section:

@@ -6,10 +6,8 @@ from itertools import cycle
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from wm_jax.report.figures import COLOURS, label, png
+from wm_jax.report.figures import COLOURS, figure, label, png
 from wm_jax.report.page import Picture
 
 Numbers = Sequence[float]
@@ -65,8 +63,8 @@ class Chart:
 
 def draw(chart: Chart, caption: str) -> Picture:
     """The chart as a picture."""
-    figure = Figure(figsize=(6.4, 4.8))
-    axis = figure.subplots()
+    drawing = figure(6.4, 4.8)
+    axis = drawing.subplots()
     for band in chart.bands:
         x, low, high = _by_round(chart.boundaries, band.x, band.low, band.high)
         axis.fill_between(x, low, high, color=band.colour, alpha=0.2, linewidth=0, label=label(band.label))
@@ -85,12 +83,12 @@ def draw(chart: Chart, caption: str) -> Picture:
     if chart.logarithmic:
         axis.set_yscale("log")
     if all(x == int(x) for line in chart.lines for x in line.x):
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.locator_params(axis="x", integer=True)
     axis.grid(alpha=0.25)
     if axis.get_legend_handles_labels()[0]:
         # Not within the axes, where it may hide points.
-        figure.legend(fontsize="small", loc="outside lower center")
-    return Picture(f"{chart.name}.png", caption, png(figure))
+        drawing.legend(fontsize="small", loc="outside lower center")
+    return Picture(f"{chart.name}.png", caption, png(drawing))
 
 
 def _by_round(boundaries: Numbers, x: Numbers, *others: Numbers) -> list[np.ndarray]:

@@ -3,13 +3,24 @@
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from PIL import Image, ImageDraw
 
+from wm_jax.extras import installed, need
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+EXTRA = "report"
+"""What installs the packages that draw."""
 COLOURS = {"actual": "#1f77b4", "dream": "#d62728", "baseline": "#7f7f7f", "population": "#2ca02c"}
+
+
+def can_draw() -> bool:
+    """Whether the packages that draw are installed."""
+    return installed("matplotlib") and installed("PIL")
 
 
 def reconstructions(path: Path, frames: np.ndarray, decoded: Any) -> None:
@@ -44,28 +55,37 @@ def label(text: str) -> str:
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
-def png(figure: Figure) -> bytes:
-    """A matplotlib figure as PNG. Made without pyplot, it touches neither a screen nor the backend of the process."""
+def figure(width: float, height: float) -> "Figure":
+    """An empty matplotlib figure, inches wide and high. Made without pyplot, it touches neither a screen nor the backend of
+    the process. Raises `UserError` where matplotlib is not installed."""
+    return need("matplotlib.figure", EXTRA).Figure(figsize=(width, height))
+
+
+def png(figure: "Figure") -> bytes:
+    """A matplotlib figure as PNG."""
     target = BytesIO()
     figure.set_layout_engine("constrained")
     figure.savefig(target, dpi=110, format="png")
     return target.getvalue()
 
 
-def _enlarged(pixels: np.ndarray, times: int) -> Image.Image:
-    image = Image.fromarray(pixels)
-    return image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
+def _enlarged(pixels: np.ndarray, times: int) -> "Image":
+    return need("PIL.Image", EXTRA).fromarray(pixels.repeat(times, 0).repeat(times, 1))
 
 
-def _labelled(image: Image.Image, text: str) -> Image.Image:
-    canvas = Image.new("RGB", (image.width, image.height + 16), "white")
+def _canvas(width: int, height: int) -> "Image":
+    return need("PIL.Image", EXTRA).new("RGB", (width, height), "white")
+
+
+def _labelled(image: "Image", text: str) -> "Image":
+    canvas = _canvas(image.width, image.height + 16)
     canvas.paste(image, (0, 16))
-    ImageDraw.Draw(canvas).text((4, 2), text, fill="black")
+    need("PIL.ImageDraw", EXTRA).Draw(canvas).text((4, 2), text, fill="black")
     return canvas
 
 
-def _beside(images: Sequence[Image.Image]) -> Image.Image:
-    canvas = Image.new("RGB", (sum(image.width + 4 for image in images) - 4, images[0].height), "white")
+def _beside(images: "Sequence[Image]") -> "Image":
+    canvas = _canvas(sum(image.width + 4 for image in images) - 4, images[0].height)
     left = 0
     for image in images:
         canvas.paste(image, (left, 0))
@@ -73,8 +93,8 @@ def _beside(images: Sequence[Image.Image]) -> Image.Image:
     return canvas
 
 
-def _stacked(images: Sequence[Image.Image]) -> Image.Image:
-    canvas = Image.new("RGB", (max(image.width for image in images), sum(image.height for image in images)), "white")
+def _stacked(images: "Sequence[Image]") -> "Image":
+    canvas = _canvas(max(image.width for image in images), sum(image.height for image in images))
     top = 0
     for image in images:
         canvas.paste(image, (0, top))

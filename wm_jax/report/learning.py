@@ -110,7 +110,7 @@ def evaluated_lines(run: RunFacts, search: SearchFacts, places: tuple[str, ...])
             (start + evaluation["generation"], evaluation[place])
             for start, round_number in zip(run.starts(search.wing), range(run.experiment.rounds.count), strict=True)
             for evaluation in search.evaluations.get(round_number, [])
-            if evaluation[place] is not None
+            if evaluation[place] is not None and evaluation[place]["mean"] is not None
         ]
         if points:
             means, errors = [score["mean"] for _, score in points], [score["se"] for _, score in points]
@@ -147,7 +147,7 @@ def _last_reports(run: RunFacts) -> tuple[Table, ...]:
         for name, learner in run.models.world.learners.items()
         for prefix, what in (
             (HELD_OUT, "held-out episodes"),
-            (TRAINED, "as many of the episodes that it was trained on"),
+            (TRAINED, "as many episodes of each round that it was trained on"),
         )
     ]
     rows = []

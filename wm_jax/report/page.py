@@ -14,6 +14,8 @@ from typing import Any, Literal
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 MEDIA_TYPES = {".png": "image/png", ".gif": "image/gif"}
+MARK = '<meta name="generator" content="wm-jax">'
+"""In the head of every HTML file."""
 PICTURES = "report-pictures"
 """The folder beside the Markdown file in which its pictures are."""
 

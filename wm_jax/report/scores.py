@@ -3,11 +3,10 @@
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from wm_jax.report import published
 from wm_jax.report.facts import RunFacts, Summary
-from wm_jax.report.figures import label, png
+from wm_jax.report.figures import figure, label, png
 from wm_jax.report.page import Picture, Row, Section, Table
 from wm_jax.report.words import NOTHING, PLACES, number, scored, spread
 
@@ -38,8 +37,8 @@ def section(run: RunFacts, name: str) -> Section:
 
 def histogram(name: str, scores: dict[str, Summary]) -> Picture:
     """How the returns of scored policies are spread."""
-    figure = Figure(figsize=(7, 4))
-    axis = figure.subplots()
+    drawing = figure(7, 4)
+    axis = drawing.subplots()
     everything = [value for score in scores.values() for value in score["returns"]]
     bins = np.linspace(min(everything), max(everything) + 1e-6, 25)
     for policy, score in scores.items():
@@ -47,7 +46,7 @@ def histogram(name: str, scores: dict[str, Summary]) -> Picture:
         axis.hist(score["returns"], bins=bins, alpha=0.6, label=label(text))
     axis.set(xlabel="return in the actual environment", ylabel="episodes", title="Returns on fresh episodes")
     axis.legend()
-    return Picture(f"{name}.png", "Returns of every fresh episode in the actual environment.", png(figure))
+    return Picture(f"{name}.png", "Returns of every fresh episode in the actual environment.", png(drawing))
 
 
 def notes(run: RunFacts) -> tuple[str, ...]:
@@ -110,8 +109,8 @@ def _about(run: RunFacts) -> str:
 
 def which_mean(run: RunFacts) -> str:
     """Which mean of its search a scored run's C is, in words."""
-    tuning = " of its tuning" if run.chosen_by.stage == "tune" else ""
-    return f"the mean of generation {run.scores[CONTROLLER]['generation']}{tuning}"
+    tuning, generation = " of its tuning" if run.chosen_by.stage == "tune" else "", run.scores[CONTROLLER]["generation"]
+    return f"the mean of generation {generation}{tuning}" if generation else "what its tuning began with"
 
 
 def _temperature(run: RunFacts) -> float:

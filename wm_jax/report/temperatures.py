@@ -33,8 +33,12 @@ def section(run: RunFacts, name: str) -> Section:
 
 def over_seeds(summaries: list[Summary]) -> Summary:
     """Scores of several seeds as one: mean of the means, sd of single episodes (root of the mean variance), n in all, and
-    the standard error of the mean of means, from the seeds' spread where there are several."""
+    the standard error of the mean of means, from the seeds' spread where there are several. Seeds without a finite score
+    are left out; where all are, there are no numbers."""
+    summaries = [summary for summary in summaries if summary["mean"] is not None] or summaries[:1]
     means = [summary["mean"] for summary in summaries]
+    if None in means:
+        return summaries[0]
     several = len(summaries) > 1
     return {
         "mean": mean(means),
@@ -84,9 +88,10 @@ def _each(run: RunFacts) -> Table:
 def _chart(groups: dict[Any, list[dict[str, Any]]], paper: dict[float, published.Score], name: str) -> Chart:
     lines = []
     for place in PLACES:
-        own = [over_seeds([evolution[place] for evolution in group]) for group in groups.values()]
-        means, errors = [score["mean"] for score in own], [score["se"] for score in own]
-        lines.append(Line(f"{place}, this run", list(groups), means, "o-", COLOURS[place], errors))
+        own = {t: over_seeds([evolution[place] for evolution in group]) for t, group in groups.items()}
+        own = {t: score for t, score in own.items() if score["mean"] is not None}
+        means, errors = [score["mean"] for score in own.values()], [score["se"] for score in own.values()]
+        lines.append(Line(f"{place}, this run", list(own), means, "o-", COLOURS[place], errors))
     cheated = {t: score.dream[0] for t, score in paper.items() if score.dream}
     actual = {t: score.mean for t, score in paper.items()}
     for place, points in (("dream", cheated), ("actual", actual)):

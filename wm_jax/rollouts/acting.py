@@ -9,24 +9,43 @@ from typing import Protocol
 
 import numpy as np
 
-from wm_jax.errors import UserError
-from wm_jax.rollouts.lanes import LaneEnvs, WorkerDied
+from wm_jax.rollouts.lanes import LaneEnvs
 from wm_jax.rollouts.limits import WHOLE, Limits
 from wm_jax.rollouts.pools import PoolEnvs
+from wm_jax.rollouts.workers import ATTEMPTS, WorkerDied, given_up
 from wm_jax.tasks import ScriptedPolicy, load_task
+from wm_jax.tasks.calls import LIMIT, checked_action
 from wm_jax.tasks.task import Act
 
-ATTEMPTS = 3
-"""Times a block of episodes is begun again after a worker died, before giving up."""
 GROUPS = 2
 """Groups that take turns: with two, environments and device are both at work all the time if either can be."""
 
 
-Tick = Callable[[int], None]
+@dataclass(frozen=True)
+class Count:
+    """How far the playing of some episodes is."""
+
+    finished: int = 0
+    """Episodes."""
+    steps: int = 0
+    """Of finished episodes."""
+    running: int = 0
+    """Steps of those that go on."""
+
+    def __add__(self, other: "Count") -> "Count":
+        return Count(self.finished + other.finished, self.steps + other.steps, self.running + other.running)
+
+
+Tick = Callable[[Count], None]
 
 
 class Crew(Protocol):
     """What drives one group of lanes."""
+
+    @property
+    def name(self) -> str:
+        """Whose actions these are, as errors name it."""
+        ...
 
     def begin(self, episodes: dict[int, tuple[int, int]]) -> None:
         """Begin lane → (environment seed, row of the controller)."""
@@ -92,6 +111,8 @@ class ScriptedDriver:
 class ScriptedCrew:
     """Drives one group of lanes with a scripted policy."""
 
+    name = "a scripted policy"
+
     def __init__(self, policy: ScriptedPolicy, lanes: int):
         self.policy = policy
         self.acts: list[Act] = [policy(np.random.default_rng(0)) for _ in range(lanes)]
@@ -106,7 +127,7 @@ class ScriptedCrew:
         """Actions [B, A] for frames [B, 64, 64, 3]."""
         actions = [act(step, frame) for act, step, frame in zip(self.acts, self.steps, frames, strict=True)]
         self.steps = [step + 1 for step in self.steps]
-        return np.stack(actions).astype(np.float32)
+        return np.stack(actions)
 
 
 @dataclass
@@ -136,10 +157,16 @@ class Lanes:
         """`count` lanes, one more where groups would differ in size; of the task's reference backend unless another is
         named."""
         self.task_name, self.warn, self.limits, self.backend = task_name, warn, limits, backend
+        self.task = load_task(task_name)
         self.size = -(-count // GROUPS)
         """Lanes of a group: the last bits of what a controller does depend on how many are computed at once."""
         self.count = self.size * min(count, GROUPS)
         self.groups: list[Group] = []
+
+    @property
+    def typical_length(self) -> int:
+        """Steps of an episode, roughly."""
+        return min(self.task.typical_length, self.limits.max_steps or self.task.max_steps)
 
     def __enter__(self) -> "Lanes":
         return self
@@ -152,37 +179,39 @@ class Lanes:
         driver: Driver,
         episodes: Sequence[tuple[int, int]],
         record: bool = False,
-        tick: Tick = lambda finished: None,
+        tick: Tick = lambda count: None,
     ) -> list[Played]:
-        """Play episodes (environment seed, row of the controller), in order. The result depends on nothing but the driver,
-        the episodes and the number of lanes in a group. `tick` is told after every turn how many episodes are finished;
-        what it raises ends the play. Raises `UserError` where a worker does, or where workers die or fail again and again.
+        """Play episodes (environment seed, row of the controller), in order. What an episode is depends on nothing but the
+        driver, the episode and the number of lanes in a group; to the last bit, on the same device with as many cores.
+        `tick` is told after every turn how far the play is; what it raises ends the play. Raises `ForeignError` and
+        `UserError` where the task is wrong, the latter also where workers die again and again.
         """
-        message = ""
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 self._open()
                 return _in_turn(self.groups, driver, episodes, record, tick)
             except WorkerDied as death:
-                message = f"{death} while playing {self.task_name}"
                 self._close(broken=True)
-                if attempt < ATTEMPTS:
-                    self.warn(f"{message}; replaced, its episodes begin again")
-        raise UserError(
-            f"{message}; the same episodes (seeds {episodes[0][0]} to {episodes[-1][0]}) were tried {ATTEMPTS} times and "
-            "are given up; check memory and the environment's installation"
-        )
+                message = f"{death} while playing {self.task_name}"
+                if attempt == ATTEMPTS:
+                    seeds = f"seeds {episodes[0][0]} to {episodes[-1][0]}"
+                    message += f"; the same episodes ({seeds}) were tried {ATTEMPTS} times and are given up"
+                    raise given_up(message, death) from None
+                self.warn(f"{message}; replaced, its episodes begin again")
+            except BaseException:
+                # What the lanes are at is nobody's any more.
+                self._close(broken=True)
+                raise
+        raise AssertionError("the last attempt ends above")
 
     def _open(self) -> None:
         """Open the groups, unless they are."""
         if self.groups:
             return
-        task = load_task(self.task_name)
-        make = task.pools.get(self.backend or "")
         while len(self.groups) < self.count // self.size:
             self.groups.append(
-                PoolEnvs(task, make, self.size, self.limits)
-                if make
+                PoolEnvs(self.task, self.backend, self.size, self.limits)
+                if self.backend is not None and self.backend in self.task.pools
                 else LaneEnvs(self.task_name, self.size, self.limits, self.backend)
             )
 
@@ -198,17 +227,17 @@ def _in_turn(
     played = [Played(seed, row) for seed, row in episodes]
     shares = [played[number :: len(groups)] for number in range(len(groups))]
     plays = [_play(group, driver, share, record) for group, share in zip(groups, shares, strict=True)]
-    finished = [0] * len(groups)
-    while sum(finished) < len(played):
+    counts = [Count()] * len(groups)
+    while sum(counts, Count()).finished < len(played):
         for number, play in enumerate(plays):
-            finished[number] = next(play, len(shares[number]))
-            tick(sum(finished))
+            counts[number] = next(play, counts[number])
+            tick(sum(counts, Count()))
     return played
 
 
-def _play(group: Group, driver: Driver, episodes: Sequence[Played], record: bool) -> Iterator[int]:
-    """A group's share: every lane takes the next episode in line when its own is over. Yields, whenever its environments
-    are at work, how many are finished."""
+def _play(group: Group, driver: Driver, episodes: Sequence[Played], record: bool) -> Iterator[Count]:
+    """A group's share: every lane takes the next episode in line when its own is over. Yields how far it is whenever its
+    environments are at work, and at the end."""
     if not episodes:
         # A pool without episodes cannot be made.
         return
@@ -218,7 +247,7 @@ def _play(group: Group, driver: Driver, episodes: Sequence[Played], record: bool
     waiting = iter(episodes)
     current: list[Played | None] = [None] * lanes
     over = np.ones(lanes, bool)
-    finished = 0
+    finished = steps = running = 0
     frames = np.zeros(0, np.uint8)
     while finished < len(episodes):
         free = np.flatnonzero(over).tolist()
@@ -227,20 +256,34 @@ def _play(group: Group, driver: Driver, episodes: Sequence[Played], record: bool
             current[lane] = begun.get(lane)
         if begun:
             group.begin({lane: episode.seed for lane, episode in begun.items()})
-            yield finished
+            yield Count(finished, steps, running)
             frames = group.begun()
             crew.begin({lane: (episode.seed, episode.row) for lane, episode in begun.items()})
         actions = crew(frames)
+        at_work = [(lane, episode) for lane, episode in enumerate(current) if episode is not None]
+        _check(crew, actions, at_work)
         group.act(actions)
-        yield finished
+        yield Count(finished, steps, running)
         following, rewards, terminated, truncated = group.acted()
-        for lane, episode in enumerate(current):
-            if episode is not None:
-                episode.rewards.append(float(rewards[lane]))
-                episode.terminated = bool(terminated[lane])
-                if record:
-                    episode.frames.append(frames[lane].copy())
-                    episode.actions.append(actions[lane].copy())
-        over = np.logical_or(terminated, truncated)
-        finished += sum(episode is not None and ended for episode, ended in zip(current, over.tolist(), strict=True))
+        over = terminated | truncated
+        for lane, episode in at_work:
+            episode.rewards.append(float(rewards[lane]))
+            episode.terminated = bool(terminated[lane])
+            if record:
+                episode.frames.append(frames[lane].copy())
+                episode.actions.append(actions[lane].copy())
+            running += 1
+            if over[lane]:
+                length = len(episode.rewards)
+                finished, steps, running = finished + 1, steps + length, running - length
         frames = following
+    yield Count(finished, steps, running)
+
+
+def _check(crew: Crew, actions: np.ndarray, at_work: Sequence[tuple[int, Played]]) -> None:
+    """Raise `UserError` unless the actions [B, A] of the lanes that are at an episode are in [-1, 1]; the others' are not
+    used."""
+    if not (np.abs(actions) <= LIMIT).all():
+        for lane, episode in at_work:
+            where = f"{crew.name}, in step {len(episode.rewards)} of the episode of seed {episode.seed},"
+            checked_action(where, actions[lane], actions.shape[1])

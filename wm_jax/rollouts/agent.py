@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from wm_jax.errors import UserError
 from wm_jax.explore import Explorer
 from wm_jax.lanes import alone, choose, many, shares
-from wm_jax.types import Action, Array, Key, Params, State
+from wm_jax.types import Action, Array, Params, State
 from wm_jax.worlds import Actor, World, WorldModel
 from wm_jax.worlds.protocol import shapes
 
@@ -27,6 +28,12 @@ class Agent:
     actor: Actor
     explorer: Explorer | None = None
     """What is done to the actor's actions, while it collects."""
+
+    @property
+    def name(self) -> str:
+        """Whose actions these are, as errors name it."""
+        parts = (self.actor, self.explorer) if self.explorer else (self.actor,)
+        return " and ".join(f"act of {type(part).__qualname__}" for part in parts)
 
 
 @struct.dataclass
@@ -43,8 +50,8 @@ class AgentState:
     """[B, ...]: the actor's."""
     exploration: Any
     """[B, ...]: the explorer's carry."""
-    key: Key
-    """[B]: the episode's key; what is drawn on frame t follows from fold_in(key, t)."""
+    seed: Array
+    """[B] uint32: the episode's; what is drawn on frame t follows from fold_in(key(seed), t)."""
     step: Array
     """[B] int32: steps since the episode's first frame."""
 
@@ -55,10 +62,10 @@ def initial_state(agent: Agent, table: Params, lanes: int) -> AgentState:
     return AgentState(
         weights=None if shares(table) else many(jax.tree.map(lambda array: array[0], table), lanes),
         world=many(world, lanes),
-        action=jnp.zeros((lanes, agent.model.action_size)),
+        action=jnp.zeros((lanes, agent.model.action_size), jnp.float32),
         carry=many(agent.actor.begin(), lanes),
         exploration=many(agent.explorer.begin(), lanes) if agent.explorer else None,
-        key=jax.random.split(jax.random.key(0), lanes),
+        seed=jnp.zeros(lanes, jnp.uint32),
         step=jnp.zeros(lanes, jnp.int32),
     )
 
@@ -69,7 +76,7 @@ def begin(agent: Agent, table: Params, state: AgentState, lanes: Array, rows: Ar
     [M, ...] and these seeds [B]."""
     fresh = initial_state(agent, table, len(lanes))
     weights = None if fresh.weights is None else jax.tree.map(lambda array: array[rows], table)
-    return choose(lanes, replace(fresh, weights=weights, key=jax.vmap(jax.random.key)(seeds)), state)
+    return choose(lanes, replace(fresh, weights=weights, seed=seeds), state)
 
 
 @partial(jax.jit, static_argnames="agent")
@@ -77,8 +84,9 @@ def act(agent: Agent, params: Params, table: Params, state: AgentState, frames: 
     """One step of every lane: frames [B, 64, 64, 3] uint8 → actions [B, A]. `params`: the world model's weights."""
     world = World(agent.model, params)
     obs = world.encode(frames)
-    keys = jax.vmap(jax.random.fold_in)(state.key, state.step)
-    seen = jax.vmap(world.observe)(state.world, state.action, obs, keys)
+    keys = jax.vmap(lambda seed, step: jax.random.fold_in(jax.random.key(seed), step))(state.seed, state.step)
+    seen = jax.vmap(world.observe)(state.world, state.action, obs, jax.random.clone(keys))
+    # Of the two, which draw alike, one is kept.
     now = choose(state.step == 0, jax.vmap(world.begin)(obs, keys), seen)
     # What is sampled of a frame takes the key itself; the others' are folded from it.
     act_keys, explore_keys = (jax.vmap(jax.random.fold_in, (0, None))(keys, number) for number in range(2))
@@ -89,7 +97,10 @@ def act(agent: Agent, params: Params, table: Params, state: AgentState, frames: 
     exploration = state.exploration
     if agent.explorer is not None:
         action, exploration = jax.vmap(agent.explorer.act)(action, world.features(now), exploration, explore_keys)
-    return AgentState(state.weights, now, action, carry, exploration, state.key, state.step + 1), action
+    if action.shape != state.action.shape:
+        raise UserError(f"{agent.name} must return actions of shape [{agent.model.action_size}], found "
+                        f"{list(action.shape[1:])}")  # fmt: skip
+    return AgentState(state.weights, now, action, carry, exploration, state.seed, state.step + 1), action
 
 
 class AgentDriver:
@@ -119,7 +130,7 @@ class AgentCrew:
     """An agent at the wheel of one group of lanes."""
 
     def __init__(self, driver: AgentDriver, lanes: int):
-        self.driver, self.lanes = driver, lanes
+        self.driver, self.lanes, self.name = driver, lanes, driver.agent.name
         self.state = initial_state(driver.agent, driver.table, lanes)
 
     def begin(self, episodes: dict[int, tuple[int, int]]) -> None:

@@ -3,8 +3,9 @@
 An episode depends on the seed, its number and nothing else: not on the number of workers, nor on what was stopped.
 """
 
-import contextlib
+import atexit
 import statistics
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from wm_jax.data.records import Episode, Header, episode_path, read_header, write_episode, write_index
-from wm_jax.errors import UserError, require_range
+from wm_jax.errors import DamagedError, UserError, require_range
 from wm_jax.rollouts.lanes import TaskEnv
 from wm_jax.rollouts.limits import Limits
-from wm_jax.rollouts.workers import keep_freed_memory, run_jobs, serve, usable_cores
+from wm_jax.rollouts.workers import POLL_SECONDS, Team, serve, usable_cores
 from wm_jax.tasks import FRAME_SHAPE, PolicySettings, ScriptedPolicy, Task, load_task
 
 ATTEMPTS_ALLOWED = 1000
@@ -58,33 +59,47 @@ class Progress:
     frames: int
     mean_return: float
     """Of the episodes so far; 0 while there is none."""
+    running: int = 0
+    """Frames of the episodes that are being played, not counted in `frames`."""
 
     @classmethod
-    def of(cls, headers: Collection[Header]) -> "Progress":
+    def of(cls, headers: Collection[Header], running: int = 0) -> "Progress":
         """How far a collection with these episodes is."""
         returns = [header.episode_return for header in headers]
         frames = sum(header.length for header in headers)
-        return cls(len(headers), frames, statistics.fmean(returns) if returns else 0.0)
+        return cls(len(headers), frames, statistics.fmean(returns) if returns else 0.0, running)
 
 
-def play(environment: TaskEnv, policy: ScriptedPolicy, seed: int, room: np.ndarray | None = None) -> Episode:
+def play(
+    environment: TaskEnv,
+    policy: ScriptedPolicy,
+    seed: int,
+    room: np.ndarray | None = None,
+    tell: Callable[[int], None] = lambda steps: None,
+) -> Episode:
     """One episode from environment seed `seed`. The policy draws from its own generator, which follows from `seed`.
 
-    `room`, uint8 [max_steps, 64, 64, 3], takes the episode's frames where given: valid until it is used again.
+    `room`, uint8 [max_steps, 64, 64, 3], takes the episode's frames where given: valid until it is used again. `tell` is
+    told after every step how many they are.
     """
     act = policy(np.random.default_rng([seed, 1]))
-    frames = np.empty((environment.watch.max_steps, *FRAME_SHAPE), np.uint8) if room is None else room
-    actions, rewards = [], []
+    longest = environment.watch.max_steps
+    frames = np.empty((longest, *FRAME_SHAPE), np.uint8) if room is None else room
+    # Copied at once: a policy may use the array again, and a task write to it.
+    actions, rewards = np.empty((longest, environment.task.action_size), np.float32), []
     frame = environment.reset(seed)
     terminated = truncated = False
     while not (terminated or truncated):
-        frames[len(actions)] = frame
-        actions.append(act(len(actions), frame))
-        frame, reward, terminated, truncated = environment.step(actions[-1])
+        step = len(rewards)
+        frames[step] = frame
+        action = act(step, frame)
+        actions[step] = action
+        frame, reward, terminated, truncated = environment.step(action)
         rewards.append(reward)
+        tell(step + 1)
     return Episode(
-        frames=frames[: len(actions)],
-        actions=np.stack(actions).astype(np.float32),
+        frames=frames[: len(rewards)],
+        actions=actions[: len(rewards)],
         rewards=np.array(rewards, np.float32),
         terminated=terminated,
         seed=seed,
@@ -129,7 +144,7 @@ def record(
 
     `on_progress` is called several times a second; what it raises stops the collection, and what is done stays. `warn`
     is told of damaged files, which are recorded anew, and of workers that died. Raises `UserError` where the task,
-    policy, disk or environment does not allow it.
+    policy, disk or environment does not allow it, and `ForeignError` where the task's own code fails.
     """
     task = load_task(task_name)
     _check(task, config)
@@ -142,12 +157,12 @@ def record(
     missing = [number for number in numbers if number not in headers]
     settings = {"task": task_name, "config": asdict(config), "seed": seed, "folder": str(folder)}
 
-    def tick() -> None:
-        on_progress(Progress.of(headers.values()))
+    def tick(running: Sequence[int] = ()) -> None:
+        on_progress(Progress.of(headers.values(), sum(running)))
 
     workers = config.workers or usable_cores()
-    with contextlib.closing(run_jobs("wm_jax.rollouts.collect:work", settings, missing, workers, tick, warn)) as done:
-        for number, header in done:
+    with Team("wm_jax.rollouts.collect:work", settings) as team:
+        for number, header in team.do(missing, workers, tick, warn):
             headers[number] = Header(**header)
     tick()
     return [headers[number] for number in numbers]
@@ -174,7 +189,7 @@ def _recorded(folder: Path, numbers: Sequence[int], warn: Callable[[str], None])
         if path.is_file():
             try:
                 headers[number] = read_header(path)
-            except UserError as error:
+            except DamagedError as error:
                 warn(f"{error}; doing so now")
                 path.unlink()
     return headers
@@ -185,18 +200,25 @@ def work() -> None:
     serve(_prepare)
 
 
-def _prepare(settings: dict) -> Callable[[int], dict]:
-    keep_freed_memory()
+def _prepare(settings: dict, tell: Callable[[int], None]) -> Callable[[int], dict]:
     task, config = load_task(settings["task"]), CollectConfig(**settings["config"])
     environment = TaskEnv(task, task.make(config.backend), Limits(config.max_steps))
+    atexit.register(environment.close)
     policy = task.policy(config.policy, config)
     # Fresh memory for every episode costs more than half of what a frame's resize does.
     room = np.empty((environment.watch.max_steps, *FRAME_SHAPE), np.uint8)
+    told = 0.0
+
+    def now_and_then(steps: int) -> None:
+        nonlocal told
+        if (now := time.monotonic()) - told > POLL_SECONDS:
+            told = now
+            tell(steps)
 
     def record(number: int) -> dict:
         for attempt in range(ATTEMPTS_ALLOWED):
             seed = episode_seed(settings["seed"], number, attempt)
-            episode = play(environment, policy, seed, room)
+            episode = play(environment, policy, seed, room, now_and_then)
             if len(episode.frames) >= config.min_length:
                 episode = replace(episode, policy=config.policy, attempt=attempt)
                 return asdict(write_episode(settings["folder"], number, episode))

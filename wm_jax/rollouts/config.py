@@ -38,8 +38,8 @@ class RoundsConfig:
     """Generations C is evolved for, from the start, in each later round; 0: as many as in the first."""
 
     def __post_init__(self) -> None:
-        require_range("rounds.count", self.count, 1)
-        require_range("rounds.episodes", self.episodes, 1)
+        require_range("rounds.count", self.count, 1, 2**16)
+        require_range("rounds.episodes", self.episodes, 1, 2**30)
         require_choice("rounds.drivers", self.drivers, ("deployed", "evaluated"))
         if self.patience is not None:
             require_range("rounds.patience", self.patience, 1)
@@ -56,7 +56,9 @@ class EvaluateConfig:
     seed: int = 1_000_000
     """Episode i is played with environment seed `seed + i`."""
     environments: int = 16
-    """Environments stepped side by side; V, M and C run batched over them."""
+    """Environments stepped side by side; V, M and C run batched over them, and how many changes the last bits of what C
+    does. Later rounds of collection, validation and scores have so many, or as many as they have episodes, in each process
+    of a run."""
     baselines: tuple[str, ...] = ("random",)
     """The task's scripted policies that are scored beside C; their settings are those of `collect`."""
 

@@ -8,15 +8,18 @@ import jax
 import numpy as np
 
 from wm_jax import parallel
-from wm_jax.rollouts.acting import Driver, Lanes, Tick
+from wm_jax.rollouts.acting import Count, Driver, Lanes, Tick
 
 BLOCK = 8
 """A block holds this many episodes for each lane: what is finished survives a kill block by block."""
 
 
-def summary(returns: Sequence[float]) -> dict[str, float | int]:
-    """{"mean", "sd", "se", "n"}: sd is the sample standard deviation, se = sd/√n (0 for a single episode)."""
+def summary(returns: Sequence[float]) -> dict[str, Any]:
+    """{"mean", "sd", "se", "n"}: sd is the sample standard deviation, se = sd/√n (0 for a single episode). All but n are
+    None where a return is not finite, as in a dream that broke."""
     values = np.asarray(returns, np.float64)
+    if not np.isfinite(values).all():
+        return {"mean": None, "sd": None, "se": None, "n": len(values)}
     sd = float(values.std(ddof=1)) if len(values) > 1 else 0.0
     return {"mean": float(values.mean()), "sd": sd, "se": sd / math.sqrt(len(values)), "n": len(values)}
 
@@ -34,20 +37,19 @@ def returns(
     done: list[list[float]],
     save: Callable[[list[list[float]]], None],
     tick: Tick,
-    wait: Tick = lambda finished: None,
+    wait: Tick = lambda count: None,
 ) -> list[float]:
     """The return of every episode (environment seed, controller row), in order; the processes share out each block.
 
     `done` holds the blocks finished before; `save` is given all finished blocks after each. `tick` is told after every
-    step how many episodes this process has finished, process 0 counting those of `done` too; `wait` is told the same when
-    its share of a block is finished, and returns when all processes' are.
+    step how far this process is with the rest; `wait` is told the same when its share of a block is finished, and returns
+    when all processes' are.
     """
-    finished = list(done)
+    finished, count = list(done), Count()
     before = sum(len(block) for block in finished)
-    count = before if parallel.is_main() else 0
     for block in blocks(episodes[before:], lanes.count * jax.process_count()):
         mine = lanes.play(driver, parallel.share(block), tick=lambda now, count=count: tick(count + now))
-        count += len(mine)
+        count += Count(len(mine), sum(len(episode.rewards) for episode in mine))
         wait(count)
         finished.append(parallel.join([sum(episode.rewards) for episode in mine]))
         save(finished)

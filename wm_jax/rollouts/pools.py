@@ -1,11 +1,13 @@
 """Lanes whose environments one call steps, in threads of this process, for backends that can (`tasks.Pool`)."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from wm_jax.rollouts.limits import WHOLE, Limits, Watch
 from wm_jax.tasks import FRAME_SHAPE, Pool, Task
+from wm_jax.tasks.calls import checked_frame, checked_rows, own, wrong
 
 
 class PoolEnvs:
@@ -14,8 +16,11 @@ class PoolEnvs:
     Episodes end as `rollouts.lanes.TaskEnv` has it.
     """
 
-    def __init__(self, task: Task, make: Callable[[Sequence[int]], Pool], count: int, limits: Limits = WHOLE):
-        self.task, self.make, self.num_envs = task, make, count
+    def __init__(self, task: Task, backend: str, count: int, limits: Limits = WHOLE):
+        self.num_envs, self.what = count, task.told(f"pools[{backend!r}]")
+        self.make: Callable[[Sequence[int]], Pool] = own(self.what, task.pools[backend])
+        self.task, self.frame = task, own(task.told("frame"), task.frame)
+        self.taken = own(task.told("environment_action"), task.environment_action)
         self.watch = Watch(task, limits, count)
         self.frames = np.zeros((count, *FRAME_SHAPE), np.uint8)
         self.episodes = np.zeros(count, np.int32)
@@ -24,7 +29,9 @@ class PoolEnvs:
 
     def prepare(self, seeds: Sequence[int]) -> None:
         """Get ready for episodes of these seeds, which will begin in this order."""
-        self.pool, self.next_episode = self.make(seeds), 0
+        pool, self.next_episode = self.make(seeds), 0
+        names = ("reset", "send", "recv")
+        self.reset, self.send, self.recv = (own(f"{self.what}.{name}", getattr(pool, name)) for name in names)
         self.over[:] = True
 
     def begin(self, seeds: Mapping[int, int]) -> None:
@@ -34,7 +41,7 @@ class PoolEnvs:
         self.next_episode += len(lanes)
         self.watch.begin(lanes)
         self.over[lanes] = False
-        self._see(lanes, self.pool.reset(self.episodes[lanes]))
+        self._see("reset", lanes, np.ones(len(lanes), bool), self.reset(self.episodes[lanes]))
 
     def begun(self) -> np.ndarray:
         """The frames [B, 64, 64, 3] of all lanes."""
@@ -43,13 +50,19 @@ class PoolEnvs:
     def act(self, actions: np.ndarray) -> None:
         """Have all lanes that are at an episode take a step with their actions [B, A]; `acted` waits for them."""
         self.stepping = np.flatnonzero(~self.over)
-        taken = [self.task.environment_action(actions[lane]) for lane in self.stepping]
-        self.pool.send(np.stack(taken), self.episodes[self.stepping])
+        taken = [self.taken(actions[lane]) for lane in self.stepping]
+        self.send(np.stack(taken), self.episodes[self.stepping])
 
     def acted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """(frames [B, 64, 64, 3], rewards [B], terminated [B], truncated [B]); a lane without an episode is terminated."""
-        lanes = self.stepping
-        observations, earned, ended, cut_off = self.pool.recv()
+        lanes, what, outcome = self.stepping, f"{self.what}.recv", self.recv()
+        if not isinstance(outcome, tuple) or len(outcome) != 4:
+            wrong(what, "(observations, rewards, terminated, truncated)", outcome)
+        earned = checked_rows(what, "rewards", outcome[1], len(lanes), "fiu")
+        ended, cut_off = (
+            checked_rows(what, name, flags, len(lanes), "b")
+            for name, flags in zip(("terminated", "truncated"), outcome[2:], strict=True)
+        )
         rewards, terminated, truncated = (
             np.zeros(self.num_envs),
             np.ones(self.num_envs, bool),
@@ -59,13 +72,16 @@ class PoolEnvs:
         truncated[lanes] = cut_off | self.watch.over(lanes, earned)
         terminated[lanes] = ended & ~truncated[lanes]
         self.over = terminated | truncated
-        going_on = ~self.over[lanes]
-        self._see(lanes[going_on], observations[going_on])
+        self._see("recv", lanes, ~self.over[lanes], outcome[0])
         return self.frames.copy(), rewards, terminated, truncated
 
-    def _see(self, lanes: np.ndarray, observations: np.ndarray) -> None:
-        for lane, observation in zip(lanes, observations, strict=True):
-            self.frames[lane] = self.task.frame(observation)
+    def _see(self, function: str, lanes: np.ndarray, going_on: np.ndarray, observations: Any) -> None:
+        """What these lanes [n] see, those that are `going_on` [n]."""
+        if len(observations) != len(lanes):
+            expected = f"an observation for each of {len(lanes)} episodes"
+            wrong(f"{self.what}.{function}", expected, observations)
+        for place in np.flatnonzero(going_on).tolist():
+            self.frames[lanes[place]] = checked_frame(self.task, self.frame(observations[place]))
 
     def close(self, *, terminate: bool) -> None:
         """Nothing: a pool ends with the last reference to it."""

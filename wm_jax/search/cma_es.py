@@ -4,6 +4,8 @@ ask -> fitness -> rank -> tell is one generation; many are one compiled call. Ev
 fitness. Weights are one array [D] here, and nowhere else (`actors.protocol.flat`).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, Literal
@@ -18,6 +20,9 @@ from wm_jax.errors import require_range
 from wm_jax.search.protocol import SEARCHES, PopulationSearch, SearchConfig
 from wm_jax.types import FLOAT, Array, Curve, Key, Metrics, Params, Population, Returns, State
 from wm_jax.worlds import Actor
+
+FLOOR = 1e-8
+"""What is added to the covariance's diagonal, and its least eigenvalue."""
 
 
 @SEARCHES.register
@@ -35,8 +40,8 @@ class CMAESConfig(SearchConfig):
     found it: far from a working controller most candidates are worse."""
 
     def __post_init__(self) -> None:
-        require_range("search.population", self.population, 4)
-        require_range("search.rollouts", self.rollouts, 1)
+        require_range("search.population", self.population, 4, 2**20)
+        require_range("search.rollouts", self.rollouts, 1, 2**20)
         require_range("search.sigma", self.sigma, 1e-6, 1e3)
 
     def build(self, actor: Actor, dream: Dream, generations: int, mesh: Mesh | None = None) -> "CMAES":
@@ -49,54 +54,51 @@ def strict_rank_weights(population: Array, fitness: Array, state: Any, params: A
 
     evosax's own function gives tied candidates one average rank, cut to an integer, so that the weights no longer sum
     to what the update counts on, as where many candidates reach the horizon. Here ties go to the candidate drawn
-    first, which says nothing about its quality. Anything not finite ranks worst.
+    first, which says nothing about its quality. Anything not finite ranks worst; where nothing is finite there is nothing
+    to rank, and all weights are 0.
     """
-    ranks = jnp.argsort(jnp.argsort(jnp.where(jnp.isfinite(fitness), fitness, jnp.inf)))
-    return params.weights[ranks]
+    finite = jnp.isfinite(fitness)
+    ranks = jnp.argsort(jnp.argsort(jnp.where(finite, fitness, jnp.inf)))
+    return jnp.where(finite.any(), params.weights[ranks], 0)
+
+
+@contextmanager
+def _as_meant() -> Iterator[None]:
+    """evosax with exact products, and with JAX's default types and broadcasting, whatever is switched on for the rest."""
+    with jax.default_matmul_precision("highest"), jax.enable_x64(False), jax.numpy_rank_promotion("allow"):
+        yield
 
 
 @cache
 def _strategy(population: int, size: int) -> tuple[Any, Any]:
     """evosax's algorithm and its constants, made once and outside of any trace."""
     # Imported here: to act and to dream needs no search, and starts faster without.
-    from evosax.algorithms.distribution_based.cma_es import CMA_ES
+    from evosax.algorithms import CMA_ES
 
-    class TutorialCMAES(CMA_ES):
-        """evosax's CMA-ES, brought to Hansen's tutorial in two points, and with candidates that do not hang on rounding.
+    with jax.ensure_compile_time_eval(), _as_meant():
+        strategy = CMA_ES(population, jnp.zeros(size), fitness_shaping_fn=strict_rank_weights)
+        return strategy, _single(strategy.default_params)
 
-        The covariance is not decomposed on every `ask`, but where `CMAES.ask` finds it due, and the test for a stalled
-        step size counts generations as the tutorial does (evosax is one ahead, which shows in the first).
-        """
 
-        def _ask(self, key: Key, state: Any, params: Any) -> tuple[Array, Any]:
-            draws = jax.random.normal(key, (self.population_size, self.num_dims))
-            # Eq. (38)-(40), with the covariance's symmetric root B D B^T instead of B D: the same distribution, but no
-            # longer at the mercy of which eigenvectors a device finds where eigenvalues are nearly the same, as they are
-            # at first.
-            return state.mean + state.std * ((draws @ state.B) * state.D) @ state.B.T, state
-
-        def h_std(self, norm_p_std: Array, generation_counter: int, params: Any) -> Array:
-            return super().h_std(norm_p_std, generation_counter - 1, params)
-
-    with jax.ensure_compile_time_eval():
-        strategy = TutorialCMAES(population, jnp.zeros(size), fitness_shaping_fn=strict_rank_weights)
-        return strategy, strategy.default_params
+def _single(tree: Any) -> Any:
+    """evosax's numbers as arrays of single precision, whatever JAX's default is, and without weak types: a state restored
+    from disk compiles nothing anew."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), tree)
 
 
 def _decompose(state: Any) -> Any:
-    """The state with its covariance's eigenvectors and the roots of its eigenvalues."""
-    from evosax.algorithms.distribution_based.cma_es import eigen_decomposition
-
-    covariance, basis, scales = eigen_decomposition(state.C)
-    return state.replace(C=covariance, B=basis, D=scales)
+    """The state with its covariance's eigenvectors and the roots of its eigenvalues, which are kept above 0."""
+    covariance = (state.C + state.C.T) / 2 + FLOOR * jnp.eye(len(state.C), dtype=jnp.float32)
+    values, basis = jnp.linalg.eigh(covariance)
+    return state.replace(C=covariance, B=basis, D=jnp.sqrt(jnp.maximum(values, FLOOR)))
 
 
 @dataclass(frozen=True)
 class CMAES(PopulationSearch):
     """A `PopulationSearch`; its state is evosax's, all arrays.
 
-    Metrics of a generation: best, mean, worst and std of the candidates' returns, sigma, and non_finite, the number of
-    returns that were not finite and ranked worst.
+    Metrics of a generation: best, mean, worst and std of the candidates' finite returns (themselves not finite where there
+    is none), sigma, and non_finite, the number of the others, which ranked worst.
     """
 
     curves: ClassVar[tuple[Curve, ...]] = (
@@ -130,38 +132,47 @@ class CMAES(PopulationSearch):
     def init(self, key: Key, begin: Params | None = None, starts: State | None = None) -> Any:
         """The state before the first generation: the mean is `begin`, 0 unless given; covariance sigma^2 times identity."""
         strategy, params = _strategy(self.population, self.size)
-        mean = jnp.zeros(self.size) if begin is None else actors.flat(begin)
-        state = strategy.init(key, mean, params).replace(std=jnp.float32(self.config.sigma))
-        # Without weak types, a state restored from disk compiles nothing anew.
-        return jax.tree.map(lambda array: jnp.asarray(array, array.dtype), state)
+        mean = jnp.zeros(self.size, jnp.float32) if begin is None else actors.flat(begin)
+        with _as_meant():
+            state = _single(strategy.init(key, mean, params))
+        # The test for a stalled step size counts generations as the tutorial does: evosax is one ahead, which shows in the
+        # first.
+        return state.replace(std=jnp.float32(self.config.sigma), generation_counter=jnp.int32(-1))
 
     def ask(self, state: Any, generation: Array | int, key: Key) -> tuple[Population, Any]:
         """The candidates [P, ...] of the state's `generation` [], from 0; the state returned is the one to `tell`.
+
+        They are drawn by the tutorial's equations (38)-(40), but with the covariance's symmetric root B D B^T instead of
+        B D: the same distribution, no longer at the mercy of which eigenvectors a device finds where eigenvalues are nearly
+        the same, as they are at first.
 
         The covariance is decomposed every max(1, floor(1 / (10 n (c_1 + c_mu)))) generations (the tutorial's appendix
         B.2). `generation` is not read from the state, so that searches side by side, which are all in the same one,
         agree on what is due.
         """
-        strategy, params = _strategy(self.population, self.size)
+        _, params = _strategy(self.population, self.size)
         gap = max(1, int(1 / (10 * self.size * (float(params.c_1) + float(params.c_mu)))))
+        draws = jax.random.normal(jax.random.fold_in(key, generation), (self.population, self.size), jnp.float32)
         with jax.default_matmul_precision("highest"):
             state = jax.lax.cond(generation % gap == 0, _decompose, lambda state: state, state)
-            population, state = strategy.ask(jax.random.fold_in(key, generation), state, params)
-        return self._unflat(population), state
+            steps = ((draws @ state.B) * state.D[None]) @ state.B.T
+        return self._unflat(state.mean[None] + state.std * steps), state
 
     def tell(self, state: Any, population: Population, returns: Returns) -> tuple[Any, Metrics]:
         """The state of the next generation, from this one's candidates [P, ...] and their returns [P]."""
         strategy, params = _strategy(self.population, self.size)
-        with jax.default_matmul_precision("highest"):
+        finite = jnp.isfinite(returns)
+        with _as_meant():
             # evosax minimises. Its CMA-ES draws nothing in `tell`; the key is there for others.
-            state, _ = strategy.tell(jax.random.key(0), actors.flat(population, 1), -returns, state, params)
+            fitness = -returns.astype(jnp.float32)
+            state, _ = strategy.tell(jax.random.key(0), actors.flat(population, 1), fitness, state, params)
         return state, {
-            "best": returns.max(),
-            "mean": returns.mean(),
-            "worst": returns.min(),
-            "std": returns.std(),
+            "best": returns.max(where=finite, initial=-jnp.inf),
+            "mean": returns.mean(where=finite),
+            "worst": returns.min(where=finite, initial=jnp.inf),
+            "std": returns.std(where=finite),
             "sigma": state.std,
-            "non_finite": (~jnp.isfinite(returns)).sum(),
+            "non_finite": (~finite).sum(dtype=jnp.int32),
         }
 
     def candidate(self, state: Any) -> Params:

@@ -49,14 +49,19 @@ class EvolveConfig:
         return max(1, len(self.temperatures)) * self.seeds
 
     @property
+    def evaluated(self) -> list[int]:
+        """The generations whose candidate is evaluated: every `evaluate_every`-th, and the last one."""
+        return [*range(self.evaluate_every, self.generations, self.evaluate_every), self.generations]
+
+    @property
     def validated_in(self) -> str:
         """Where evaluated candidates play their validation episodes, in words."""
         return "the actual environment" + (f" ({self.backend})" if self.backend else "")
 
     def __post_init__(self) -> None:
         _require_stage("evolve", self)
-        require_range("evolve.generations", self.generations, 1)
-        require_range("evolve.evaluation_rollouts", self.evaluation_rollouts, 1)
+        require_range("evolve.generations", self.generations, 1, 2**30)
+        require_range("evolve.evaluation_rollouts", self.evaluation_rollouts, 1, 2**24)
         require_choice("evolve.select", self.select, ("dream", "actual"))
         require_range("evolve.actual_episodes", self.actual_episodes, 1 if self.select == "actual" else 0)
         for temperature in self.temperatures:
@@ -64,7 +69,7 @@ class EvolveConfig:
             if self.temperatures.count(temperature) > 1:
                 raise UserError(f"evolve.temperatures has {temperature} more than once; for several evolutions at one "
                                 "temperature raise evolve.seeds")  # fmt: skip
-        require_range("evolve.seeds", self.seeds, 1)
+        require_range("evolve.seeds", self.seeds, 1, 2**20)
         self._check_actual()
 
     def _check_actual(self) -> None:
@@ -94,7 +99,8 @@ class TuneConfig:
     """How. Keep its first step smaller than where the search began: far from a working controller most candidates are
     worse."""
     evaluate_every: int = 25
-    """Generations between two validations of the search's candidate; the best one is deployed."""
+    """Generations between two validations of the search's candidate; the best one is deployed. Generation 0 is what the
+    dreams made: it is validated too, and stays where tuning only harms."""
     actual_episodes: int = 8
     """Episodes of a validation."""
     environments: int = 16
@@ -108,8 +114,8 @@ class TuneConfig:
 
     def __post_init__(self) -> None:
         _require_stage("tune", self)
-        require_range("tune.generations", self.generations, 0)
-        require_range("tune.actual_episodes", self.actual_episodes, 1)
+        require_range("tune.generations", self.generations, 0, 2**30)
+        require_range("tune.actual_episodes", self.actual_episodes, 1, 2**20)
 
     @property
     def as_evolution(self) -> EvolveConfig:

@@ -8,6 +8,9 @@ Many short dreams go on side by side. C's action is drawn around what it would d
 so that what is tried lasts long enough to make a difference. A second network, the critic, learns what is still to come,
 and C's weights follow the gradient of the clipped objective (equation 7) on advantages (equation 11). What an action risks
 is told from the probability of an end, not from the ends that happened to be drawn, which are far between.
+
+Its dreams are those of `DreamConfig`, but for where they start: with that temperature, those rules, and no longer than its
+horizon. `full_return` counts from a dream's own beginning, and ends those alone that bring as much within `length` steps.
 """
 
 from dataclasses import dataclass, replace
@@ -24,6 +27,7 @@ from wm_jax.actors.mlp import MLP
 from wm_jax.dream import Dream, DreamState
 from wm_jax.errors import UserError, require_choice, require_range
 from wm_jax.lanes import choose
+from wm_jax.optimizers import single_precision
 from wm_jax.search.protocol import SEARCHES, Dreams, Search, SearchConfig, lane_size
 from wm_jax.types import FLOAT, Array, Curve, Key, Metrics, Params, State
 from wm_jax.worlds import Actor, World
@@ -56,7 +60,8 @@ class PolicyGradientConfig(SearchConfig):
     hold: int = 5
     """Steps that an action is kept while C learns; afterwards C acts at each step."""
     length: int = 200
-    """Steps after which a dream is left and another one begins; the critic stands for what would have come."""
+    """Steps after which a dream is left and another one begins, `dream.horizon` at the latest; the critic stands for what
+    would have come."""
     start: Literal["first", "anywhere"] = "anywhere"
     """Where the dreams begin that C learns in, as in `dream.start`, which says where those begin that it is scored in."""
     noise: float = 1.0
@@ -72,10 +77,10 @@ class PolicyGradientConfig(SearchConfig):
     """Adam's, for C and the critic; it falls to a tenth in the course of the search."""
 
     def __post_init__(self) -> None:
-        require_range("search.dreams", self.dreams, 1)
-        require_range("search.decisions", self.decisions, 1)
-        require_range("search.hold", self.hold, 1)
-        require_range("search.length", self.length, 1)
+        require_range("search.dreams", self.dreams, 1, 2**24)
+        require_range("search.decisions", self.decisions, 1, 2**20)
+        require_range("search.hold", self.hold, 1, 2**20)
+        require_range("search.length", self.length, 1, 2**30)
         require_choice("search.start", self.start, ("first", "anywhere"))
         require_range("search.noise", self.noise, 1e-6, 1e3)
         require_range("search.final_noise", self.final_noise, 1e-6, self.noise)
@@ -87,10 +92,12 @@ class PolicyGradientConfig(SearchConfig):
                             f"than the {BATCHES} batches that they are learnt from in; raise either")  # fmt: skip
 
     def build(self, actor: Actor, dream: Dream, generations: int, mesh: Mesh | None = None) -> "PolicyGradient":
-        """The search of so many generations; every device does the same. Raises `UserError` where the actor is no MLP."""
+        """The search of so many generations; every device does the same. Raises `UserError` where the actor is no MLP, or
+        where a dream is over before an action is."""
         if not isinstance(actor, MLP):
             raise UserError(f"search.kind policy_gradient finds the weights of an actor of kind mlp, found {actor.words}; "
                             "set actor.kind to mlp, or choose another search")  # fmt: skip
+        require_range("search.hold", self.hold, 1, dream.config.horizon)
         return PolicyGradient(self, actor, dream, generations)
 
 
@@ -126,7 +133,8 @@ class Decisions:
 @dataclass(frozen=True)
 class PolicyGradient(Search):
     """A `Search`. Metrics of a generation: outcome, the mean of what followed on a decision, as the critic counts; ended,
-    the share of dreams expected to end in a step; known, the share of the outcome's variance that the critic knew of."""
+    the share of dreams expected to end in a step; known, the share of the outcome's variance that the critic knew of;
+    non_finite, the dreams that ended as their numbers were no longer finite."""
 
     watch: ClassVar[str] = "outcome"
     curves: ClassVar[tuple[Curve, ...]] = (
@@ -193,8 +201,9 @@ class PolicyGradient(Search):
         controller = self.actor.init(keys[0]) if begin is None else begin
         networks = {"controller": controller, "critic": self.critic.init(keys[1])}
         dreams = self._begin(starts, keys[2])
-        # Not all of them are to be left at the same time.
-        steps = jax.random.randint(keys[3], dreams.steps.shape, 0, self.config.length)
+        # Not all of them are to be left at the same time, and each has room for a decision.
+        latest = min(self.config.length, self.dream.config.horizon - self.config.hold + 1)
+        steps = jax.random.randint(keys[3], dreams.steps.shape, 0, latest, jnp.int32)
         return GradientState(networks, self._optimizer.init(networks), replace(dreams, steps=steps))
 
     def iterate(
@@ -205,22 +214,22 @@ class PolicyGradient(Search):
 
         def generation(state: GradientState, number: Array) -> tuple[GradientState, Metrics]:
             play_key, learn_key = jax.random.split(jax.random.fold_in(key, number))
-            following, decisions, ended = self._play(state, prepared, self.noise(number), play_key)
+            following, decisions, ends = self._play(state, prepared, self.noise(number), play_key)
             networks, optimizer = self._learn(state, decisions, learn_key)
             outcome = decisions.outcome
             metrics = {
                 "outcome": outcome.mean(),
-                "ended": ended,
                 "known": 1 - jnp.var(decisions.advantage) / jnp.maximum(jnp.var(outcome), 1e-12),
+                **ends,
             }
             return GradientState(networks, optimizer, following), metrics
 
-        return jax.lax.scan(generation, state, first + jnp.arange(count))
+        return jax.lax.scan(generation, state, first + jnp.arange(count, dtype=jnp.int32))
 
     def noise(self, generation: Array | int) -> Array:
         """[]: the standard deviation of x in a generation."""
         fall = jnp.float32(self.config.final_noise / self.config.noise)
-        return self.config.noise * fall ** (generation / max(self.steps - 1, 1))
+        return self.config.noise * fall ** (jnp.asarray(generation, jnp.float32) / max(self.steps - 1, 1))
 
     def candidate(self, state: GradientState) -> Params:
         """C without the noise, which is evaluated and deployed."""
@@ -236,49 +245,58 @@ class PolicyGradient(Search):
 
     def _play(
         self, state: GradientState, dreams: Dreams, noise: Array, key: Key
-    ) -> tuple[DreamState, Decisions, Array]:
-        """Dreams after a generation's decisions with `noise` [], those decisions [T, L], and the share of dreams expected
-        to end in a step."""
+    ) -> tuple[DreamState, Decisions, Metrics]:
+        """Dreams after a generation's decisions with `noise` [], those decisions [T, L], and the metrics of how the dreams
+        ended."""
         config, networks, world = self.config, state.networks, World(self.dream.model, dreams.params)
 
         def decide(going: DreamState, number: Array) -> tuple[DreamState, tuple[Any, ...]]:
             draw_key, dream_key, begin_key = jax.random.split(jax.random.fold_in(key, number), 3)
             inputs = self.actor.inputs(world, going.world)
             center = self.actor.outputs(networks["controller"], inputs)
-            drawn = center + noise * jax.random.normal(draw_key, center.shape)
+            drawn = center + noise * jax.random.normal(draw_key, center.shape, jnp.float32)
             after, earned, survival, over = self._keep(dreams, going, jnp.tanh(drawn), dream_key)
             next_inputs = self.actor.inputs(world, after.world)
             values = self._value(networks["critic"], inputs), self._value(networks["critic"], next_inputs)
-            left = over | (after.steps >= config.length)
+            left = over | (after.steps >= config.length) | (after.steps + config.hold > self.dream.config.horizon)
             following = choose(left, self._begin(dreams.starts, begin_key), after)
             return following, (inputs, drawn, _log_likelihood(center, drawn, noise), earned, survival, left, *values)
 
-        going, played = jax.lax.scan(decide, state.dreams, jnp.arange(config.decisions))
+        going, played = jax.lax.scan(decide, state.dreams, jnp.arange(config.decisions, dtype=jnp.int32))
         inputs, drawn, log_likelihood, earned, survival, left, value, next_value = played
-        advantage = advantages(earned, value, next_value, survival, left, config.discount**config.hold)
+        discount = config.discount**config.hold
+        # Nothing follows on an end, and what is read after it may be anything.
+        next_value = jnp.where(survival > 0, next_value, 0)
+        broken = ~jnp.isfinite(earned)
+        # What broke a dream is worth nothing, or as little as the worst that was decided elsewhere.
+        lowest = jnp.min(earned + discount * survival * next_value, where=~broken, initial=0)
+        advantage = advantages(jnp.where(broken, lowest, earned), value, next_value, survival, left, discount)
         return (
             going,
             Decisions(inputs, drawn, jnp.full_like(advantage, noise), log_likelihood, advantage, advantage + value),
-            (1 - survival).mean() / config.hold,
+            {"ended": (1 - survival).mean() / config.hold, "non_finite": broken.sum()},
         )
 
     def _keep(
         self, dreams: Dreams, going: DreamState, action: Array, key: Key
     ) -> tuple[DreamState, Array, Array, Array]:
         """The dreams [L, ...] after `hold` steps of `action` [L, A], what they are expected to earn up to their end, in the
-        critic's units [L], the probability that they do not end [L], and whether they did [L]."""
+        critic's units [L] (not finite where a dream's numbers were not), the probability that they do not end [L], and
+        whether they did [L]."""
         prospect = jax.vmap(partial(self.dream.prospect, dreams.params), (0, 0, 0, None))
+        discount = jnp.float32(self.config.discount)
 
         def one(carry: tuple[DreamState, Array, Array, Array], number: Array) -> tuple[tuple[Any, ...], None]:
             going, earned, survival, over = carry
             noise = jax.vmap(self.dream.noise)(jax.random.split(jax.random.fold_in(key, number), len(action)))
             going, reward, ending = prospect(going, action, noise.world, dreams.temperature)
-            # The step that ends a dream earns its reward, as in any rollout.
-            earned += survival * self.config.discount**number * (1 - self.config.discount) * reward
+            # The step that ends a dream earns its reward, as in any rollout; those after it nothing, whatever they bring.
+            weight = survival * discount**number * (1 - self.config.discount)
+            earned += jnp.where(survival > 0, weight * reward, 0)
             return (going, earned, survival * (1 - ending), over | (noise.end < ending)), None
 
-        nothing = jnp.zeros(len(action))
-        return jax.lax.scan(one, (going, nothing, nothing + 1, nothing > 0), jnp.arange(self.config.hold))[0]
+        nothing, steps = jnp.zeros(len(action), jnp.float32), jnp.arange(self.config.hold, dtype=jnp.int32)
+        return jax.lax.scan(one, (going, nothing, nothing + 1, nothing > 0), steps)[0]
 
     def _learn(self, state: GradientState, decisions: Decisions, key: Key) -> "tuple[Params, optax.OptState]":
         """The networks after a generation's steps of Adam."""
@@ -319,7 +337,8 @@ class PolicyGradient(Search):
         import optax
 
         rate, steps = self.config.learning_rate, PASSES * BATCHES * self.steps
-        return optax.chain(optax.clip_by_global_norm(0.5), optax.adam(optax.linear_schedule(rate, rate / 10, steps)))
+        adam = optax.adam(optax.linear_schedule(rate, rate / 10, steps))
+        return single_precision(optax.chain(optax.clip_by_global_norm(0.5), adam))
 
 
 def advantages(
@@ -345,4 +364,4 @@ def _log_likelihood(center: Array, drawn: Array, noise: Array) -> Array:
 
 def _log_slope(x: Array) -> Array:
     """log(1 - tanh(x)^2), exact where tanh(x) rounds to 1."""
-    return 2 * (jnp.log(2.0) - x - jax.nn.softplus(-2 * x))
+    return 2 * (jnp.log(jnp.float32(2.0)) - x - jax.nn.softplus(-2 * x))

@@ -117,7 +117,8 @@ class PopulationSearch(Search):
     @abstractmethod
     def tell(self, state: Any, population: Population, returns: Returns) -> tuple[Any, Metrics]:
         """The state of the next generation, from this one's candidates [P, ...] and their returns [P]; and its metrics, the
-        mean return among them."""
+        mean return among them. Returns that are not finite rank last, and are left out of metrics: one of these that is not
+        finite itself says that there was nothing to learn from, and stops a run of one search."""
 
     @property
     def rollouts(self) -> int:
@@ -176,12 +177,14 @@ class PopulationSearch(Search):
         a key of its own in each generation.
         """
 
+        # The same key comes with every call; what is drawn hangs on the generation's number, too.
+        ask_key, fitness_key = jax.random.split(jax.random.clone(key))
+
         def generation(state: Any, number: Array) -> tuple[Any, Metrics]:
-            ask_key, fitness_key = jax.random.split(key)
             population, state = self.ask(state, number, ask_key)
             return self.tell(state, population, fitness(population, jax.random.fold_in(fitness_key, number)))
 
-        return jax.lax.scan(generation, state, first + jnp.arange(count))
+        return jax.lax.scan(generation, state, first + jnp.arange(count, dtype=jnp.int32))
 
 
 @dataclass(frozen=True)

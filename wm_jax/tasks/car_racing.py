@@ -6,12 +6,11 @@ environment gets steer = t0, gas = (t1 + 1) / 2, brake = clip(t2, 0, 1), as in t
 
 import warnings
 from collections.abc import Sequence
-from importlib import import_module
 
 import gymnasium
 import numpy as np
 
-from wm_jax.errors import UserError
+from wm_jax.extras import need
 from wm_jax.tasks.task import Act, PolicySettings, Task, resize
 
 MAX_STEPS = 1000
@@ -31,6 +30,7 @@ def environment_action(action: np.ndarray) -> np.ndarray:
 
 def _gymnasium() -> gymnasium.Env:
     """CarRacing-v3 as Gymnasium has it: the reference."""
+    need("Box2D", "car")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return gymnasium.make("CarRacing-v3", disable_env_checker=True)
@@ -43,11 +43,7 @@ class EnvPoolTracks:
     """
 
     def __init__(self, seeds: Sequence[int]):
-        try:
-            envpool = import_module("envpool")
-        except ImportError as error:
-            raise UserError(f'backend envpool cannot be imported ({error}): pip install "wm-jax[envpool]"') from error
-        self.envs = envpool.make_gymnasium(
+        self.envs = need("envpool", "envpool").make_gymnasium(
             "CarRacing-v3", num_envs=len(seeds), env_seed=list(seeds), max_episode_steps=MAX_STEPS
         )
 

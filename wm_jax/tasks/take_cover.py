@@ -9,13 +9,15 @@ import itertools
 import os
 import tempfile
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Any, SupportsFloat
 
 import gymnasium
 import numpy as np
 
-from wm_jax.errors import UserError
+from wm_jax.extras import need
+from wm_jax.tasks.calls import GameDied
 from wm_jax.tasks.task import Act, PolicySettings, Task, resize
 
 MAX_STEPS = 2100
@@ -40,37 +42,45 @@ def environment_action(action: np.ndarray) -> int:
 
 
 class TakeCover(gymnasium.Wrapper):
-    """ViZDoom's environment with its screen, uint8 [120, 160, 4], as the whole observation; leaves no files behind."""
+    """ViZDoom's environment with its screen, uint8 [120, 160, 4], as the whole observation; leaves no files behind.
 
-    def __init__(self, environment: gymnasium.Env, game: Any):
+    Raises `GameDied` where the game, a process of its own, has ended.
+    """
+
+    def __init__(self, environment: gymnasium.Env, game: Any, ended: tuple[type[Exception], ...]):
+        """`ended`: what ViZDoom raises then."""
         super().__init__(environment)
+        self._ended = ended
         self.observation_space = gymnasium.spaces.Box(0, 255, SCREEN_SHAPE, np.uint8)
         self._game = game
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
         """Begin an episode; the first one starts the game, which makes a folder where it is: one that is thrown away."""
         if self._game.is_running():
-            observation, _ = self.env.reset(seed=seed, options=options)
+            observation, _ = self._call(self.env.reset, seed=seed, options=options)
         else:
             with _WORKING_DIRECTORY, tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-                observation, _ = self.env.reset(seed=seed, options=options)
+                observation, _ = self._call(self.env.reset, seed=seed, options=options)
         return observation["screen"], {}
 
     def step(self, action: int) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict]:
         """One tic. At an episode's end the game has no screen: zeros. The timeout is truncation, not termination."""
-        observation, reward, terminated, truncated, _ = self.env.step(action)
+        observation, reward, terminated, truncated, _ = self._call(self.env.step, action)
         if terminated:
             return np.zeros(SCREEN_SHAPE, np.uint8), reward, not truncated, truncated, {}
         return observation["screen"], reward, terminated, truncated, {}
 
+    def _call(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        try:
+            return function(*arguments, **options)
+        except self._ended as error:
+            raise GameDied(f"the game has ended ({error})", traceback.format_exc()) from error
+
 
 def make(timeout: int = MAX_STEPS) -> gymnasium.Env:
     """Take Cover at skill 4, cut off after `timeout` tics."""
-    try:
-        import vizdoom
-        import vizdoom.gymnasium_wrapper  # registers the environment
-    except ImportError as error:
-        raise UserError(f"Take Cover needs ViZDoom, which cannot be imported ({error}): pip install vizdoom") from error
+    vizdoom = need("vizdoom", "doom")
+    need("vizdoom.gymnasium_wrapper", "doom")  # registers the environment
     environment = gymnasium.make(
         "VizdoomTakeCover-v1",
         disable_env_checker=True,
@@ -82,7 +92,8 @@ def make(timeout: int = MAX_STEPS) -> gymnasium.Env:
     game = environment.get_wrapper_attr("game")
     # ViZDoom's environment knows three channels only; four are what `resize` is fast on.
     game.set_screen_format(vizdoom.ScreenFormat.RGBA32)
-    return TakeCover(environment.unwrapped, game)
+    ended = (vizdoom.ViZDoomErrorException, vizdoom.ViZDoomUnexpectedExitException)
+    return TakeCover(environment.unwrapped, game, ended)
 
 
 def _constant(value: float) -> Act:

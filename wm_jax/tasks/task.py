@@ -7,7 +7,7 @@ import os
 import runpy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -17,9 +17,11 @@ import gymnasium
 import numpy as np
 
 from wm_jax.errors import UserError, require_choice, require_range
+from wm_jax.extras import need
+from wm_jax.tasks.calls import FRAME_SHAPE, checked_action, own
 
-FRAME_SHAPE = (64, 64, 3)
-"""Height, width and colours of the uint8 frames that V sees."""
+HOUSE = ("task", "calls")
+"""Modules of this folder that are no tasks."""
 
 Act = Callable[[int, np.ndarray], np.ndarray]
 """(step number, uint8 frame of `FRAME_SHAPE`) → action [A] float32 in [-1, 1]."""
@@ -66,6 +68,7 @@ class Task:
     """An environment as V, M and C meet it."""
 
     name: str
+    """What a task is known by: weights that were trained on one of another name are refused."""
     action_size: int
     """A: how many numbers in [-1, 1] C puts out and M is fed."""
     max_steps: int
@@ -96,27 +99,57 @@ class Task:
     """Bytes that a recorded frame takes on disk on average: likewise."""
 
     def __post_init__(self) -> None:
+        low, high = self.reward_range
+        for name, fits, expected in (
+            ("name", isinstance(self.name, str) and self.name, "a word"),
+            ("action_size", _is_whole(self.action_size), "a whole number, 1 at least"),
+            ("max_steps", _is_whole(self.max_steps), "a whole number, 1 at least"),
+            ("backends", self.backends, "at least one maker of an environment, by name"),
+            ("policies", "random" in self.policies, "policies by name, one of them `random`"),
+            ("pools", set(self.pools) <= set(self.backends), f"by the names of backends ({', '.join(self.backends)})"),
+            ("reward_range", low < high, "(lower end, higher end)"),
+            ("frames_per_second", self.frames_per_second > 0, "a number above 0"),
+            ("typical_length", self.typical_length > 0, "a number above 0"),
+            ("typical_frame_bytes", self.typical_frame_bytes > 0, "a number above 0"),
+        ):
+            if not fits:
+                raise UserError(f"the task {self.name}: {name} must be {expected}, found {getattr(self, name)!r}")
         if self.mirror is not None and len(self.mirror) != self.action_size:
             raise UserError(f"the task {self.name} has actions of {self.action_size} numbers but its mirror has "
                             f"{len(self.mirror)}: {self.mirror}; give one factor for each")  # fmt: skip
+
+    def told(self, function: str) -> str:
+        """One of the task's own functions, as errors name it."""
+        return f"the task {self.name}: {function}"
 
     def make(self, backend: str | None = None) -> gymnasium.Env:
         """The bare environment, of the reference backend unless another is named."""
         backend = backend or next(iter(self.backends))
         require_choice("backend", backend, list(self.backends))
-        return self.backends[backend]()
+        return own(self.told(f"backends[{backend!r}]"), self.backends[backend])()
 
     def policy(self, name: str, settings: PolicySettings = PolicySettings()) -> ScriptedPolicy:
-        """The policy of that name; raises `UserError` where the task has none."""
+        """The policy of that name, whose every action is checked; raises `UserError` where the task has none."""
         require_choice(f"policy of {self.name}", name, list(self.policies))
-        return lambda generator: self.policies[name](generator, settings)
+        what = self.told(f"policies[{name!r}]")
+        draw = own(what, self.policies[name])
+
+        def drawn(generator: np.random.Generator) -> Act:
+            act = own(what, draw(generator, settings))
+            return lambda step, frame: checked_action(what, act(step, frame), self.action_size)
+
+        return drawn
+
+
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, int | np.integer) and bool(number >= 1)
 
 
 @cache
 def _pygame() -> Any:
-    """pygame, imported when the first picture is resized: who only dreams needs none."""
+    """pygame, imported when the first picture is resized: dreams need none."""
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    return import_module("pygame")
+    return need("pygame", "games")
 
 
 def resize(image: np.ndarray) -> np.ndarray:
@@ -135,26 +168,30 @@ def resize(image: np.ndarray) -> np.ndarray:
 
 
 def load_task(name: str) -> Task:
-    """The task of that name, or the `TASK` of the Python file at that path."""
+    """The task of that name, or the `TASK` of the Python file at that path.
+
+    Raises `ForeignError` where the file raises anything but a `UserError`.
+    """
     if name.endswith(".py"):
-        path = Path(name)
-        if not path.is_file():
-            raise UserError(f"task file {name} does not exist; give a path to a Python file that defines TASK")
-        task = _run(path).get("TASK")
+        task = _run(Path(name)).get("TASK")
     else:
-        names = [module.name for module in iter_modules([str(Path(__file__).parent)]) if module.name != "task"]
+        names = [module.name for module in iter_modules([str(Path(__file__).parent)]) if module.name not in HOUSE]
         require_choice("task", name, sorted(names))
-        task = getattr(import_module(f"wm_jax.tasks.{name}"), "TASK", None)
+        module = own(f"the task's module {name}", partial(import_module, f"wm_jax.tasks.{name}"))()
+        task = getattr(module, "TASK", None)
     if not isinstance(task, Task):
         raise UserError(f"{name} must define TASK, a wm_jax.tasks.Task; found {type(task).__name__}")
     return task
 
 
 def _run(path: Path) -> dict[str, Any]:
-    """What the user's file defines; whatever is wrong with it is a `UserError` that names it."""
+    """What the user's file defines."""
+    if not path.is_file():
+        raise UserError(f"task file {path} does not exist; give a path to a Python file that defines TASK")
     try:
-        return runpy.run_path(str(path))
-    except UserError:
-        raise
-    except Exception as error:
+        compile(path.read_bytes(), path, "exec")
+    except OSError as error:
+        raise UserError(f"task file {path} cannot be read: {error.strerror}; see to its permissions") from error
+    except (SyntaxError, ValueError) as error:
         raise UserError(f"task file {path} cannot be read: {type(error).__name__}: {error}") from error
+    return own(f"task file {path}", runpy.run_path)(str(path))

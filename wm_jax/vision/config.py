@@ -29,11 +29,11 @@ class VisionConfig:
     """Adam's settings."""
 
     def __post_init__(self) -> None:
-        require_range("world.vision.latent_size", self.latent_size, 1)
-        require_range("world.vision.width", self.width, 1)
+        require_range("world.vision.latent_size", self.latent_size, 1, 65536)
+        require_range("world.vision.width", self.width, 1, 65536)
         require_range("world.vision.kl_floor", self.kl_floor, 0.0)
         require_range("world.vision.motion_weight", self.motion_weight, 0.0, 1e6)
-        require_range("world.vision.batch_size", self.batch_size, 1)
+        require_range("world.vision.batch_size", self.batch_size, 1, 2**20)
         require_range("world.vision.steps", self.steps, 0)
         require_range("world.vision.later_steps", self.later_steps, 0)
         self.optimizer.check("world.vision.optimizer")

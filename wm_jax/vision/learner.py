@@ -42,7 +42,8 @@ class VisionLearner(Learner):
             "vision",
             ("reconstruction", "kl"),
             "V: loss per image",
-            "V's squared error, summed over an image's pixels, and its KL divergence in nats; dots: held-out frames.",
+            "V's squared error, summed over an image's pixels, and its KL divergence in nats; dots: held-out frames of all "
+            "rounds.",
             logarithmic=True,
         ),
     )
@@ -77,7 +78,7 @@ class VisionLearner(Learner):
         shown = shown[:, 1] if self._pairs else shown
 
         def report(params: Params, key: Key) -> Report:
-            metrics = evaluate(self.model, params, frames, key)
+            metrics = evaluate(self.model, params, frames, jax.random.clone(key))
             numbers: dict[str, float | None] = {f"{HELD_OUT}{name}": float(value) for name, value in metrics.items()}
             return Report(numbers, shown, reconstruct(self.model, params, shown))
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from wm_jax.lanes import add
 from wm_jax.tasks import FRAME_SHAPE
 from wm_jax.types import Array, Key, Params
 from wm_jax.vision.config import VisionConfig
@@ -34,7 +35,7 @@ class LatentStats:
 
 
 def _dense(layer: Params, x: Array) -> Array:
-    return x @ layer["kernel"] + layer["bias"]
+    return add(layer["bias"], x @ layer["kernel"])
 
 
 def _glorot_limit(shape: tuple[int, ...]) -> float:
@@ -76,11 +77,13 @@ class Vision:
         """
         leaves, tree = jax.tree.flatten(self.shapes())
         ends = list(accumulate(leaf.size for leaf in leaves))
-        draw = jnp.split(jax.random.uniform(key, (ends[-1],), minval=-1, maxval=1), ends[:-1])
+        draw = jnp.split(jax.random.uniform(key, (ends[-1],), jnp.float32, -1, 1), ends[:-1])
         return jax.tree.unflatten(
             tree,
             [
-                _glorot_limit(leaf.shape) * part.reshape(leaf.shape) if leaf.ndim > 1 else jnp.zeros(leaf.shape)
+                _glorot_limit(leaf.shape) * part.reshape(leaf.shape)
+                if leaf.ndim > 1
+                else jnp.zeros(leaf.shape, leaf.dtype)
                 for leaf, part in zip(leaves, draw, strict=True)
             ],
         )
@@ -94,7 +97,7 @@ class Vision:
         layers, x = params["encoder"], pixels
         for i in range(4):
             layer = layers[f"conv{i + 1}"]
-            x = jax.nn.relu(convolution(x, layer["kernel"]) + layer["bias"])
+            x = jax.nn.relu(add(layer["bias"], convolution(x, layer["kernel"])))
         x = x.reshape(len(x), -1)
         mean, log_var = (_dense(layers[name], x).reshape(*leading, -1) for name in ("mean", "log_var"))
         return LatentStats(mean, log_var)
@@ -107,11 +110,11 @@ class Vision:
         x = _dense(layers["dense"], z.reshape(-1, z.shape[-1]))[:, None, None, :]
         for i in range(len(DECONVOLUTIONS)):
             layer = layers[f"deconv{i + 1}"]
-            x = transposed_convolution(x if i == 0 else jax.nn.relu(x), layer["kernel"]) + layer["bias"]
+            x = add(layer["bias"], transposed_convolution(x if i == 0 else jax.nn.relu(x), layer["kernel"]))
         return jax.nn.sigmoid(x).reshape(*z.shape[:-1], *FRAME_SHAPE)
 
 
 def sample(stats: LatentStats, key: Key) -> Array:
     """One z [..., Z] float32 from each posterior: mean + exp(log_var / 2) * noise."""
     mean, log_var = stats.mean.astype(jnp.float32), stats.log_var.astype(jnp.float32)
-    return mean + jnp.exp(log_var / 2) * jax.random.normal(key, mean.shape)
+    return mean + jnp.exp(log_var / 2) * jax.random.normal(key, mean.shape, jnp.float32)

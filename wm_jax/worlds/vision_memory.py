@@ -105,7 +105,7 @@ class VisionMemory(WorldModel):
 
     def begin(self, params: Params, obs: LatentStats, key: Key) -> VisionMemoryState:
         """z sampled from V's posterior, and an M that has not been fed anything."""
-        return VisionMemoryState(sample(obs, key), self.memory.initial_state(), jnp.ones(()))
+        return VisionMemoryState(sample(obs, key), self.memory.initial_state(), jnp.ones((), jnp.float32))
 
     def observe(
         self, params: Params, state: VisionMemoryState, action: Action, obs: LatentStats, key: Key

@@ -1,0 +1,26 @@
+"""Packages that some uses need and others do not: the extras of an installation."""
+
+from importlib import import_module
+from typing import Any
+
+from wm_jax.errors import UserError
+
+
+def need(module: str, extra: str) -> Any:
+    """The module of that name, imported. Raises `UserError` that names the `extra` which installs it, where it is not
+    there."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise UserError(
+            f'{module} is needed here but cannot be imported ({error}): pip install "wm-jax[{extra}]"'
+        ) from error
+
+
+def installed(module: str) -> bool:
+    """Whether the module of that name can be imported."""
+    try:
+        import_module(module)
+    except ImportError:
+        return False
+    return True
