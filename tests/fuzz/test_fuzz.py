@@ -55,7 +55,7 @@ def numbers(kind: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+def box(tmp_path_factory: pytest.TempPathFactory, quick_compilation: None) -> Iterator[Sandbox]:
     folder = tmp_path_factory.mktemp("fuzz")
     yield sandbox.make(folder / "stored", folder / "case")
 

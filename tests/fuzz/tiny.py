@@ -16,7 +16,7 @@ CONFIG = Experiment(
     held_out=0.2,
     collect=CollectConfig(episodes=6, policy="held", max_steps=24, workers=1),
     world=VisionMemoryConfig(
-        vision=VisionConfig(latent_size=2, width=1, batch_size=4, steps=60),
+        vision=VisionConfig(latent_size=2, width=1, batch_size=4, steps=40),
         memory=MemoryConfig(
             hidden_size=4,
             mixtures=2,
@@ -25,7 +25,7 @@ CONFIG = Experiment(
             restart_input=True,
             batch_size=2,
             sequence_length=8,
-            steps=60,
+            steps=40,
         ),
     ),
     dream=DreamConfig(horizon=10, start="anywhere", episodes=4, reward="predicted"),

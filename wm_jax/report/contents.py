@@ -125,8 +125,8 @@ def _versions(run: RunFacts) -> Table:
     found: dict[str, list[str]] = {}
     for record in run.records:
         for package, version in record.get("versions", {}).items():
-            if version not in found.setdefault(package, []):
-                found[package].append(version)
+            if str(version) not in found.setdefault(package, []):
+                found[package].append(str(version))
     rows = tuple(Row((package, ", ".join(versions))) for package, versions in found.items())
     return Table("Versions", ("package", "version"), rows, "ll", folded=True)
 
