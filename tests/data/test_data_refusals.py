@@ -159,7 +159,7 @@ def test_what_is_not_ours_is_not_written_over(tmp_path: Path) -> None:
     path.write_text("a card made by wm_jax")
     require_own(path, "by wm_jax", "model card")
     path.write_text("my notes")
-    with pytest.raises(UserError, match=r"card\.md is there and is no model card, so that it is not written over"):
+    with pytest.raises(UserError, match=r"card\.md is there and is no model card: it is not written over"):
         require_own(path, "by wm_jax", "model card")
 
 

@@ -104,8 +104,11 @@ def test_two_stopped_and_gone_on_end_as_one(
     assert codes == [0, 0], (first, second)
     assert "collect (round 0): finished before" in first and second == ""
     assert files(folder) == files(alone)
-    steps = [(line["stage"], line["step"]) for line in map(json.loads, (folder / "metrics.jsonl").open())]
-    assert steps == [(line["stage"], line["step"]) for line in map(json.loads, (alone / "metrics.jsonl").open())]
+    steps = [
+        [(line["stage"], line["step"]) for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())]
+        for run in (folder, alone)
+    ]
+    assert steps[0] == steps[1]
     for path in sorted(alone.glob("rollouts/**/*.array_record")):
         assert path.read_bytes() == (folder / path.relative_to(alone)).read_bytes()
     # Sums over a batch cut in two differ in their last bits; V and M carry that on over all their steps, C too.

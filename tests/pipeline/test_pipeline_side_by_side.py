@@ -55,8 +55,9 @@ def set_up(experiment):
 def evolve(setup, group):
     models, dreams, temperatures, keys = setup
     search = models.search(3)
-    some = temperatures[group], keys[group]
-    states = jax.vmap(lambda key: search.init(key, None, dreams.starts))(keys[group])
+    keys = jax.random.clone(keys)[group]
+    some = temperatures[group], keys
+    states = jax.vmap(lambda key: search.init(key, None, dreams.starts))(keys)
     states, metrics = side_by_side.iterate(search, states, dreams, some[0], 0, some[1], 3)
     found = jax.vmap(search.candidate)(states)
     returns = side_by_side.returns_of(models.dream, models.actor, dreams, found, *some, 3, 16, None)

@@ -115,10 +115,12 @@ class InDreams:
         """Generations `first` to `first + in_call - 1`: the searches' states [E, ...], which are used up, and metrics
         [E, in_call]."""
         dreams = replace(self.scored, starts=self.begin)
+        # They are the same in every call.
+        keys = jax.random.clone(self.keys)
         evolved = [
             iterate(
                 self.search, jax.tree.map(lambda array, group=group: array[group], states), dreams,
-                self.temperatures[group], first, self.keys[group], self.in_call,
+                self.temperatures[group], first, keys[group], self.in_call,
             )
             for group in self.groups
         ]  # fmt: skip
@@ -126,10 +128,11 @@ class InDreams:
 
     def returns(self, controllers: Params, generation: int) -> Array:
         """[E, rollouts]: what the controllers [E, ...] of a generation score."""
+        keys = jax.random.clone(self.evaluation_keys)
         found = [
             returns_of(
                 self.dream, self.actor, self.scored, jax.tree.map(lambda array, group=group: array[group], controllers),
-                self.temperatures[group], self.evaluation_keys[group], generation, self.rollouts, self.mesh,
+                self.temperatures[group], keys[group], generation, self.rollouts, self.mesh,
             )
             for group in self.groups
         ]  # fmt: skip
