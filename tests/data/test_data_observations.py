@@ -15,7 +15,7 @@ from wm_jax.errors import UserError
 from wm_jax.types import Observations
 from wm_jax.vision import LatentStats
 
-STATS = jax.eval_shape(lambda: LatentStats(jnp.zeros(3), jnp.zeros(3)))
+STATS = jax.eval_shape(lambda: LatentStats(jnp.zeros(3, jnp.float32), jnp.zeros(3, jnp.float32)))
 """One frame as V encodes it."""
 
 
@@ -105,7 +105,7 @@ def test_a_frame_takes_the_bytes_that_are_told_in_advance(encode):
 
 @pytest.mark.parametrize("value", [70000.0, -70000.0, np.nan, np.inf])
 def test_what_float16_cannot_hold_is_refused(value):
-    zeros = jnp.zeros((5, 3))
+    zeros = jnp.zeros((5, 3), jnp.float32)
     wrong = zeros.at[2, 1].set(value)
     arguments = (np.zeros((5, 2)), np.zeros(5), np.array([5]), np.array([True]))
     for encoded, name in (

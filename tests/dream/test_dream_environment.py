@@ -123,7 +123,7 @@ def test_a_dream_whose_numbers_are_no_longer_finite_ends_with_the_lowest_return(
     assert (float(reward), float(after.earned), bool(terminated), bool(truncated)) == (1, 1, False, False)
     after, reward, terminated, truncated = step(dream, state, [3.0])
     assert (float(reward), float(after.earned), bool(terminated), bool(truncated)) == (-np.inf, -np.inf, True, False)
-    assert dream.prospect({}, state, jnp.full(1, 3.0), dream.noise(new_key()).world)[2] == 1
+    assert dream.prospect({}, state, jnp.full(1, 3.0, jnp.float32), dream.noise(new_key()).world)[2] == 1
 
 
 def test_it_ends_too_where_the_model_expects_neither_a_reward_nor_an_end():

@@ -128,7 +128,7 @@ def test_a_dream_that_has_not_begun_or_is_over_takes_no_step():
 def test_actions_are_numbers_of_the_right_shape_in_their_range():
     env, many = make(), make_many(2)
     found = []
-    actions: list[Any] = [[0.5], (0.5,), np.array([0.5]), np.array([0.5], np.float16), jnp.array([0.5])]
+    actions: list[Any] = [[0.5], (0.5,), np.array([0.5]), np.array([0.5], np.float16), jnp.array([0.5], jnp.float32)]
     for action in actions:
         env.reset(seed=0)
         many.reset(seed=0)

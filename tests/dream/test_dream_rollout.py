@@ -245,7 +245,7 @@ def test_a_population_that_is_dead_is_not_dreamt_on():
 
 def test_a_dream_that_breaks_ends_and_leaves_all_others_alone():
     """Of two candidates one goes beyond the place 1 in the second step; the other has what it has on a whole line."""
-    population, horizon = jnp.array([[1.2], [0.1]]), DreamConfig(horizon=8, reward="predicted")
+    population, horizon = jnp.array([[1.2], [0.1]], jnp.float32), DreamConfig(horizon=8, reward="predicted")
     broken, whole = (
         population_returns(Dream(line, horizon), PUSH, {}, line_starts(line), population, new_key(), rollouts=2)
         for line in (Breaking(), Line())

@@ -86,7 +86,7 @@ def test_a_rule_of_ones_own_that_finds_no_number_ends_the_dream(registries):
     line = Line(push=0.4, spread=1e-6)
     dream = Dream(line, DreamConfig(horizon=50, reward="root"))
     scores = population_returns(
-        dream, Push(), {}, line_starts(line, (1,)), jnp.asarray([[1.0], [0.0]]), new_key(), rollouts=1
+        dream, Push(), {}, line_starts(line, (1,)), jnp.asarray([[1.0], [0.0]], jnp.float32), new_key(), rollouts=1
     )
     # z = 0, 0.4, 0.8, 1.2: the reward of the fourth step is the root of -0.2.
     np.testing.assert_array_equal(scores.lengths, [[4], [50]])

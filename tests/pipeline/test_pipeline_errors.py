@@ -334,12 +334,12 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
 def test_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:
     checkpoints, warnings = Checkpoints(tmp_path / "checkpoints"), []
     for step in (10, 20, 30):
-        checkpoints.save(step, {"x": jnp.full(1000, float(step))})
+        checkpoints.save(step, {"x": jnp.full(1000, float(step), jnp.float32)})
     assert checkpoints.steps() == [20, 30]
     files = [path for path in (tmp_path / "checkpoints" / "000000030" / "state").rglob("*") if path.is_file()]
     largest = max(files, key=lambda path: path.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:-1])
-    loaded = checkpoints.load_last({"x": jnp.zeros(1000)}, warnings.append)
+    loaded = checkpoints.load_last({"x": jnp.zeros(1000, jnp.float32)}, warnings.append)
     assert loaded is not None
     assert loaded[0] == 20
     assert float(loaded[1]["x"][0]) == 20.0
@@ -349,9 +349,9 @@ def test_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:
 
 def test_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(1, {"x": jnp.zeros(3)})
+    checkpoints.save(1, {"x": jnp.zeros(3, jnp.float32)})
     with pytest.raises(UserError, match="does not fit"):
-        checkpoints.load(1, {"x": jnp.zeros(3), "y": jnp.zeros(2)})
+        checkpoints.load(1, {"x": jnp.zeros(3, jnp.float32), "y": jnp.zeros(2, jnp.float32)})
 
 
 def counting(diverges_at: int | None = None, steps: int = 20) -> Work:

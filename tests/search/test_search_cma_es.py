@@ -257,7 +257,7 @@ def test_candidates_whose_dreams_break_rank_last_and_the_search_goes_on():
         Push(), Dream(Breaking(), DreamConfig(horizon=4)), 1
     )
     dreams = Dreams({}, line_starts(Line()), jnp.float32(1))
-    state, metrics = search.iterate(search.init(new_key(), jnp.ones(1)), dreams, 0, new_key(), 5)
+    state, metrics = search.iterate(search.init(new_key(), jnp.ones(1, jnp.float32)), dreams, 0, new_key(), 5)
     assert all(np.isfinite(values).all() for values in metrics.values())
     assert metrics["non_finite"][0] >= 8 and (metrics["best"] == 4).all() and (metrics["worst"] == 4).all()
     assert search.candidate(state)[0] < 0.5
@@ -266,7 +266,7 @@ def test_candidates_whose_dreams_break_rank_last_and_the_search_goes_on():
 def test_metrics_are_of_the_finite_returns_and_none_is_where_there_are_none():
     search = search_for(4, population=4)
     population, state = search.ask(search.init(new_key()), 0, new_key())
-    returns = jnp.array([1.0, -jnp.inf, 4.0, jnp.nan])
+    returns = jnp.array([1.0, -jnp.inf, 4.0, jnp.nan], jnp.float32)
     _, found = search.tell(state, population, returns)
     assert {name: float(found[name]) for name in ("best", "mean", "worst", "std", "non_finite")} == {
         "best": 4, "mean": 2.5, "worst": 1, "std": 1.5, "non_finite": 2,

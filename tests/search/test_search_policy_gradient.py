@@ -159,7 +159,9 @@ def test_full_return_ends_its_dreams():
     dream = Dream(Line(), DreamConfig(full_return=2.5))
     for hold in (3, 5):
         gradient = PolicyGradient(replace(CONFIG, hold=hold), CONTROLLER, dream, 1)
-        _, earned, survival, over = gradient._keep(*at(gradient, np.zeros(2)), jnp.zeros((2, 1)), new_key())
+        _, earned, survival, over = gradient._keep(
+            *at(gradient, np.zeros(2)), jnp.zeros((2, 1), jnp.float32), new_key()
+        )
         np.testing.assert_allclose(earned, 0.1 * (1 + 0.9 + 0.81), rtol=1e-5)
         assert not survival.any() and over.all()
 

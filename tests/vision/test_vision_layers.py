@@ -44,7 +44,7 @@ def values_and_gradients(form, x, kernel):
 def assert_same_as_plain(name, images):
     layer, plain, side, kernel_shape = LAYERS[name]
     x = normal(0, (images, side, side, kernel_shape[2] if layer is convolution else kernel_shape[3]))
-    kernel = normal(1, kernel_shape) / np.sqrt(np.prod(kernel_shape) / kernel_shape[2])
+    kernel = normal(1, kernel_shape) / float(np.sqrt(np.prod(kernel_shape) / kernel_shape[2]))
     found, expected = (values_and_gradients(form, x, kernel) for form in (layer, plain))
     for array, reference in zip(found, expected, strict=True):
         np.testing.assert_allclose(array, reference, atol=1e-5 * float(jnp.abs(reference).max()))

@@ -274,7 +274,7 @@ class PolicyGradient(Search):
         return (
             going,
             Decisions(inputs, drawn, jnp.full_like(advantage, noise), log_likelihood, advantage, advantage + value),
-            {"ended": (1 - survival).mean() / config.hold, "non_finite": broken.sum()},
+            {"ended": (1 - survival).mean() / config.hold, "non_finite": broken.sum(dtype=jnp.int32)},
         )
 
     def _keep(
