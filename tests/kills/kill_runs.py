@@ -3,8 +3,9 @@ nobody killed, and leave no process and no unfinished file behind.
 
     python tests/kills/kill_runs.py /tmp/kills --kills 100
 
-For people, not for CI: 100 kills take most of an hour on 2 cores. Every run is tests/experiments/probe.py, made small, with
-two rounds and a tuning. The same command goes on where it was stopped. Ends with exit code 1 where a run differs.
+For people with Linux, not for CI: 100 kills take half an hour on 2 idle cores. Every run is tests/experiments/probe.py,
+made small, with two rounds and a tuning. The same command goes on where it was stopped. Ends with exit code 1 where a run
+differs.
 """
 
 import json

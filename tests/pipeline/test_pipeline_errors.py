@@ -78,7 +78,7 @@ def test_impossible_setting_names_the_range(
 ) -> None:
     code, printed = command(monkeypatch, capsys, "info", str(probe_experiment), "--world.vision.batch-size", "0")
     assert code == 1
-    assert "world.vision.batch_size must be at least 1, found 0" in printed
+    assert "world.vision.batch_size must be between 1 and 1048576, found 0" in printed
 
 
 def test_scores_never_use_validation_seeds() -> None:

@@ -292,13 +292,13 @@ def test_an_error_names_the_setting_that_was_given(probe_experiment: Path) -> No
     """A search's settings stand in two places."""
     for name in ("search.population", "tune.search.population"):
         for flag in (f"--{name} 3", f"--{name}=3"):
-            with pytest.raises(UserError, match=rf"^{name} must be at least 4, found 3$"):
+            with pytest.raises(UserError, match=rf"^{name} must be between 4 and 1048576, found 3$"):
                 parsed(probe_experiment, *flag.split())
         *groups, last = name.split(".")
         values: Any = {last: 3}
         for group in reversed(groups):
             values = {group: values}
-        with pytest.raises(UserError, match=rf"^config\.json: {name} must be at least 4, found 3$"):
+        with pytest.raises(UserError, match=rf"^config\.json: {name} must be between 4 and 1048576, found 3$"):
             from_dict(values, "config.json")
     with pytest.raises(UserError, match=r"^search\.final_noise must be between"):
         parsed(probe_experiment, "--search.kind", "policy_gradient", "--search.final-noise", "9")

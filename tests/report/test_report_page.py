@@ -281,6 +281,9 @@ def test_the_command_prints_where_the_page_is(
         ("evaluation/round-1/evaluation.json", "[]"),
         ("controller/round-0/evaluations.json", '[{"generation": 2}]'),
         ("vision/round-0/stage.json", "{}"),
+        ("vision/round-0/stage.json", '{"settings": {}, "finished": true, "summary": {"seconds": "3"}}'),
+        ("vision/round-0/stage.json", '{"settings": {}, "finished": true, "summary": {"seconds": NaN}}'),
+        ("latents/round-0/stage.json", '{"settings": {}, "finished": true, "summary": {"episodes": 3}}'),
         ("config.json", "{"),
     ],
 )

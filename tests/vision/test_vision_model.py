@@ -132,7 +132,7 @@ def test_sample_has_the_posteriors_mean_and_standard_deviation(dtype):
 @pytest.mark.parametrize("setting", ["latent_size", "width", "kl_floor", "batch_size", "steps", "later_steps"])
 def test_impossible_settings_are_refused_by_name(setting):
     wrong: dict[str, Any] = {setting: -1}
-    with pytest.raises(UserError, match=rf"^world\.vision\.{setting} must be at least"):
+    with pytest.raises(UserError, match=rf"^world\.vision\.{setting} must be (at least|between)"):
         VisionConfig(**wrong)
 
 

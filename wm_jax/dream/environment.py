@@ -47,7 +47,7 @@ class DreamConfig:
 
     def __post_init__(self) -> None:
         require_range("dream.temperature", self.temperature, 1e-3, 100.0)
-        require_range("dream.horizon", self.horizon, 1, 2**30)
+        require_range("dream.horizon", self.horizon, 1, 2_000_000_000)
         require_choice("dream.start", self.start, ("first", "anywhere"))
         require_range("dream.episodes", self.episodes, 1, 2**30)
         if self.full_return is not None:

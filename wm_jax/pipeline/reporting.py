@@ -10,18 +10,18 @@ import numpy as np
 
 from wm_jax.data.files import holds, read_json, real, write_atomically, write_json
 from wm_jax.data.weights import load_weights
-from wm_jax.errors import UserError
+from wm_jax.errors import DamagedError, UserError
 from wm_jax.experiment import Experiment
 from wm_jax.pipeline.plan import plan, stages
 from wm_jax.pipeline.scoring import EVOLUTIONS, SCORES
 from wm_jax.pipeline.searching import EVALUATIONS
 from wm_jax.pipeline.stages import Step
 from wm_jax.pipeline.stored import Stored, of_run, require_used
-from wm_jax.pipeline.training import RECONSTRUCTIONS, Train
+from wm_jax.pipeline.training import RECONSTRUCTIONS, Encode, Train
 from wm_jax.pipeline.weights import WEIGHTS
 from wm_jax.report import contents, measured, page
 from wm_jax.report.facts import MetricsLine, RunFacts, SearchFacts, StageFacts
-from wm_jax.run import RunDir, StageDir
+from wm_jax.run import RECORD, RunDir, StageDir
 from wm_jax.types import HELD_OUT
 
 FOLDER = "report"
@@ -95,7 +95,22 @@ def read(path: Path, label: str, stored: Stored | None = None) -> RunFacts:
 
 def _stage(step: Step, folder: StageDir) -> StageFacts:
     stage = step.stage
-    return StageFacts(stage.name, step.round_number, folder.record, folder.origin is not None, stage.folder)
+    found = StageFacts(stage.name, step.round_number, folder.record, folder.origin is not None, stage.folder)
+    if found.finished:
+        _require_told(folder.path / RECORD, found)
+    return found
+
+
+def _require_told(path: Path, stage: StageFacts) -> None:
+    """Raise `UserError` unless a stage's summary is of numbers, but for `selected_by` and scores, and has those that are
+    counted with."""
+    counted = {"seconds"} & stage.summary.keys() | ({"episodes", "frames"} if stage.stage == Encode.name else set())
+    for name in sorted({*stage.summary, *counted} - {"selected_by"}):
+        entry = stage.summary.get(name)
+        number = isinstance(entry, int | float) and math.isfinite(entry)
+        if not (number or (name not in counted and (entry is None or isinstance(entry, dict)))):
+            raise DamagedError(f"{path} is damaged: expected a finite number as {name} of `summary`, found {entry!r:.60}; "
+                               f"{REMEDY}")  # fmt: skip
 
 
 def _labels(paths: Sequence[Path]) -> list[str]:

@@ -37,7 +37,7 @@ class StageFacts:
     @property
     def summary(self) -> dict[str, Any]:
         """What the stage says of its result; empty before it is finished."""
-        return self.record["summary"] if self.record is not None and self.finished else {}
+        return self.record.get("summary", {}) if self.record is not None and self.finished else {}
 
     def __str__(self) -> str:
         return f"{self.stage} (round {self.round_number})"
