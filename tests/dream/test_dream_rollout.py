@@ -235,7 +235,7 @@ def test_stopping_early_changes_no_score():
 
 
 def test_a_population_that_is_dead_is_not_dreamt_on():
-    dream = Dream(Line(push=1.0, wall=4.5), DreamConfig(horizon=2_000_000_000))
+    dream = Dream(Line(push=1.0, wall=4.5), DreamConfig(horizon=2**30))
     population = jnp.array([[1.0], [-1.0]], jnp.float32)
     scores = population_returns(dream, PUSH, {}, line_starts(dream.model, (1,)), population, new_key(), rollouts=2)
     # z = 0, 1, 2, 3, 4, 5: the step from 5 is the sixth.
