@@ -24,6 +24,8 @@ def quick_compilation() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+    # What other tests compare to the last bit is compiled with the usual care.
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")
