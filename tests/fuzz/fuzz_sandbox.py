@@ -316,7 +316,9 @@ def _may_change(attempt: Attempt, name: str) -> bool:
     if command == "report":
         return "/report/" in f"/{name}"
     if command == "run":
-        passing = ("/work/", "/report/", "/figures/", ".lock", "config.json", "metrics.jsonl", "stage.json")
+        passing = ["/work/", "/report/", "/figures/", ".lock", "config.json", "metrics.jsonl", "stage.json"]
+        # An index tells what its episodes say of themselves.
+        passing += [] if attempt.exact else ["index.jsonl"]
         return any(part in name for part in passing) or name == "run/evaluation.json"
     return False
 

@@ -77,6 +77,8 @@ SECONDS_TO_END = 10.0
 SECONDS_TO_BEGIN = 5.0
 """What a run takes, about, before its first stage."""
 STARTING, ENDING = "before any stage", "after the last one"
+ASKED_TO_STOP = 130
+"""Exit code of a run that somebody else has ended, not as hard: it just goes on."""
 KILLS_IN_STAGE = 2
 """Of one run."""
 
@@ -238,8 +240,10 @@ def attempt(
         place = at_work(run, before)
         here[place] += 1
         counts.kills[place] = counts.kills.get(place, 0) + 1
+    elif process.returncode == ASKED_TO_STOP:
+        return False
     elif process.returncode:
-        counts.faults.append(f"{mark} ended with exit code {process.returncode}: see {folder / mark}.log")
+        sys.exit(f"{mark} ended with exit code {process.returncode}: see {folder / mark}.log")
     return ended
 
 
