@@ -39,7 +39,7 @@ def ending() -> Iterator[None]:
             _say(error)
             parallel.leave(1)
         except FloatingPointError as error:
-            # Whoever sets these switches looks for the place.
+            # These switches are set to find the place.
             _say(ForeignError(f"JAX stops where JAX_DEBUG_NANS or JAX_DEBUG_INFS has it stop ({error}); searches hold NaN "
                               "and infinity on purpose where they know nothing yet: run the stages before them alone, by "
                               "--stages, or leave these switches out", traceback.format_exc()))  # fmt: skip

@@ -4,7 +4,7 @@ import operator
 import traceback
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Self
 
 
 class UserError(Exception):
@@ -23,6 +23,11 @@ class ForeignError(Exception):
         super().__init__(message)
         self.trace = trace
 
+    @classmethod
+    def of(cls, message: str, error: BaseException) -> Self:
+        """With the traceback of this error."""
+        return cls(message, "".join(traceback.format_exception(error)))
+
 
 def unreadable(what: str, error: Exception) -> UserError | ForeignError:
     """The error that says why a user's own Python file, `what`, cannot be run: with its traceback, but for what a line says
@@ -30,7 +35,7 @@ def unreadable(what: str, error: Exception) -> UserError | ForeignError:
     message = f"{what} cannot be read: {type(error).__name__}: {error}"
     if isinstance(error, SyntaxError):
         return UserError(message)
-    return ForeignError(message, "".join(traceback.format_exception(error)))
+    return ForeignError.of(message, error)
 
 
 def require_range(name: str, value: float, low: float, high: float = float("inf")) -> None:

@@ -29,10 +29,12 @@ from wm_jax.formats import FORMAT
 LOCK = ".lock"
 RECORD = "stage.json"
 """In a stage's folder: its settings, and what it came to."""
-FIELDS = {"settings": dict, "finished": bool}
-"""What a record holds, of which types."""
-MORE_FIELDS = {"format": int, "summary": dict, "command": str, "device": str, "versions": dict}
-"""What it may hold besides."""
+REQUIRED = ("settings", "finished")
+"""What every record holds."""
+FIELDS = {
+    "settings": dict, "finished": bool, "format": int, "summary": dict, "command": str, "device": str, "versions": dict
+}  # fmt: skip
+"""What a record may hold, of which types."""
 
 SECONDS_TO_SEE = 30.0
 """How long a file that one host has written may take to be seen by the others."""
@@ -66,8 +68,8 @@ class StageDir:
         record = read_json(path)
         if not isinstance(record, dict):
             self._damaged(record, "an object")
-        for name, kind in (FIELDS | MORE_FIELDS).items():
-            if not isinstance(record.get(name, None if name in FIELDS else kind()), kind):
+        for name, kind in FIELDS.items():
+            if (name in record or name in REQUIRED) and not isinstance(record.get(name), kind):
                 self._damaged(record.get(name), f"`{name}` of type {kind.__name__}")
         return record
 

@@ -95,7 +95,7 @@ def as_first_of(processes: int, patch: pytest.MonkeyPatch) -> None:
 def test_steps_are_expected_from_those_of_finished_episodes(
     episodes: int, finished: int, steps: int, running: int, expected: int
 ) -> None:
-    """100 each until one has finished; whoever lasts longer than that goes on for a quarter of it."""
+    """100 each until one has finished; an episode that lasts longer is expected to go on for a quarter of it."""
     assert expected_steps(episodes, 100, finished, steps, running) == expected
 
 

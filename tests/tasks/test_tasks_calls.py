@@ -249,7 +249,7 @@ class Wild(ScriptedDriver):
 
 
 @pytest.mark.parametrize("action", [1.01, np.nan, -np.inf])
-def test_actions_of_whoever_drives_are_checked_in_lanes_that_are_at_an_episode(action: float) -> None:
+def test_a_drivers_actions_are_checked_in_lanes_that_are_at_an_episode(action: float) -> None:
     path = str(TESTS / "rollouts" / "pool_task.py")
     with Lanes(path, 4, print, backend="pool") as lanes:
         says = r"^act of Wild, in step 3 of the episode of seed 6, must return an action of shape \[1\]"

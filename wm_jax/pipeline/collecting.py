@@ -97,8 +97,7 @@ def _with_controller(context: Context, round_number: int, stage: StageDir, folde
     agent = Agent(models.world, models.actor, models.explorer)
     driver = AgentDriver(agent, load_world(context, round_number - 1), table)
     mine = parallel.share(range(rounds.episodes))
-    # By the settings, never the processes: the last bits of what C does hang on it.
-    count = min(context.experiment.evaluate.environments, rounds.episodes)
+    count = context.experiment.evaluate.lanes(rounds.episodes)
     title = f"collect, round {round_number}"
     limits, backend = Limits(patience=rounds.patience), context.experiment.collect.backend
     opened = Lanes(context.experiment.task, count, context.screen.warn, limits, backend)

@@ -145,8 +145,7 @@ class Validation:
     def __init__(self, context: Context, config: EvolveConfig, arena: Arena, stack: ExitStack):
         experiment = context.experiment
         self.episodes, self.arena = config.actual_episodes, arena
-        # By the settings, never the processes: the last bits of what C does hang on it.
-        count = min(experiment.evaluate.environments, self.episodes * config.evolutions)
+        count = experiment.evaluate.lanes(self.episodes * config.evolutions)
         self.lanes = stack.enter_context(Lanes(experiment.task, count, context.screen.warn, backend=config.backend))
 
     def __call__(self, candidates: Params, generation: int) -> np.ndarray:

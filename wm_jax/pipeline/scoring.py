@@ -54,8 +54,7 @@ class Evaluate(Stage):
         drivers["controller"] = driver_of(agent, params, weights)
         seeds = range(config.seed, config.seed + config.episodes)
         results: dict[str, Any] = {}
-        # By the settings, never the processes: the last bits of what C does hang on it.
-        count = min(config.environments, config.episodes)
+        count = config.lanes(config.episodes)
         with Lanes(context.experiment.task, count, context.screen.warn) as lanes:
             for name, driver in drivers.items():
                 results[name] = play(lanes, driver, seeds, context.screen, context.interrupt, name, stage)

@@ -56,9 +56,8 @@ class EvaluateConfig:
     seed: int = 1_000_000
     """Episode i is played with environment seed `seed + i`."""
     environments: int = 16
-    """Environments stepped side by side; V, M and C run batched over them, and how many changes the last bits of what C
-    does. Later rounds of collection, validation and scores have so many, or as many as they have episodes, in each process
-    of a run."""
+    """Environments stepped side by side; V, M and C run batched over them. Their number changes the last bits of what C
+    does. Later rounds of collection, validation and scores use it in every process of a run (`lanes`)."""
     baselines: tuple[str, ...] = ("random",)
     """The task's scripted policies that are scored beside C; their settings are those of `collect`."""
 
@@ -66,6 +65,11 @@ class EvaluateConfig:
         require_range("evaluate.episodes", self.episodes, 2)
         require_range("evaluate.environments", self.environments, 1, 1024)
         require_fresh("evaluate.seed", self.seed, self.episodes)
+
+    def lanes(self, episodes: int) -> int:
+        """Environments for so many episodes of all processes. It follows from the settings and never from the number of
+        processes: the last bits of what C does hang on it."""
+        return min(self.environments, episodes)
 
 
 def evolution_seeds(seed: int, evolution: int, generation: int, episodes: int) -> list[int]:

@@ -82,7 +82,7 @@ def send(connection: Connection, kind: str, value: Any) -> None:
     plain = {name: each for name, each in value.items() if name not in arrays} if arrays else value
     about = {name: [array.dtype.str, array.shape] for name, array in arrays.items()}
     text = json.dumps([kind, plain, about]).encode()
-    # In one piece: whoever waits for it is woken once.
+    # In one piece, so that the reader is woken once.
     connection.send_bytes(b"".join([len(text).to_bytes(LENGTH, "big"), text, *(a.tobytes() for a in arrays.values())]))
 
 

@@ -44,7 +44,7 @@ def foreign(what: str, error: BaseException) -> ForeignError:
     """Says that `what` has raised this error, and keeps its traceback as text: no other process may know its class."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     message = f"{what} raised {type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno})"
-    return ForeignError(message, "".join(traceback.format_exception(error)))
+    return ForeignError.of(message, error)
 
 
 def wrong(what: str, expected: str, found: Any, remedy: str = "") -> NoReturn:
