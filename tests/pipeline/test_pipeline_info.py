@@ -2,16 +2,18 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
 
 from wm_jax.actors import protocol as actors
 from wm_jax.dream.starts import FIRSTS, SPACING
+from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment, load
 from wm_jax.models import Models
+from wm_jax.pipeline.checking import check
 from wm_jax.pipeline.info import describe, recorded_episodes, recorded_frames
-from wm_jax.pipeline.running import check
 from wm_jax.worlds.vision_memory import VisionMemoryConfig
 
 FOLDER = Path(__file__).parents[2] / "experiments"
@@ -109,3 +111,18 @@ def test_evolution_in_the_dream_is_told_with_its_validation() -> None:
     mean = 256 * 300 * work["a dream step"] + 6 * 1000 * actual
     # Two rounds of 30 generations, with six evaluated means each.
     assert work["the search at most"] == 2 * (30 * work["a generation at most"] + 6 * mean)
+
+
+@pytest.mark.parametrize(
+    ("part", "settings", "told"),
+    [
+        ("collect", {"backend": "inf"}, r"collect\.backend must be one of"),
+        ("collect", {"policy": "wise"}, r"collect\.policy must be one of"),
+        ("evolve", {"temperatures": (0.3,)}, r"is not among evolve\.temperatures"),
+    ],
+)
+def test_what_a_run_would_refuse_is_refused(part: str, settings: dict[str, Any], told: str) -> None:
+    experiment = load(FOLDER / "take_cover.py")
+    wrong = replace(experiment, **{part: replace(getattr(experiment, part), **settings)})
+    with pytest.raises(UserError, match=told):
+        describe(wrong)

@@ -16,7 +16,7 @@ from wm_jax.experiment import Experiment
 from wm_jax.memory import MemoryConfig
 from wm_jax.models import Models
 from wm_jax.pipeline import side_by_side
-from wm_jax.pipeline.running import check
+from wm_jax.pipeline.checking import check
 from wm_jax.search import Dreams
 from wm_jax.search.cma_es import CMAESConfig
 from wm_jax.search.config import EvolveConfig

@@ -14,6 +14,7 @@ from wm_jax.data.observations import bytes_of_a_frame
 from wm_jax.experiment import Experiment, flatten
 from wm_jax.models import Models
 from wm_jax.pipeline import side_by_side
+from wm_jax.pipeline.checking import check
 from wm_jax.pipeline.searching import actual_search
 from wm_jax.search import Search
 from wm_jax.tasks import FRAME_SHAPE
@@ -25,9 +26,10 @@ def describe(experiment: Experiment) -> dict[str, Any]:
     """{"parameters", "shapes", "disk", "memory", "work", "settings"}: bytes and floating point operations (FLOP).
 
     Episodes are taken to last as long as is typical for the task; a product of matrices counts two FLOP per
-    multiplication, a training step three times its forward pass.
+    multiplication, a training step three times its forward pass. Raises `UserError` where settings do not go together.
     """
     models = Models(experiment)
+    check(experiment, models)
     weights = models.state_shapes[0]
     parameters = {name: _count(weights[name]) for name in models.world.learners}
     search, frames = models.search(experiment.evolve.generations), recorded_frames(experiment, models)

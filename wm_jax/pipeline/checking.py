@@ -1,0 +1,81 @@
+"""What is wrong with an experiment, found before it is run."""
+
+from dataclasses import replace
+
+from wm_jax import parallel
+from wm_jax.actors import protocol as actors
+from wm_jax.errors import UserError, require_choice, require_range
+from wm_jax.experiment import REGISTRIES, Experiment, digests, flatten
+from wm_jax.models import Models
+from wm_jax.pipeline import side_by_side
+from wm_jax.pipeline.searching import actual_search
+from wm_jax.registry import require_named
+from wm_jax.tasks.calls import own
+
+
+def check(experiment: Experiment, models: Models) -> None:
+    """Raise `UserError` where settings do not go together, before hours of work find out."""
+    task, settings = models.task, flatten(experiment)
+    # Raises where two files could not be told apart later.
+    digests(experiment)
+    for name, registry in REGISTRIES.items():
+        require_named(experiment.parts, name, settings[name], registry.source(settings[name]))
+    require_choice("collect.policy", experiment.collect.policy, list(task.policies))
+    for name in experiment.evaluate.baselines:
+        require_choice("evaluate.baselines", name, list(task.policies))
+    if experiment.mirror and task.mirror is None:
+        raise UserError(f"mirror is True but the task {task.name} does not say what an action is in a mirror; leave mirror "
+                        "out, or give its Task a mirror where left and right can be exchanged")  # fmt: skip
+    for name in ("evolve", "tune"):
+        limit = getattr(experiment, name).max_steps
+        if limit is not None:
+            require_range(f"{name}.max_steps", limit, 1, task.max_steps)
+    if not actors.size(models.actor):
+        raise UserError(f"actor.kind is {experiment.actor.kind!r}, which has no weights for the stage evolve to find; "
+                        "choose another actor")  # fmt: skip
+    # Films dream too, whatever it earns there.
+    replace(models.dream, config=replace(experiment.dream, reward="survival")).check()
+    if experiment.evolve.fitness == "dream":
+        _check_dream(experiment, models)
+    elif experiment.tune.generations:
+        raise UserError(f"tune.generations is {experiment.tune.generations} but evolve.fitness is 'actual': C is in the "
+                        "actual environment from the start; raise evolve.generations instead")  # fmt: skip
+    for stage, config in experiment.searches.items():
+        if config.fitness == "actual":
+            actual_search(models, config, tunes=stage == "tune")
+    for name in ("collect", "evolve", "tune"):
+        backend = getattr(experiment, name).backend
+        if backend is not None:
+            require_choice(f"{name}.backend", backend, list(task.backends))
+
+
+def check_machine(experiment: Experiment, models: Models) -> None:
+    """Raise `UserError` where this machine cannot run it: its devices do not share a batch evenly, or a package is
+    missing."""
+    devices = parallel.mesh(experiment.devices).size
+    for learner in models.world.learners.values():
+        size = learner.batch_size
+        if size % devices:
+            raise UserError(f"{learner.settings}batch_size is {size}, which {devices} devices cannot share evenly; take a "
+                            f"multiple of {devices}, as {-(-size // devices) * devices}, or other --devices")  # fmt: skip
+    for name in ("collect", "evolve", "tune"):
+        backend = getattr(experiment, name).backend
+        if backend is not None:
+            # A package that is missing is to be missed now.
+            own(models.task.told("close"), models.task.make(backend).close)()
+
+
+def _check_dream(experiment: Experiment, models: Models) -> None:
+    """Raise `UserError` where the dream would not tell good controllers from bad ones."""
+    models.dream.check()
+    models.search(experiment.evolve.generations)
+    if experiment.evolve.select == "dream" and not any(
+        variant.temperature == experiment.dream.temperature for variant in side_by_side.variants(experiment)
+    ):
+        raise UserError(f"dream.temperature {experiment.dream.temperature} is not among evolve.temperatures, so that no "
+                        "evolution's dream says which controller to deploy; add it, or set evolve.select to "
+                        "'actual'")  # fmt: skip
+    missing = models.world.missing
+    if experiment.dream.reward == "survival" and "end" in missing:
+        raise UserError("dream.reward is 'survival' but the world model does not predict the end of an episode: every "
+                        f"dream would score the same; {missing['end']}, or set dream.reward to 'predicted'")  # fmt: skip
