@@ -36,8 +36,9 @@ def probe_experiment() -> Path:
 
 @pytest.fixture(scope="session")
 def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An environment in which processes share what they compile."""
-    folder = tmp_path_factory.mktemp("compiled")
+    """An environment in which processes share what they compile, those of pytest's other workers too."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "compiled"
     return {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(folder), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
 
 
