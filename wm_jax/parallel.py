@@ -149,6 +149,12 @@ def mesh(count: int = 0) -> Mesh:
     return Mesh(np.array(devices[: count or len(devices)]), (AXIS,))
 
 
+def platform(mesh: Mesh | None) -> str:
+    """What kind of devices a program on `mesh` is compiled for, by JAX's name: those of the mesh, which need not be here
+    (`wm_jax.targets`), or the default ones."""
+    return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+
+
 def local_mesh(whole: Mesh) -> Mesh:
     """This process's devices of a mesh, for what it does alone."""
     return Mesh(np.array(whole.local_devices), (AXIS,))

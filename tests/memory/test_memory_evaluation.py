@@ -42,8 +42,8 @@ def followed(params):
             prediction, nll = predict(params, state.h), np.nan
             if t < first + frames - 1:
                 mixture = prediction.next_z
-                density = stats.norm.pdf(z[t + 1][:, None], mixture.means, np.exp(mixture.log_stds))
-                nll = -np.log((np.exp(mixture.log_weights) * density).sum(axis=-1)).mean()
+                density = stats.norm.pdf(z[t + 1], mixture.means, np.exp(mixture.log_stds))
+                nll = -np.log((np.exp(mixture.log_weights) * density).sum(axis=0)).mean()
             rows.append((nll, float(prediction.reward), float(prediction.done_logit)))
     return np.array(rows).T
 
@@ -108,7 +108,7 @@ def test_open_loop_rewards_agree_with_a_plain_loop():
         state, current, total = memory.initial_state(), z[begin], 0.0
         for t in range(begin, begin + 120):
             state, prediction = step(params, state, current, RECORDED.action[t], jnp.asarray(t in (0, 330, 450)))
-            current = z[t + 1] if t < begin + 19 else prediction.next_z.means[..., 0]
+            current = z[t + 1] if t < begin + 19 else prediction.next_z.means[..., 0, :]
             total += float(prediction.reward) if t >= begin + 20 else 0.0
         sums.append((total, reward[begin + 20 : begin + 120].sum()))
     predicted, actual = np.array(sums).T

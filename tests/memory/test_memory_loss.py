@@ -27,11 +27,11 @@ loss = jax.jit(eager_loss, static_argnums=0)
 
 def test_log_likelihood_agrees_with_scipy():
     rng = np.random.default_rng(0)
-    logits, means, log_stds = rng.normal(size=(3, 8, 4, 5))
+    logits, means, log_stds = rng.normal(size=(3, 8, 5, 4))
     z = rng.normal(size=(8, 4)) * 3
-    weights = special.softmax(logits, axis=-1)
-    density = (weights * stats.norm.pdf(z[..., None], means, np.exp(log_stds))).sum(axis=-1)
-    mixture = Mixture(*(jnp.asarray(a, jnp.float32) for a in (special.log_softmax(logits, axis=-1), means, log_stds)))
+    weights = special.softmax(logits, axis=1)
+    density = (weights * stats.norm.pdf(z[:, None], means, np.exp(log_stds))).sum(axis=1)
+    mixture = Mixture(*(jnp.asarray(a, jnp.float32) for a in (logits, means, log_stds)))
     np.testing.assert_allclose(
         log_likelihood(mixture, jnp.asarray(z, jnp.float32)), np.log(density), rtol=1e-5, atol=1e-5
     )
@@ -39,7 +39,7 @@ def test_log_likelihood_agrees_with_scipy():
 
 def test_log_likelihood_stays_finite_where_densities_underflow():
     mixture = Mixture(
-        jnp.log(jnp.full((1, 2), 0.5, jnp.float32)), jnp.zeros((1, 2), jnp.float32), jnp.full((1, 2), -3.0, jnp.float32)
+        jnp.log(jnp.full((2, 1), 0.5, jnp.float32)), jnp.zeros((2, 1), jnp.float32), jnp.full((2, 1), -3.0, jnp.float32)
     )
     value, slope = jax.value_and_grad(lambda z: log_likelihood(mixture, z).sum())(jnp.array([30.0], jnp.float32))
     np.testing.assert_allclose(value, stats.norm.logpdf(30.0, 0, np.exp(-3.0)), rtol=1e-5)

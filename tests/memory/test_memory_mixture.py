@@ -11,7 +11,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 WEIGHTS = np.array([[0.2, 0.5, 0.3], [0.7, 0.1, 0.2]])
 MEANS = np.array([[-2.0, 0.0, 3.0], [1.0, -4.0, 2.0]])
 STDS = np.array([[0.5, 1.0, 0.2], [0.3, 2.0, 1.0]])
-MIXTURE = Mixture(jnp.log(WEIGHTS), jnp.asarray(MEANS), jnp.log(STDS))
+MIXTURE = Mixture(jnp.log(WEIGHTS.T), jnp.asarray(MEANS.T), jnp.log(STDS.T))
 
 
 def new_key():
@@ -19,7 +19,7 @@ def new_key():
 
 
 def draws(mixture, temperature, count):
-    shape = mixture.means.shape[:-1]
+    shape = mixture.means.shape[1:]
     sample = jax.jit(jax.vmap(lambda key: sample_mixture(mixture, temperature, draw_noise(key, shape))))
     return np.asarray(sample(jax.random.split(new_key(), count)))
 
@@ -50,7 +50,7 @@ def test_a_low_temperature_leaves_only_the_most_likely_component():
 
 @pytest.mark.parametrize("only", [0, 1, 2])
 def test_a_component_without_weight_is_never_drawn(only):
-    log_weights = jnp.full((64, 3), -jnp.inf, jnp.float32).at[:, only].set(0.0)
-    means = jnp.broadcast_to(jnp.array([10.0, 20.0, 30.0], jnp.float32), (64, 3))
-    z = draws(Mixture(log_weights, means, jnp.full((64, 3), -10.0, jnp.float32)), 1.15, 500)
+    log_weights = jnp.full((3, 64), -jnp.inf, jnp.float32).at[only].set(0.0)
+    means = jnp.broadcast_to(jnp.array([[10.0], [20.0], [30.0]], jnp.float32), (3, 64))
+    z = draws(Mixture(log_weights, means, jnp.full((3, 64), -10.0, jnp.float32)), 1.15, 500)
     np.testing.assert_allclose(z, 10.0 * (only + 1), atol=0.01)

@@ -80,10 +80,10 @@ def test_step_is_an_lstm_and_zeroes_its_state_at_a_restart():
     np.testing.assert_allclose(after.c, c, atol=1e-6)
     outputs = h @ np.asarray(params["head"]["kernel"], np.float64) + np.asarray(params["head"]["bias"])
     parts = outputs[:, : 3 * 4 * 3].reshape(9, 3, 4, 3)
-    np.testing.assert_allclose(prediction.next_z.means, parts[:, 1].swapaxes(1, 2), atol=1e-6)
-    np.testing.assert_allclose(prediction.next_z.log_stds, parts[:, 2].swapaxes(1, 2), atol=1e-6)
+    np.testing.assert_allclose(prediction.next_z.means, parts[:, 1], atol=1e-6)
+    np.testing.assert_allclose(prediction.next_z.log_stds, parts[:, 2], atol=1e-6)
     weights = np.exp(parts[:, 0]) / np.exp(parts[:, 0]).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(np.exp(prediction.next_z.log_weights), weights.swapaxes(1, 2), atol=1e-6)
+    np.testing.assert_allclose(np.exp(prediction.next_z.log_weights), weights, atol=1e-6)
     assert prediction.reward is not None and prediction.done_logit is not None
     np.testing.assert_allclose(prediction.reward, outputs[:, -2], atol=1e-6)
     np.testing.assert_allclose(prediction.done_logit, outputs[:, -1], atol=1e-6)

@@ -89,7 +89,7 @@ class Setup:
         equal, else of all."""
         config, memory = self.config, self.params["memory"]
         outputs, inputs = memory["head"]["kernel"].shape[1], memory["gates"]["kernel"].shape[0]
-        block = blocks_of(self.dreams)[0]
+        block = blocks_of(self.dreams, jax.default_backend())[0]
         block = self.dreams if self.dreams % block else block
         shapes = [(block, inputs, 4 * config.hidden_size), (block, config.hidden_size, outputs)]
         return self.dream.config.horizon * self.dreams // block, shapes

@@ -19,6 +19,7 @@ from flax import struct
 from jax.custom_batching import custom_vmap
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from wm_jax import parallel
 from wm_jax.dream.environment import Dream, DreamNoise, DreamState
 from wm_jax.lanes import many, shares
 from wm_jax.parallel import AXIS
@@ -30,6 +31,9 @@ STEPS_BETWEEN_LOOKS = 32
 CPU_BLOCKS = (1024, 128, 32)
 """Lanes that go forward together on a CPU: as many large blocks as the living fill, for products to be fast, and smaller
 ones for the rest, to follow the living closely. Each is a multiple of the next."""
+STEPS_UNROLLED = 8
+"""Steps that are compiled one after the other on an accelerator, where each kernel costs its launch: their counter and
+their bookkeeping are then a kernel each for all of them."""
 ACCELERATOR_BLOCKS = (4096,)
 """On an accelerator, which takes hardly longer for a thousand lanes than for one: so many or fewer stay together until all
 of their dreams are over, and only where there are more are the living packed."""
@@ -182,7 +186,8 @@ def _play_on_mesh(
     devices = 1 if mesh is None else mesh.size
     count = len(candidate)
     each = math.ceil(count / devices)
-    blocks = blocks_of(each)
+    platform = parallel.platform(mesh)
+    blocks, unroll = blocks_of(each, platform), 1 if platform == "cpu" else STEPS_UNROLLED
 
     def dealt(array: Array) -> Array:
         """An equal part for each device, filled up with zeros to whole blocks."""
@@ -190,7 +195,7 @@ def _play_on_mesh(
         return jnp.pad(parts, ((0, 0), (0, -each % blocks[-1]))).reshape(-1)
 
     lanes = (dealt(candidate), dealt(start), dealt(jnp.ones(count, bool)))
-    play = partial(_play, dream, actor, blocks)
+    play = partial(_play, dream, actor, blocks, unroll)
     if mesh is not None:
         whole, parts = PartitionSpec(), PartitionSpec(AXIS)
         # No device waits for another until all its own dreams are over.
@@ -203,21 +208,22 @@ def _play_on_mesh(
     return jax.tree.map(lambda array: array.reshape(devices, -1)[:, :each].reshape(-1)[:count], scores)
 
 
-def blocks_of(lanes: int) -> tuple[int, ...]:
+def blocks_of(lanes: int, platform: str) -> tuple[int, ...]:
     """The sizes of the blocks that so many lanes of a device go forward in, the largest one cut down to them."""
-    blocks = CPU_BLOCKS if jax.default_backend() == "cpu" else ACCELERATOR_BLOCKS
+    blocks = CPU_BLOCKS if platform == "cpu" else ACCELERATOR_BLOCKS
     smaller = [size for size in blocks[1:] if size <= lanes]
     largest = math.ceil(lanes / math.ceil(lanes / blocks[0]))
     return tuple(dict.fromkeys([largest - largest % (smaller[0] if smaller else 1), *smaller]))
 
 
 def _play(
-    dream: Dream, actor: Actor, blocks: tuple[int, ...], params: Params, players: _Players, candidate: Array,
-    start: Array, alive: Array,
+    dream: Dream, actor: Actor, blocks: tuple[int, ...], unroll: int, params: Params, players: _Players,
+    candidate: Array, start: Array, alive: Array,
 ) -> DreamScores:  # fmt: skip
-    """The scores [L] of one device's lanes, in `blocks` of so many: candidate [L], start [L], alive [L] at first."""
+    """The scores [L] of one device's lanes, in `blocks` of so many and `unroll` steps at once: candidate [L], start [L],
+    alive [L] at first."""
     steps = min(STEPS_BETWEEN_LOOKS, dream.config.horizon)
-    play_block = partial(_play_block, dream, actor, params, players)
+    play_block = partial(_play_block, dream, actor, unroll, params, players)
     count = len(candidate)
     lanes = _Lanes(
         candidate, start, alive,
@@ -251,7 +257,7 @@ def _play(
 
 
 def _play_block(
-    dream: Dream, actor: Actor, params: Params, players: _Players, lanes: _Lanes, numbers: _Numbers
+    dream: Dream, actor: Actor, unroll: int, params: Params, players: _Players, lanes: _Lanes, numbers: _Numbers
 ) -> _Lanes:
     """Some steps [steps] of some lanes, with the `numbers` [steps, S, ...] of each start."""
     world, temperature = World(dream.model, params), players.temperature[lanes.candidate]
@@ -270,7 +276,7 @@ def _play_block(
         alive = lanes.alive & ~terminated & ~truncated
         return _Lanes(lanes.candidate, lanes.start, alive, state, carry, scores), None
 
-    return jax.lax.scan(advance, lanes, numbers)[0]
+    return jax.lax.scan(advance, lanes, numbers, unroll=unroll)[0]
 
 
 @partial(jax.jit, static_argnames=("dream", "actor", "steps"))

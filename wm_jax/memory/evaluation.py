@@ -192,7 +192,7 @@ def _forecasts(
 
 def _expected(mixture: Mixture) -> Array:
     """The mixture's mean [..., Z]."""
-    return jnp.sum(jnp.exp(mixture.log_weights) * mixture.means, axis=-1)
+    return jnp.sum(jnp.exp(mixture.log_weights) * mixture.means, axis=-2)
 
 
 def _mean(values: np.ndarray) -> float | None:

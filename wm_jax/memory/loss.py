@@ -65,10 +65,10 @@ def gather(recorded: Observations, positions: Array, key: Key) -> Sequences:
 
 
 def log_likelihood(mixture: Mixture, z: Array) -> Array:
-    """log p(z) [..., Z] of each latent dimension under its mixture [..., Z, K]."""
-    deviation = (z[..., None] - mixture.means) * jnp.exp(-mixture.log_stds)
+    """log p(z) [..., Z] of each latent dimension under its mixture [..., K, Z]."""
+    deviation = (z[..., None, :] - mixture.means) * jnp.exp(-mixture.log_stds)
     log_density = -0.5 * (deviation**2 + jnp.log(jnp.float32(2 * jnp.pi))) - mixture.log_stds
-    return jax.nn.logsumexp(mixture.log_weights + log_density, axis=-1)
+    return jax.nn.logsumexp(mixture.log_weights + log_density, axis=-2)
 
 
 def reward_loss(memory: Memory, predicted: Array, reward: Array) -> Array:

@@ -1,5 +1,7 @@
 """M's mixture over the next z, and draws from it."""
 
+from functools import reduce
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -11,12 +13,17 @@ from wm_jax.types import Array, Key
 class Mixture:
     """A mixture of K Gaussians for every latent dimension, independent of each other."""
 
-    log_weights: Array
-    """[..., Z, K], normalised: logsumexp over K is 0."""
+    logits: Array
+    """[..., K, Z]: the logarithms of the weights, up to a constant of each dimension."""
     means: Array
-    """[..., Z, K]"""
+    """[..., K, Z]"""
     log_stds: Array
-    """[..., Z, K]"""
+    """[..., K, Z]"""
+
+    @property
+    def log_weights(self) -> Array:
+        """[..., K, Z]: normalised, logsumexp over K is 0."""
+        return jax.nn.log_softmax(self.logits, axis=-2)
 
 
 @struct.dataclass
@@ -38,19 +45,22 @@ def draw_noise(key: Key, shape: tuple[int, ...]) -> MixtureNoise:
 
 
 def sample_mixture(mixture: Mixture, temperature: Array | float, noise: MixtureNoise) -> Array:
-    """A draw [..., Z] from `mixture` [..., Z, K] at `temperature` []: log-weights / tau, deviations * sqrt(tau).
+    """A draw [..., Z] from `mixture` [..., K, Z] at `temperature` []: log-weights / tau, deviations * sqrt(tau).
 
     The component is found by the inverse of the cumulative distribution, which takes one uniform number per dimension.
     """
-    scaled = mixture.log_weights / temperature
-    weights = jnp.exp(scaled - scaled.max(axis=-1, keepdims=True))
-    threshold = noise.uniform * weights.sum(axis=-1)
-    # K is small and Z is long: a walk over K keeps the work elementwise along Z, where a gather would be slow on CPU.
-    mean, log_std = mixture.means[..., 0], mixture.log_stds[..., 0]
+    # K is small and Z is long: walks over K keep all of the work elementwise along Z, which becomes a single kernel. A
+    # gather would be slow on CPU; reductions over K would be kernels of their own on an accelerator.
+    components = range(mixture.means.shape[-2])
+    scaled = [mixture.logits[..., k, :] / temperature for k in components]
+    largest = reduce(jnp.maximum, scaled)
+    weights = [jnp.exp(logit - largest) for logit in scaled]
+    threshold = noise.uniform * reduce(jnp.add, weights)
+    mean, log_std = mixture.means[..., 0, :], mixture.log_stds[..., 0, :]
     cumulative = jnp.zeros_like(threshold)
-    for k in range(1, mixture.means.shape[-1]):
-        cumulative += weights[..., k - 1]
+    for k in components[1:]:
+        cumulative += weights[k - 1]
         beyond = cumulative <= threshold
-        mean = jnp.where(beyond, mixture.means[..., k], mean)
-        log_std = jnp.where(beyond, mixture.log_stds[..., k], log_std)
+        mean = jnp.where(beyond, mixture.means[..., k, :], mean)
+        log_std = jnp.where(beyond, mixture.log_stds[..., k, :], log_std)
     return mean + jnp.exp(log_std) * jnp.sqrt(jnp.asarray(temperature, jnp.float32)) * noise.normal

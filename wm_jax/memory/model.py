@@ -166,9 +166,8 @@ class Memory:
         mixture, heads = jnp.split(outputs, [3 * self.config.mixtures * self.latent_size], axis=-1)
         # [3, K, Z] and not [Z, 3, K]: elementwise work then runs along Z, which is long, and not along K, which is 5.
         mixture = mixture.reshape(*h.shape[:-1], 3, self.config.mixtures, self.latent_size)
-        log_weights, means, log_stds = jnp.moveaxis(jnp.swapaxes(mixture, -1, -2), -3, 0)
         return Prediction(
-            next_z=Mixture(jax.nn.log_softmax(log_weights), means, log_stds),
+            next_z=Mixture(*(mixture[..., part, :, :] for part in range(3))),
             reward=self._reward(heads[..., 0]) if self.config.predict_reward else None,
             done_logit=heads[..., -1] if self.config.predict_done else None,
         )

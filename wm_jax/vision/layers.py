@@ -2,7 +2,8 @@
 
 XLA's CPU gradients of strided convolutions are many times slower than its matrix products, so on a CPU both kinds
 become products: a convolution multiplies all patches of its input with the kernel; a transposed one multiplies its
-input with the kernel and adds up the overlapping patches. Kernels are stored alike for both forms.
+input with the kernel and adds up the overlapping patches. Kernels are stored alike for both forms. The form follows the
+machine that a program is compiled for, which need not be the one that compiles it.
 """
 
 from collections.abc import Callable
@@ -21,8 +22,28 @@ _CHUNK_BYTES = 4 * 2**20
 
 def convolution(x: Array, kernel: Array) -> Array:
     """`x` [B, H, H, C] and `kernel` [k, k, C, O], k even, to [B, n, n, O] with n = (H - k) // 2 + 1."""
-    if jax.default_backend() != "cpu":
-        return lax.conv_general_dilated(x, kernel, (2, 2), "VALID", dimension_numbers=_LAYOUT)
+    return lax.platform_dependent(x, kernel, cpu=convolution_by_products, default=plain_convolution)
+
+
+def transposed_convolution(x: Array, kernel: Array) -> Array:
+    """`x` [B, H, H, C] and `kernel` [k, k, O, C] to [B, n, n, O] with n = 2 * H + k - 2."""
+    return lax.platform_dependent(
+        x, kernel, cpu=transposed_convolution_by_products, default=plain_transposed_convolution
+    )
+
+
+def plain_convolution(x: Array, kernel: Array) -> Array:
+    """`convolution` as XLA has it."""
+    return lax.conv_general_dilated(x, kernel, (2, 2), "VALID", dimension_numbers=_LAYOUT)
+
+
+def plain_transposed_convolution(x: Array, kernel: Array) -> Array:
+    """`transposed_convolution` as XLA has it."""
+    return lax.conv_transpose(x, kernel, (2, 2), "VALID", dimension_numbers=_LAYOUT, transpose_kernel=True)
+
+
+def convolution_by_products(x: Array, kernel: Array) -> Array:
+    """`convolution` as products of patches and kernel."""
     size = kernel.shape[0]
     steps = (x.shape[1] - size) // 2
     used = 2 * steps + size
@@ -30,10 +51,8 @@ def convolution(x: Array, kernel: Array) -> Array:
     return _by_chunks(form, x[:, :used, :used], kernel.reshape(-1, kernel.shape[-1]).T, (steps + 1) ** 2)
 
 
-def transposed_convolution(x: Array, kernel: Array) -> Array:
-    """`x` [B, H, H, C] and `kernel` [k, k, O, C] to [B, n, n, O] with n = 2 * H + k - 2."""
-    if jax.default_backend() != "cpu":
-        return lax.conv_transpose(x, kernel, (2, 2), "VALID", dimension_numbers=_LAYOUT, transpose_kernel=True)
+def transposed_convolution_by_products(x: Array, kernel: Array) -> Array:
+    """`transposed_convolution` as products, whose patches are added up."""
     size, _, outputs, channels = kernel.shape
     if x.shape[1] == 1:
         return (x.reshape(-1, channels) @ kernel.reshape(-1, channels).T).reshape(-1, size, size, outputs)

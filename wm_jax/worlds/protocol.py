@@ -88,6 +88,11 @@ class WorldModel(ABC):
     def features(self, state: State) -> Features:
         """What an actor may read of a state, by name: arrays [..., F]."""
 
+    def vital(self, state: State) -> Any:
+        """What of a dreamt state is looked at, at every step, for numbers that are not finite: all that an actor may read,
+        or less where the rest is always finite while this is."""
+        return self.features(state)
+
     @abstractmethod
     def frame(self, params: Params, state: State) -> Array:
         """What a state looks like: float32 [64, 64, 3] in [0, 1]."""

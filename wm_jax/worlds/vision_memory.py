@@ -126,11 +126,16 @@ class VisionMemory(WorldModel):
         z = sample_mixture(prediction.next_z, temperature, noise)
         logit = prediction.done_logit
         end = None if logit is None else jax.nn.sigmoid(logit - math.log(self.memory.config.done_weight))
-        return VisionMemoryState(z, memory, jnp.zeros_like(state.restart)), Outcome(prediction.reward, end)
+        # Not zeros: a constant that a loop carries along takes an accelerator a kernel and a copy each step.
+        return VisionMemoryState(z, memory, 0 * state.restart), Outcome(prediction.reward, end)
 
     def features(self, state: VisionMemoryState) -> Features:
         """z [..., Z], sampled and not the mean; h and c [..., H] of M's LSTM."""
         return {"z": state.z, "h": state.memory.h, "c": state.memory.c}
+
+    def vital(self, state: VisionMemoryState) -> Array:
+        """z: what is not a number in h or c is none in the mixture's parameters either, and no LSTM makes them infinite."""
+        return state.z
 
     def frame(self, params: Params, state: VisionMemoryState) -> Array:
         """z as V's decoder sees it."""
