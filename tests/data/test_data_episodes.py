@@ -22,7 +22,7 @@ from wm_jax.data.records import (
     write_episode,
     write_index,
 )
-from wm_jax.errors import UserError
+from wm_jax.errors import DamagedError, UserError
 
 HEADER, ACTIONS, REWARDS = 0, 1, 2
 
@@ -125,6 +125,16 @@ def test_a_damaged_file_is_named(folder: Path, how: str) -> None:
         store = EpisodeStore([folder])
         for index in range(store.number_of_frames):
             store.frame(index)
+
+
+@pytest.mark.parametrize("kept", [[], [0, 1, 2], [1, 2, 3], [0, 2, 1, 3], [0, 1, 2, 3, 3]])
+def test_an_index_that_lists_other_episodes_is_damaged(folder: Path, kept: list[int]) -> None:
+    path = folder / "index.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    EpisodeStore([folder], counts=[4])
+    path.write_text("".join(lines[number] for number in kept))
+    with pytest.raises(DamagedError, match=rf"index.jsonl is damaged: .* found {len(kept)} of 4 episodes"):
+        EpisodeStore([folder], counts=[4])
 
 
 def test_a_missing_file_or_index_is_named(folder: Path) -> None:

@@ -35,15 +35,22 @@ SHARE_OF_DESCRIPTORS = 0.25
 class EpisodeStore:
     """The episodes of one or more folders (rounds), one after the other; frames are numbered through all of them.
 
-    With `mirror` [A], the factors of a mirror image's actions (`wm_jax.tasks.Task.mirror`), every recorded episode is
-    followed by its image, left and right exchanged, as an episode of its own: the odd ones.
+    `counts` says how many episodes each folder has, where that is known. With `mirror` [A], the factors of a mirror image's
+    actions (`wm_jax.tasks.Task.mirror`), every recorded episode is followed by its image, left and right exchanged, as an
+    episode of its own: the odd ones.
 
     Safe to read from several threads. Raises `UserError` that names the file where one is missing, truncated or altered.
     """
 
-    def __init__(self, folders: Sequence[str | Path], mirror: Sequence[float] | None = None):
+    def __init__(
+        self,
+        folders: Sequence[str | Path],
+        mirror: Sequence[float] | None = None,
+        counts: Sequence[int] | None = None,
+    ):
         self.mirror = mirror
-        entries = [(Path(folder), entry) for folder in folders for entry in _read_index(Path(folder))]
+        known = zip(map(Path, folders), counts or [None] * len(folders), strict=True)
+        entries = [(folder, entry) for folder, count in known for entry in _read_index(folder, count)]
         self.paths = [folder / entry.pop("file") for folder, entry in entries]
         expected = [entry.pop("bytes") for _, entry in entries]
         self.headers = [Header(**entry) for _, entry in entries]
@@ -114,7 +121,7 @@ def split(number_of_episodes: int, fraction: float, seed: int) -> tuple[np.ndarr
     return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 
-def _read_index(folder: Path) -> list[dict]:
+def _read_index(folder: Path, count: int | None) -> list[dict]:
     path = folder / INDEX
     with reading(path, "run the same command again: it is rebuilt from the episodes, and only those that are missing are "
                        "recorded"):  # fmt: skip
@@ -124,6 +131,10 @@ def _read_index(folder: Path) -> list[dict]:
         for entry in entries:
             Header(**{key: value for key, value in entry.items() if key not in ("file", "bytes")})
             _ = entry["file"], entry["bytes"]
+        numbers = [entry["number"] for entry in entries]
+        if numbers != list(range(len(numbers) if count is None else count)):
+            wanted = "episodes counted from 0" if count is None else f"{count} episodes"
+            raise ValueError(f"{len(numbers)} of {wanted}, in this order: {', '.join(map(str, numbers[:8])) or 'none'}")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DamagedError(
             f"{path} is damaged: expected one episode a line as JSON, found {error}; delete this file and run "

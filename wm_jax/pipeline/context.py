@@ -71,7 +71,8 @@ class Context:
     def store(self, round_number: int) -> EpisodeStore:
         """The recorded episodes of all rounds up to this one."""
         folders = [self.stage("rollouts", r).path / "episodes" for r in range(round_number + 1)]
-        return EpisodeStore(folders, self.models.task.mirror if self.experiment.mirror else None)
+        counts = [self.episodes_in(r) for r in range(round_number + 1)]
+        return EpisodeStore(folders, self.models.task.mirror if self.experiment.mirror else None, counts)
 
     def held_out_episodes(self, round_number: int) -> np.ndarray:
         """Numbers (in `store(round_number)`) of the episodes of all rounds so far that nothing trains on."""
