@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import tyro
+from rich.console import Console
 from tyro.conf import Positional, arg
 
 from wm_jax import parallel
@@ -66,6 +67,9 @@ class Info:
     experiment: Positional[Path]
     """Python file that exports CONFIG."""
     config: Annotated[Experiment, arg(name="")]
+    target: str | None = None
+    """Compile its programs for this machine, which need not be here, and say whether they fit: h100, h100x8 (also a100,
+    h200), v5e:2x2, v5e:16x16 (also v4, v5p, v6e). For TPUs pip install "wm-jax[aot]"; for GPUs the command says what."""
     json: bool = False
     """Print JSON."""
 
@@ -152,7 +156,21 @@ def info(arguments: list[str]) -> None:
     from wm_jax.pipeline.info import describe, table
 
     options = _with_experiment(Info, arguments)
+    if options.target is not None:
+        compiled_for(options)
+        return
     facts = describe(options.config)
+    print(json.dumps(facts, indent=1) if options.json else table(facts))
+
+
+def compiled_for(options: Info) -> None:
+    """`wm-jax info --target`."""
+    from wm_jax.pipeline.ahead import compile_for, table
+    from wm_jax.targets import target
+
+    # What is printed may be JSON.
+    screen = Screen(Console(stderr=True, highlight=False))
+    facts = compile_for(options.config, target(options.target or ""), screen.say)
     print(json.dumps(facts, indent=1) if options.json else table(facts))
 
 

@@ -166,6 +166,18 @@ def replicate(mesh: Mesh, tree: Any) -> Any:
     return jax.tree.map(lambda array: place(array, whole), tree)
 
 
+def key_shape() -> Any:
+    """The shape of a random key, as `jax.ShapeDtypeStruct`."""
+    return jax.eval_shape(lambda: jax.random.key(0))
+
+
+def shape(mesh: Mesh, tree: Any, dealt: bool = False) -> Any:
+    """The shapes of `tree`, of arrays or of shapes, with where they lie: whole on each device of a mesh, or their rows
+    `dealt` out over it. What a program is traced with for devices that are not here."""
+    sharding = NamedSharding(mesh, PartitionSpec(AXIS) if dealt and mesh.size > 1 else PartitionSpec())
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+
+
 def place(array: Any, sharding: Sharding) -> jax.Array:
     """One array, which every process has whole, on the devices as `sharding` says."""
     if sharding.is_fully_addressable:

@@ -10,17 +10,24 @@ import numpy as np
 import pytest
 
 from wm_jax import parallel
+from wm_jax.actors import protocol as actors
+from wm_jax.actors.mlp import MLPConfig
 from wm_jax.checkpoints import Checkpoints
 from wm_jax.data import observations
 from wm_jax.data.training import TrainingData
+from wm_jax.dream import Dream, DreamConfig
 from wm_jax.errors import UserError
 from wm_jax.memory import Memory, MemoryConfig
 from wm_jax.memory import train as memory
 from wm_jax.memory.learner import MemoryLearner
 from wm_jax.optimizers import OptimizerConfig
+from wm_jax.pipeline import side_by_side
+from wm_jax.search import Dreams
+from wm_jax.search.cma_es import CMAESConfig
 from wm_jax.vision import LatentStats, Vision, VisionConfig
 from wm_jax.vision import train as vision
 from wm_jax.vision.learner import VisionLearner
+from wm_jax.worlds.vision_memory import VisionMemory
 
 STEPS = 3
 ADAM = OptimizerConfig(learning_rate=1e-3)
@@ -103,8 +110,33 @@ def a_checkpoint_goes_back_where_it_was(state) -> None:
     assert loaded.memory_state.h.sharding == state.memory_state.h.sharding
 
 
+def searches_are_dealt_out_and_find_the_same() -> None:
+    """Ten on eight devices: two covariances on each of them, six copies among these."""
+    network = MemoryConfig(hidden_size=4, mixtures=2, predict_done=True, restart_input=True)
+    model = VisionMemory(Vision(VisionConfig(latent_size=3, width=4)), Memory(network, 3, 1))
+    dream, actor = Dream(model, DreamConfig(horizon=12)), MLPConfig(features=("z", "h")).build(model)
+    search, size = CMAESConfig(population=8, rollouts=2), actors.size(actor)
+    params, keys = model.init(new_key()), jax.random.split(new_key(), 10)
+    states = jax.vmap(model.begin, (None, None, 0))(params, LatentStats(jnp.zeros(3), jnp.zeros(3)), keys)
+    temperatures, found = jnp.linspace(0.5, 1.5, 10, dtype=jnp.float32), []
+    for mesh in (ONE, EIGHT):
+        built = search.build(actor, dream, 6, mesh)
+        dreams = parallel.replicate(mesh, Dreams(params, states, jnp.float32(1.0)))
+        arguments = parallel.replicate(mesh, (jax.vmap(built.init)(jax.random.clone(keys)), temperatures, keys))
+        begun, tau, own = arguments
+        again = (built, begun, dreams, tau, 0, own)
+        text = side_by_side.iterate.lower(*again, count=3, mesh=mesh).compile().as_text()
+        assert f"f32[{10 if mesh is ONE else 2},{size},{size}]" in text.split("syevd")[0].splitlines()[-1], "eigh"
+        found.append(side_by_side.iterate(*again, count=3, mesh=mesh))
+    (one, metrics_one), (eight, metrics_eight) = found
+    close(metrics_eight, metrics_one, 1e-4)
+    close(eight.mean, one.mean, 1e-4)
+    assert eight.mean.is_fully_replicated and len(eight.mean) == 10
+
+
 the_mesh_is_all_devices_or_the_first_ones()
 replicated_is_whole_on_each_device()
+searches_are_dealt_out_and_find_the_same()
 for train in (train_vision, train_memory):
     (one, metrics_one), (eight, metrics_eight) = train(ONE), train(EIGHT)
     close(eight, one)

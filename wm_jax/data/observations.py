@@ -102,6 +102,17 @@ def bytes_of_a_frame(like: Any, action_size: int) -> int:
     return encoded + np.dtype(np.float32).itemsize * (action_size + 1)
 
 
+def shapes(frames: int, episodes: int, like: Any, action_size: int) -> Observations:
+    """The shapes of so many frames of so many episodes, as `jax.ShapeDtypeStruct`; `like` is one encoded frame."""
+    sizes = {"N": frames, "E": episodes, "A": action_size}
+    encoded = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((frames, *leaf.shape), _stored(leaf).dtype), like)
+    recorded: dict[str, Any] = {
+        name: jax.ShapeDtypeStruct(tuple(sizes[letter] for letter in letters), dtype)
+        for name, (dtype, letters) in _RECORDED.items()
+    }
+    return Observations(encoded=encoded, **recorded)
+
+
 def _stored(leaf: Any) -> jax.ShapeDtypeStruct:
     """As an encoded number is stored."""
     return jax.ShapeDtypeStruct(leaf.shape, np.float16 if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype)

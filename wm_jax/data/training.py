@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from jax.sharding import Mesh
+from jax.stages import Traced
 
 from wm_jax.data.episodes import EpisodeStore
 from wm_jax.types import FLOAT, Curve, Key, Metrics, Observations, Params
@@ -106,6 +107,11 @@ class Learner(ABC):
     ) -> Callable[[Any], tuple[Any, Metrics]]:
         """What does steps `begun`, `begun` + 1, … one a call: state → (state, metrics). A step depends on the data, the
         seed, the key and its number alone, so that a training that was stopped goes on with the same bits."""
+
+    def trace(self, recorded: Observations, mesh: Mesh) -> Traced | None:
+        """The training step, traced for the devices of `mesh`, which need not be here; `recorded` has the shapes of every
+        encoded frame. None: an accelerator's account leaves the learner out."""
+        return None
 
     def report_every(self, data: TrainingData) -> int:
         """Steps between two reports."""

@@ -14,9 +14,10 @@ from flax import struct
 
 from wm_jax.dream.rules import ENDS, REWARDS
 from wm_jax.errors import require_choice, require_range
+from wm_jax.parallel import key_shape
 from wm_jax.types import Action, Array, Features, Key, Outcome, Params, State
 from wm_jax.worlds import WorldModel
-from wm_jax.worlds.protocol import key_shape, shapes
+from wm_jax.worlds.protocol import shapes
 
 
 @dataclass(frozen=True)

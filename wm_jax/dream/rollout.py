@@ -208,6 +208,11 @@ def _play_on_mesh(
     return jax.tree.map(lambda array: array.reshape(devices, -1)[:, :each].reshape(-1)[:count], scores)
 
 
+def steps_between_looks(dream: Dream) -> int:
+    """Steps that a block of lanes goes before one looks which dreams are still alive."""
+    return min(STEPS_BETWEEN_LOOKS, dream.config.horizon)
+
+
 def blocks_of(lanes: int, platform: str) -> tuple[int, ...]:
     """The sizes of the blocks that so many lanes of a device go forward in, the largest one cut down to them."""
     blocks = CPU_BLOCKS if platform == "cpu" else ACCELERATOR_BLOCKS
@@ -222,7 +227,7 @@ def _play(
 ) -> DreamScores:  # fmt: skip
     """The scores [L] of one device's lanes, in `blocks` of so many and `unroll` steps at once: candidate [L], start [L],
     alive [L] at first."""
-    steps = min(STEPS_BETWEEN_LOOKS, dream.config.horizon)
+    steps = steps_between_looks(dream)
     play_block = partial(_play_block, dream, actor, unroll, params, players)
     count = len(candidate)
     lanes = _Lanes(

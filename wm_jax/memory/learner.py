@@ -5,16 +5,18 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jax.stages import Traced
 
 from wm_jax import parallel
 from wm_jax.data import observations
 from wm_jax.data.training import Learner, Report, TrainingData
 from wm_jax.memory.evaluation import evaluate
 from wm_jax.memory.model import Memory
-from wm_jax.memory.train import TrainState, chunks_from, chunks_per_epoch, continue_from, train_step
-from wm_jax.types import FLOAT, HELD_OUT, TRAINED, Curve, Key, Metrics, Params
+from wm_jax.memory.train import Chunk, TrainState, chunks_from, chunks_per_epoch, continue_from, train_step
+from wm_jax.types import FLOAT, HELD_OUT, TRAINED, Curve, Key, Metrics, Observations, Params
 
 REPORTS = 5
 """In a training, unless an epoch is longer than its share."""
@@ -60,6 +62,19 @@ class MemoryLearner(Learner):
         stream = chunks_from(start, length, config.batch_size, config.sequence_length, seed, begun)
         chunks = (replace(chunk, positions=parallel.rows(mesh, parallel.part(chunk.positions))) for chunk in stream)
         return lambda state: train_step(self.model, state, recorded, next(chunks), key)
+
+    def trace(self, recorded: Observations, mesh: Mesh) -> Traced:
+        """The training step, traced for the devices of `mesh`."""
+        config = self.model.config
+        state = jax.eval_shape(lambda: continue_from(self.model, self.init(jax.random.key(0))))
+        carried = parallel.shape(mesh, state.memory_state, dealt=True)
+        positions = jax.ShapeDtypeStruct((config.batch_size, config.sequence_length), jnp.int32)
+        chunk = Chunk(
+            parallel.shape(mesh, positions, dealt=True), parallel.shape(mesh, jax.ShapeDtypeStruct((), jnp.bool_))
+        )
+        state = replace(parallel.shape(mesh, state), memory_state=carried)
+        recorded, key = parallel.shape(mesh, (recorded, parallel.key_shape()))
+        return train_step.trace(self.model, state, recorded, chunk, key)
 
     def report_every(self, data: TrainingData) -> int:
         """Steps between two reports."""

@@ -13,13 +13,13 @@ from wm_jax.actors import protocol as actors
 from wm_jax.data.observations import bytes_of_a_frame
 from wm_jax.experiment import Experiment, flatten
 from wm_jax.models import Models
+from wm_jax.parallel import key_shape
 from wm_jax.pipeline import side_by_side
 from wm_jax.pipeline.checking import check
 from wm_jax.pipeline.searching import actual_search
 from wm_jax.search import Search
 from wm_jax.tasks import FRAME_SHAPE
 from wm_jax.types import FLOAT
-from wm_jax.worlds.protocol import key_shape
 
 
 def describe(experiment: Experiment) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from wm_jax import parallel
 from wm_jax.actors import protocol as actors
@@ -17,9 +17,11 @@ from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment
 from wm_jax.lanes import alone
 from wm_jax.models import Models
+from wm_jax.parallel import AXIS
 from wm_jax.pipeline import machine
 from wm_jax.pipeline.context import Context
 from wm_jax.search import Dreams, Search
+from wm_jax.search.config import EvolveConfig
 from wm_jax.search.protocol import bytes_of_dreams, lane_size
 from wm_jax.types import FLOAT, Array, Key, Observations, Params, State
 from wm_jax.worlds import Actor
@@ -52,17 +54,37 @@ def keys(key: Key, searches: list[Variant]) -> Key:
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.array([variant.seed for variant in searches], jnp.uint32))
 
 
-@partial(jax.jit, static_argnames=("search", "count"), donate_argnames="states")
+def generations_in_call(config: EvolveConfig) -> int:
+    """Generations of one compiled call."""
+    return math.gcd(config.generations, config.evaluate_every, GENERATIONS_IN_CALL)
+
+
+@partial(jax.jit, static_argnames=("search", "count", "mesh"), donate_argnames="states")
 def iterate(
-    search: Search, states: Any, dreams: Dreams, temperatures: Array, first: Array | int, keys: Key, count: int
-) -> tuple[Any, dict[str, Array]]:
+    search: Search, states: Any, dreams: Dreams, temperatures: Array, first: Array | int, keys: Key, count: int,
+    mesh: Mesh | None = None,
+) -> tuple[Any, dict[str, Array]]:  # fmt: skip
     """Generations `first` [] to `first + count - 1` of E searches: their states [E, ...], which are used up, and metrics
-    [E, count]. `temperatures` [E] stand in for that of `dreams`, `keys` [E]."""
+    [E, count]. `temperatures` [E] stand in for that of `dreams`, `keys` [E].
+
+    Where there is one for each of the devices of `mesh`, they are dealt out over them, so that a device keeps, and
+    decomposes, the covariances of its own ones only. All have as many: copies, whose results are dropped, fill up.
+    """
 
     def one(state: Any, temperature: Array, key: Key) -> tuple[Any, dict[str, Array]]:
         return search.iterate(state, replace(dreams, temperature=temperature), first, key, count)
 
-    return jax.vmap(one)(states, temperatures, keys)
+    size = len(temperatures)
+    if mesh is None or mesh.size == 1 or size < mesh.size:
+        return jax.vmap(one)(states, temperatures, keys)
+    whole, each = (NamedSharding(mesh, spec) for spec in (PartitionSpec(), PartitionSpec(AXIS)))
+    number = jnp.arange(-(-size // mesh.size) * mesh.size, dtype=jnp.int32) % size
+
+    def dealt(array: Array) -> Array:
+        return jax.lax.with_sharding_constraint(array[number], each)
+
+    found = jax.vmap(one)(*jax.tree.map(dealt, (states, temperatures, keys)))
+    return jax.tree.map(lambda array: jax.lax.with_sharding_constraint(array[:size], whole), found)
 
 
 @partial(jax.jit, static_argnames=("dream", "actor", "rollouts", "mesh"))
@@ -90,7 +112,7 @@ class InDreams:
         self.dream, self.actor, self.mesh = models.dream, models.actor, context.mesh
         self.search = models.search(config.generations, context.mesh)
         self.rollouts = config.evaluation_rollouts
-        self.in_call = math.gcd(config.generations, config.evaluate_every, GENERATIONS_IN_CALL)
+        self.in_call = generations_in_call(config)
         found = variants(context.experiment)
         purposes = ("generations", "evaluation of means")
         self.temperatures, self.keys, self.evaluation_keys = parallel.replicate(
@@ -120,7 +142,7 @@ class InDreams:
         evolved = [
             iterate(
                 self.search, jax.tree.map(lambda array, group=group: array[group], states), dreams,
-                self.temperatures[group], first, keys[group], self.in_call,
+                self.temperatures[group], first, keys[group], self.in_call, self.mesh,
             )
             for group in self.groups
         ]  # fmt: skip

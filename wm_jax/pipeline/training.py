@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from wm_jax import parallel
 from wm_jax.data import observations
@@ -168,6 +169,11 @@ def _join(context: Context, path: Path, files: list[Path]) -> dict[str, Any]:
     return {"frames": int(joined.length.sum()), "episodes": len(joined.length)}
 
 
+def frames_in_batch(mesh: Mesh) -> int:
+    """Frames that the devices of a process encode at once."""
+    return -(-FRAMES_IN_BATCH // mesh.size) * mesh.size
+
+
 @partial(jax.jit, static_argnames="model")
 def encode_frames(model: WorldModel, params: Params, frames: Array) -> Any:
     """What the world model makes of frames [B, 64, 64, 3] uint8."""
@@ -180,7 +186,7 @@ def encode_episodes(context: Context, params: Params, store: EpisodeStore, episo
     played = [store.episode(number) for number in episodes]
     frames = np.concatenate([episode.frames for episode in played])
     mesh = parallel.local_mesh(context.mesh)
-    size = -(-FRAMES_IN_BATCH // mesh.size) * mesh.size
+    size = frames_in_batch(mesh)
     padded = np.pad(frames, ((0, -len(frames) % size), (0, 0), (0, 0), (0, 0)))
     encoded = [
         jax.device_get(encode_frames(context.models.world, params, parallel.rows(mesh, padded[i : i + size])))

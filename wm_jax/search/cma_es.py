@@ -101,6 +101,7 @@ class CMAES(PopulationSearch):
     is none), sigma, and non_finite, the number of the others, which ranked worst.
     """
 
+    sizes: ClassVar[tuple[str, ...]] = ("search.rollouts", "search.population")
     curves: ClassVar[tuple[Curve, ...]] = (
         Curve(
             "population",

@@ -137,6 +137,7 @@ class PolicyGradient(Search):
     non_finite, the dreams that ended as their numbers were no longer finite."""
 
     watch: ClassVar[str] = "outcome"
+    sizes: ClassVar[tuple[str, ...]] = ("search.dreams", "search.decisions")
     curves: ClassVar[tuple[Curve, ...]] = (
         Curve(
             "ended",
@@ -182,6 +183,11 @@ class PolicyGradient(Search):
     def dream_steps(self) -> int:
         """Steps of all dreams."""
         return self.config.dreams * self.config.decisions * self.config.hold
+
+    @property
+    def steps_in_loop(self) -> int:
+        """Steps of a decision."""
+        return self.config.hold
 
     def bytes_at_rest(self) -> int:
         """The weights of both networks, Adam's two moments of each, and the dreams; new and old."""

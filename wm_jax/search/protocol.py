@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from wm_jax.actors import protocol as actors
 from wm_jax.dream import Dream, DreamFitness
-from wm_jax.dream.rollout import STEPS_BETWEEN_LOOKS
+from wm_jax.dream.rollout import STEPS_BETWEEN_LOOKS, steps_between_looks
 from wm_jax.registry import PartConfig, Registry
 from wm_jax.types import FLOAT, Array, Curve, Fitness, Key, Metrics, Params, Population, Returns, State
 from wm_jax.worlds import Actor, WorldModel
@@ -50,6 +50,8 @@ class Search(ABC):
     """The metric that says how well it goes."""
     curves: ClassVar[tuple[Curve, ...]] = ()
     """What a report draws of its metrics."""
+    sizes: ClassVar[tuple[str, ...]] = ()
+    """Settings that its memory grows with, in the order in which to lower them where there is too little."""
 
     @property
     def start(self) -> Literal["first", "anywhere"] | None:
@@ -70,6 +72,11 @@ class Search(ABC):
     @abstractmethod
     def dream_steps(self) -> int:
         """Steps that a generation's dreams go at most, all together."""
+
+    @property
+    def steps_in_loop(self) -> int | None:
+        """Steps that its dreams go in its innermost loop; None: not told."""
+        return None
 
     @abstractmethod
     def bytes_at_rest(self) -> int:
@@ -152,6 +159,11 @@ class PopulationSearch(Search):
     def dream_steps(self) -> int:
         """Steps of all dreams if each lasts to the horizon."""
         return self.population * self.rollouts * self.fitness.dream.config.horizon
+
+    @property
+    def steps_in_loop(self) -> int:
+        """Steps between two looks at who is alive."""
+        return steps_between_looks(self.fitness.dream)
 
     def bytes_at_rest(self) -> int:
         """The candidate, new and old."""

@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jax.stages import Traced
 
 from wm_jax import parallel
 from wm_jax.data.frames import FrameSource, frame_batches
 from wm_jax.data.training import Learner, Report, TrainingData, spread
 from wm_jax.tasks import FRAME_SHAPE
-from wm_jax.types import FLOAT, HELD_OUT, Array, Curve, Key, Metrics, Params
+from wm_jax.types import FLOAT, HELD_OUT, Array, Curve, Key, Metrics, Observations, Params
 from wm_jax.vision.model import Vision
 from wm_jax.vision.train import TrainState, continue_from, evaluate, train_step
 
@@ -61,6 +62,14 @@ class VisionLearner(Learner):
             data.store, data.training, self.batch_size, seed, begun, self.steps, part, self._pairs
         )  # fmt: skip
         return lambda state: train_step(self.model, state, parallel.rows(mesh, next(batches)), key)
+
+    def trace(self, recorded: Observations, mesh: Mesh) -> Traced:
+        """The training step, traced for the devices of `mesh`."""
+        state = jax.eval_shape(lambda: continue_from(self.model, self.init(jax.random.key(0))))
+        pair = (2,) if self._pairs else ()
+        frames = jax.ShapeDtypeStruct((self.batch_size, *pair, *FRAME_SHAPE), jnp.uint8)
+        key = parallel.shape(mesh, parallel.key_shape())
+        return train_step.trace(self.model, parallel.shape(mesh, state), parallel.shape(mesh, frames, dealt=True), key)
 
     def report_every(self, data: TrainingData) -> int:
         """Steps between two reports: an epoch."""

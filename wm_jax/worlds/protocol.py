@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from wm_jax.data.training import Learner
+from wm_jax.parallel import key_shape
 from wm_jax.registry import PartConfig, Registry
 from wm_jax.tasks import FRAME_SHAPE, Task
 from wm_jax.types import Action, Array, Features, Key, Outcome, Params, State
@@ -170,11 +171,6 @@ class Actor(ABC):
     @abstractmethod
     def act(self, params: Params, world: World, state: State, carry: Any, key: Key) -> tuple[Action, Any]:
         """The action [A] in `state`, and the carry for the next step."""
-
-
-def key_shape() -> Any:
-    """The shape of a random key, as `jax.ShapeDtypeStruct`."""
-    return jax.eval_shape(lambda: jax.random.key(0))
 
 
 @cache

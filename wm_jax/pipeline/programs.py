@@ -1,0 +1,115 @@
+"""The programs that an experiment spends its time in, traced at their real sizes for a machine that need not be here."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jax.stages import Traced
+
+from wm_jax import parallel
+from wm_jax.actors import protocol as actors
+from wm_jax.data import observations
+from wm_jax.dream.rollout import steps_between_looks
+from wm_jax.dream.starts import expected_rows
+from wm_jax.experiment import Experiment
+from wm_jax.models import Models
+from wm_jax.pipeline import side_by_side
+from wm_jax.pipeline.info import recorded_episodes, recorded_frames
+from wm_jax.pipeline.training import encode_frames, frames_in_batch
+from wm_jax.search import Dreams
+from wm_jax.tasks import FRAME_SHAPE
+from wm_jax.types import State
+
+
+@dataclass(frozen=True)
+class Program:
+    """One program, before it is compiled."""
+
+    name: str
+    trace: Callable[[], Traced | None]
+    """Traces it; None where a learner of the user's own does not tell its program."""
+    settings: tuple[str, ...]
+    """Whole numbers that its memory grows with, in the order in which to lower them."""
+    steps: int | None = None
+    """Dream steps of its innermost loop; None where it does not dream."""
+
+
+def programs(experiment: Experiment, mesh: Mesh, memory: int) -> Iterator[Program]:
+    """The programs of an experiment, in the order of a run, for the devices of `mesh`, each with `memory` bytes."""
+    models = Models(experiment)
+    frames = experiment.views * recorded_frames(experiment, models)
+    episodes = experiment.views * recorded_episodes(experiment)
+    recorded = observations.shapes(frames, episodes, models.state_shapes[1], models.world.action_size)
+    learners = models.world.learners.items()
+    encoding = Program("encoding", partial(_encode, models, mesh), ())
+    for reads in ("frames", "observations"):
+        for name, learner in learners:
+            if learner.reads == reads and learner.steps:
+                settings = (f"{learner.settings}batch_size", *(() if reads == "frames" else ("collect.episodes",)))
+                yield Program(f"training {name}", partial(learner.trace, recorded, mesh), settings)
+        if reads == "frames":
+            yield encoding
+    if experiment.evolve.fitness == "dream":
+        yield from _search(experiment, models, mesh, memory, episodes, frames / episodes)
+
+
+def _encode(models: Models, mesh: Mesh) -> Traced:
+    params = {n: models.state_shapes[0][n] for n, learner in models.world.learners.items() if learner.reads == "frames"}
+    # Every process encodes by itself.
+    mesh = Mesh(np.array([device for device in mesh.devices.flat if device.process_index == 0]), (parallel.AXIS,))
+    frames = jax.ShapeDtypeStruct((frames_in_batch(mesh), *FRAME_SHAPE), jnp.uint8)
+    return encode_frames.trace(models.world, parallel.shape(mesh, params), parallel.shape(mesh, frames, dealt=True))
+
+
+def _search(
+    experiment: Experiment, models: Models, mesh: Mesh, memory: int, episodes: int, length: float
+) -> Iterator[Program]:
+    config = experiment.evolve
+    search = models.search(config.generations, mesh)
+    work = side_by_side.bytes_at_work(experiment, models, search, mesh.size)
+    starts = side_by_side.bytes_of_starts(models, search, episodes, length)
+    groups = side_by_side.groups(config.evolutions, starts, search.bytes_at_rest(), work, memory)
+    count = groups[0].stop
+    params, _, state = models.state_shapes
+
+    def table(start: Any) -> State:
+        rows = expected_rows(start, episodes, length)
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((rows, *leaf.shape), leaf.dtype), state)
+
+    key, number = parallel.key_shape(), jax.ShapeDtypeStruct((), jnp.int32)
+    temperature: Any = jax.ShapeDtypeStruct((), jnp.float32)
+    temperatures = jax.ShapeDtypeStruct((count,), jnp.float32)
+    keys = jax.ShapeDtypeStruct((count,), key.dtype)
+    lie = partial(parallel.shape, mesh)
+
+    def generation() -> Traced:
+        begin = table(models.start_dream(search).config)
+        states = jax.eval_shape(
+            lambda keys, starts: jax.vmap(lambda key: search.init(key, None, starts))(keys), keys, begin
+        )
+        dreams = Dreams(params, begin, temperature)
+        return side_by_side.iterate.trace(
+            search,
+            *lie((states, dreams, temperatures, number, keys)),
+            count=side_by_side.generations_in_call(config),
+            mesh=mesh,
+        )
+
+    def evaluation() -> Traced:
+        dreams = Dreams(params, table(models.dream.config), temperature)
+        shapes = actors.shapes(models.actor)
+        candidates = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), shapes)
+        return side_by_side.returns_of.trace(
+            models.dream, models.actor, *lie((dreams, candidates, temperatures, keys, number)),
+            rollouts=config.evaluation_rollouts, mesh=mesh,
+        )  # fmt: skip
+
+    yield Program("generations", generation, search.sizes, search.steps_in_loop)
+    yield Program(
+        "evaluation of candidates", evaluation, ("evolve.evaluation_rollouts",), steps_between_looks(models.dream)
+    )
