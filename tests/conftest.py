@@ -10,6 +10,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # warning passes. (pyproject.toml has the warnings of this process; the suite also runs with JAX_ENABLE_X64=1.)
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ["JAX_DEBUG_KEY_REUSE"] = "1"
+# Nothing is kept in the home of the one who tests.
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"
 # Box2D's types are named as Python no longer wants it.
 os.environ["PYTHONWARNINGS"] = "error,ignore:builtin type:DeprecationWarning"
 # A shell that starts the tests in the background has them ignore Ctrl-C, and every process that they start.
@@ -39,7 +41,8 @@ def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str
     """An environment in which processes share what they compile, those of pytest's other workers too."""
     own = tmp_path_factory.getbasetemp()
     folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "compiled"
-    return {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(folder), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
+    kept = {"JAX_COMPILATION_CACHE_DIR": str(folder), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
+    return {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "1", **kept}
 
 
 @pytest.fixture(scope="session")

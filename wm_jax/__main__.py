@@ -14,7 +14,9 @@ def main() -> None:
         if sys.argv[1:2] == ["run"]:
             _meet_others(sys.argv[2:])
         from wm_jax.cli import main
+        from wm_jax.start_up import keep_programs
 
+        keep_programs()
         main()
 
 

@@ -21,6 +21,8 @@ from wm_jax.errors import UserError
 from wm_jax.parallel import AXIS
 
 GIB = 2**30
+CHIPS_OF_A_HOST = 4
+"""Of TPUs: what one process has."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,13 @@ class Target:
         except Exception as error:
             raise UserError(self._cannot(error)) from error
         return Mesh(np.array(devices), (AXIS,))
+
+    def host(self) -> "Target":
+        """The part of it that one process has: of a slice of TPUs four chips, of GPUs all."""
+        kind, _, sizes = self.name.partition(":")
+        if self.platform == "gpu" or math.prod(map(int, sizes.split("x"))) <= CHIPS_OF_A_HOST:
+            return self
+        return target(f"{kind}:2x2{'x1' * (sizes.count('x') - 1)}")
 
     def _cannot(self, error: Exception) -> str:
         told = f"{self.name}: XLA's compiler for it cannot be used ({str(error).splitlines()[0][:200]})"

@@ -33,7 +33,7 @@ def paper(name: str, devices: int) -> Experiment:
 def compiled(experiment: Experiment, target: Target, wanted: Callable[[str], bool]) -> dict[str, ProgramFacts]:
     """The experiment's programs whose name is wanted, compiled for the target."""
     found, platform = {}, "cuda" if target.platform == "gpu" else "tpu"
-    for program in programs(experiment, target.mesh(), target.memory):
+    for program in programs(experiment, target):
         if wanted(program.name):
             traced = program.trace()
             assert traced is not None
@@ -74,7 +74,10 @@ def _one_sum_of_gradients(facts: ProgramFacts, weights: Any) -> None:
 
 
 def _only_scores(facts: ProgramFacts, name: str) -> None:
-    """Returns and lengths are gathered once dreams are over; nothing else is sent."""
-    assert set(facts.exchanged) == {"all-gather"} and facts.exchanged["all-gather"][0] == 1, (name, facts.exchanged)
+    """Returns are gathered at once, when dreams are over (on 256 chips as a sum of what each has beside zeros); nothing
+    else is sent."""
+    assert len(facts.exchanged) == 1 and facts.exchanged.keys() <= {"all-gather", "all-reduce"}, (name, facts.exchanged)
+    ((count, size),) = facts.exchanged.values()
+    assert count == 1 and size <= 2**16, (name, facts.exchanged)
     for _, inside in facts.loops:
         assert not any(each.kind.startswith("all-") for each in inside), name

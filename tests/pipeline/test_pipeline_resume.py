@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -77,6 +78,24 @@ def results(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a user's compiled programs are kept."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def environment(home: Path) -> dict[str, str]:
+    """That of a user who has not chosen how programs are compiled and kept, but for less care in compiling."""
+    own = {"XDG_CACHE_HOME": str(home), "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    return {name: value for name, value in os.environ.items() if name != "JAX_ENABLE_COMPILATION_CACHE"} | own
+
+
+def kept_programs(home: Path) -> int:
+    """Programs that were compiled and kept."""
+    return len(list(home.glob("wm_jax/*/*-cache")))
+
+
+@pytest.fixture(scope="module")
 def uninterrupted(
     probe_experiment: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
@@ -94,10 +113,11 @@ def wait_for(process: subprocess.Popen, folder: Path, pattern: str) -> None:
 
 
 def test_stopped_in_every_stage_ends_with_the_same_bits(
-    uninterrupted: Path, probe_experiment: Path, environment: dict[str, str], tmp_path: Path
+    uninterrupted: Path, probe_experiment: Path, environment: dict[str, str], home: Path, tmp_path: Path
 ) -> None:
-    """Killed, but once by Ctrl-C, which saves and says how to go on."""
-    folder, mid_work = tmp_path / "stopped", []
+    """Killed, but once by Ctrl-C, which saves and says how to go on. No start after the first run compiles anything."""
+    folder, mid_work, compiled = tmp_path / "stopped", [], kept_programs(home)
+    assert compiled > 100
     for name, pattern in BEGUN.items():
         process = start(probe_experiment, folder, environment)
         wait_for(process, folder / name, pattern)
@@ -112,6 +132,7 @@ def test_stopped_in_every_stage_ends_with_the_same_bits(
     assert sum(mid_work) >= len(BEGUN) - 1, f"the stops came too late to mean anything: {mid_work}"
     finish(start(probe_experiment, folder, environment))
     assert results(folder) == results(uninterrupted)
+    assert kept_programs(home) == compiled
 
 
 def test_evaluated_means_drive_from_the_first_to_the_last(uninterrupted: Path) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 
 from wm_jax.compiled import ProgramFacts
 from wm_jax.errors import UserError
@@ -34,11 +33,11 @@ def compile_for(experiment: Experiment, target: Target, say: Callable[[str], Non
             changed[name] = -(-size // mesh.size) * mesh.size
             experiment = with_setting(experiment, name, changed[name])
     found = []
-    for program in programs(experiment, mesh, target.memory):
+    for program in programs(experiment, target):
         say(f"compiling {program.name} for {target.name} …")
         facts = _facts(program, target)
         if facts is not None and not facts["fits"]:
-            facts["remedy"] = _remedy(experiment, program, target, mesh, say)
+            facts["remedy"] = _remedy(experiment, program, target, mesh.size, say)
         found.append({"name": program.name, **(facts or {"told": False})})
     fits = all(each.get("fits", True) for each in found)
     return {
@@ -75,18 +74,18 @@ def _facts(program: Program, target: Target) -> dict[str, Any] | None:
 
 
 def _remedy(
-    experiment: Experiment, program: Program, target: Target, mesh: Mesh, say: Callable[[str], None]
+    experiment: Experiment, program: Program, target: Target, devices: int, say: Callable[[str], None]
 ) -> str | None:
     """The setting to lower so that the program fits, and to what: halved until it does, one after the other."""
     settings = flatten(experiment)
     for name in program.settings:
-        value, least = settings[name], mesh.size if name.endswith("batch_size") else 1
+        value, least = settings[name], devices if name.endswith("batch_size") else 1
         while value // 2 >= least and (value // 2) % least == 0:
             value //= 2
             say(f"compiling {program.name} with {name} {value} …")
             try:
                 smaller = with_setting(experiment, name, value)
-                again = next(each for each in programs(smaller, mesh, target.memory) if each.name == program.name)
+                again = next(each for each in programs(smaller, target) if each.name == program.name)
                 facts = _facts(again, target)
             except UserError:
                 break

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 from jax.stages import Traced
 
@@ -22,6 +21,7 @@ from wm_jax.pipeline import side_by_side
 from wm_jax.pipeline.info import recorded_episodes, recorded_frames
 from wm_jax.pipeline.training import encode_frames, frames_in_batch
 from wm_jax.search import Dreams
+from wm_jax.targets import Target
 from wm_jax.tasks import FRAME_SHAPE
 from wm_jax.types import State
 
@@ -39,14 +39,17 @@ class Program:
     """Dream steps of its innermost loop; None where it does not dream."""
 
 
-def programs(experiment: Experiment, mesh: Mesh, memory: int) -> Iterator[Program]:
-    """The programs of an experiment, in the order of a run, for the devices of `mesh`, each with `memory` bytes."""
+def programs(experiment: Experiment, target: Target) -> Iterator[Program]:
+    """The programs of an experiment, in the order of a run, for all devices of a machine. Raises `UserError` where XLA's
+    compiler for it is missing, or not even one search fits."""
+    mesh = target.mesh()
     models = Models(experiment)
     frames = experiment.views * recorded_frames(experiment, models)
     episodes = experiment.views * recorded_episodes(experiment)
     recorded = observations.shapes(frames, episodes, models.state_shapes[1], models.world.action_size)
     learners = models.world.learners.items()
-    encoding = Program("encoding", partial(_encode, models, mesh), ())
+    # Every process encodes by itself.
+    encoding = Program("encoding", partial(_encode, models, target.host().mesh()), ())
     for reads in ("frames", "observations"):
         for name, learner in learners:
             if learner.reads == reads and learner.steps:
@@ -55,13 +58,11 @@ def programs(experiment: Experiment, mesh: Mesh, memory: int) -> Iterator[Progra
         if reads == "frames":
             yield encoding
     if experiment.evolve.fitness == "dream":
-        yield from _search(experiment, models, mesh, memory, episodes, frames / episodes)
+        yield from _search(experiment, models, mesh, target.memory, episodes, frames / episodes)
 
 
 def _encode(models: Models, mesh: Mesh) -> Traced:
     params = {n: models.state_shapes[0][n] for n, learner in models.world.learners.items() if learner.reads == "frames"}
-    # Every process encodes by itself.
-    mesh = Mesh(np.array([device for device in mesh.devices.flat if device.process_index == 0]), (parallel.AXIS,))
     frames = jax.ShapeDtypeStruct((frames_in_batch(mesh), *FRAME_SHAPE), jnp.uint8)
     return encode_frames.trace(models.world, parallel.shape(mesh, params), parallel.shape(mesh, frames, dealt=True))
 
