@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, TypeVar
 
+import jax
 import tyro
 from rich.console import Console
 from tyro.conf import Positional, arg
@@ -304,6 +305,9 @@ def main() -> None:
             sys.exit(0 if arguments else 2)
         if arguments[0] not in COMMANDS:
             raise UserError(f"there is no command {arguments[0]!r}; wm-jax --help lists them")
+        if any(argument.split("=")[0] == "--target" for argument in arguments):
+            # Compilers for machines that are not here need no device, and leave those alone that are here.
+            jax.config.update("jax_platforms", "cpu")
         if not {"-h", "--help"} & set(arguments):
             parallel.require_devices()
         COMMANDS[arguments[0]](arguments[1:])

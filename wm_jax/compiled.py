@@ -98,7 +98,8 @@ class ProgramFacts:
         loops once, and the bytes of what they compute."""
         counts, sizes = Counter[str](), Counter[str]()
         for instruction in self.instructions():
-            kind = instruction.kind.removesuffix("-start")
+            # Of two halves the second one tells what came out.
+            kind = instruction.kind.removesuffix("-done")
             if kind in _COLLECTIVES:
                 counts[kind] += 1
                 sizes[kind] += instruction.bytes

@@ -98,7 +98,7 @@ class Target:
     def host(self) -> "Target":
         """The part of it that one process has: of a slice of TPUs four chips, of GPUs all."""
         kind, _, sizes = self.name.partition(":")
-        if self.platform == "gpu" or math.prod(map(int, sizes.split("x"))) <= CHIPS_OF_A_HOST:
+        if self.platform != "tpu" or math.prod(map(int, sizes.split("x"))) <= CHIPS_OF_A_HOST:
             return self
         return target(f"{kind}:2x2{'x1' * (sizes.count('x') - 1)}")
 

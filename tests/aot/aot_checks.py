@@ -68,7 +68,7 @@ def _one_sum_of_gradients(facts: ProgramFacts, weights: Any) -> None:
     """Every gradient is summed once, in one all-reduce but for a kernel that lies otherwise in memory (on GPUs that of V's
     last layer, 14 kB); beside it a few counts and metrics."""
     size = 4 * sum(leaf.size for leaf in jax.tree.leaves(weights))
-    sums = [each.bytes for each in facts.instructions() if each.kind.removesuffix("-start") == "all-reduce"]
+    sums = [each.bytes for each in facts.instructions() if each.kind.removesuffix("-done") == "all-reduce"]
     assert set(facts.exchanged) == {"all-reduce"}
     assert size <= sum(sums) <= size + 64 and max(sums) > 0.99 * size and len(sums) <= 2, (sums, size)
 
