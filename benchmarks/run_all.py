@@ -80,14 +80,9 @@ def write_readme(folder: Path) -> None:
 def section(path: Path) -> str:
     """One device's results as Markdown."""
     report = read_json(path)
-    lines = [f"## {report['device']}", "", f"jax {report['jax']}, {report['precision']}.", ""]
-    for name, result in table.from_json(report).items():
-        lines += [f"**{name}**: {result.sizes}", "", f"| {' | '.join(table.HEADINGS)} |", "|---|---:|---:|---:|---|"]
-        lines += [f"| {' | '.join(row.cells())} |" for row in result.rows] + [""]
+    text = table.markdown(table.from_json(report), report)
     picture = path.with_suffix(".png")
-    if picture.is_file():
-        lines += [f"![how the dream's cost grows](results/{picture.name})", ""]
-    return "\n".join(lines) + "\n"
+    return text + (f"![how the dream's cost grows](results/{picture.name})\n\n" if picture.is_file() else "")
 
 
 if __name__ == "__main__":

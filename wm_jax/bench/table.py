@@ -61,6 +61,15 @@ def show(console: Console, title: str, result: Result) -> None:
     console.print(table)
 
 
+def markdown(results: dict[str, Result], about: dict[str, Any]) -> str:
+    """All benchmarks' tables of one device."""
+    lines = [f"## {about['device']}", "", f"jax {about['jax']}, {about['precision']}.", ""]
+    for name, result in results.items():
+        lines += [f"**{name}**: {result.sizes}", "", f"| {' | '.join(HEADINGS)} |", "|---|---:|---:|---:|---|"]
+        lines += [f"| {' | '.join(row.cells())} |" for row in result.rows] + [""]
+    return "\n".join(lines) + "\n"
+
+
 def as_json(results: dict[str, Result], about: dict[str, Any]) -> dict[str, Any]:
     """`about` (device, versions, …), then {"sizes": {benchmark: words}, "rows": [one object for each row of all]}."""
     rows = [asdict(row) | {"ratio": row.ratio, "benchmark": name} for name, result in results.items()

@@ -6,6 +6,7 @@ from statistics import median
 from typing import Any
 
 import jax
+from jax.stages import Compiled
 
 from wm_jax.pipeline.progress import Screen
 
@@ -18,7 +19,7 @@ SHORTEST = 0.1
 """Seconds of a run, at least: shorter work is done again and again in one."""
 
 
-def compiled(function: Any, *arguments: Any, **settings: Any) -> tuple[Callable[..., Any], float]:
+def compiled(function: Any, *arguments: Any, **settings: Any) -> tuple[Compiled, float]:
     """A jitted function compiled for these arguments, and the seconds that tracing and compiling took.
 
     It is called without the static ones among the arguments.
