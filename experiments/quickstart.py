@@ -3,9 +3,9 @@
 wm-jax run experiments/quickstart.py
 
 Score: 626.7 ± 186.0 on 20 fresh tracks (standard error 41.6; random policy −32.1 ± 5.8), in 25 minutes on 2 cores of an
-AMD EPYC that had other work too. The first round alone is a matter of luck (283 to 600 in validation over four trials of
-changing sizes, by how M can be cheated); with a second, that has the first C's drives among its data, the scores of two
-trials on fresh tracks were 535 and 627.
+AMD EPYC that had other work too; 681 and 540 with later versions (README). The first round alone is a matter of luck (283
+to 600 in validation over four trials of changing sizes, by how M can be cheated); with a second, that has the first C's
+drives among its data, the scores of two trials on fresh tracks were 535 and 627.
 """
 
 from wm_jax.actors.mlp import MLPConfig

@@ -51,8 +51,8 @@ def chunks_per_epoch(length: np.ndarray, batch_size: int, sequence_length: int) 
     chunks = frames // (batch_size * sequence_length)
     if chunks == 0:
         raise UserError(
-            f"M trains on {batch_size} sequences of {sequence_length} frames at a time, more than the {frames} "
-            "recorded; lower world.memory.batch_size or world.memory.sequence_length, or collect more episodes"
+            f"M trains on {batch_size} sequences of {sequence_length} frames at a time, more than the {frames} frames "
+            "recorded; with --redo, lower world.memory.batch_size or world.memory.sequence_length, or collect more episodes"
         )
     return chunks
 

@@ -165,11 +165,11 @@ def table(facts: dict[str, Any]) -> str:
                 text = " × ".join(map(str, value))
             else:
                 text = str(value)
-            lines.append(f"  {name:<34}{text}")
+            lines.append(f"  {name:<34} {text}")
     return "\n".join(lines)
 
 
 def _scaled(value: float, unit: str, base: int) -> str:
-    prefixes = ("", "k", "M", "G", "T", "P", "E")
+    prefixes = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei") if base == 1024 else ("", "k", "M", "G", "T", "P", "E")
     power = min(int(np.log(max(value, 1)) / np.log(base)), len(prefixes) - 1)
     return f"{value / base**power:.3g} {prefixes[power]}{unit}"

@@ -46,7 +46,7 @@ class CollectConfig(PolicySettings):
         super().__post_init__()
         require_range("collect.episodes", self.episodes, 1)
         require_range("collect.min_length", self.min_length, 1)
-        require_range("collect.workers", self.workers, 0)
+        require_range("collect.workers", self.workers, 0, 1024)
         if self.max_steps is not None:
             require_range("collect.max_steps", self.max_steps, self.min_length)
 
