@@ -68,7 +68,8 @@ def log_likelihood(mixture: Mixture, z: Array) -> Array:
     """log p(z) [..., Z] of each latent dimension under its mixture [..., K, Z]."""
     deviation = (z[..., None, :] - mixture.means) * jnp.exp(-mixture.log_stds)
     log_density = -0.5 * (deviation**2 + jnp.log(jnp.float32(2 * jnp.pi))) - mixture.log_stds
-    return jax.nn.logsumexp(mixture.log_weights + log_density, axis=-2)
+    # Normalised at the end: one pass over [..., K, Z] less than with normalised weights.
+    return jax.nn.logsumexp(mixture.logits + log_density, axis=-2) - jax.nn.logsumexp(mixture.logits, axis=-2)
 
 
 def reward_loss(memory: Memory, predicted: Array, reward: Array) -> Array:
