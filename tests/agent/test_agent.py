@@ -46,6 +46,9 @@ def python(code: str) -> str:
     return done.stdout
 
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
 @pytest.fixture(scope="module")
 def agent() -> TrainedAgent:
     return wm_jax.load(BUNDLE)

@@ -13,6 +13,8 @@ from wm_jax.experiment import load
 from wm_jax.pipeline.ahead import compile_for, table, with_setting
 from wm_jax.targets import Target, target
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def here(memory: int) -> Target:
     """This machine, with so many bytes of memory."""

@@ -12,6 +12,8 @@ from wm_jax.errors import UserError
 from wm_jax.memory import MemoryConfig, sample_mixture
 from wm_jax.vision import LatentStats
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def new_key():
     return jax.random.key(7)

@@ -3,12 +3,15 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from dream_probe import Line, recordings
 
 from wm_jax.actors.mlp import MLPConfig
 from wm_jax.dream import Dream, DreamConfig, population_returns, start_states
 from wm_jax.search import Dreams
 from wm_jax.search.cma_es import CMAESConfig
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def test_evolution_in_the_dream_learns_to_come_home():

@@ -25,6 +25,8 @@ from wm_jax.errors import UserError
 from wm_jax.memory import MemoryConfig
 from wm_jax.worlds.vision_memory import VisionMemory
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 DREAM = Dream(Line(spread=0.3, wall=1.0), DreamConfig(horizon=9, reward="predicted"))
 
 

@@ -8,6 +8,7 @@ import pytest
 from dream_probe import Breaking, Line, Push, Wavering, line_starts, recordings, vision_memory
 from scipy.stats import rankdata
 
+from wm_jax import parallel
 from wm_jax.actors import protocol as actors
 from wm_jax.actors.mlp import MLP
 from wm_jax.dream import Dream, DreamConfig, DreamFitness, population_returns, rollout, start_states, trajectory
@@ -19,6 +20,8 @@ from wm_jax.worlds import Actor, World
 def new_key():
     return jax.random.key(3)
 
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 CONFIG = MemoryConfig(hidden_size=8, mixtures=3, predict_done=True, predict_reward=True, restart_input=True)
 WORLD = vision_memory(CONFIG, 4, 2)
@@ -105,6 +108,19 @@ def test_scores_do_not_depend_on_the_blocks_that_lanes_go_forward_in(monkeypatch
     )
     np.testing.assert_array_equal(parted.lengths, together.lengths)
     np.testing.assert_allclose(parted.returns, together.returns)
+
+
+def test_an_accelerators_form_scores_the_same(monkeypatch):
+    """All lanes in one block, eight steps compiled one after the other."""
+    params, played = mortal_params(), []
+    for platform in ("cpu", "gpu"):
+        monkeypatch.setattr(parallel, "platform", lambda mesh, platform=platform: platform)
+        # Another recipe is traced anew.
+        dream = Dream(WORLD, DreamConfig(horizon=90 if platform == "cpu" else 91))
+        played.append(population_returns(dream, ACTOR, params, STARTS, POPULATION, new_key(), rollouts=7))
+    lengths = [np.minimum(scores.lengths, 90) for scores in played]
+    assert len(np.unique(lengths[0])) > 5
+    np.testing.assert_array_equal(lengths[1], lengths[0])
 
 
 def test_lanes_whose_dream_is_over_are_not_played_on(monkeypatch):

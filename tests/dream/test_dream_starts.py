@@ -9,6 +9,8 @@ from wm_jax.dream import Dream, DreamConfig, start_states
 from wm_jax.dream.starts import FIRSTS, SPACING
 from wm_jax.memory import MemoryConfig
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 LENGTHS = (10, 100, 40)
 ANYWHERE = Dream(Line(), DreamConfig(start="anywhere"))
 

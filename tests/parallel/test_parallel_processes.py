@@ -17,7 +17,7 @@ pytestmark = pytest.mark.whole
 
 TINY = [
     *("--collect.episodes", "24", "--collect.workers", "1"),
-    *("--world.vision.steps", "40", "--world.vision.batch-size", "8"),
+    *("--world.vision.steps", "100", "--world.vision.batch-size", "8"),
     *("--world.memory.steps", "40", "--world.memory.batch-size", "4", "--world.memory.sequence-length", "20"),
     *("--evolve.generations", "2", "--evolve.evaluate-every", "2", "--search.population", "8"),
     *("--search.rollouts", "2", "--evolve.evaluation-rollouts", "8", "--evaluate.episodes", "11"),

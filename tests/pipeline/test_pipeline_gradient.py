@@ -23,7 +23,7 @@ from wm_jax.pipeline.weights import ENCODED, load_means, load_world
 from wm_jax.search.config import EvolveConfig
 from wm_jax.search.policy_gradient import PolicyGradientConfig
 
-pytestmark = pytest.mark.whole
+pytestmark = [pytest.mark.whole, pytest.mark.usefixtures("quick_compilation")]
 
 
 @pytest.fixture

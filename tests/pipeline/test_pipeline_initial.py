@@ -31,7 +31,7 @@ from wm_jax.run import RunDir
 from wm_jax.types import Observations, Params
 from wm_jax.worlds.vision_memory import VisionMemoryConfig
 
-pytestmark = pytest.mark.whole
+pytestmark = [pytest.mark.whole, pytest.mark.usefixtures("quick_compilation")]
 
 LEARNERS = ("vision", "memory")
 

@@ -28,7 +28,7 @@ from wm_jax.search.config import EvolveConfig, TuneConfig
 from wm_jax.search.policy_gradient import PolicyGradientConfig
 from wm_jax.worlds.vision_memory import VisionMemoryConfig
 
-pytestmark = pytest.mark.whole
+pytestmark = [pytest.mark.whole, pytest.mark.usefixtures("quick_compilation")]
 
 POOL = str(Path(__file__).parents[1] / "rollouts" / "pool_task.py")
 POPULATION, ROLLOUTS, GENERATIONS, VALIDATION, SEEDS = 6, 2, 3, 4, 2

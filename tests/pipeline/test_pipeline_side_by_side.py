@@ -24,7 +24,7 @@ from wm_jax.search.policy_gradient import PolicyGradientConfig
 from wm_jax.vision import VisionConfig
 from wm_jax.worlds.vision_memory import VisionMemoryConfig
 
-pytestmark = pytest.mark.whole
+pytestmark = [pytest.mark.whole, pytest.mark.usefixtures("quick_compilation")]
 
 EXPERIMENT = Experiment(
     task="take_cover",

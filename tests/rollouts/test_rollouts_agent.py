@@ -26,6 +26,8 @@ from wm_jax.types import Observations, Params
 from wm_jax.vision import LatentStats
 from wm_jax.worlds import Actor, World
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 PROBE = str(Path(__file__).parent.parent / "probe_task.py")
 SEEDS = [(100 + i, 0) for i in range(BLOCK + 3)]
 TABLE = controllers()

@@ -14,6 +14,8 @@ from wm_jax.errors import UserError
 from wm_jax.search import SEARCHES, Dreams, PopulationSearch
 from wm_jax.search.cma_es import CMAESConfig, strict_rank_weights
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 CAP = 2100.0
 DREAM = Dream(Line(), DreamConfig(horizon=10))
 

@@ -24,6 +24,8 @@ from wm_jax.search.policy_gradient import PolicyGradientConfig
 from wm_jax.vision import Vision, VisionConfig
 from wm_jax.vision import train as vision_train
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 BUNDLE = Path(__file__).parents[2] / "pretrained" / "take_cover.safetensors"
 MEMORY = MemoryConfig(
     hidden_size=8, mixtures=3, predict_reward=True, reward_loss="poisson", predict_done=True, restart_input=True,
