@@ -1,6 +1,6 @@
 """Both tasks' programs at the paper's sizes, compiled for slices of TPU v5e: four chips and 256.
 
-pip install ".[dev,aot]" && pytest -m aot tests/aot/test_aot_tpu.py
+pip install ".[dev,aot]" && pytest -m "aot and not slow" tests/aot/test_aot_tpu.py
 """
 
 import aot_checks as aot
@@ -15,13 +15,14 @@ pytestmark = pytest.mark.aot
 @pytest.mark.parametrize("task", list(aot.PAPER))
 @pytest.mark.parametrize("machine", ["v5e:2x2", "v5e:16x16"])
 def test_the_papers_sizes_compile_fit_and_send_what_they_must(task: str, machine: str) -> None:
-    """All but the decomposition of the covariance, which takes a TPU's compiler minutes (and is in the test below)."""
+    """All but the decomposition of the covariance, which takes a TPU's compiler minutes: the slow test below."""
     experiment = aot.paper(task, target(machine).mesh().size)
     facts = aot.compiled(experiment, target(machine), lambda name: name != "generations")
     assert len(facts) == 4
     aot.check(experiment, target(machine), facts)
 
 
+@pytest.mark.slow
 def test_a_generation_of_car_racing_compiles_for_four_chips() -> None:
     experiment = aot.paper("car_racing_dream", 4)
     facts = aot.compiled(experiment, target("v5e:2x2"), lambda name: name == "generations")
