@@ -26,7 +26,6 @@ _NO_KERNELS = {
     "while", "call", "conditional", "opt-barrier", "domain",
 }  # fmt: skip
 """Instructions that launch nothing themselves."""
-_BYTES = {"pred": 1, "bf16": 2, "f16": 2, "f32": 4, "f64": 8}
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\(")
 _SHAPE = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\]")
@@ -48,7 +47,7 @@ class Instruction:
     def bytes(self) -> int:
         """Of what it computes."""
         return sum(
-            math.prod(int(size) for size in sizes.split(",") if size) * _BYTES.get(kind, _width(kind))
+            math.prod(int(size) for size in sizes.split(",") if size) * _width(kind)
             for kind, sizes in _SHAPE.findall(self.shape)
         )
 
@@ -130,6 +129,8 @@ class ProgramFacts:
 
 
 def _width(kind: str) -> int:
-    """Bytes of a number of a type such as s32 or u8."""
+    """Bytes of a number of a type such as f32, bf16 or u8."""
+    if kind == "pred":
+        return 1
     bits = re.search(r"\d+", kind)
     return max(1, int(bits[0]) // 8) if bits else 0

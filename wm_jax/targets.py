@@ -87,6 +87,11 @@ class Target:
     describe: Callable[[], Any]
     """Its devices, from XLA; raises where XLA's compiler for it is not installed, or knows no such machine."""
 
+    @property
+    def lowering(self) -> tuple[str]:
+        """What programs for it are lowered for (`lowering_platforms` of `jax.stages.Traced.lower`)."""
+        return ("cuda" if self.platform == "gpu" else self.platform,)
+
     def mesh(self) -> Mesh:
         """All its devices in one row. Raises `UserError` where XLA's compiler for them is missing or refuses."""
         try:

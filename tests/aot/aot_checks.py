@@ -8,9 +8,9 @@ from typing import Any
 import jax
 
 from wm_jax.compiled import Instruction, ProgramFacts
-from wm_jax.experiment import Experiment, flatten, load
+from wm_jax.experiment import Experiment, load
 from wm_jax.models import Models
-from wm_jax.pipeline.ahead import with_setting
+from wm_jax.pipeline.ahead import with_even_batches
 from wm_jax.pipeline.programs import programs
 from wm_jax.targets import Target
 
@@ -22,22 +22,17 @@ CHANCE_TO_LEAVE = re.compile(r"callback|infeed|outfeed|\bsend\(|\brecv\(|host_co
 
 def paper(name: str, devices: int) -> Experiment:
     """An experiment with batches that so many devices can share."""
-    experiment = load(PAPER[name])
-    for learner in Models(experiment).world.learners.values():
-        setting = f"{learner.settings}batch_size"
-        size = -(-flatten(experiment)[setting] // devices) * devices
-        experiment = with_setting(experiment, setting, size)
-    return experiment
+    return with_even_batches(load(PAPER[name]), devices)[0]
 
 
 def compiled(experiment: Experiment, target: Target, wanted: Callable[[str], bool]) -> dict[str, ProgramFacts]:
     """The experiment's programs whose name is wanted, compiled for the target."""
-    found, platform = {}, "cuda" if target.platform == "gpu" else "tpu"
+    found = {}
     for program in programs(experiment, target):
         if wanted(program.name):
             traced = program.trace()
             assert traced is not None
-            found[program.name] = ProgramFacts.of(traced.lower(lowering_platforms=(platform,)).compile())
+            found[program.name] = ProgramFacts.of(traced.lower(lowering_platforms=target.lowering).compile())
     return found
 
 

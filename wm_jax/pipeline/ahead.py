@@ -26,12 +26,8 @@ def compile_for(experiment: Experiment, target: Target, say: Callable[[str], Non
     Raises `UserError` where settings do not go together, or XLA's compiler for the target is missing.
     """
     check(experiment, Models(experiment))
-    mesh, changed = target.mesh(), {}
-    for learner in Models(experiment).world.learners.values():
-        name, size = f"{learner.settings}batch_size", learner.batch_size
-        if size % mesh.size:
-            changed[name] = -(-size // mesh.size) * mesh.size
-            experiment = with_setting(experiment, name, changed[name])
+    mesh = target.mesh()
+    experiment, changed = with_even_batches(experiment, mesh.size)
     found = []
     for program in programs(experiment, target):
         say(f"compiling {program.name} for {target.name} …")
@@ -52,7 +48,7 @@ def _facts(program: Program, target: Target) -> dict[str, Any] | None:
     traced = program.trace()
     if traced is None:
         return None
-    lowered = traced.lower(lowering_platforms=("cuda" if target.platform == "gpu" else target.platform,))
+    lowered = traced.lower(lowering_platforms=target.lowering)
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
@@ -92,6 +88,17 @@ def _remedy(
             if facts is not None and facts["fits"]:
                 return f"lower {name} from {settings[name]} to {value}"
     return None
+
+
+def with_even_batches(experiment: Experiment, devices: int) -> tuple[Experiment, dict[str, int]]:
+    """The experiment with batches that so many devices can share evenly, and the settings that had to be raised for it."""
+    changed = {}
+    for learner in Models(experiment).world.learners.values():
+        name, size = f"{learner.settings}batch_size", learner.batch_size
+        if size % devices:
+            changed[name] = -(-size // devices) * devices
+            experiment = with_setting(experiment, name, changed[name])
+    return experiment, changed
 
 
 def with_setting(config: Any, name: str, value: Any) -> Any:
