@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from scipy import special, stats
 
 from wm_jax.errors import UserError
 from wm_jax.memory import Memory, MemoryConfig, Mixture, Prediction
+from wm_jax.memory import loss as loss_module
 from wm_jax.memory.loss import gather, log_likelihood, reward_loss, step_losses
 from wm_jax.memory.loss import loss as eager_loss
 from wm_jax.vision import LatentStats
@@ -157,6 +159,21 @@ def test_loss_averages_each_part_over_the_steps_that_count():
     for name, mean in expected.items():
         np.testing.assert_allclose(metrics[name], mean, rtol=1e-5)
     np.testing.assert_allclose(value, expected["nll"] + expected["done"] + 0.25 * expected["reward"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 15])
+def test_working_in_chunks_makes_no_difference(steps, monkeypatch):
+    params, sequences = MEMORY.init(jax.random.key(2)), gather(RECORDED, ALL, jax.random.key(0))
+    state = jax.tree.map(lambda array: array + 0.1, MEMORY.initial_state((1,)))
+
+    def found():
+        return jax.jit(jax.value_and_grad(partial(eager_loss, MEMORY), argnums=(0, 1), has_aux=True))(
+            params, state, sequences
+        )
+
+    whole = found()
+    monkeypatch.setattr(loss_module, "_CHUNK_BYTES", 4 * steps * max(MEMORY.output_size, 4 * HEADS.hidden_size))
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), found(), whole)
 
 
 def test_an_episodes_last_step_does_not_look_at_the_next_episode():

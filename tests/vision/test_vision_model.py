@@ -55,8 +55,9 @@ def test_shapes_and_ranges(leading):
     assert 0 <= decoded.min() <= decoded.max() <= 1
 
 
-def test_a_frame_is_seen_alike_alone_and_in_a_batch():
-    together = ENCODE(PARAMS, frames(2, 3))
+def test_a_frame_is_seen_alike_alone_and_in_a_batch(monkeypatch):
+    monkeypatch.setattr(model, "ENCODED_AT_ONCE", 4)
+    together = jax.jit(lambda pixels: SMALL.encode(PARAMS, pixels))(frames(2, 3))
     alone = ENCODE(PARAMS, frames(2, 3)[1, 2])
     np.testing.assert_allclose(together.mean[1, 2], alone.mean, atol=1e-6)
     np.testing.assert_allclose(together.log_var[1, 2], alone.log_var, atol=1e-6)

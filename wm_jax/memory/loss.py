@@ -5,6 +5,8 @@ whether the episode terminated with the step. The last step has no next frame, s
 was cut off by the time limit nobody knows whether it would have terminated, so the done of its last step is masked.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -15,6 +17,9 @@ from wm_jax.memory.model import Memory, Prediction
 from wm_jax.memory.recurrence import MemoryState
 from wm_jax.types import Array, Key, Observations, Params
 from wm_jax.vision import sample
+
+_CHUNK_BYTES = 4 * 2**20
+"""What a chunk of M's gates or of its outputs takes at most: it stays in a CPU's cache, in memory that is reused."""
 
 
 @struct.dataclass
@@ -104,6 +109,39 @@ def step_losses(memory: Memory, prediction: Prediction, sequences: Sequences) ->
     return parts
 
 
+Sums = dict[str, tuple[Array, Array]]
+"""Of each part of the loss: its sum over the steps that count, and how many they are, both []."""
+
+
+def _sums(memory: Memory, params: Params, state: MemoryState, sequences: Sequences) -> tuple[MemoryState, Sums]:
+    """The state [B, H] after the sequences, and what their steps add up to."""
+    state, h = memory.unroll(params, state, sequences.z, sequences.action, sequences.restart)
+    parts = step_losses(memory, memory.predict(params, h), sequences)
+    return state, {name: (jnp.sum(part, where=counts), counts.sum()) for name, (part, counts) in parts.items()}
+
+
+def _sums_by_chunks(
+    memory: Memory, params: Params, state: MemoryState, sequences: Sequences
+) -> tuple[MemoryState, Sums]:
+    """`_sums` of as many steps at a time as `_CHUNK_BYTES` allow, and then of those that are left.
+
+    The gradient computes a chunk anew. On a CPU that takes less time than memory for all steps.
+    """
+    steps, batch = sequences.restart.shape
+    size = max(1, _CHUNK_BYTES // (4 * batch * max(memory.output_size, 4 * memory.config.hidden_size)))
+    if steps <= size:
+        return _sums(memory, params, state, sequences)
+    sums = jax.checkpoint(partial(_sums, memory))
+    whole = steps // size * size
+    chunks = jax.tree.map(lambda array: array[:whole].reshape(-1, size, *array.shape[1:]), sequences)
+    state, parts = jax.lax.scan(lambda state, chunk: sums(params, state, chunk), state, chunks)
+    parts = jax.tree.map(lambda part: part.sum(axis=0), parts)
+    if whole < steps:
+        state, rest = sums(params, state, jax.tree.map(lambda array: array[whole:], sequences))
+        parts = jax.tree.map(jnp.add, parts, rest)
+    return state, parts
+
+
 def loss(
     memory: Memory, params: Params, state: MemoryState, sequences: Sequences
 ) -> tuple[Array, tuple[MemoryState, dict[str, Array]]]:
@@ -111,9 +149,10 @@ def loss(
 
     Each part is averaged over the steps that count.
     """
-    state, h = memory.unroll(params, state, sequences.z, sequences.action, sequences.restart)
-    parts = step_losses(memory, memory.predict(params, h), sequences)
-    means = {name: jnp.sum(part, where=counts) / jnp.maximum(counts.sum(), 1) for name, (part, counts) in parts.items()}
+    state, sums = jax.lax.platform_dependent(
+        params, state, sequences, cpu=partial(_sums_by_chunks, memory), default=partial(_sums, memory)
+    )
+    means = {name: total / jnp.maximum(count, 1) for name, (total, count) in sums.items()}
     weights = {"nll": 1.0, "reward": memory.config.reward_weight, "done": 1.0}
     total = sum((weights[name] * mean for name, mean in means.items()), jnp.zeros((), jnp.float32))
     return total, (state, {"loss": total, **means})

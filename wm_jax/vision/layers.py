@@ -7,7 +7,8 @@ machine that a program is compiled for, which need not be the one that compiles 
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,8 @@ from wm_jax.types import Array
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _CHUNK_BYTES = 4 * 2**20
 """So many images are worked on at a time that their patches fit in this: in the cache, in memory that is reused."""
+_MOST_ROWS = 1.25
+"""Windows are multiplied where at most so many times as many rows are as rows of patches."""
 
 
 def convolution(x: Array, kernel: Array) -> Array:
@@ -43,12 +46,15 @@ def plain_transposed_convolution(x: Array, kernel: Array) -> Array:
 
 
 def convolution_by_products(x: Array, kernel: Array) -> Array:
-    """`convolution` as products of patches and kernel."""
-    size = kernel.shape[0]
-    steps = (x.shape[1] - size) // 2
-    used = 2 * steps + size
-    form = partial(_multiply_patches, size=size)
-    return _by_chunks(form, x[:, :used, :used], kernel.reshape(-1, kernel.shape[-1]).T, (steps + 1) ** 2)
+    """`convolution` as products with the kernel: of patches, or, where rows are many, of windows."""
+    size, outputs = kernel.shape[0], kernel.shape[-1]
+    n, half = (x.shape[1] - size) // 2 + 1, size // 2
+    rows = n + half - 1
+    x = x[:, : 2 * rows, : 2 * rows]
+    if rows > _MOST_ROWS * n:
+        return _multiply(partial(_multiply_patches, size=size), x, kernel.reshape(-1, outputs).T, n**2)
+    matrix = jnp.moveaxis(kernel.reshape(half, -1, outputs), 1, 2).reshape(half * outputs, -1)
+    return _multiply(partial(_multiply_windows, size=size), x, matrix, rows * n)
 
 
 def transposed_convolution_by_products(x: Array, kernel: Array) -> Array:
@@ -59,28 +65,39 @@ def transposed_convolution_by_products(x: Array, kernel: Array) -> Array:
     odd = size % 2
     kernel = jnp.pad(kernel, ((0, odd), (0, odd), (0, 0), (0, 0)))
     form = partial(_add_patches, size=size + odd)
-    y = _by_chunks(form, x, kernel.reshape(-1, channels), x.shape[1] ** 2)
+    y = _multiply(form, x, kernel.reshape(-1, channels), x.shape[1] ** 2)
     return y[:, : y.shape[1] - odd, : y.shape[2] - odd]
 
 
-def _by_chunks(form: Callable[[Array, Array], Array], x: Array, matrix: Array, patches: int) -> Array:
+def _multiply(form: Callable[[Array, Array], Array], x: Array, matrix: Array, patches: int) -> Array:
     """`form(x, matrix)` for as many images, of so many `patches` each, at a time as `_CHUNK_BYTES` allow.
 
     Patches are made anew for the gradient, which saves memory and costs no time. `matrix` is [outputs, inputs], so that
     its own gradient comes out of a chunk as it lies; the other way about, this product takes up to twice as long.
     """
     form = jax.checkpoint(form)
-    size = max(1, _CHUNK_BYTES // (4 * patches * max(matrix.shape)))
+    return by_chunks(lambda part: form(part, matrix), x, max(1, _CHUNK_BYTES // (4 * patches * max(matrix.shape))))
+
+
+def by_chunks(function: Callable[[Array], Any], x: Array, size: int) -> Any:
+    """`function(x)`, [B, ...] to a pytree of [B, ...], for `size` rows at a time, and then for those that are left."""
     if len(x) <= size:
-        return form(x, matrix)
+        return function(x)
     whole = len(x) // size * size
-    parts = lax.map(lambda part: form(part, matrix), x[:whole].reshape(-1, size, *x.shape[1:]))
-    parts = parts.reshape(whole, *parts.shape[2:])
-    return parts if whole == len(x) else jnp.concatenate([parts, form(x[whole:], matrix)])
+    parts = lax.map(function, x[:whole].reshape(-1, size, *x.shape[1:]))
+    parts = jax.tree.map(lambda part: part.reshape(whole, *part.shape[2:]), parts)
+    return parts if whole == len(x) else jax.tree.map(lambda *p: jnp.concatenate(p), parts, function(x[whole:]))
 
 
 def _multiply_patches(x: Array, matrix: Array, size: int) -> Array:
     return _patches(x, size) @ matrix.T
+
+
+def _multiply_windows(x: Array, matrix: Array, size: int) -> Array:
+    half, n = size // 2, (x.shape[1] - size) // 2 + 1
+    y = _windows(x, size) @ matrix.T
+    y = y.reshape(*y.shape[:-1], half, -1)
+    return reduce(jnp.add, [y[:, i : i + n, :, i] for i in range(half)])
 
 
 def _add_patches(x: Array, matrix: Array, size: int) -> Array:
@@ -114,8 +131,31 @@ def _add_overlapping(patches: Array, size: int) -> Array:
     return jnp.moveaxis(total, 3, 2).reshape(-1, height, height, channels)
 
 
+def _gather_windows(x: Array, size: int) -> Array:
+    """`x` [B, H, H, C] to [B, H / 2, n, 2 * size * C]: of every pair of rows, all that lies in a patch's columns.
+
+    A patch is `size` / 2 windows below each other. Each window is multiplied with all places that it can have in one, and
+    the products are added up: it is copied once where a patch's parts are copied `size` / 2 times.
+    """
+    half, pairs = size // 2, x.shape[1] // 2
+    n = pairs - half + 1
+    x = x.reshape(-1, pairs, 2, pairs, 2 * x.shape[-1])
+    return jnp.concatenate([x[:, :, row, j : j + n] for row in range(2) for j in range(half)], -1)
+
+
+def _add_windows(windows: Array, size: int) -> Array:
+    """The adjoint of `_gather_windows`: [B, H / 2, n, 2 * size * C] to [B, H, H, C]."""
+    half, (pairs, n, width) = size // 2, windows.shape[1:]
+    channels = width // (2 * size)
+    y = windows.reshape(-1, pairs, n, 2, half, 2 * channels)
+    total = sum(jnp.pad(y[..., j, :], ((0, 0), (0, 0), (j, half - 1 - j), (0, 0), (0, 0))) for j in range(half))
+    return jnp.moveaxis(total, 3, 2).reshape(-1, 2 * pairs, 2 * pairs, channels)
+
+
 # Each is the other's gradient; the ones that JAX derives from slices and sums are slower.
 _patches = jax.custom_vjp(_gather_patches, nondiff_argnums=(1,))
 _overlap_add = jax.custom_vjp(_add_overlapping, nondiff_argnums=(1,))
 _patches.defvjp(lambda x, size: (_patches(x, size), None), lambda size, _, g: (_overlap_add(g, size),))
+_windows = jax.custom_vjp(_gather_windows, nondiff_argnums=(1,))
+_windows.defvjp(lambda x, size: (_windows(x, size), None), lambda size, _, g: (_add_windows(g, size),))
 _overlap_add.defvjp(lambda y, size: (_overlap_add(y, size), None), lambda size, _, g: (_patches(g, size),))

@@ -13,13 +13,16 @@ from itertools import accumulate
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax import lax
 
 from wm_jax.lanes import add
 from wm_jax.tasks import FRAME_SHAPE
 from wm_jax.types import Array, Key, Params
 from wm_jax.vision.config import VisionConfig
-from wm_jax.vision.layers import convolution, transposed_convolution
+from wm_jax.vision.layers import by_chunks, convolution, transposed_convolution
 
+ENCODED_AT_ONCE = 25
+"""Frames that a CPU takes through all layers together: what lies between two layers then stays in its cache."""
 DECONVOLUTIONS = (5, 5, 6, 6)
 """Sizes of the decoder's kernels."""
 
@@ -92,13 +95,20 @@ class Vision:
         """The posterior of z for `frames` [..., 64, 64, 3] uint8. Raises ValueError for another shape or type."""
         if frames.shape[-3:] != FRAME_SHAPE or frames.dtype != jnp.uint8:
             raise ValueError(f"frames must be [..., 64, 64, 3] uint8, found {frames.shape} {frames.dtype}")
-        leading = frames.shape[:-3]
-        pixels = frames.reshape(-1, *FRAME_SHAPE).astype(jnp.float32) / 255
-        layers, x = params["encoder"], pixels
-        for i in range(4):
-            layer = layers[f"conv{i + 1}"]
-            x = jax.nn.relu(add(layer["bias"], convolution(x, layer["kernel"])))
-        x = x.reshape(len(x), -1)
+        leading, layers = frames.shape[:-3], params["encoder"]
+
+        def features(frames: Array) -> Array:
+            x = frames.astype(jnp.float32) / 255
+            for i in range(4):
+                layer = layers[f"conv{i + 1}"]
+                x = jax.nn.relu(add(layer["bias"], convolution(x, layer["kernel"])))
+            return x.reshape(len(x), -1)
+
+        x = lax.platform_dependent(
+            frames.reshape(-1, *FRAME_SHAPE),
+            cpu=lambda frames: by_chunks(features, frames, ENCODED_AT_ONCE),
+            default=features,
+        )
         mean, log_var = (_dense(layers[name], x).reshape(*leading, -1) for name in ("mean", "log_var"))
         return LatentStats(mean, log_var)
 
