@@ -19,6 +19,9 @@ __all__ = ["__version__", "load"]
 gymnasium.register(
     "wm_jax/Dream-v0", entry_point="wm_jax.agent:make_dream", vector_entry_point="wm_jax.agent:make_dreams"
 )
+gymnasium.register(
+    "wm_jax/SwingUp-v0", entry_point="wm_jax.envs.swing_up:make", vector_entry_point="wm_jax.envs.swing_up:make_many"
+)
 
 
 def load(path: str | Path, task: str | Path | None = None, parts: Sequence[str | Path] = ()) -> "TrainedAgent":

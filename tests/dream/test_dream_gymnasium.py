@@ -169,7 +169,7 @@ def test_an_observation_stays_in_its_space_whatever_is_dreamt(push):
     env = make(Dream(Line(push=push), DreamConfig()))
     env.reset(seed=0)
     observation = env.step([1.0])[0]
-    assert observation in env.observation_space and not np.isfinite(env._dreams.begun().world.z).all()
+    assert observation in env.observation_space and not np.isfinite(env._episodes.state.world.z).all()
 
 
 class Certain(VisionMemory):
@@ -224,7 +224,7 @@ def test_an_observation_is_the_features_asked_for_in_their_order_or_all():
         env.reset(seed=0)
     action = np.array([0.5], np.float32)
     (c, z), whole = chosen.step(action)[0], everything.step(action)[0]
-    assert c == 0.5 and sorted(whole) == sorted((c, z, chosen._dreams.begun().world.h[0, 0]))
+    assert c == 0.5 and sorted(whole) == sorted((c, z, chosen._episodes.state.world.h[0, 0]))
 
 
 def test_many_dreams_are_the_single_ones_and_begin_anew_the_step_after_their_end():

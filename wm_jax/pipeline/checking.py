@@ -20,9 +20,9 @@ def check(experiment: Experiment, models: Models) -> None:
     digests(experiment)
     for name, registry in REGISTRIES.items():
         require_named(experiment.parts, name, settings[name], registry.source(settings[name]))
-    require_choice("collect.policy", experiment.collect.policy, list(task.policies))
+    require_choice("collect.policy", experiment.collect.policy, task.policy_names)
     for name in experiment.evaluate.baselines:
-        require_choice("evaluate.baselines", name, list(task.policies))
+        require_choice("evaluate.baselines", name, task.policy_names)
     if experiment.mirror and task.mirror is None:
         raise UserError(f"mirror is True but the task {task.name} does not say what an action is in a mirror; leave mirror "
                         "out, or give its Task a mirror where left and right can be exchanged")  # fmt: skip
@@ -46,7 +46,7 @@ def check(experiment: Experiment, models: Models) -> None:
     for name in ("collect", "evolve", "tune"):
         backend = getattr(experiment, name).backend
         if backend is not None:
-            require_choice(f"{name}.backend", backend, list(task.backends))
+            require_choice(f"{name}.backend", backend, task.backend_names)
 
 
 def check_machine(experiment: Experiment, models: Models) -> None:

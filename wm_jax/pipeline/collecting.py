@@ -1,5 +1,6 @@
 """The stage that records episodes: with a scripted policy first, later with what the round before evolved."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.progress import Meetings, Stopped, expected_steps
 from wm_jax.pipeline.stages import Stage
 from wm_jax.pipeline.weights import load_controller, load_means, load_world
-from wm_jax.rollouts.acting import Count, Lanes, Tick
+from wm_jax.rollouts.acting import Count, Driver, Lanes, Tick, scripted_driver
 from wm_jax.rollouts.agent import Agent, AgentDriver
-from wm_jax.rollouts.collect import Progress, clear_leftovers, episode_seed
+from wm_jax.rollouts.collect import ATTEMPTS_ALLOWED, Progress, clear_leftovers, episode_seed, too_short
 from wm_jax.rollouts.collect import record as record_scripted
 from wm_jax.rollouts.limits import Limits
 from wm_jax.run import StageDir
@@ -46,11 +47,11 @@ class Collect(Stage):
         """Record the round's episodes, which the processes share out; those already on disk stay."""
         folder = stage.path / "episodes"
         parallel.on_main(lambda: clear_leftovers(folder))
-        headers = (
-            _scripted(context, stage, folder)
-            if round_number == 0
-            else _with_controller(context, round_number, stage, folder)
-        )
+        if round_number == 0 and context.models.task.environment(context.experiment.collect.backend) is None:
+            headers = _scripted(context, stage, folder)
+        else:
+            recording = _controller(context, round_number) if round_number else _script_on_device(context)
+            headers = _on_lanes(context, round_number, recording, stage, folder)
         every = [Header(**header) for header in parallel.join([asdict(header) for header in headers])]
         parallel.on_main(lambda: str(write_index(folder, every)))
         returns = [header.episode_return for header in every]
@@ -84,31 +85,59 @@ def _scripted(context: Context, stage: StageDir, folder: Path) -> list[Header]:
     return headers
 
 
-def _with_controller(context: Context, round_number: int, stage: StageDir, folder: Path) -> list[Header]:
-    """C of the round before drives, or every candidate that it evaluated in turn, and explores; blocks of one episode a
-    lane. The headers of this process's share."""
-    rounds = context.experiment.rounds
-    folder.mkdir(parents=True, exist_ok=True)
-    models = context.models
-    if rounds.drivers == "deployed":
-        table = alone(load_controller(context, round_number - 1)[0])
-    else:
-        table = load_means(context, round_number - 1)
+@dataclass(frozen=True)
+class _Recording:
+    """Episodes that are recorded on lanes."""
+
+    driver: Driver
+    episodes: int
+    limits: Limits
+    row: Callable[[int], int]
+    """An episode's number → the row of its controller."""
+    policy: Callable[[int], str]
+    """The row of a controller → what records call it."""
+    min_length: int = 1
+    """Shorter episodes are played again from another seed."""
+
+
+def _script_on_device(context: Context) -> _Recording:
+    """A script of a JAX environment."""
+    config = context.experiment.collect
+    driver = scripted_driver(context.models.task, config.policy, config, config.backend)
+    return _Recording(driver, config.episodes, Limits(config.max_steps), lambda number: 0, lambda row: config.policy,
+                      config.min_length)  # fmt: skip
+
+
+def _controller(context: Context, round_number: int) -> _Recording:
+    """C of the round before, or every candidate that it evaluated in turn; either explores."""
+    rounds, models = context.experiment.rounds, context.models
+    deployed = rounds.drivers == "deployed"
+    table = alone(load_controller(context, round_number - 1)[0]) if deployed else load_means(context, round_number - 1)
     agent = Agent(models.world, models.actor, models.explorer)
     driver = AgentDriver(agent, load_world(context, round_number - 1), table)
-    mine = parallel.share(range(rounds.episodes))
-    count = context.experiment.evaluate.lanes(rounds.episodes)
-    title = f"collect, round {round_number}"
-    limits, backend = Limits(patience=rounds.patience), context.experiment.collect.backend
-    opened = Lanes(context.experiment.task, count, context.screen.warn, limits, backend)
-    with context.screen.bar(title, "frames", 0) as bar, opened as lanes:
+    drivers = spread(driver.controllers, rounds.episodes)
+    return _Recording(driver, rounds.episodes, Limits(patience=rounds.patience),
+                      lambda number: int(drivers[number % len(drivers)]),
+                      lambda row: f"{'controller' if deployed else f'mean {row}'} of round {round_number - 1}")  # fmt: skip
+
+
+def _on_lanes(
+    context: Context, round_number: int, recording: _Recording, stage: StageDir, folder: Path
+) -> list[Header]:
+    """The headers of this process's share, which is recorded in blocks of one episode a lane."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mine = parallel.share(range(recording.episodes))
+    count = context.experiment.evaluate.lanes(recording.episodes)
+    backend = context.experiment.collect.backend
+    opened = Lanes(context.experiment.task, count, context.screen.warn, recording.limits, backend)
+    with context.screen.bar(f"collect, round {round_number}", "frames", 0) as bar, opened as lanes:
 
         def show(counts: list[float], stop: bool) -> None:
             episodes, frames = int(counts[0]), int(counts[1] + counts[2])
-            bar.begin(frames, expected_steps(rounds.episodes, lanes.typical_length, *counts))
-            bar.update(frames, f"episode {episodes}/{rounds.episodes}")
-            if stop and episodes < rounds.episodes:
-                raise Stopped(f"stopped in {stage.name} after {episodes} of {rounds.episodes} episodes; "
+            bar.begin(frames, expected_steps(recording.episodes, lanes.typical_length, *counts))
+            bar.update(frames, f"episode {episodes}/{recording.episodes}")
+            if stop and episodes < recording.episodes:
+                raise Stopped(f"stopped in {stage.name} after {episodes} of {recording.episodes} episodes; "
                               "the same command goes on from the last block")  # fmt: skip
 
         meetings = Meetings(context.interrupt, show)
@@ -116,9 +145,10 @@ def _with_controller(context: Context, round_number: int, stage: StageDir, folde
         missing = [block for block in blocks if not all(episode_path(folder, number).is_file() for number in block)]
         headers = [header for block in blocks if block not in missing for header in _headers(folder, block)]
         meetings.count(_counted(headers))
+        seed = context.seed("collect", round_number)
         for block in missing:
             before = _counted(headers)
-            _record_block(context, round_number, lanes, driver, block, folder,
+            _record_block(seed, recording, lanes, block, folder,
                           lambda now, before=before: meetings.count(before + now))  # fmt: skip
             headers += _headers(folder, block)
         meetings.finish_count(_counted(headers))
@@ -133,26 +163,28 @@ def _counted(headers: list[Header]) -> Count:
     return Count(len(headers), sum(header.length for header in headers))
 
 
-def _record_block(
-    context: Context, round_number: int, lanes: Lanes, driver: AgentDriver, numbers: list[int], folder: Path, tick: Tick
-) -> None:
-    seed = context.seed("collect", round_number)
-    seeds = [episode_seed(seed, number, 0) for number in numbers]
-    drivers = spread(driver.controllers, context.experiment.rounds.episodes)
-    rows = [int(drivers[number % len(drivers)]) for number in numbers]
-    played = lanes.play(driver, list(zip(seeds, rows, strict=True)), record=True, tick=tick)
-    deployed = context.experiment.rounds.drivers == "deployed"
-    for number, episode in zip(numbers, played, strict=True):
-        write_episode(
-            folder,
-            number,
-            Episode(
-                frames=np.stack(episode.frames),
-                actions=np.stack(episode.actions),
-                rewards=np.asarray(episode.rewards, np.float32),
-                terminated=episode.terminated,
-                seed=episode.seed,
-                policy=f"{'controller' if deployed else f'mean {episode.row}'} of round {round_number - 1}",
-                task=context.models.task.name,
-            ),
-        )
+def _record_block(seed: int, recording: _Recording, lanes: Lanes, numbers: list[int], folder: Path, tick: Tick) -> None:
+    """Record the episodes `numbers`; those that are too short are tried again."""
+    for attempt in range(ATTEMPTS_ALLOWED):
+        episodes = [(episode_seed(seed, number, attempt), recording.row(number)) for number in numbers]
+        played = lanes.play(recording.driver, episodes, record=True, tick=tick)
+        for number, episode in zip(numbers, played, strict=True):
+            if len(episode.rewards) >= recording.min_length:
+                write_episode(
+                    folder,
+                    number,
+                    Episode(
+                        frames=np.stack(episode.frames),
+                        actions=np.stack(episode.actions),
+                        rewards=np.asarray(episode.rewards, np.float32),
+                        terminated=episode.terminated,
+                        seed=episode.seed,
+                        policy=recording.policy(episode.row),
+                        task=lanes.task.name,
+                        attempt=attempt,
+                    ),
+                )
+        numbers = [number for number in numbers if not episode_path(folder, number).is_file()]
+        if not numbers:
+            return
+    raise too_short(recording.min_length, recording.policy(recording.row(numbers[0])))

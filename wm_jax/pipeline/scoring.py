@@ -15,7 +15,7 @@ from wm_jax.pipeline.progress import Interrupt, Meetings, Screen, Stopped, expec
 from wm_jax.pipeline.stages import Stage
 from wm_jax.pipeline.weights import load_controller, load_controllers, load_world
 from wm_jax.rollouts import evaluate as scores
-from wm_jax.rollouts.acting import Driver, Lanes, ScriptedDriver
+from wm_jax.rollouts.acting import Driver, Lanes, scripted_driver
 from wm_jax.rollouts.agent import Agent, driver_of
 from wm_jax.rollouts.config import require_fresh
 from wm_jax.run import StageDir
@@ -49,7 +49,7 @@ class Evaluate(Stage):
         agent, params = Agent(models.world, models.actor), load_world(context, round_number)
         weights, chosen = load_controller(context, round_number)
         drivers: dict[str, Driver] = {
-            name: ScriptedDriver(task.policy(name, context.experiment.collect)) for name in config.baselines
+            name: scripted_driver(task, name, context.experiment.collect) for name in config.baselines
         }
         drivers["controller"] = driver_of(agent, params, weights)
         seeds = range(config.seed, config.seed + config.episodes)

@@ -5,15 +5,17 @@ Lanes form groups that take turns: while the environments of one step, the actio
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from wm_jax.errors import require_choice
+from wm_jax.rollouts import device
 from wm_jax.rollouts.lanes import LaneEnvs
 from wm_jax.rollouts.limits import WHOLE, Limits
 from wm_jax.rollouts.pools import PoolEnvs
 from wm_jax.rollouts.workers import ATTEMPTS, WorkerDied, given_up
-from wm_jax.tasks import ScriptedPolicy, load_task
+from wm_jax.tasks import PolicySettings, ScriptedPolicy, Task, load_task
 from wm_jax.tasks.calls import LIMIT, checked_action
 from wm_jax.tasks.task import Act
 
@@ -56,12 +58,16 @@ class Crew(Protocol):
         ...
 
 
-class Driver(Protocol):
-    """What acts: `rollouts.agent.AgentDriver`, or `ScriptedDriver` without eyes."""
+@runtime_checkable
+class HostDriver(Protocol):
+    """What acts on frames that come from the host: `rollouts.agent.AgentDriver`, or `ScriptedDriver` without eyes."""
 
     def open(self, lanes: int) -> Crew:
         """A crew for a group of `lanes` lanes."""
         ...
+
+
+Driver = HostDriver | device.DeviceDriver
 
 
 class Group(Protocol):
@@ -106,6 +112,15 @@ class ScriptedDriver:
     def open(self, lanes: int) -> "ScriptedCrew":
         """A crew for a group of `lanes` lanes."""
         return ScriptedCrew(self.policy, lanes)
+
+
+def scripted_driver(task: Task, name: str, settings: PolicySettings, backend: str | None = None) -> Driver:
+    """Drives with a task's policy of that name; raises `UserError` where it has none."""
+    environment = task.environment(backend)
+    if environment is None:
+        return ScriptedDriver(task.policy(name, settings))
+    require_choice(f"policy of {task.name}", name, list(environment.scripts))
+    return device.ScriptDriver(environment.scripts[name](settings))
 
 
 class ScriptedCrew:
@@ -162,6 +177,10 @@ class Lanes:
         """Lanes of a group: the last bits of what a controller does depend on how many are computed at once."""
         self.count = self.size * min(count, GROUPS)
         self.groups: list[Group] = []
+        self.environment = self.task.environment(backend)
+        """Where the backend is in JAX, and its episodes are played on the device."""
+        if self.environment is not None:
+            device.check_frame(self.environment, self.task.name)
 
     @property
     def typical_length(self) -> int:
@@ -186,6 +205,10 @@ class Lanes:
         `tick` is told after every turn how far the play is; what it raises ends the play. Raises `ForeignError` and
         `UserError` where the task is wrong, the latter also where workers die again and again.
         """
+        if self.environment is not None:
+            return self._play_on_device(driver, episodes, record, tick)
+        if not isinstance(driver, HostDriver):
+            raise TypeError(f"{type(driver).__name__} cannot drive on the host")
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 self._open()
@@ -204,6 +227,35 @@ class Lanes:
                 raise
         raise AssertionError("the last attempt ends above")
 
+    def _play_on_device(
+        self, driver: Driver, episodes: Sequence[tuple[int, int]], record: bool, tick: Tick
+    ) -> list[Played]:
+        """`play` by as many lanes at a time as were asked for."""
+        if self.environment is None or not isinstance(driver, device.DeviceDriver):
+            raise TypeError(f"{type(driver).__name__} cannot drive on the device")
+        longest = min(self.task.max_steps, self.limits.max_steps or self.task.max_steps)
+        played, before = list[Played](), Count()
+        for first in range(0, len(episodes), self.count):
+            block = episodes[first : first + self.count]
+
+            def tell(heard: device.Heard, before: Count = before) -> None:
+                steps, over = heard.length, heard.over
+                tick(before + Count(int(over.sum()), int(steps[over].sum()), int(steps[~over].sum())))
+
+            heard = device.play(self.environment, driver, block, self.limits, longest, record, tell)
+            before += Count(len(block), int(heard.length.sum()))
+            rewards = np.concatenate(heard.rewards, axis=1)
+            frames, actions = (
+                np.concatenate(parts, axis=1) if parts else rewards[:, :0] for parts in (heard.frames, heard.actions)
+            )
+            for lane, (seed, row) in enumerate(block):
+                length = heard.length[lane]
+                seen, done = (list(part[lane, :length]) for part in (frames, actions))
+                played.append(
+                    Played(seed, row, rewards[lane, :length].tolist(), seen, done, bool(heard.terminated[lane]))
+                )
+        return played
+
     def _open(self) -> None:
         """Open the groups, unless they are."""
         if self.groups:
@@ -221,7 +273,7 @@ class Lanes:
 
 
 def _in_turn(
-    groups: Sequence[Group], driver: Driver, episodes: Sequence[tuple[int, int]], record: bool, tick: Tick
+    groups: Sequence[Group], driver: HostDriver, episodes: Sequence[tuple[int, int]], record: bool, tick: Tick
 ) -> list[Played]:
     """All episodes, dealt out to the groups, which go on from turn to turn until each has played its share."""
     played = [Played(seed, row) for seed, row in episodes]
@@ -235,7 +287,7 @@ def _in_turn(
     return played
 
 
-def _play(group: Group, driver: Driver, episodes: Sequence[Played], record: bool) -> Iterator[Count]:
+def _play(group: Group, driver: HostDriver, episodes: Sequence[Played], record: bool) -> Iterator[Count]:
     """A group's share: every lane takes the next episode in line when its own is over. Yields how far it is whenever its
     environments are at work, and at the end."""
     if not episodes:

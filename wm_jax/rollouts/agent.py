@@ -15,6 +15,7 @@ from flax import struct
 from wm_jax.errors import UserError
 from wm_jax.explore import Explorer
 from wm_jax.lanes import alone, choose, many, shares
+from wm_jax.rollouts.device import DeviceDriver, Policy
 from wm_jax.types import Action, Array, Params, State
 from wm_jax.worlds import Actor, World, WorldModel
 from wm_jax.worlds.protocol import shapes
@@ -103,13 +104,39 @@ def act(agent: Agent, params: Params, table: Params, state: AgentState, frames: 
     return AgentState(state.weights, now, action, carry, exploration, state.seed, state.step + 1), action
 
 
-class AgentDriver:
-    """Drives lanes with an agent (`rollouts.acting`)."""
+@dataclass(frozen=True)
+class AgentPolicy(Policy):
+    """An agent in a compiled scan; its weights are (the world model's, the table of controllers)."""
+
+    agent: Agent
+    sees = True
+
+    def begin(self, weights: tuple[Params, Params], rows: Array, seeds: Array) -> AgentState:
+        """Nothing seen."""
+        lanes = len(rows)
+        return begin(
+            self.agent, weights[1], initial_state(self.agent, weights[1], lanes), jnp.ones(lanes, bool), rows, seeds
+        )
+
+    def act(
+        self, weights: tuple[Params, Params], state: AgentState, frames: Array | None, observations: Array
+    ) -> tuple[AgentState, Action]:
+        """What the agent does on the frames."""
+        return act(self.agent, *weights, state, jnp.asarray(frames))
+
+
+class AgentDriver(DeviceDriver):
+    """Drives lanes with an agent (`rollouts.acting`, `rollouts.device`)."""
 
     def __init__(self, agent: Agent, params: Params, table: Params):
         """`params`: the world model's weights; `table` [M, ...]: the controllers that episodes name by their row."""
         self.agent, self.params = agent, params
         self.table = jax.tree.map(jnp.asarray, table)
+        self.name = agent.name
+
+    def compiled(self) -> tuple[Policy, tuple[Params, Params]]:
+        """The agent, and all weights."""
+        return AgentPolicy(self.agent), (self.params, self.table)
 
     @property
     def controllers(self) -> int:

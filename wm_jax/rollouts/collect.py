@@ -168,6 +168,14 @@ def record(
     return [headers[number] for number in numbers]
 
 
+def too_short(min_length: int, policy: str) -> UserError:
+    """Says that no episode of a policy is long enough."""
+    return UserError(
+        f"collect.min_length {min_length} was not reached by {ATTEMPTS_ALLOWED} episodes of policy {policy} in a row; "
+        "lower it"
+    )
+
+
 def clear_leftovers(folder: Path) -> None:
     """Delete what a killed run has left half written; for one process to do, while none is recording."""
     for unfinished in folder.glob(".*.unfinished"):
@@ -222,9 +230,6 @@ def _prepare(settings: dict, tell: Callable[[int], None]) -> Callable[[int], dic
             if len(episode.frames) >= config.min_length:
                 episode = replace(episode, policy=config.policy, attempt=attempt)
                 return asdict(write_episode(settings["folder"], number, episode))
-        raise UserError(
-            f"collect.min_length {config.min_length} was not reached by {ATTEMPTS_ALLOWED} episodes of policy "
-            f"{config.policy} in a row; lower it"
-        )
+        raise too_short(config.min_length, config.policy)
 
     return record

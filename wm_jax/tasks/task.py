@@ -11,7 +11,7 @@ from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import gymnasium
 import numpy as np
@@ -19,6 +19,9 @@ import numpy as np
 from wm_jax.errors import UserError, require_choice, require_range
 from wm_jax.extras import need
 from wm_jax.tasks.calls import FRAME_SHAPE, checked_action, own
+
+if TYPE_CHECKING:
+    from wm_jax.envs import JaxEnvironment
 
 HOUSE = ("task", "calls")
 """Modules of this folder that are no tasks."""
@@ -73,15 +76,19 @@ class Task:
     """A: how many numbers in [-1, 1] C puts out and M is fed."""
     max_steps: int
     """Steps after which an episode is cut off (truncated)."""
-    backends: Mapping[str, Callable[[], gymnasium.Env]]
+    backends: Mapping[str, Callable[[], gymnasium.Env]] = field(default_factory=dict)
     """Makers of the bare environment, by name; the first is the reference, on which scores are measured. A maker raises
     `UserError` where its package is not installed."""
-    frame: Callable[[Any], np.ndarray]
-    """Observation → uint8 frame of `FRAME_SHAPE`: crop, then area-averaged resize."""
-    environment_action: Callable[[np.ndarray], Any]
-    """Action [A] → what the environment's `step` takes."""
-    policies: Mapping[str, Callable[[np.random.Generator, PolicySettings], Act]]
-    """Policies that are not learned, by name, for the first collection and for baselines; one is called `random`."""
+    jax_backends: Mapping[str, "Callable[[], JaxEnvironment]"] = field(default_factory=dict)
+    """Makers of environments in JAX, by name, beside or instead of `backends`, after which they come: their episodes are
+    played on the device. Imported in the maker, as workers have no JAX."""
+    frame: Callable[[Any], np.ndarray] = lambda observation: observation
+    """Observation → uint8 frame of `FRAME_SHAPE`: crop, then area-averaged resize. A JAX environment draws it itself."""
+    environment_action: Callable[[np.ndarray], Any] = lambda action: action
+    """Action [A] → what the environment's `step` takes; a JAX environment takes the action."""
+    policies: Mapping[str, Callable[[np.random.Generator, PolicySettings], Act]] = field(default_factory=dict)
+    """Policies that are not learned, by name, for the first collection and for baselines; one is called `random`. A JAX
+    environment has its own (`JaxEnvironment.scripts`)."""
     pools: Mapping[str, Callable[[Sequence[int]], Pool]] = field(default_factory=dict)
     """Makers of pools, from the seeds of their episodes, by the name of those backends that have them. A maker raises
     `UserError` where its package is not installed."""
@@ -104,8 +111,14 @@ class Task:
             ("name", isinstance(self.name, str) and self.name, "a word"),
             ("action_size", _is_whole(self.action_size), "a whole number, 1 at least"),
             ("max_steps", _is_whole(self.max_steps), "a whole number, 1 at least"),
-            ("backends", self.backends, "at least one maker of an environment, by name"),
-            ("policies", "random" in self.policies, "policies by name, one of them `random`"),
+            ("backends", self.backends or self.jax_backends, "at least one maker of an environment, by name"),
+            ("policies", "random" in self.policies or not self.backends, "policies by name, one of them `random`"),
+            (
+                "jax_backends",
+                not set(self.jax_backends) & set(self.backends),
+                "functions by other names than `backends`",
+            ),
+            ("jax_backends", all(map(callable, self.jax_backends.values())), "functions by name"),
             ("pools", set(self.pools) <= set(self.backends), f"by the names of backends ({', '.join(self.backends)})"),
             ("frame", callable(self.frame), "a function"),
             ("environment_action", callable(self.environment_action), "a function"),
@@ -127,17 +140,46 @@ class Task:
         """One of the task's own functions, as errors name it."""
         return f"the task {self.name}: {function}"
 
+    @property
+    def backend_names(self) -> list[str]:
+        """All backends, the reference first."""
+        return [*self.backends, *self.jax_backends]
+
+    def environment(self, backend: str | None = None) -> "JaxEnvironment | None":
+        """The environment in JAX of a backend, the reference unless another is named; None where it is none in JAX."""
+        backend = backend or self.backend_names[0]
+        require_choice("backend", backend, self.backend_names)
+        if backend not in self.jax_backends:
+            return None
+        return own(self.told(f"jax_backends[{backend!r}]"), self.jax_backends[backend])()
+
     def make(self, backend: str | None = None) -> gymnasium.Env:
-        """The bare environment, of the reference backend unless another is named."""
-        backend = backend or next(iter(self.backends))
-        require_choice("backend", backend, list(self.backends))
+        """The bare environment, of the reference backend unless another is named; one in JAX observes its frame."""
+        environment = self.environment(backend)
+        if environment is not None:
+            from wm_jax.envs.gymnasium_face import JaxEnv
+
+            return JaxEnv(environment, self.frames_per_second, pictures=True)
+        backend = backend or self.backend_names[0]
         return own(self.told(f"backends[{backend!r}]"), self.backends[backend])()
+
+    @property
+    def policy_names(self) -> list[str]:
+        """All policies."""
+        environment = self.environment()
+        return list(self.policies if environment is None else environment.scripts)
 
     def policy(self, name: str, settings: PolicySettings = PolicySettings()) -> ScriptedPolicy:
         """The policy of that name, whose every action is checked; raises `UserError` where the task has none."""
-        require_choice(f"policy of {self.name}", name, list(self.policies))
+        require_choice(f"policy of {self.name}", name, self.policy_names)
+        environment = self.environment()
         what = self.told(f"policies[{name!r}]")
-        draw = own(what, self.policies[name])
+        if environment is None:
+            draw = own(what, self.policies[name])
+        else:
+            from wm_jax.envs.scripts import on_host
+
+            draw = on_host(environment, name)
 
         def drawn(generator: np.random.Generator) -> Act:
             act = own(what, draw(generator, settings))

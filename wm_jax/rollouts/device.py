@@ -1,0 +1,279 @@
+"""Episodes of a JAX environment, played where the models run: steps by the dozen in one compiled scan over all lanes, with
+the environment, its pictures, the world model and the actor inside.
+
+Lanes go forward in groups of `TOGETHER`, whatever their number, so that on a CPU an episode is the same to the last bit
+however many are played.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from wm_jax.envs import JaxEnvironment, Script
+from wm_jax.envs.gymnasium_face import CHANCE, seed_of
+from wm_jax.errors import UserError
+from wm_jax.lanes import choose
+from wm_jax.rollouts.limits import Limits
+from wm_jax.tasks import FRAME_SHAPE
+from wm_jax.types import Action, Array, Key
+
+TOGETHER = 16
+"""Lanes of a group."""
+STEPS = 50
+"""Of one compiled call, after which the host looks who is over, and whether to stop."""
+
+
+class Policy(ABC):
+    """What acts in a compiled scan: hashable, its weights apart."""
+
+    sees: bool
+    """Whether it needs frames."""
+
+    @abstractmethod
+    def begin(self, weights: Any, rows: Array, seeds: Array) -> Any:
+        """Its state [B, ...] before the first step of episodes of these seeds [B], by the controllers of these rows [B]."""
+
+    @abstractmethod
+    def act(self, weights: Any, state: Any, frames: Array | None, observations: Array) -> tuple[Any, Action]:
+        """Its state [B, ...], and actions [B, A], on frames [B, 64, 64, 3] and the environment's observations [B, F]."""
+
+
+@struct.dataclass
+class ScriptState:
+    """Of [B] episodes."""
+
+    carry: Any
+    key: Key
+    step: Array
+
+
+@dataclass(frozen=True)
+class ScriptPolicy(Policy):
+    """An environment's script."""
+
+    script: Script
+    sees = False
+
+    def begin(self, weights: None, rows: Array, seeds: Array) -> ScriptState:
+        """Each draws from its own key."""
+        keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), 2**32 - 1))(seeds)
+        carry = jax.vmap(self.script.begin)(jax.vmap(jax.random.fold_in, (0, None))(keys, 0))
+        return ScriptState(carry, keys, jnp.zeros_like(seeds, jnp.int32))
+
+    def act(
+        self, weights: None, state: ScriptState, frames: Array | None, observations: Array
+    ) -> tuple[ScriptState, Action]:
+        """What the script does."""
+        keys = jax.vmap(jax.random.fold_in)(state.key, state.step + 1)
+        action, carry = jax.vmap(self.script.act)(state.carry, observations, keys)
+        return ScriptState(carry, state.key, state.step + 1), action
+
+
+class DeviceDriver(ABC):
+    """What drives episodes on the device."""
+
+    name: str
+    """Whose actions these are, as errors name it."""
+
+    @abstractmethod
+    def compiled(self) -> tuple[Policy, Any]:
+        """The policy, and its weights."""
+
+
+class ScriptDriver(DeviceDriver):
+    """Drives with an environment's script."""
+
+    name = "a scripted policy"
+
+    def __init__(self, script: Script):
+        self.script = script
+
+    def compiled(self) -> tuple[Policy, Any]:
+        """The script; it has no weights."""
+        return ScriptPolicy(self.script), None
+
+
+@struct.dataclass
+class LaneState:
+    """Of [G, TOGETHER] lanes."""
+
+    environment: Any
+    observation: Array
+    """[..., F]"""
+    policy: Any
+    seed: Array
+    """[...] uint32"""
+    step: Array
+    """[...] int32: steps done."""
+    idle: Array
+    """[...] int32: steps in a row without a positive reward."""
+    over: Array
+    """[...] bool"""
+
+
+@struct.dataclass
+class Steps:
+    """What came of some steps of all lanes, [G, T, TOGETHER, ...]; of those that are over it means nothing."""
+
+    reward: Array
+    over: Array
+    """After the step."""
+    terminated: Array
+    action: Action
+    frame: Array | None
+    """Before the step; None where nobody asked."""
+
+
+def _chance(seed: Array, step: Array) -> Key:
+    """The environment's key of the frame after so many steps."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), CHANCE)
+
+
+def _in_groups(function: Callable[[Any], Any], arguments: Any) -> Any:
+    """`function` of each group of `arguments` [G, ...]: one after the other on a CPU, whose cache holds what a group needs;
+    elsewhere all at once."""
+    return jax.lax.platform_dependent(
+        arguments, cpu=lambda arguments: jax.lax.map(function, arguments), default=jax.vmap(function)
+    )
+
+
+@partial(jax.jit, static_argnames=("environment", "policy"))
+def _begin(
+    environment: JaxEnvironment, policy: Policy, weights: Any, rows: Array, seeds: Array, idle: Array
+) -> LaneState:
+    """Lanes [G, TOGETHER] on the first frame of their episodes; those that are `idle` are over."""
+
+    def begin(group: tuple[Array, Array, Array]) -> LaneState:
+        rows, seeds, idle = group
+        state, observation = jax.vmap(lambda seed: environment.reset(_chance(seed, jnp.int32(0))))(seeds)
+        none = jnp.zeros_like(rows)
+        return LaneState(state, observation, policy.begin(weights, rows, seeds), seeds, none, none, idle)
+
+    return _in_groups(begin, (rows, seeds, idle))
+
+
+@partial(jax.jit, static_argnames=("environment", "policy", "limits", "steps", "record"), donate_argnames="state")
+def _advance(
+    environment: JaxEnvironment,
+    policy: Policy,
+    weights: Any,
+    state: LaneState,
+    limits: Limits,
+    steps: int,
+    record: bool,
+) -> tuple[LaneState, Steps]:
+    """So many steps of all lanes."""
+
+    def step(state: LaneState, _: None) -> tuple[LaneState, Steps]:
+        frames = jax.vmap(environment.frame)(state.environment) if record or policy.sees else None
+        acting, action = policy.act(weights, state.policy, frames, state.observation)
+        keys = jax.vmap(_chance)(state.seed, state.step + 1)
+        following, observation, reward, terminated, truncated = jax.vmap(environment.step)(
+            state.environment, action, keys
+        )
+        done = state.step + 1
+        idle = jnp.where(reward > 0, 0, state.idle + 1)
+        truncated |= done >= (limits.max_steps or jnp.iinfo(jnp.int32).max)
+        truncated |= idle >= (limits.patience or jnp.iinfo(jnp.int32).max)
+        # Where both come at once it is truncated, as in every other backend (`rollouts.lanes.TaskEnv`).
+        ends = terminated | truncated
+        new = LaneState(following, observation, acting, state.seed, done, idle, ends)
+        new = choose(state.over, state, new)
+        return new, Steps(reward, new.over, terminated & ~truncated, action, frames if record else None)
+
+    return _in_groups(lambda group: jax.lax.scan(step, group, None, steps), state)
+
+
+@dataclass
+class Heard:
+    """What came of some episodes so far, by lane."""
+
+    rewards: list[np.ndarray]
+    frames: list[np.ndarray]
+    actions: list[np.ndarray]
+    terminated: np.ndarray
+    """[B]"""
+    length: np.ndarray
+    """[B]: steps so far."""
+    over: np.ndarray
+    """[B]"""
+
+
+def play(
+    environment: JaxEnvironment, driver: DeviceDriver, episodes: Sequence[tuple[int, int]], limits: Limits, longest: int,
+    record: bool, tick: Callable[[Heard], None],
+) -> Heard:  # fmt: skip
+    """Play episodes (environment seed, row of the controller), all side by side, of at most `longest` steps. `tick` is told
+    after every call how far they are; what it raises ends the play.
+
+    Raises `UserError` where an action is none or the environment gives no finite reward.
+    """
+    policy, weights = driver.compiled()
+    count = len(episodes)
+    groups = -(-count // TOGETHER)
+    padded = [*episodes, *[episodes[-1]] * (groups * TOGETHER - count)]
+    seeds = np.array([seed_of(np.random.default_rng(seed)) for seed, _ in padded], np.uint32)
+    rows = np.array([row for _, row in padded], np.int32)
+    idle = np.arange(len(padded)) >= count
+    shape = (groups, TOGETHER)
+    state = _begin(environment, policy, weights, *(array.reshape(shape) for array in (rows, seeds, idle)))
+    heard = Heard([], [], [], np.zeros(count, bool), np.zeros(count, int), np.zeros(count, bool))
+    for first in range(0, longest, STEPS):
+        steps = min(STEPS, longest - first)
+        state, found = _advance(environment, policy, weights, state, limits, steps, record)
+        _hear(heard, jax.device_get(found), driver.name, [seed for seed, _ in episodes], first)
+        tick(heard)
+        if heard.over.all():
+            break
+    return heard
+
+
+def _hear(heard: Heard, found: Steps, name: str, seeds: Sequence[int], first: int) -> None:
+    """Add what came of some steps, from step `first` on."""
+
+    def by_lane(array: np.ndarray) -> np.ndarray:
+        """[G, T, TOGETHER, ...] → [B, T, ...]"""
+        lanes = np.moveaxis(array, 2, 1)
+        return lanes.reshape(-1, *lanes.shape[2:])[: len(seeds)]
+
+    outcome = found.reward, found.over, found.terminated, found.action
+    reward, over, terminated, action = (by_lane(np.asarray(array)) for array in outcome)
+    alive = np.concatenate([~heard.over[:, None], ~over[:, :-1]], axis=1)
+    _check(name, seeds, first, alive, reward, action)
+    heard.terminated |= (terminated & alive).any(axis=1)
+    heard.length += alive.sum(axis=1)
+    heard.over = over[:, -1]
+    heard.rewards.append(reward)
+    if found.frame is not None:
+        heard.frames.append(by_lane(np.asarray(found.frame)))
+        heard.actions.append(action)
+
+
+def _check(
+    name: str, seeds: Sequence[int], first: int, alive: np.ndarray, reward: np.ndarray, action: np.ndarray
+) -> None:
+    for what, expected, wrong in (
+        (f"{name} must return", "numbers from -1 to 1", ~(np.abs(action) <= 1 + 1e-6).all(axis=-1)),
+        ("step of the environment must return", "a finite reward", ~np.isfinite(reward)),
+    ):
+        lanes, steps = np.nonzero(wrong & alive)
+        if len(lanes):
+            found = (action if "1" in expected else reward)[lanes[0], steps[0]]
+            raise UserError(f"{what} {expected}, found {found} in step {first + steps[0]} of the episode of seed "
+                            f"{seeds[lanes[0]]}")  # fmt: skip
+
+
+def check_frame(environment: JaxEnvironment, name: str) -> None:
+    """Raise `UserError` unless the environment draws frames as V sees them."""
+    frame = jax.eval_shape(
+        lambda seed: environment.frame(environment.reset(_chance(seed, jnp.int32(0)))[0]), jnp.uint32(0)
+    )
+    if frame.shape != FRAME_SHAPE or frame.dtype != jnp.uint8:
+        raise UserError(f"{name}: frame must return uint8 {list(FRAME_SHAPE)}, found {frame.dtype} {list(frame.shape)}")
