@@ -49,4 +49,4 @@ def disc(x: Array, y: Array, radius: float) -> Array:
 
 def paint(picture: Array, share: Array, colour: tuple[float, float, float]) -> Array:
     """`picture` [SIDE, SIDE, 3] with a shape of `colour` (0 to 255) on it that covers `share` [SIDE, SIDE]."""
-    return picture + share[..., None] * (jnp.array(colour, jnp.float32) - picture)
+    return picture + share[..., None] * (jnp.array(colour, jnp.float32)[None, None] - picture)

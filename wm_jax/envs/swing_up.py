@@ -238,13 +238,18 @@ class SwingUp(JaxEnvironment):
     def step(self, state: SwingUpState, action: Action, key: Key) -> tuple[SwingUpState, Array, Array, Array, Array]:
         """`repeat` physics steps; those after the episode's end change nothing. The key is not used."""
         standard, push = STANDARDS[self.standard], jnp.clip(action[0], -1.0, 1.0)
-        reward, over = jnp.zeros((), jnp.float32), jnp.zeros((), bool)
-        for _ in range(self.repeat):
+
+        def once(carry: tuple[SwingUpState, Array, Array], _: None) -> tuple[tuple[SwingUpState, Array, Array], None]:
+            state, reward, over = carry
             body = standard.advance(state.body, push)
             following = SwingUpState(body, state.step + 1)
             reward = jnp.where(over, reward, reward + standard.reward(body, push))
-            state = jax.tree.map(lambda old, new, over=over: jnp.where(over, old, new), state, following)
-            over = standard.ended(state.body) | (state.step >= PHYSICS_STEPS)
+            state = jax.tree.map(lambda old, new: jnp.where(over, old, new), state, following)
+            return (state, reward, standard.ended(state.body) | (state.step >= PHYSICS_STEPS)), None
+
+        begin = state, jnp.zeros((), jnp.float32), jnp.zeros((), bool)
+        # Few steps become one kernel.
+        (state, reward, _), _ = jax.lax.scan(once, begin, None, self.repeat, unroll=min(self.repeat, 8))
         terminated = standard.ended(state.body)
         return state, self._observed(state), reward, terminated, (state.step >= PHYSICS_STEPS) & ~terminated
 

@@ -50,8 +50,13 @@ class ScriptState:
     """Of [B] episodes."""
 
     carry: Any
-    key: Key
+    seed: Array
     step: Array
+
+
+def _script_key(seed: Array, step: Array | int) -> Key:
+    """A script's key of the frame after so many steps, 0 for the first; none of the environment's or the agent's."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 2**32 - 1), step)
 
 
 @dataclass(frozen=True)
@@ -63,17 +68,16 @@ class ScriptPolicy(Policy):
 
     def begin(self, weights: None, rows: Array, seeds: Array) -> ScriptState:
         """Each draws from its own key."""
-        keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), 2**32 - 1))(seeds)
-        carry = jax.vmap(self.script.begin)(jax.vmap(jax.random.fold_in, (0, None))(keys, 0))
-        return ScriptState(carry, keys, jnp.zeros_like(seeds, jnp.int32))
+        carry = jax.vmap(lambda seed: self.script.begin(_script_key(seed, 0)))(seeds)
+        return ScriptState(carry, seeds, jnp.zeros_like(seeds, jnp.int32))
 
     def act(
         self, weights: None, state: ScriptState, frames: Array | None, observations: Array
     ) -> tuple[ScriptState, Action]:
         """What the script does."""
-        keys = jax.vmap(jax.random.fold_in)(state.key, state.step + 1)
-        action, carry = jax.vmap(self.script.act)(state.carry, observations, keys)
-        return ScriptState(carry, state.key, state.step + 1), action
+        step = state.step + 1
+        action, carry = jax.vmap(self.script.act)(state.carry, observations, jax.vmap(_script_key)(state.seed, step))
+        return ScriptState(carry, state.seed, step), action
 
 
 class DeviceDriver(ABC):

@@ -1,0 +1,59 @@
+"""Cart-pole swing-up from pixels, round by round (the paper's section 5): collect with the C of the round before, train V and
+M on, search for C in the new dream.
+
+wm-jax run experiments/swing_up.py
+"""
+
+from wm_jax.actors.mlp import MLPConfig
+from wm_jax.dream import DreamConfig
+from wm_jax.experiment import Experiment
+from wm_jax.explore.noise import NoiseConfig
+from wm_jax.memory import MemoryConfig
+from wm_jax.optimizers import OptimizerConfig
+from wm_jax.rollouts import CollectConfig, EvaluateConfig, RoundsConfig
+from wm_jax.search.config import EvolveConfig
+from wm_jax.search.policy_gradient import PolicyGradientConfig
+from wm_jax.vision import VisionConfig
+from wm_jax.worlds.vision_memory import VisionMemoryConfig
+
+CONFIG = Experiment(
+    name="swing_up",
+    task="swing_up",
+    mirror=True,
+    collect=CollectConfig(episodes=160, policy="random"),
+    world=VisionMemoryConfig(
+        # The pole is thin and all that matters: what moves weighs more.
+        vision=VisionConfig(
+            latent_size=16,
+            width=16,
+            motion_weight=10.0,
+            batch_size=32,
+            steps=2500,
+            later_steps=800,
+            optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine"),
+        ),
+        memory=MemoryConfig(
+            hidden_size=128,
+            predict_reward=True,
+            predict_done=True,
+            batch_size=32,
+            sequence_length=50,
+            steps=1200,
+            later_steps=1000,
+            optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", clip=1.0),
+        ),
+    ),
+    dream=DreamConfig(temperature=1.0, horizon=250, start="anywhere", end="drawn", reward="predicted"),
+    actor=MLPConfig(features=("z", "h"), hidden_sizes=(64,)),
+    search=PolicyGradientConfig(dreams=512, decisions=16, hold=1, length=150, noise=0.7, final_noise=0.15),
+    evolve=EvolveConfig(
+        generations=300,
+        evaluate_every=50,
+        evaluation_rollouts=256,
+        select="actual",
+        actual_episodes=32,
+    ),
+    rounds=RoundsConfig(count=8, episodes=60, drivers="evaluated", new_share=0.4),
+    explorer=NoiseConfig(action_noise=0.3),
+    evaluate=EvaluateConfig(episodes=100, environments=64, baselines=("random", "held")),
+)
