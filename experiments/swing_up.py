@@ -26,6 +26,8 @@ CONFIG = Experiment(
         vision=VisionConfig(
             latent_size=16,
             width=16,
+            # Half a nat for each of 16 numbers would leave about 6 degrees of the angle open.
+            kl_floor=1.5,
             motion_weight=10.0,
             batch_size=32,
             steps=2500,
@@ -53,7 +55,7 @@ CONFIG = Experiment(
         select="actual",
         actual_episodes=32,
     ),
-    rounds=RoundsConfig(count=8, episodes=60, drivers="evaluated", new_share=0.4),
+    rounds=RoundsConfig(count=12, episodes=60, drivers="evaluated", new_share=0.4),
     explorer=NoiseConfig(action_noise=0.3),
     evaluate=EvaluateConfig(episodes=100, environments=64, baselines=("random", "held")),
 )

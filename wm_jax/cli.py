@@ -180,6 +180,7 @@ def evaluate(arguments: list[str]) -> None:
     from wm_jax.data.files import require_writable, write_json
     from wm_jax.pipeline.bundle import load as load_bundle
     from wm_jax.pipeline.scoring import score_bundle
+    from wm_jax.report.words import measured
 
     options = tyro.cli(Evaluate, prog="wm-jax evaluate", args=arguments)
     if options.json is not None:
@@ -196,6 +197,7 @@ def evaluate(arguments: list[str]) -> None:
     finally:
         print(
             f"{options.run}: {score['mean']:.1f} ± {score['sd']:.1f} (standard error {score['se']:.1f}, n = {score['n']})"
+            f"{measured(score)}"
         )
 
 

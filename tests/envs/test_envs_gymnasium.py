@@ -37,8 +37,8 @@ def test_many_are_the_single_ones_and_begin_anew_the_step_after_their_end():
         single.step([0.0])
     observations, rewards, terminated, truncated, _ = many.step(np.zeros((3, 1)))
     assert rewards[2] == 0 and not terminated[2] and not truncated[2] and observations[2, 2] < -0.5
-    frames = many.render()
-    assert frames is not None and frames[0].shape == (64, 64, 3) and frames[0].dtype == np.uint8
+    frames = np.array(many.render())
+    assert frames.shape == (3, 64, 64, 3) and frames.dtype == np.uint8
 
 
 def test_errors():

@@ -20,7 +20,7 @@ from wm_jax.explore.noise import NoiseConfig
 from wm_jax.lanes import SHARED_FROM
 from wm_jax.rollouts.acting import Lanes, Played, ScriptedCrew, ScriptedDriver
 from wm_jax.rollouts.agent import Agent, AgentDriver, act, begin, initial_state
-from wm_jax.rollouts.evaluate import BLOCK, returns, summary
+from wm_jax.rollouts.evaluate import BLOCK, outcomes, summary
 from wm_jax.tasks import load_task
 from wm_jax.types import Observations, Params
 from wm_jax.vision import LatentStats
@@ -268,9 +268,9 @@ def test_finished_blocks_are_not_played_again() -> None:
 
     driver, saved, ticks = Counted(load_task(PROBE).policy("centre")), [], []
     with Lanes(PROBE, 1, print) as lanes:
-        whole = returns(lanes, driver, SEEDS, [], lambda blocks: saved.append(list(blocks)), ticks.append)
+        whole = outcomes(lanes, driver, SEEDS, [], lambda blocks: saved.append(list(blocks)), ticks.append)
         played.clear()
-        rest = returns(lanes, driver, SEEDS, saved[0], lambda blocks: None, ticks.append)
+        rest = outcomes(lanes, driver, SEEDS, saved[0], lambda blocks: None, ticks.append)
     assert rest == whole
     assert played == [seed for seed, _ in SEEDS[BLOCK:]]
     assert sorted({count.finished for count in ticks[: len(ticks) - len(SEEDS)]}) == list(range(len(SEEDS) + 1))

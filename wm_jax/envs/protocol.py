@@ -56,6 +56,11 @@ class JaxEnvironment(ABC):
         """What comes of `action` [A]: state, observation [F] float32, reward [] float32, terminated [] bool, and
         truncated [] bool, where a time limit cuts the episode off."""
 
+    def measures(self, state: Any) -> dict[str, Array]:
+        """What else is worth telling of a state beside the reward: numbers [], by name; scores give their means over all
+        steps of an episode."""
+        return {}
+
     @abstractmethod
     def frame(self, state: Any) -> Array:
         """What a state looks like: uint8 [64, 64, 3]."""

@@ -16,7 +16,7 @@ from wm_jax.pipeline.progress import Bar, Meetings, Stopped, expected_steps
 from wm_jax.rollouts.acting import Lanes
 from wm_jax.rollouts.agent import Agent, AgentDriver
 from wm_jax.rollouts.config import VALIDATION_SEED, evolution_seeds
-from wm_jax.rollouts.evaluate import returns
+from wm_jax.rollouts.evaluate import RETURN, Outcome, outcomes
 from wm_jax.rollouts.limits import Limits
 from wm_jax.run import StageDir
 from wm_jax.search import PopulationSearch
@@ -51,7 +51,7 @@ class Arena:
         """
         path = self.stage.work / f"{name}.json"
 
-        def save(blocks: list[list[float]]) -> None:
+        def save(blocks: list[list[Outcome]]) -> None:
             if parallel.is_main():
                 write_json(path, {"generation": generation, "blocks": blocks})
 
@@ -72,8 +72,8 @@ class Arena:
         before = sum(len(block) for block in done)
         driver = AgentDriver(self.agent, self.params, controllers)
         meetings = Meetings(self.context.interrupt, tell)
-        found = returns(lanes, driver, episodes, done, save, meetings.count, meetings.finish_count)
-        return np.array(found, np.float32)
+        found = outcomes(lanes, driver, episodes, done, save, meetings.count, meetings.finish_count)
+        return np.array([outcome[RETURN] for outcome in found], np.float32)
 
 
 class Generations:

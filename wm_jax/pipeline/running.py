@@ -22,6 +22,7 @@ from wm_jax.pipeline.progress import Interrupt, Screen, Stopped
 from wm_jax.pipeline.stages import Step
 from wm_jax.pipeline.stored import note_on, to_store
 from wm_jax.report import figures
+from wm_jax.report.words import measured
 from wm_jax.run import RunDir, StageDir
 from wm_jax.types import Params
 
@@ -157,7 +158,7 @@ def _tell_scores(context: Context) -> None:
     screen.say(f"  {'policy':<56}{'mean ± sd':>18}{'standard error':>18}")
     for name, score in scores.items():
         what = f"C, evolved in the {place}" if name == "controller" else f"{name} policy"
-        screen.say(f"  {what:<56}{score['mean']:>9.1f} ± {score['sd']:<6.1f}{score['se']:>18.1f}")
+        screen.say(f"  {what:<56}{score['mean']:>9.1f} ± {score['sd']:<6.1f}{score['se']:>18.1f}{measured(score)}")
     controller = scores["controller"]
     validation, dream = controller["validation"], controller["dream"]
     chosen = "in the dream"

@@ -97,7 +97,7 @@ def play(
     before = sum(len(block) for block in done)
     with screen.bar(f"score of {name}", "steps", 0) as bar:
 
-        def save(blocks: list[list[float]]) -> None:
+        def save(blocks: list[list[scores.Outcome]]) -> None:
             if path and parallel.is_main():
                 write_json(path, blocks)
 
@@ -112,8 +112,10 @@ def play(
                 raise Stopped(f"stopped after {finished} of {len(seeds)} episodes of {name}; {rest}")
 
         meetings, episodes = Meetings(interrupt, show), [(seed, 0) for seed in seeds]
-        returns = scores.returns(lanes, driver, episodes, done, save, meetings.count, meetings.finish_count)
-    return scores.score(returns, seeds, policy=name, device=machine.device(), versions=machine.versions())
+        found = scores.outcomes(lanes, driver, episodes, done, save, meetings.count, meetings.finish_count)
+    returns = [outcome[scores.RETURN] for outcome in found]
+    about = {"policy": name, "device": machine.device(), "versions": machine.versions()}
+    return scores.score(returns, seeds, measures=scores.measures(found), **about)
 
 
 def score_bundle(bundle: Bundle, episodes: int, seed: int, screen: Screen) -> dict[str, Any]:

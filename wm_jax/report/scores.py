@@ -8,7 +8,7 @@ from wm_jax.report import published
 from wm_jax.report.facts import RunFacts, Summary
 from wm_jax.report.figures import figure, label, png
 from wm_jax.report.page import Picture, Row, Section, Table
-from wm_jax.report.words import NOTHING, PLACES, number, scored, spread
+from wm_jax.report.words import NOTHING, PLACES, measured, number, scored, spread
 
 CONTROLLER = "controller"
 """C's name among the scored policies."""
@@ -32,7 +32,8 @@ def headline(run: RunFacts) -> str:
 def section(run: RunFacts, name: str) -> Section:
     """The table of scores, with what has to be said of it, and the histogram. `name` begins the pictures' names."""
     pictures = (histogram(f"{name}-returns", run.scores),) if run.scores else ()
-    return Section("Scores", text=(_about(run),), notes=notes(run), tables=(_table(run),), pictures=pictures)
+    text = tuple(filter(None, (_about(run), _measured(run))))
+    return Section("Scores", text=text, notes=notes(run), tables=(_table(run),), pictures=pictures)
 
 
 def histogram(name: str, scores: dict[str, Summary]) -> Picture:
@@ -130,6 +131,12 @@ def _table(run: RunFacts) -> Table:
             rows += [Row((title,), "group"), *map(_published_row, scores[task])]
     columns = ("policy", "actual, mean ± sd", "se", "n", "dream, mean ± sd", "source")
     return Table("", columns, tuple(rows), "lrrrrl")
+
+
+def _measured(run: RunFacts) -> str:
+    """What was measured beside the returns, of every policy; empty where nothing was."""
+    told = [f"{named(run, name)}{measured(score)}" for name, score in run.scores.items() if measured(score)]
+    return f"Means over all steps: {'; '.join(told)}." if told else ""
 
 
 def named(run: RunFacts, name: str) -> str:

@@ -1,5 +1,6 @@
 """How a report writes numbers."""
 
+from collections.abc import Mapping
 from typing import Any
 
 NOTHING = "–"
@@ -9,6 +10,11 @@ NOTHING = "–"
 def number(value: float | None, decimals: int = 1) -> str:
     """For example −1,234.5."""
     return NOTHING if value is None else f"{value:,.{decimals}f}".replace("-", "−")
+
+
+def measured(score: Mapping[str, Any]) -> str:
+    """What was measured beside the returns of a score, as ", upright 0.91"; scores of earlier versions have none."""
+    return "".join(f", {name} {number(value, 2)}" for name, value in score.get("measures", {}).items())
 
 
 def spread(mean: float, sd: float | None, decimals: int = 1) -> str:

@@ -155,6 +155,8 @@ class Played:
     frames: list[np.ndarray] = field(default_factory=list)
     actions: list[np.ndarray] = field(default_factory=list)
     terminated: bool = False
+    measures: dict[str, float] = field(default_factory=dict)
+    """Means over its steps of what else the environment measures."""
 
 
 class Lanes:
@@ -251,9 +253,9 @@ class Lanes:
             for lane, (seed, row) in enumerate(block):
                 length = heard.length[lane]
                 seen, done = (list(part[lane, :length]) for part in (frames, actions))
-                played.append(
-                    Played(seed, row, rewards[lane, :length].tolist(), seen, done, bool(heard.terminated[lane]))
-                )
+                means = {name: float(sums[lane] / length) for name, sums in heard.measures.items()}
+                earned, ended = rewards[lane, :length].tolist(), bool(heard.terminated[lane])
+                played.append(Played(seed, row, earned, seen, done, ended, means))
         return played
 
     def _open(self) -> None:

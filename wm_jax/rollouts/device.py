@@ -131,6 +131,8 @@ class Steps:
     """After the step."""
     terminated: Array
     action: Action
+    measures: dict[str, Array]
+    """Of the state after the step (`JaxEnvironment.measures`)."""
     frame: Array | None
     """Before the step; None where nobody asked."""
 
@@ -190,7 +192,8 @@ def _advance(
         ends = terminated | truncated
         new = LaneState(following, observation, acting, state.seed, done, idle, ends)
         new = choose(state.over, state, new)
-        return new, Steps(reward, new.over, terminated & ~truncated, action, frames if record else None)
+        measures = jax.vmap(environment.measures)(following)
+        return new, Steps(reward, new.over, terminated & ~truncated, action, measures, frames if record else None)
 
     return _in_groups(lambda group: jax.lax.scan(step, group, None, steps), state)
 
@@ -208,6 +211,8 @@ class Heard:
     """[B]: steps so far."""
     over: np.ndarray
     """[B]"""
+    measures: dict[str, np.ndarray]
+    """[B] each: sums over the steps so far."""
 
 
 def play(
@@ -228,7 +233,7 @@ def play(
     idle = np.arange(len(padded)) >= count
     shape = (groups, TOGETHER)
     state = _begin(environment, policy, weights, *(array.reshape(shape) for array in (rows, seeds, idle)))
-    heard = Heard([], [], [], np.zeros(count, bool), np.zeros(count, int), np.zeros(count, bool))
+    heard = Heard([], [], [], np.zeros(count, bool), np.zeros(count, int), np.zeros(count, bool), {})
     for first in range(0, longest, STEPS):
         steps = min(STEPS, longest - first)
         state, found = _advance(environment, policy, weights, state, limits, steps, record)
@@ -255,6 +260,9 @@ def _hear(heard: Heard, found: Steps, name: str, seeds: Sequence[int], first: in
     heard.length += alive.sum(axis=1)
     heard.over = over[:, -1]
     heard.rewards.append(reward)
+    for measure, array in found.measures.items():
+        summed = (by_lane(np.asarray(array)) * alive).sum(axis=1)
+        heard.measures[measure] = heard.measures.get(measure, 0) + summed
     if found.frame is not None:
         heard.frames.append(by_lane(np.asarray(found.frame)))
         heard.actions.append(action)

@@ -14,6 +14,11 @@ BLOCK = 8
 """A block holds this many episodes for each lane: what is finished survives a kill block by block."""
 
 
+RETURN = "return"
+Outcome = dict[str, float]
+"""What came of an episode: its return, and what else its environment measures (`JaxEnvironment.measures`)."""
+
+
 def summary(returns: Sequence[float]) -> dict[str, Any]:
     """{"mean", "sd", "se", "n"}: sd is the sample standard deviation, se = sd/√n (0 for a single episode). All but n are
     None where a return is not finite, as in a dream that broke."""
@@ -30,16 +35,16 @@ def blocks(episodes: Sequence[tuple[int, int]], lanes: int) -> list[Sequence[tup
     return [episodes[i : i + size] for i in range(0, len(episodes), size)]
 
 
-def returns(
+def outcomes(
     lanes: Lanes,
     driver: Driver,
     episodes: Sequence[tuple[int, int]],
-    done: list[list[float]],
-    save: Callable[[list[list[float]]], None],
+    done: list[list[Outcome]],
+    save: Callable[[list[list[Outcome]]], None],
     tick: Tick,
     wait: Tick = lambda count: None,
-) -> list[float]:
-    """The return of every episode (environment seed, controller row), in order; the processes share out each block.
+) -> list[Outcome]:
+    """What came of every episode (environment seed, controller row), in order; the processes share out each block.
 
     `done` holds the blocks finished before; `save` is given all finished blocks after each. `tick` is told after every
     step how far this process is with the rest; `wait` is told the same when its share of a block is finished, and returns
@@ -51,9 +56,15 @@ def returns(
         mine = lanes.play(driver, parallel.share(block), tick=lambda now, count=count: tick(count + now))
         count += Count(len(mine), sum(len(episode.rewards) for episode in mine))
         wait(count)
-        finished.append(parallel.join([sum(episode.rewards) for episode in mine]))
+        finished.append(parallel.join([{RETURN: sum(episode.rewards), **episode.measures} for episode in mine]))
         save(finished)
-    return [value for block in finished for value in block]
+    return [outcome for block in finished for outcome in block]
+
+
+def measures(found: Sequence[Outcome]) -> dict[str, float]:
+    """The means over all episodes of what was measured beside the return."""
+    names = [name for name in found[0] if name != RETURN]
+    return {name: float(np.mean([outcome[name] for outcome in found])) for name in names}
 
 
 def score(values: Sequence[float], seeds: Sequence[int], **about: Any) -> dict[str, Any]:

@@ -34,8 +34,10 @@ class SimulatorConfig(WorldConfig):
         name = next(iter(task.jax_backends), None)
         environment = None if name is None else task.environment(name)
         if environment is None:
-            raise UserError(f"world.kind is 'simulator', but the task {task.name} has no environment in JAX (jax_backends); "
-                            "choose another world model, or a task such as swing_up")  # fmt: skip
+            raise UserError(
+                f"world.kind is 'simulator', but the task {task.name} has no environment in JAX (jax_backends); choose "
+                "another world model, or a task such as swing_up"
+            )
         return Simulator(environment)
 
 
