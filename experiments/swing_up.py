@@ -26,8 +26,8 @@ CONFIG = Experiment(
         vision=VisionConfig(
             latent_size=16,
             width=16,
-            # Half a nat for each of 16 numbers would leave about 6 degrees of the angle open.
-            kl_floor=1.5,
+            # Half a nat for each of 16 numbers would leave 6 degrees of the angle open.
+            kl_floor=1.0,
             motion_weight=10.0,
             batch_size=32,
             steps=2500,
@@ -49,13 +49,13 @@ CONFIG = Experiment(
     actor=MLPConfig(features=("z", "h"), hidden_sizes=(64,)),
     search=PolicyGradientConfig(dreams=512, decisions=16, hold=1, length=150, noise=0.7, final_noise=0.15),
     evolve=EvolveConfig(
-        generations=300,
-        evaluate_every=50,
+        generations=700,
+        evaluate_every=100,
         evaluation_rollouts=256,
         select="actual",
         actual_episodes=32,
     ),
-    rounds=RoundsConfig(count=12, episodes=60, drivers="evaluated", new_share=0.4),
+    rounds=RoundsConfig(count=8, episodes=60, drivers="evaluated", new_share=0.4),
     explorer=NoiseConfig(action_noise=0.3),
     evaluate=EvaluateConfig(episodes=100, environments=64, baselines=("random", "held")),
 )

@@ -96,7 +96,8 @@ def test_torch_memory_has_the_same_loss(monkeypatch):
     yes = jnp.ones((steps, DREAMS), bool)
     restart = jnp.zeros((steps, DREAMS), bool).at[0].set(True)
     sequences = Sequences(
-        jnp.asarray(z[:-1]), jnp.asarray(action), restart, jnp.asarray(z[1:]), yes, jnp.zeros((steps, DREAMS), jnp.float32),
+        jnp.asarray(z[:-1]), jnp.asarray(action), restart, jnp.asarray(z[1:]),
+        jnp.asarray(action), yes, jnp.zeros((steps, DREAMS), jnp.float32),
         jnp.asarray(done), yes,
     )  # fmt: skip
     expected, _ = loss(MEMORY, PARAMS, MEMORY.initial_state((DREAMS,)), sequences)

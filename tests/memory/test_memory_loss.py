@@ -190,6 +190,24 @@ def test_an_episodes_last_step_does_not_look_at_the_next_episode():
     assert first_episode(mean) != first_episode(mean.at[4].add(1))
 
 
+def test_the_action_that_follows_is_learnt_within_an_episode():
+    predicting = replace(MEMORY, config=replace(HEADS, predict_action=True, action_weight=0.5))
+    params, sequences = predicting.init(jax.random.key(2)), gather(RECORDED, ALL, jax.random.key(0))
+    _, h = predicting.unroll(params, predicting.initial_state((1,)), sequences.z, sequences.action, sequences.restart)
+    prediction = predicting.predict(params, h)
+    # Between the reward and the end, which stay where they are.
+    heads = np.asarray(h @ params["head"]["kernel"] + params["head"]["bias"][None, None])[..., -4:]
+    np.testing.assert_allclose(np.asarray(prediction.action), np.tanh(heads[..., 1:3]), atol=1e-5)
+    np.testing.assert_allclose(np.asarray(prediction.reward), heads[..., 0], atol=1e-5)
+    np.testing.assert_allclose(np.asarray(prediction.done_logit), heads[..., 3], atol=1e-5)
+    within = ~np.isin(np.arange(15), [4, 8, 14])
+    following = np.roll(np.asarray(RECORDED.action), -1, axis=0)
+    expected = ((np.asarray(prediction.action)[:, 0] - following) ** 2)[within].mean()
+    value, (_, metrics) = loss(predicting, params, predicting.initial_state((1,)), sequences)
+    np.testing.assert_allclose(metrics["action"], expected, rtol=1e-5)
+    np.testing.assert_allclose(value, metrics["nll"] + metrics["reward"] + metrics["done"] + expected / 2, rtol=1e-5)
+
+
 def test_whether_a_cut_off_episode_would_have_ended_is_not_asked():
     params = MEMORY.init(jax.random.key(2))
     sequences = gather(RECORDED, ALL, jax.random.key(0))

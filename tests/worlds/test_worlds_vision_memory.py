@@ -253,3 +253,17 @@ def test_a_world_is_its_model_with_weights() -> None:
     assert_same(world.features(state), MODEL.features(state))
     assert_same(world.frame(state), MODEL.frame(PARAMS, state))
     assert_same(jax.tree.leaves(world), jax.tree.leaves(PARAMS))
+
+
+def test_c_may_read_what_m_expects_it_to_do():
+    model = with_heads(predict_action=True)
+    params = model.init(jax.random.key(0))
+    assert "action" not in MODEL.features(MODEL.begin(PARAMS, random_obs(0), new_key()))
+    begun = model.begin(params, random_obs(0), new_key())
+    np.testing.assert_array_equal(model.features(begun)["action"], np.zeros(A))
+    seen = model.observe(params, begun, random_action(1), random_obs(2), new_key())
+    expected = np.asarray(model.memory.predict(params["memory"], seen.memory.h).action)
+    np.testing.assert_allclose(model.features(seen)["action"], expected, rtol=1e-6)
+    dreamt, _ = model.imagine(params, begun, random_action(1), model.noise(new_key()), 1.0)
+    # M was fed the same, so that it expects the same.
+    np.testing.assert_allclose(model.features(dreamt)["action"], expected, rtol=1e-5)

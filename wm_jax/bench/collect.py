@@ -23,12 +23,12 @@ from wm_jax.bench.timing import Work, interleaved
 from wm_jax.errors import UserError
 from wm_jax.memory import MemoryConfig
 from wm_jax.pipeline.progress import Screen
-from wm_jax.rollouts.acting import Lanes
+from wm_jax.rollouts.acting import Driver, Lanes, scripted_driver
 from wm_jax.rollouts.agent import Agent, AgentDriver
 from wm_jax.rollouts.collect import CollectConfig, collect, episode_seed
 from wm_jax.rollouts.limits import Limits
 from wm_jax.rollouts.workers import Team, usable_cores
-from wm_jax.tasks import Task, load_task
+from wm_jax.tasks import PolicySettings, Task, load_task
 from wm_jax.vision import VisionConfig
 from wm_jax.worlds.vision_memory import VisionMemoryConfig
 
@@ -42,6 +42,8 @@ LANES = 16
 """Environments for each worker where V, M and C drive: on two cores 32, as `experiments/car_racing_cpu.py` has them. V sees
 half of them at a time, and takes less for each the more they are. Episodes are a multiple of them, as an evolution's mostly
 are: a lane without one leaves a core idle."""
+DEVICE_LANES, DEVICE_STEPS = 512, 50
+"""Episodes of a JAX environment side by side, and where they are cut off: few end before."""
 
 
 def measure(config: BenchConfig, screen: Screen) -> Result:
@@ -50,6 +52,10 @@ def measure(config: BenchConfig, screen: Screen) -> Result:
     rows, sizes = [], []
     for name in config.tasks:
         task = load_task(name)
+        if task.environment() is not None:
+            rows += _rows_on_device(name, task, config, screen)
+            sizes.append(f"{task.name}: {DEVICE_LANES:,} episodes of {DEVICE_STEPS} steps on the device")
+            continue
         steps = min(STEPS, task.max_steps)
         try:
             rate = _rate(name, steps)
@@ -86,6 +92,25 @@ def _rows(
     ]
 
 
+def _rows_on_device(name: str, task: Task, config: BenchConfig, screen: Screen) -> list[Row]:
+    """Of a JAX environment: its bare steps, with pictures that come to the host, to disk, and with V, M and C."""
+    script = scripted_driver(task, bare_game.POLICY, PolicySettings())
+    settings = CollectConfig(episodes=DEVICE_LANES, policy=bare_game.POLICY, max_steps=DEVICE_STEPS)
+    with Lanes(name, DEVICE_LANES, screen.warn, Limits(DEVICE_STEPS)) as lanes:
+        works: dict[str, Work] = {
+            "bare": partial(_drive, lanes, settings, script),
+            "pictures": partial(_drive, lanes, settings, script, record=True),
+            "drive": partial(_drive, lanes, settings, _driver(task, config)),
+        }
+        rates = interleaved(f"collect, {task.name}", works, config.seconds, screen)
+    bare = f"{task.name} without pictures"
+    return [
+        Row(f"{task.name}, without pictures", rates["bare"], "steps/s"),
+        Row(f"{task.name}, pictures on the host", rates["pictures"], "frames/s", rates["bare"], bare),
+        Row(f"V, M, C drive: {task.name}", rates["drive"], "steps/s", rates["bare"], bare),
+    ]
+
+
 def _rate(name: str, steps: int) -> float:
     """Tics per second of one bare game, roughly."""
     play = bare_game.prepare({"task": name, "max_steps": steps, "seed": 0})
@@ -110,9 +135,9 @@ def _driver(task: Task, config: BenchConfig) -> AgentDriver:
     return AgentDriver(Agent(model, actor), model.init(jax.random.key(0)), candidates(actor, 1))
 
 
-def _drive(lanes: Lanes, settings: CollectConfig, driver: AgentDriver) -> float:
+def _drive(lanes: Lanes, settings: CollectConfig, driver: Driver, record: bool = False) -> float:
     episodes = [(episode_seed(0, number, 0), 0) for number in range(settings.episodes)]
-    return float(sum(len(episode.rewards) for episode in lanes.play(driver, episodes)))
+    return float(sum(len(episode.rewards) for episode in lanes.play(driver, episodes, record)))
 
 
 def _sent(name: str, settings: CollectConfig) -> dict[str, Any]:

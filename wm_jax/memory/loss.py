@@ -34,6 +34,8 @@ class Sequences:
     """[T, B] bool: the step is its episode's first."""
     next_z: Array
     """[T, B, Z]; meaningless on an episode's last step."""
+    next_action: Array
+    """[T, B, A]; meaningless on an episode's last step."""
     has_next: Array
     """[T, B] bool: False on an episode's last step."""
     reward: Array
@@ -62,6 +64,7 @@ def gather(recorded: Observations, positions: Array, key: Key) -> Sequences:
         action=recorded.action[positions],
         restart=offset == 0,
         next_z=z[1:],
+        next_action=recorded.action[frames[1:]],
         has_next=~last,
         reward=recorded.reward[positions],
         done=last & terminated,
@@ -96,12 +99,16 @@ def step_losses(memory: Memory, prediction: Prediction, sequences: Sequences) ->
     """What each step adds to each part of the loss, and whether it counts: two [T, B] for each predicted part.
 
     nll: -log p(next z), averaged over the latent dimensions; reward: `reward_loss` of the clipped reward;
+    action: the squared error of the action that follows, averaged over its numbers;
     done: sigmoid cross-entropy, `done_weight` times where the episode ended.
     """
     parts = {"nll": (-log_likelihood(prediction.next_z, sequences.next_z).mean(axis=-1), sequences.has_next)}
     if prediction.reward is not None:
         reward = reward_loss(memory, prediction.reward, jnp.clip(sequences.reward, *memory.reward_range))
         parts["reward"] = (reward, jnp.ones_like(sequences.has_next))
+    if prediction.action is not None:
+        error = (prediction.action - sequences.next_action) ** 2
+        parts["action"] = (error.mean(axis=-1), sequences.has_next)
     if prediction.done_logit is not None:
         entropy = optax.sigmoid_binary_cross_entropy(prediction.done_logit, sequences.done)
         weight = jnp.where(sequences.done, jnp.float32(memory.config.done_weight), 1.0)
@@ -145,7 +152,8 @@ def _sums_by_chunks(
 def loss(
     memory: Memory, params: Params, state: MemoryState, sequences: Sequences
 ) -> tuple[Array, tuple[MemoryState, dict[str, Array]]]:
-    """The training loss nll + reward_weight * reward + done, the state [B, H] after the sequences, and the parts.
+    """The training loss nll + reward_weight * reward + action_weight * action + done, the state [B, H] after the sequences,
+    and the parts.
 
     Each part is averaged over the steps that count.
     """
@@ -153,6 +161,7 @@ def loss(
         params, state, sequences, cpu=partial(_sums_by_chunks, memory), default=partial(_sums, memory)
     )
     means = {name: total / jnp.maximum(count, 1) for name, (total, count) in sums.items()}
-    weights = {"nll": 1.0, "reward": memory.config.reward_weight, "done": 1.0}
+    config = memory.config
+    weights = {"nll": 1.0, "reward": config.reward_weight, "action": config.action_weight, "done": 1.0}
     total = sum((weights[name] * mean for name, mean in means.items()), jnp.zeros((), jnp.float32))
     return total, (state, {"loss": total, **means})

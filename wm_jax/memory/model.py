@@ -5,7 +5,7 @@ With x = [z, action, (restart), h], h being the output of the step before, the c
     i, f, g, o = split(x W + b),   c' = sigmoid(f) c + sigmoid(i) tanh(g),   h' = sigmoid(o) tanh(c')
 
 and one dense layer on h' gives, for each latent dimension independently, a mixture of K Gaussians over the next z,
-and where the experiment asks for them the step's reward and the logit of the episode's end.
+and where the experiment asks for them the step's reward, the action that follows and the logit of the episode's end.
 """
 
 import math
@@ -40,10 +40,15 @@ class MemoryConfig:
     floor that the task names (`Task.reward_range`), which they are predicted to lie above."""
     predict_done: bool = False
     """Whether M predicts the end of the episode."""
+    predict_action: bool = False
+    """Whether M predicts the action that follows, by the controllers whose episodes it learns from (paper, section 5: M
+    absorbs what C has learned). C may read it as the feature `action`."""
     restart_input: bool = False
     """Whether M is told of an episode's first frame by an input of 1."""
     reward_weight: float = 1.0
     """Weight of the reward's part in the loss."""
+    action_weight: float = 1.0
+    """Weight of the next action's part in the loss."""
     done_weight: float = 10.0
     """Weight of an episode's last step against the others in the done loss."""
     batch_size: int = 100
@@ -62,6 +67,7 @@ class MemoryConfig:
         require_range("world.memory.mixtures", self.mixtures, 1, 1024)
         require_choice("world.memory.reward_loss", self.reward_loss, ("squared", "poisson"))
         require_range("world.memory.reward_weight", self.reward_weight, 0.0, 1e6)
+        require_range("world.memory.action_weight", self.action_weight, 0.0, 1e6)
         require_range("world.memory.done_weight", self.done_weight, 1e-6, 1e6)
         require_range("world.memory.batch_size", self.batch_size, 1, 2**20)
         require_range("world.memory.sequence_length", self.sequence_length, 1, 2**20)
@@ -80,6 +86,8 @@ class Prediction:
     done_logit: Array | None
     """[...]: log-odds of the episode having terminated with the step just taken, too high by the logarithm of M's
     `done_weight`."""
+    action: Array | None = None
+    """[..., A]: the action that follows, in [-1, 1]."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,7 @@ class Memory:
     @property
     def output_size(self) -> int:
         """Numbers that the head puts out."""
-        heads = self.config.predict_reward + self.config.predict_done
+        heads = self.config.predict_reward + self.config.predict_action * self.action_size + self.config.predict_done
         return 3 * self.config.mixtures * self.latent_size + heads
 
     def init(self, key: Key) -> Params:
@@ -170,11 +178,17 @@ class Memory:
             next_z=Mixture(*(mixture[..., part, :, :] for part in range(3))),
             reward=self._reward(heads[..., 0]) if self.config.predict_reward else None,
             done_logit=heads[..., -1] if self.config.predict_done else None,
+            action=self._action(heads) if self.config.predict_action else None,
         )
 
     def _reward(self, output: Array) -> Array:
         """The expected reward [...] from the head's output [...]: the output itself, or the floor and a rate above it."""
         return output if self.config.reward_loss == "squared" else self.reward_range[0] + jax.nn.softplus(output)
+
+    def _action(self, heads: Array) -> Array:
+        """The action [..., A] from the heads beside the mixture: after the reward, before the end."""
+        first = int(self.config.predict_reward)
+        return jnp.tanh(heads[..., first : first + self.action_size])
 
     def step(
         self, params: Params, state: MemoryState, z: Array, action: Action, restart: Array

@@ -31,7 +31,8 @@ class VisionMemoryConfig(WorldConfig):
     """The paper's V and M."""
 
     meaning: ClassVar[tuple[str, ...]] = tuple(
-        f"memory.{name}" for name in ("predict_reward", "reward_loss", "predict_done", "done_weight", "restart_input")
+        f"memory.{name}"
+        for name in ("predict_reward", "reward_loss", "predict_done", "done_weight", "restart_input", "predict_action")
     )
 
     kind: Literal["vision_memory"] = "vision_memory"
@@ -54,6 +55,8 @@ class VisionMemoryState:
     """[H]"""
     restart: Array
     """[] float32: 1 as long as M has not been fed anything."""
+    action: Array | None = None
+    """[A]: what M expects C to do now; None where M does not predict it."""
 
 
 @dataclass(frozen=True)
@@ -105,14 +108,16 @@ class VisionMemory(WorldModel):
 
     def begin(self, params: Params, obs: LatentStats, key: Key) -> VisionMemoryState:
         """z sampled from V's posterior, and an M that has not been fed anything."""
-        return VisionMemoryState(sample(obs, key), self.memory.initial_state(), jnp.ones((), jnp.float32))
+        action = jnp.zeros(self.action_size, jnp.float32) if self.memory.config.predict_action else None
+        return VisionMemoryState(sample(obs, key), self.memory.initial_state(), jnp.ones((), jnp.float32), action)
 
     def observe(
         self, params: Params, state: VisionMemoryState, action: Action, obs: LatentStats, key: Key
     ) -> VisionMemoryState:
         """M fed what was seen and done, and the z of the next frame sampled from V's posterior."""
         memory = self.memory.advance(params["memory"], state.memory, state.z, action, state.restart)
-        return VisionMemoryState(sample(obs, key), memory, jnp.zeros_like(state.restart))
+        expected = self.memory.predict(params["memory"], memory.h).action if self.memory.config.predict_action else None
+        return VisionMemoryState(sample(obs, key), memory, jnp.zeros_like(state.restart), expected)
 
     def noise(self, key: Key) -> MixtureNoise:
         """[Z]: what a draw from M's mixture takes of chance."""
@@ -127,11 +132,14 @@ class VisionMemory(WorldModel):
         logit = prediction.done_logit
         end = None if logit is None else jax.nn.sigmoid(logit - math.log(self.memory.config.done_weight))
         # Not zeros: a constant that a loop carries along takes an accelerator a kernel and a copy each step.
-        return VisionMemoryState(z, memory, 0 * state.restart), Outcome(prediction.reward, end)
+        following = VisionMemoryState(z, memory, 0 * state.restart, prediction.action)
+        return following, Outcome(prediction.reward, end)
 
     def features(self, state: VisionMemoryState) -> Features:
-        """z [..., Z], sampled and not the mean; h and c [..., H] of M's LSTM."""
-        return {"z": state.z, "h": state.memory.h, "c": state.memory.c}
+        """z [..., Z], sampled and not the mean; h and c [..., H] of M's LSTM; where M predicts it, action [..., A], what M
+        expects C to do."""
+        features = {"z": state.z, "h": state.memory.h, "c": state.memory.c}
+        return features if state.action is None else features | {"action": state.action}
 
     def vital(self, state: VisionMemoryState) -> Array:
         """z: what is not a number in h or c is none in the mixture's parameters either, and no LSTM makes them infinite."""
