@@ -96,7 +96,7 @@ def test_limits_truncate():
     played = play(scripted_driver(TASK, "random", PolicySettings()), limits=Limits(max_steps=7))
     assert {len(episode.rewards) for episode in played} == {7} and not any(episode.terminated for episode in played)
     environment = Falls()
-    heard = device.play(environment, device.ScriptDriver(Constant((0.0,))), SEEDS, Limits(patience=4), 50, False, print)
+    heard = device.play(environment, device.ScriptDriver(Constant((0.0,))), SEEDS, 50, 4, False, print)
     # Rewards 3, 2, 1, 0, -1, …: four in a row without a positive one.
     assert (heard.length == 7).all() and not heard.terminated.any()
 
@@ -159,7 +159,7 @@ class Falls(JaxEnvironment):
 )
 def test_what_is_no_action_and_no_reward_is_named(environment, action, message):
     with pytest.raises(UserError, match=message):
-        device.play(environment, device.ScriptDriver(Constant((action,))), SEEDS, Limits(), 50, False, print)
+        device.play(environment, device.ScriptDriver(Constant((action,))), SEEDS, 50, None, False, print)
 
 
 def test_a_frame_of_another_shape_is_refused(monkeypatch):

@@ -244,7 +244,7 @@ class Lanes:
                 steps, over = heard.length, heard.over
                 tick(before + Count(int(over.sum()), int(steps[over].sum()), int(steps[~over].sum())))
 
-            heard = device.play(self.environment, driver, block, self.limits, longest, record, tell)
+            heard = device.play(self.environment, driver, block, longest, self.limits.patience, record, tell)
             before += Count(len(block), int(heard.length.sum()))
             rewards = np.concatenate(heard.rewards, axis=1)
             frames, actions = (

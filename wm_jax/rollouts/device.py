@@ -186,8 +186,10 @@ def _advance(
         )
         done = state.step + 1
         idle = jnp.where(reward > 0, 0, state.idle + 1)
-        truncated |= done >= (limits.max_steps or jnp.iinfo(jnp.int32).max)
-        truncated |= idle >= (limits.patience or jnp.iinfo(jnp.int32).max)
+        if limits.max_steps is not None:
+            truncated |= done >= limits.max_steps
+        if limits.patience is not None:
+            truncated |= idle >= limits.patience
         # Where both come at once it is truncated, as in every other backend (`rollouts.lanes.TaskEnv`).
         ends = terminated | truncated
         new = LaneState(following, observation, acting, state.seed, done, idle, ends)
@@ -216,11 +218,11 @@ class Heard:
 
 
 def play(
-    environment: JaxEnvironment, driver: DeviceDriver, episodes: Sequence[tuple[int, int]], limits: Limits, longest: int,
-    record: bool, tick: Callable[[Heard], None],
+    environment: JaxEnvironment, driver: DeviceDriver, episodes: Sequence[tuple[int, int]], max_steps: int,
+    patience: int | None, record: bool, tick: Callable[[Heard], None],
 ) -> Heard:  # fmt: skip
-    """Play episodes (environment seed, row of the controller), all side by side, of at most `longest` steps. `tick` is told
-    after every call how far they are; what it raises ends the play.
+    """Play episodes (environment seed, row of the controller), all side by side, cut off after `max_steps` and as
+    `Limits.patience` says. `tick` is told after every call how far they are; what it raises ends the play.
 
     Raises `UserError` where an action is none or the environment gives no finite reward.
     """
@@ -234,8 +236,9 @@ def play(
     shape = (groups, TOGETHER)
     state = _begin(environment, policy, weights, *(array.reshape(shape) for array in (rows, seeds, idle)))
     heard = Heard([], [], [], np.zeros(count, bool), np.zeros(count, int), np.zeros(count, bool), {})
-    for first in range(0, longest, STEPS):
-        steps = min(STEPS, longest - first)
+    # The last call may go beyond `max_steps`: lanes that are over stand still, and nothing is compiled for the rest.
+    steps, limits = min(STEPS, max_steps), Limits(max_steps, patience)
+    for first in range(0, max_steps, steps):
         state, found = _advance(environment, policy, weights, state, limits, steps, record)
         _hear(heard, jax.device_get(found), driver.name, [seed for seed, _ in episodes], first)
         tick(heard)
