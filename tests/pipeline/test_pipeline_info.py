@@ -106,7 +106,7 @@ def test_the_states_that_dreams_start_in_are_counted() -> None:
 
 
 def test_evolution_in_the_dream_is_told_with_its_validation() -> None:
-    work = describe(load(FOLDER / "quickstart.py"))["work"]
+    work = describe(load(FOLDER / "car_racing_quickstart.py"))["work"]
     actual = work["a dream step"] + work["encoding a frame"]
     mean = 256 * 300 * work["a dream step"] + 6 * 1000 * actual
     # Two rounds of 30 generations, with six evaluated means each.
