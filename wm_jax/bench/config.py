@@ -32,7 +32,7 @@ class BenchConfig:
     """Sequences in a batch of M."""
     sequence_length: int = 500
     """Steps of a sequence."""
-    tasks: tuple[str, ...] = ("take_cover", "car_racing")
+    tasks: tuple[str, ...] = ("take_cover", "car_racing", "swing_up")
     """Whose games are played; the first makes the headline."""
     workers: int = 0
     """Processes that play; 0 for one for each core that may be used. V, M and C always drive with one for each core."""
