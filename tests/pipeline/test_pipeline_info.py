@@ -67,6 +67,12 @@ def test_settings_go_together(path: Path) -> None:
     check(found, Models(found))
 
 
+def test_a_world_model_without_weights_is_told() -> None:
+    facts = describe(load(FOLDER / "swing_up_state.py"))
+    assert facts["parameters"] == {"controller": 5 * 10 + 10 + 10 + 1}
+    assert facts["work"]["encoding"] == 0 and facts["disk"]["checkpoints"] == 0
+
+
 def test_what_a_frame_and_a_dream_step_take_is_counted() -> None:
     """By the compiler: two for each multiplication in a product of matrices, and the little that is none."""
     work = describe(load(FOLDER / "car_racing.py"))["work"]

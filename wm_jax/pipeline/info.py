@@ -74,7 +74,7 @@ def _disk(experiment: Experiment, models: Models, frames: int, parameters: dict[
     return {
         "recorded frames": frames * models.task.typical_frame_bytes,
         "encoded frames": experiment.views * frames * _encoded(models),
-        "checkpoints": 2 * 3 * FLOAT * max(parameters.values())
+        "checkpoints": 2 * 3 * FLOAT * max(parameters.values(), default=0)
         + experiment.rounds.count * FLOAT * sum(parameters.values()),
     }
 
