@@ -39,9 +39,10 @@ def unreadable(what: str, error: Exception) -> UserError | ForeignError:
 
 
 def require_range(name: str, value: float, low: float, high: float = float("inf")) -> None:
-    """Raise `UserError` unless `low <= value <= high`; `name` is the setting as the user writes it."""
-    if not low <= value <= high:
-        allowed = f"at least {low}" if high == float("inf") else f"between {low} and {high}"
+    """Raise `UserError` unless `low <= value <= high` and finite; `name` is the setting as the user writes it."""
+    if value == float("inf") or not low <= value <= high:
+        finite = "finite and " if value == float("inf") else ""
+        allowed = f"{finite}at least {low}" if high == float("inf") else f"between {low} and {high}"
         raise UserError(f"{name} must be {allowed}, found {value}")
 
 

@@ -450,6 +450,7 @@ def test_torn_metrics_are_passed_over(tmp_path: Path) -> None:
         (["--world.memory.reward-loss", "poisson"], "give its reward_range a lower end"),
         (["--evolve.max-steps", "50"], "evolve.max_steps is 50 but evolve.fitness is 'dream'"),
         (["--evolve.max-steps", "0"], "evolve.max_steps must be at least 1"),
+        (["--checkpoint-seconds", "inf"], "checkpoint_seconds must be finite and at least 0.0, found inf"),
         (["--mirror"], "the task probe does not say what an action is in a mirror"),
     ],
 )
