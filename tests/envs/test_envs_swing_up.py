@@ -142,7 +142,7 @@ def test_rewards():
 def test_an_action_repeated_is_the_action_several_times(standard):
     once, four = SwingUp(standard, 1), SwingUp(standard, 4)
     state, _ = once.reset(jax.random.key(0))
-    action, key = jnp.array([0.8]), jax.random.key(1)
+    action, key = jnp.array([0.8], jnp.float32), jax.random.key(1)
     singly, rewards = state, []
     for _ in range(4):
         singly, _, reward, _, _ = once.step(singly, action, key)
@@ -155,7 +155,7 @@ def test_an_action_repeated_is_the_action_several_times(standard):
 
 
 def test_the_author_ends_where_the_cart_leaves_and_the_suite_never_before_its_time():
-    key, push = jax.random.key(0), jnp.array([1.0])
+    key, push = jax.random.key(0), jnp.array([1.0], jnp.float32)
     for environment, ends in ((SwingUp("author", 4), True), (SwingUp("dm_control", 4), False)):
         state = SwingUpState(body(2.39, 5, np.pi, 0), jnp.int32(0))
         after, _, reward, terminated, truncated = environment.step(state, push, key)
