@@ -20,7 +20,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike
 
 from wm_jax.envs import pictures
-from wm_jax.envs.protocol import JaxEnvironment
+from wm_jax.envs.protocol import CHANCE, JaxEnvironment
 from wm_jax.errors import require_integer
 from wm_jax.lanes import choose
 from wm_jax.types import Action, Array, Key
@@ -29,8 +29,6 @@ RenderMode = Literal["rgb_array"] | None
 _METADATA: dict[str, Any] = {"render_modes": ["rgb_array"]}
 """`render_fps` is the task's: every environment has its own."""
 _VECTOR_METADATA = {**_METADATA, "autoreset_mode": gymnasium.vector.AutoresetMode.NEXT_STEP}
-CHANCE = 2
-"""What is folded into the key of a step of the actual environment: the agent's own draws fold in 0 and 1."""
 
 
 class SideBySide(ABC):

@@ -6,6 +6,9 @@ from typing import Any, Protocol
 
 from wm_jax.types import Action, Array, Key
 
+CHANCE = 2
+"""What is folded into the key of a step of the actual environment: the agent's own draws fold in 0 and 1."""
+
 
 class Script(ABC):
     """A policy that is not learned. Hashable; every method is pure, and for one episode; `jax.vmap` adds episodes."""

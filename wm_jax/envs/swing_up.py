@@ -55,6 +55,12 @@ class CartPole:
     """[] radians per second"""
 
 
+def hanging(key: Key, deviation: float) -> CartPole:
+    """The pole hangs in the middle at rest, but for N(0, deviation) on each number."""
+    x, speed, angle, spin = deviation * jax.random.normal(key, (4,), jnp.float32)
+    return CartPole(x, speed, math.pi + angle, spin)
+
+
 @struct.dataclass
 class SwingUpState:
     """An episode's state."""
@@ -73,8 +79,7 @@ class Author:
 
     def start(self, key: Key) -> CartPole:
         """N((0, 0, π, 0), 0.2)"""
-        x, speed, angle, spin = 0.2 * jax.random.normal(key, (4,), jnp.float32)
-        return CartPole(x, speed, math.pi + angle, spin)
+        return hanging(key, 0.2)
 
     def accelerations(self, body: CartPole, action: Array) -> tuple[Array, Array]:
         """ẍ and θ̈ under `action` [] in [-1, 1]."""
@@ -126,8 +131,7 @@ class ControlSuite:
 
     def start(self, key: Key) -> CartPole:
         """N((0, 0, π, 0), 0.01)"""
-        x, speed, angle, spin = 0.01 * jax.random.normal(key, (4,), jnp.float32)
-        return CartPole(x, speed, math.pi + angle, spin)
+        return hanging(key, 0.01)
 
     def accelerations(self, body: CartPole, action: Array) -> tuple[Array, Array]:
         """ẍ and θ̈ under `action` [] in [-1, 1], by Lagrange's equations
@@ -210,11 +214,6 @@ class SwingUp(JaxEnvironment):
     def observation_size(self) -> int:
         """F: 5"""
         return 5
-
-    @property
-    def max_steps(self) -> int:
-        """Actions of an episode, at most."""
-        return -(-PHYSICS_STEPS // self.repeat)
 
     @property
     def frames_per_second(self) -> int:

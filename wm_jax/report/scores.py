@@ -135,7 +135,7 @@ def _table(run: RunFacts) -> Table:
 
 def _measured(run: RunFacts) -> str:
     """What was measured beside the returns, of every policy; empty where nothing was."""
-    told = [f"{named(run, name)}{measured(score)}" for name, score in run.scores.items() if measured(score)]
+    told = [f"{named(run, name)}{found}" for name, score in run.scores.items() if (found := measured(score))]
     return f"Means over all steps: {'; '.join(told)}." if told else ""
 
 

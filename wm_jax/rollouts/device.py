@@ -17,11 +17,13 @@ import numpy as np
 from flax import struct
 
 from wm_jax.envs import JaxEnvironment, Script
-from wm_jax.envs.gymnasium_face import CHANCE, seed_of
+from wm_jax.envs.gymnasium_face import seed_of
+from wm_jax.envs.protocol import CHANCE
 from wm_jax.errors import UserError
 from wm_jax.lanes import choose
 from wm_jax.rollouts.limits import Limits
 from wm_jax.tasks import FRAME_SHAPE
+from wm_jax.tasks.calls import LIMIT
 from wm_jax.types import Action, Array, Key
 
 TOGETHER = 16
@@ -152,17 +154,17 @@ def _in_groups(function: Callable[[Any], Any], arguments: Any) -> Any:
 
 @partial(jax.jit, static_argnames=("environment", "policy"))
 def _begin(
-    environment: JaxEnvironment, policy: Policy, weights: Any, rows: Array, seeds: Array, idle: Array
+    environment: JaxEnvironment, policy: Policy, weights: Any, rows: Array, seeds: Array, over: Array
 ) -> LaneState:
-    """Lanes [G, TOGETHER] on the first frame of their episodes; those that are `idle` are over."""
+    """Lanes [G, TOGETHER] on the first frame of their episodes; those that have none are `over`."""
 
     def begin(group: tuple[Array, Array, Array]) -> LaneState:
-        rows, seeds, idle = group
+        rows, seeds, over = group
         state, observation = jax.vmap(lambda seed: environment.reset(_chance(seed, jnp.int32(0))))(seeds)
         none = jnp.zeros_like(rows)
-        return LaneState(state, observation, policy.begin(weights, rows, seeds), seeds, none, none, idle)
+        return LaneState(state, observation, policy.begin(weights, rows, seeds), seeds, none, none, over)
 
-    return _in_groups(begin, (rows, seeds, idle))
+    return _in_groups(begin, (rows, seeds, over))
 
 
 @partial(jax.jit, static_argnames=("environment", "policy", "limits", "steps", "record"), donate_argnames="state")
@@ -232,9 +234,9 @@ def play(
     padded = [*episodes, *[episodes[-1]] * (groups * TOGETHER - count)]
     seeds = np.array([seed_of(np.random.default_rng(seed)) for seed, _ in padded], np.uint32)
     rows = np.array([row for _, row in padded], np.int32)
-    idle = np.arange(len(padded)) >= count
+    over = np.arange(len(padded)) >= count
     shape = (groups, TOGETHER)
-    state = _begin(environment, policy, weights, *(array.reshape(shape) for array in (rows, seeds, idle)))
+    state = _begin(environment, policy, weights, *(array.reshape(shape) for array in (rows, seeds, over)))
     heard = Heard([], [], [], np.zeros(count, bool), np.zeros(count, int), np.zeros(count, bool), {})
     # The last call may go beyond `max_steps`: lanes that are over stand still, and nothing is compiled for the rest.
     steps, limits = min(STEPS, max_steps), Limits(max_steps, patience)
@@ -274,14 +276,14 @@ def _hear(heard: Heard, found: Steps, name: str, seeds: Sequence[int], first: in
 def _check(
     name: str, seeds: Sequence[int], first: int, alive: np.ndarray, reward: np.ndarray, action: np.ndarray
 ) -> None:
-    for what, expected, wrong in (
-        (f"{name} must return", "numbers from -1 to 1", ~(np.abs(action) <= 1 + 1e-6).all(axis=-1)),
-        ("step of the environment must return", "a finite reward", ~np.isfinite(reward)),
+    """Raise `UserError` where an action is none or a reward not finite, of steps that are `alive` [B, T]."""
+    for what, found, right in (
+        (f"{name} must return numbers from -1 to 1", action, (np.abs(action) <= LIMIT).all(axis=-1)),
+        ("step of the environment must return a finite reward", reward, np.isfinite(reward)),
     ):
-        lanes, steps = np.nonzero(wrong & alive)
+        lanes, steps = np.nonzero(~right & alive)
         if len(lanes):
-            found = (action if "1" in expected else reward)[lanes[0], steps[0]]
-            raise UserError(f"{what} {expected}, found {found} in step {first + steps[0]} of the episode of seed "
+            raise UserError(f"{what}, found {found[lanes[0], steps[0]]} in step {first + steps[0]} of the episode of seed "
                             f"{seeds[lanes[0]]}")  # fmt: skip
 
 

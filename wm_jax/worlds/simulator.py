@@ -15,7 +15,7 @@ from flax import struct
 
 from wm_jax.data.training import Learner
 from wm_jax.envs import JaxEnvironment
-from wm_jax.envs.gymnasium_face import CHANCE
+from wm_jax.envs.protocol import CHANCE
 from wm_jax.errors import UserError
 from wm_jax.tasks import Task
 from wm_jax.types import Action, Array, Features, Key, Outcome, Params
