@@ -60,5 +60,5 @@ CONFIG = Experiment(
     ),
     rounds=RoundsConfig(count=5, episodes=40, drivers="evaluated", new_share=0.4),
     explorer=NoiseConfig(action_noise=0.3),
-    evaluate=EvaluateConfig(episodes=100, environments=64, baselines=("random", "held")),
+    evaluate=EvaluateConfig(episodes=100, environments=64, baselines=("random", "held"), rounds=(0,)),
 )

@@ -61,5 +61,5 @@ CONFIG = Experiment(
     ),
     rounds=RoundsConfig(count=8, episodes=60, drivers="evaluated", new_share=0.4),
     explorer=NoiseConfig(action_noise=0.3),
-    evaluate=EvaluateConfig(episodes=100, environments=64, baselines=("random", "held")),
+    evaluate=EvaluateConfig(episodes=100, environments=64, baselines=("random", "held"), rounds=(0,)),
 )

@@ -68,6 +68,8 @@ class Experiment:
     """A bundle of the same task whose world model the first round's training begins with; random weights unless given. A
     learner with `steps` 0 stays as it is there. Give the run another `seed` than the bundle's: the same one records the
     very episodes that it has been trained on."""
+    initial_learners: tuple[str, ...] = ()
+    """The learners that begin with the bundle's weights, as vision or memory; all, unless some are named."""
     collect: CollectConfig = field(default_factory=CollectConfig)
     explorer: ExplorerConfig = field(default_factory=NoiseConfig)
     """What is done to C's actions while it collects, in the rounds after the first."""
@@ -94,6 +96,22 @@ class Experiment:
     def searches(self) -> dict[str, EvolveConfig]:
         """What C is searched by, by stage: its evolution, and the tuning where there is one; the last C is deployed."""
         return {"evolve": self.evolve} | ({"tune": self.tune.as_evolution} if self.tune.generations else {})
+
+    @property
+    def exploring(self) -> "Experiment | None":
+        """The same experiment with its explorer's search in place of C's, where the explorer has a controller of its own:
+        in the dream, by another reward, and never told by the actual environment."""
+        goal = self.explorer.goal
+        if goal is None:
+            return None
+        dream = dataclasses.replace(self.dream, reward=goal.reward, full_return=None)
+        evolve = dataclasses.replace(
+            self.evolve, fitness="dream", select="dream", actual_episodes=0, temperatures=(), seeds=1, max_steps=None,
+            patience=None, generations=goal.generations,
+        )  # fmt: skip
+        return dataclasses.replace(
+            self, dream=dream, evolve=evolve, rounds=dataclasses.replace(self.rounds, generations=0)
+        )
 
     @property
     def views(self) -> int:

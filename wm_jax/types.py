@@ -47,6 +47,10 @@ class Outcome:
     """[...]: the expected reward, in the task's units."""
     end: Array | None
     """[...]: the probability that the episode terminates with the step; any weight in training is already taken out."""
+    surprise: Array | None = None
+    """[...]: how badly the model expects to have predicted what is seen after the step; a loss, in the model's own unit."""
+    entropy: Array | None = None
+    """[...]: that loss as it would be if the model were right; its mean over draws is the entropy of the prediction."""
 
 
 @struct.dataclass

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from dream_probe import Line, Push, line_starts, vision_memory
 
 from wm_jax.dream import ENDS, REWARDS, Dream, DreamConfig, population_returns
@@ -133,3 +134,26 @@ def test_a_rule_that_needs_what_the_model_does_not_predict_names_the_setting(set
 def test_rules_that_need_no_more_than_the_model_predicts_are_fine():
     Dream(vision_memory(MemoryConfig(hidden_size=2), 1, 1), DreamConfig()).check()
     Dream(Line(), DreamConfig(reward="predicted", end="drawn")).check()
+
+
+def test_surprise_less_what_is_foreseen_is_what_the_model_does_not_know():
+    """One Gaussian: its entropy is known. A model that expects just that loss is not surprised."""
+    world = vision_memory(MemoryConfig(hidden_size=4, mixtures=1, predict_surprise=True), 2, 1)
+    memory = world.memory.init(new_key())
+    nothing = world.begin({}, LatentStats(jnp.zeros(2, jnp.float32), jnp.zeros(2, jnp.float32)), new_key())
+    action = jnp.zeros(1, jnp.float32)
+    log_stds = np.asarray(
+        world.memory.step(memory, nothing.memory, nothing.z, action, nothing.restart)[1].next_z.log_stds
+    )
+    entropy = scipy.stats.norm(scale=np.exp(log_stds)).entropy().mean()
+    memory["surprise"] = {"kernel": jnp.zeros((4, 1), jnp.float32), "bias": jnp.full(1, entropy + 0.5, jnp.float32)}
+
+    @jax.jit
+    @jax.vmap
+    def rewards(key):
+        outcome = world.imagine({"memory": memory}, nothing, action, world.noise(key), 1.0)[1]
+        return REWARDS["surprise"](outcome, world), REWARDS["excess_surprise"](outcome, world)
+
+    loss, excess = rewards(jax.random.split(new_key(), 4000))
+    np.testing.assert_allclose(loss, entropy + 0.5, rtol=1e-5)
+    np.testing.assert_allclose(excess.mean(), 0.5, atol=4 * excess.std() / np.sqrt(4000))

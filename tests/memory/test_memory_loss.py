@@ -9,9 +9,9 @@ from memory_data import random_observations
 from scipy import special, stats
 
 from wm_jax.errors import UserError
-from wm_jax.memory import Memory, MemoryConfig, Mixture, Prediction
+from wm_jax.memory import Memory, MemoryConfig, Mixture, Prediction, log_likelihood
 from wm_jax.memory import loss as loss_module
-from wm_jax.memory.loss import gather, log_likelihood, reward_loss, step_losses
+from wm_jax.memory.loss import gather, reward_loss, step_losses
 from wm_jax.memory.loss import loss as eager_loss
 from wm_jax.vision import LatentStats
 
@@ -242,3 +242,24 @@ def test_gradient_agrees_with_finite_differences():
             up, down = (value(moved(params, direction, size)) for size in (1e-6, -1e-6))
             slope = sum(jnp.vdot(g, d) for g, d in zip(*map(jax.tree.leaves, (gradient, direction)), strict=True))
             np.testing.assert_allclose((up - down) / 2e-6, slope, rtol=1e-5)
+
+
+def test_that_M_learns_its_surprise_changes_nothing_else():
+    """The head learns the loss itself, and nothing of that reaches the weights that predict."""
+    surprised = replace(MEMORY, config=replace(HEADS, predict_surprise=True))
+    params, sequences = surprised.init(jax.random.key(2)), gather(RECORDED, ALL, jax.random.key(0))
+    state = surprised.initial_state((1,))
+    _, h = surprised.unroll(params, state, sequences.z, sequences.action, sequences.restart)
+    prediction = surprised.predict(params, h)
+    within = ~np.isin(np.arange(15), [4, 8, 14])
+    nll = -np.asarray(log_likelihood(prediction.next_z, sequences.next_z)).mean(axis=-1)[within, 0]
+    (value, (_, metrics)), slope = jax.value_and_grad(loss, argnums=1, has_aux=True)(
+        surprised, params, state, sequences
+    )
+    expected = np.asarray(prediction.surprise)[within, 0]
+    np.testing.assert_allclose(metrics["surprise"], ((expected - nll) ** 2).mean(), rtol=1e-5)
+    np.testing.assert_allclose(slope["surprise"]["bias"], [2 * (expected - nll).mean()], rtol=1e-4)
+    plain = {name: params[name] for name in ("gates", "head")}
+    alone, without = jax.value_and_grad(loss, argnums=1, has_aux=True)(MEMORY, plain, state, sequences)
+    np.testing.assert_allclose(value, alone[0] + metrics["surprise"], rtol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, {name: slope[name] for name in plain}, without)

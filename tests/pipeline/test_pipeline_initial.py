@@ -283,3 +283,23 @@ def test_a_schedule_lasts_as_long_as_its_rounds_training(
             train.run(context, 1, stage)
             assert set(told) == {{"vision": 2, "memory": 3}[train.name]}, train.name
             told.clear()
+
+
+def test_only_the_learners_that_are_named_begin_with_the_bundle(
+    probe_experiment: Path, bundle: tuple[Path, Params], tmp_path: Path
+) -> None:
+    """Then M may be another one altogether."""
+    path, params = bundle
+    experiment = dataclasses.replace(small(probe_experiment, path), initial_learners=("vision",))
+    experiment = changed(experiment, memory={"hidden_size": 48})
+    found = load_initial(path, experiment)
+    assert list(found) == ["vision"]
+    jax.tree.map(np.testing.assert_array_equal, found["vision"], params["vision"])
+    weights = trained(experiment, tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, weights["vision"], params["vision"])
+    assert weights["memory"]["head"]["kernel"].shape[0] == 48
+    without = dataclasses.replace(experiment, initial=None)
+    with pytest.raises(UserError, match=r"initial_learners names vision but initial is None"):
+        trained(without, tmp_path / "without")
+    with pytest.raises(UserError, match=r"initial_learners"):
+        trained(dataclasses.replace(experiment, initial_learners=("eyes",)), tmp_path / "unknown")

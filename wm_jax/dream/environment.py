@@ -151,7 +151,7 @@ class Dream:
         if self.config.full_return is not None:
             ending = jnp.where(earned >= self.config.full_return, 1, ending)
         # The rules are not asked: NaN is above no threshold, and such a dream would never end.
-        broken = ~_finite((outcome, reward, ending, self.model.vital(world)))
+        broken = ~_finite((outcome.reward, outcome.end, reward, ending, self.model.vital(world)))
         reward, ending = jnp.where(broken, -jnp.inf, reward), jnp.where(broken, 1, ending)
         return DreamState(world, steps, state.earned + reward), reward, ending
 

@@ -33,6 +33,21 @@ def predicted(outcome: Outcome, model: WorldModel) -> Array:
     return expected(outcome.reward, model, "reward", "dream.reward is 'predicted'")
 
 
+@REWARDS.register
+def surprise(outcome: Outcome, model: WorldModel) -> Array:
+    """How badly the model expects to predict: its loss with the sign flipped, the paper's curiosity (section 5)."""
+    return expected(outcome.surprise, model, "surprise", "dream.reward is 'surprise'")
+
+
+@REWARDS.register
+def excess_surprise(outcome: Outcome, model: WorldModel) -> Array:
+    """`surprise` less what of it the model foresees, the entropy of its prediction: chance that nobody can predict earns
+    nothing. Exact at temperature 1."""
+    setting = "dream.reward is 'excess_surprise'"
+    found = expected(outcome.surprise, model, "surprise", setting)
+    return found - expected(outcome.entropy, model, "surprise", setting)
+
+
 @ENDS.register
 def threshold(outcome: Outcome, model: WorldModel) -> Array:
     """1 where an end is more probable than the model's `end_threshold`: the paper's rule; what is only possible never

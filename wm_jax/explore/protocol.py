@@ -27,10 +27,28 @@ class Explorer(ABC):
 
 
 @dataclass(frozen=True)
+class Goal:
+    """What a controller is searched for that only collects."""
+
+    reward: str
+    """The rule that its dreams are rewarded by (`dream.reward`)."""
+    generations: int
+    """Generations of the search, which is C's in all else."""
+    share: float
+    """Share of a round's episodes that it collects; C collects the others."""
+
+
+@dataclass(frozen=True)
 class ExplorerConfig(PartConfig):
     """Base of an explorer's settings."""
 
     registry: ClassVar[Registry[Any]] = EXPLORERS
+
+    @property
+    def goal(self) -> Goal | None:
+        """What a controller of its own is searched for, after C's search in every round but the last; None: C collects
+        alone."""
+        return None
 
     def build(self, action_size: int) -> Explorer:
         """The explorer for actions of so many numbers."""

@@ -37,6 +37,7 @@ def evaluate(memory: Memory, params: Params, recorded: Observations, key: Key) -
     - `nll`: negative log likelihood of the next z per latent dimension (nats), M following the recorded episodes.
     - `done_loss` (unweighted), `done_precision`, `done_recall` (logit > 0): with a done head.
     - `action_error`: squared error of the action that follows, averaged over its numbers. With an action head.
+    - `surprise_correlation`: of the steps' expected nll with what it came to. With a surprise head.
     - `reward_correlation`, `reward_correlation_100`: predicted against actual (clipped) rewards, of each step and of
       sums over 100 steps; `reward_sum_100_predicted`, `reward_sum_100_actual`: the sums' means. With a reward head.
     - `reward_correlation_100_open_loop`: of the sums over 100 open-loop steps, as below; `reward_error_100_open_loop`: the
@@ -54,6 +55,9 @@ def evaluate(memory: Memory, params: Params, recorded: Observations, key: Key) -
         report |= _done_report(scores["done_logit"][known], scores["done"][known])
     if memory.config.predict_action:
         report["action_error"] = _mean(scores["action"][scores["has_next"]])
+    if memory.config.predict_surprise:
+        has_next = scores["has_next"]
+        report["surprise_correlation"] = _correlation(scores["surprise"][has_next], scores["nll"][has_next])
     if memory.config.predict_reward:
         start, length = np.asarray(recorded.start), np.asarray(recorded.length)
         report |= _reward_report(scores["reward"], _clipped_rewards(memory, recorded), start, length)
@@ -95,7 +99,7 @@ def _score_chunk(
     losses = step_losses(memory, prediction, sequences)
     scores = {name: losses[name][0] for name in ("nll", "action") if name in losses}
     scores |= {"has_next": sequences.has_next, "done": sequences.done, "done_known": sequences.done_known}
-    heads = {"reward": prediction.reward, "done_logit": prediction.done_logit}
+    heads = {"reward": prediction.reward, "done_logit": prediction.done_logit, "surprise": prediction.surprise}
     return state, scores | {name: head for name, head in heads.items() if head is not None}
 
 

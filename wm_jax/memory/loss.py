@@ -5,6 +5,7 @@ whether the episode terminated with the step. The last step has no next frame, s
 was cut off by the time limit nobody knows whether it would have terminated, so the done of its last step is masked.
 """
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from wm_jax.memory.mixture import Mixture
+from wm_jax.memory.mixture import log_likelihood
 from wm_jax.memory.model import Memory, Prediction
 from wm_jax.memory.recurrence import MemoryState
 from wm_jax.types import Array, Key, Observations, Params
@@ -72,14 +73,6 @@ def gather(recorded: Observations, positions: Array, key: Key) -> Sequences:
     )
 
 
-def log_likelihood(mixture: Mixture, z: Array) -> Array:
-    """log p(z) [..., Z] of each latent dimension under its mixture [..., K, Z]."""
-    deviation = (z[..., None, :] - mixture.means) * jnp.exp(-mixture.log_stds)
-    log_density = -0.5 * (deviation**2 + jnp.log(jnp.float32(2 * jnp.pi))) - mixture.log_stds
-    # Normalised at the end: one pass over [..., K, Z] less than with normalised weights.
-    return jax.nn.logsumexp(mixture.logits + log_density, axis=-2) - jax.nn.logsumexp(mixture.logits, axis=-2)
-
-
 def reward_loss(memory: Memory, predicted: Array, reward: Array) -> Array:
     """What the expected rewards [...] cost against those that came [...].
 
@@ -99,16 +92,20 @@ def step_losses(memory: Memory, prediction: Prediction, sequences: Sequences) ->
     """What each step adds to each part of the loss, and whether it counts: two [T, B] for each predicted part.
 
     nll: -log p(next z), averaged over the latent dimensions; reward: `reward_loss` of the clipped reward;
-    action: the squared error of the action that follows, averaged over its numbers;
+    action: the squared error of the action that follows, averaged over its numbers; surprise: the squared error of the
+    expected nll;
     done: sigmoid cross-entropy, `done_weight` times where the episode ended.
     """
-    parts = {"nll": (-log_likelihood(prediction.next_z, sequences.next_z).mean(axis=-1), sequences.has_next)}
+    nll = -log_likelihood(prediction.next_z, sequences.next_z).mean(axis=-1)
+    parts = {"nll": (nll, sequences.has_next)}
     if prediction.reward is not None:
         reward = reward_loss(memory, prediction.reward, jnp.clip(sequences.reward, *memory.reward_range))
         parts["reward"] = (reward, jnp.ones_like(sequences.has_next))
     if prediction.action is not None:
         error = (prediction.action - sequences.next_action) ** 2
         parts["action"] = (error.mean(axis=-1), sequences.has_next)
+    if prediction.surprise is not None:
+        parts["surprise"] = ((prediction.surprise - jax.lax.stop_gradient(nll)) ** 2, sequences.has_next)
     if prediction.done_logit is not None:
         entropy = optax.sigmoid_binary_cross_entropy(prediction.done_logit, sequences.done)
         weight = jnp.where(sequences.done, jnp.float32(memory.config.done_weight), 1.0)
@@ -123,7 +120,11 @@ Sums = dict[str, tuple[Array, Array]]
 def _sums(memory: Memory, params: Params, state: MemoryState, sequences: Sequences) -> tuple[MemoryState, Sums]:
     """The state [B, H] after the sequences, and what their steps add up to."""
     state, h = memory.unroll(params, state, sequences.z, sequences.action, sequences.restart)
-    parts = step_losses(memory, memory.predict(params, h), sequences)
+    prediction = memory.predict(params, h)
+    if prediction.surprise is not None:
+        # Alone: whether M learns how well it does makes no difference to what it does.
+        prediction = replace(prediction, surprise=memory.surprise(params, jax.lax.stop_gradient(h)))
+    parts = step_losses(memory, prediction, sequences)
     return state, {name: (jnp.sum(part, where=counts), counts.sum()) for name, (part, counts) in parts.items()}
 
 
@@ -152,8 +153,8 @@ def _sums_by_chunks(
 def loss(
     memory: Memory, params: Params, state: MemoryState, sequences: Sequences
 ) -> tuple[Array, tuple[MemoryState, dict[str, Array]]]:
-    """The training loss nll + reward_weight * reward + action_weight * action + done, the state [B, H] after the sequences,
-    and the parts.
+    """The training loss nll + reward_weight * reward + action_weight * action + surprise + done, the state [B, H] after the
+    sequences, and the parts.
 
     Each part is averaged over the steps that count.
     """
@@ -162,6 +163,6 @@ def loss(
     )
     means = {name: total / jnp.maximum(count, 1) for name, (total, count) in sums.items()}
     config = memory.config
-    weights = {"nll": 1.0, "reward": config.reward_weight, "action": config.action_weight, "done": 1.0}
-    total = sum((weights[name] * mean for name, mean in means.items()), jnp.zeros((), jnp.float32))
+    weights = {"reward": config.reward_weight, "action": config.action_weight}
+    total = sum((weights.get(name, 1.0) * mean for name, mean in means.items()), jnp.zeros((), jnp.float32))
     return total, (state, {"loss": total, **means})

@@ -43,6 +43,9 @@ class MemoryConfig:
     predict_action: bool = False
     """Whether M predicts the action that follows, by the controllers whose episodes it learns from (paper, section 5: M
     absorbs what C has learned). C may read it as the feature `action`."""
+    predict_surprise: bool = False
+    """Whether M predicts how badly it will predict the next z: what it is trained on teaches it where. Curiosity seeks that
+    (`explorer.kind` curiosity, the rules surprise and excess_surprise of `dream.reward`)."""
     restart_input: bool = False
     """Whether M is told of an episode's first frame by an input of 1."""
     reward_weight: float = 1.0
@@ -88,6 +91,8 @@ class Prediction:
     `done_weight`."""
     action: Array | None = None
     """[..., A]: the action that follows, in [-1, 1]."""
+    surprise: Array | None = None
+    """[...]: the negative log-likelihood of the next z, in nats per latent dimension."""
 
 
 @dataclass(frozen=True)
@@ -122,18 +127,22 @@ class Memory:
         return 3 * self.config.mixtures * self.latent_size + heads
 
     def init(self, key: Key) -> Params:
-        """Fresh weights, {"gates", "head"} of {"kernel", "bias"}: Glorot-uniform, biases 0 but for the forget gate's 1, so
-        that a new M remembers."""
+        """Fresh weights, {"gates", "head"} of {"kernel", "bias"}, and "surprise" where that is predicted: Glorot-uniform,
+        biases 0 but for the forget gate's 1, so that a new M remembers."""
         hidden, draw = self.config.hidden_size, jax.nn.initializers.glorot_uniform()
         gates, head = (self.input_size + hidden, 4 * hidden), (hidden, self.output_size)
         bias = jnp.zeros((4, hidden), jnp.float32).at[1].set(1).reshape(-1)
-        return {
+        params = {
             "gates": {"kernel": draw(jax.random.fold_in(key, 0), gates, jnp.float32), "bias": bias},
             "head": {
                 "kernel": draw(jax.random.fold_in(key, 2), head, jnp.float32),
                 "bias": jnp.zeros(self.output_size, jnp.float32),
             },
         }
+        if self.config.predict_surprise:
+            kernel = draw(jax.random.fold_in(key, 3), (hidden, 1), jnp.float32)
+            params["surprise"] = {"kernel": kernel, "bias": jnp.zeros(1, jnp.float32)}
+        return params
 
     def initial_state(self, batch_shape: tuple[int, ...] = ()) -> MemoryState:
         """The state before an episode's first step: zeros [*batch_shape, H]."""
@@ -179,7 +188,12 @@ class Memory:
             reward=self._reward(heads[..., 0]) if self.config.predict_reward else None,
             done_logit=heads[..., -1] if self.config.predict_done else None,
             action=self._action(heads) if self.config.predict_action else None,
+            surprise=self.surprise(params, h) if self.config.predict_surprise else None,
         )
+
+    def surprise(self, params: Params, h: Array) -> Array:
+        """How badly M expects to have predicted the next z [...], from the h [..., H] that it is predicted from."""
+        return dense(params["surprise"], h)[..., 0]
 
     def _reward(self, output: Array) -> Array:
         """The expected reward [...] from the head's output [...]: the output itself, or the floor and a rate above it."""

@@ -162,9 +162,9 @@ def _recorded(path: Path, starts: dict[str, Any], obs: Any) -> Observations:
 
 
 def load_initial(path: Path, experiment: Experiment, warn: Callable[[str], None] = lambda message: None) -> Params:
-    """The world model's weights of the bundle at `path`, for another `experiment` to begin with; `warn` is told where its
-    task has changed. Raises `UserError` where they would be others: of another task, of other sizes, or with inputs and
-    outputs that mean something else."""
+    """The world model's weights of the bundle at `path`, for another `experiment` to begin with, of the learners that it
+    names; `warn` is told where its task has changed. Raises `UserError` where they would be others: of another task, of
+    other sizes, or with inputs and outputs that mean something else."""
     if path.is_dir():
         raise UserError(f"initial is {path}, a folder; give a bundle: `wm-jax export {path} FILE.safetensors` makes one "
                         "of a finished run")  # fmt: skip
@@ -175,11 +175,20 @@ def load_initial(path: Path, experiment: Experiment, warn: Callable[[str], None]
     # Of its settings the world model's are enough: its task may lie elsewhere now.
     world = (formats.upgrade_config(config) if config["format"] == 1 else config).get("world", {})
     theirs, ours = flatten_settings(from_dict({"world": world}, f"settings in {path}")), flatten_settings(experiment)
-    for name in ("world.kind", *(f"world.{name}" for name in experiment.world.meaning)):
+    models = Models(experiment)
+    learners = {name: models.world.learners[name].settings for name in experiment.initial_learners}
+    meaning = [f"world.{name}" for name in experiment.world.meaning]
+    if learners:
+        meaning = [name for name in meaning if name.startswith(tuple(learners.values()))]
+    for name in ("world.kind", *meaning):
         if theirs.get(name) != ours[name]:
             raise UserError(f"initial is {path}, where {name} is {theirs.get(name)!r}, but here it is {ours[name]!r}; set "
                             "it to what the world model was trained with, or begin with another bundle")  # fmt: skip
-    return _world(path, tree, about.get("half", False), Models(experiment).state_shapes[0])
+    shapes = models.state_shapes[0]
+    if learners:
+        tree = {"world": {name: weights for name, weights in tree.get("world", {}).items() if name in learners}}
+        shapes = {name: shapes[name] for name in learners}
+    return _world(path, tree, about.get("half", False), shapes)
 
 
 def _as_half(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:

@@ -23,6 +23,15 @@ def check(experiment: Experiment, models: Models) -> None:
     require_choice("collect.policy", experiment.collect.policy, task.policy_names)
     for name in experiment.evaluate.baselines:
         require_choice("evaluate.baselines", name, task.policy_names)
+    for name in experiment.initial_learners:
+        require_choice("initial_learners", name, list(models.world.learners))
+    if experiment.initial_learners and experiment.initial is None:
+        raise UserError(f"initial_learners names {', '.join(experiment.initial_learners)} but initial is None; give initial"
+                        " the bundle whose weights they begin with")  # fmt: skip
+    for number in experiment.evaluate.rounds:
+        if not 0 <= number < experiment.rounds.count - 1:
+            raise UserError(f"evaluate.rounds names round {number}, but the rounds before the last are numbered from 0, and "
+                            f"rounds.count is {experiment.rounds.count}; name others, or leave it out")  # fmt: skip
     if experiment.mirror and task.mirror is None:
         raise UserError(f"mirror is True but the task {task.name} does not say what an action is in a mirror; leave mirror "
                         "out, or give its Task a mirror where left and right can be exchanged")  # fmt: skip
@@ -33,6 +42,10 @@ def check(experiment: Experiment, models: Models) -> None:
     if not actors.size(models.actor):
         raise UserError(f"actor.kind is {experiment.actor.kind!r}, which has no weights for the stage evolve to find; "
                         "choose another actor")  # fmt: skip
+    if experiment.exploring is not None:
+        exploring = Models(experiment.exploring)
+        exploring.dream.check()
+        exploring.search(experiment.exploring.evolve.generations)
     # Films dream too, whatever it earns there.
     replace(models.dream, config=replace(experiment.dream, reward="survival")).check()
     if experiment.evolve.fitness == "dream":

@@ -1,10 +1,12 @@
-"""The stage that records episodes: with a scripted policy first, later with what the round before evolved."""
+"""The stage that records episodes: with a scripted policy first, later with what the round before found."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from wm_jax import parallel
@@ -13,14 +15,16 @@ from wm_jax.data.training import spread
 from wm_jax.lanes import alone
 from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.progress import Meetings, Stopped, expected_steps
+from wm_jax.pipeline.searching import Evolve, Explore
 from wm_jax.pipeline.stages import Stage
-from wm_jax.pipeline.weights import load_controller, load_means, load_world
+from wm_jax.pipeline.weights import load_deployed, load_means, load_world
 from wm_jax.rollouts.acting import Count, Driver, Lanes, Tick, scripted_driver
 from wm_jax.rollouts.agent import Agent, AgentDriver
 from wm_jax.rollouts.collect import ATTEMPTS_ALLOWED, Progress, clear_leftovers, episode_seed, too_short
 from wm_jax.rollouts.collect import record as record_scripted
 from wm_jax.rollouts.limits import Limits
 from wm_jax.run import StageDir
+from wm_jax.types import Params
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,12 @@ class Collect(Stage):
         """Record the round's episodes, which the processes share out; those already on disk stay."""
         folder = stage.path / "episodes"
         parallel.on_main(lambda: clear_leftovers(folder))
-        if round_number == 0 and context.models.task.environment(context.experiment.collect.backend) is None:
-            headers = _scripted(context, stage, folder)
+        scripted = round_number == 0 or context.experiment.rounds.drivers == "scripted"
+        if scripted and context.models.task.environment(context.experiment.collect.backend) is None:
+            headers = _scripted(context, round_number, stage, folder)
         else:
-            recording = _controller(context, round_number) if round_number else _script_on_device(context)
-            headers = _on_lanes(context, round_number, recording, stage, folder)
+            chosen = _script_on_device if scripted else _controllers
+            headers = _on_lanes(context, round_number, chosen(context, round_number), stage, folder)
         every = [Header(**header) for header in parallel.join([asdict(header) for header in headers])]
         parallel.on_main(lambda: str(write_index(folder, every)))
         returns = [header.episode_return for header in every]
@@ -59,11 +64,11 @@ class Collect(Stage):
                 "mean_return": float(np.mean(returns)), "best_return": max(returns)}  # fmt: skip
 
 
-def _scripted(context: Context, stage: StageDir, folder: Path) -> list[Header]:
+def _scripted(context: Context, round_number: int, stage: StageDir, folder: Path) -> list[Header]:
     """The headers of this process's share."""
-    config, total = context.experiment.collect, context.experiment.collect.episodes
+    config, total = context.experiment.collect, context.episodes_in(round_number)
     typical = min(context.models.task.typical_length, config.max_steps or context.models.task.max_steps)
-    with context.screen.bar("collect, round 0", "frames", 0) as bar:
+    with context.screen.bar(f"collect, round {round_number}", "frames", 0) as bar:
 
         def show(counts: list[float], stop: bool) -> None:
             episodes, frames, running, returns = counts
@@ -78,7 +83,7 @@ def _scripted(context: Context, stage: StageDir, folder: Path) -> list[Header]:
             return progress.episodes, progress.frames, progress.running, returns
 
         meetings, numbers = Meetings(context.interrupt, show), parallel.share(range(total))
-        seed, warn = context.seed("collect", 0), context.screen.warn
+        seed, warn = context.seed("collect", round_number), context.screen.warn
         headers = record_scripted(context.experiment.task, config, seed, folder, numbers,
                                   lambda progress: meetings.tell(*counts(progress)), warn)  # fmt: skip
         meetings.finish(*counts(Progress.of(headers)))
@@ -100,25 +105,38 @@ class _Recording:
     """Shorter episodes are played again from another seed."""
 
 
-def _script_on_device(context: Context) -> _Recording:
+def _script_on_device(context: Context, round_number: int) -> _Recording:
     """A script of a JAX environment."""
     config = context.experiment.collect
     driver = scripted_driver(context.models.task, config.policy, config, config.backend)
-    return _Recording(driver, config.episodes, Limits(config.max_steps), lambda number: 0, lambda row: config.policy,
-                      config.min_length)  # fmt: skip
+    return _Recording(driver, context.episodes_in(round_number), Limits(config.max_steps), lambda number: 0,
+                      lambda row: config.policy, config.min_length)  # fmt: skip
 
 
-def _controller(context: Context, round_number: int) -> _Recording:
-    """C of the round before, or every candidate that it evaluated in turn; either explores."""
-    rounds, models = context.experiment.rounds, context.models
-    deployed = rounds.drivers == "deployed"
-    table = alone(load_controller(context, round_number - 1)[0]) if deployed else load_means(context, round_number - 1)
-    agent = Agent(models.world, models.actor, models.explorer)
-    driver = AgentDriver(agent, load_world(context, round_number - 1), table)
-    drivers = spread(driver.controllers, rounds.episodes)
-    return _Recording(driver, rounds.episodes, Limits(patience=rounds.patience),
-                      lambda number: int(drivers[number % len(drivers)]),
-                      lambda row: f"{'controller' if deployed else f'mean {row}'} of round {round_number - 1}")  # fmt: skip
+def _controllers(context: Context, round_number: int) -> _Recording:
+    """C of the round before, or every candidate that it evaluated in turn; likewise, where it has one, the explorer's own
+    controller, after C's episodes."""
+    rounds, models, before = context.experiment.rounds, context.models, round_number - 1
+    deployed, goal = rounds.drivers == "deployed", context.experiment.explorer.goal
+
+    def found(context: Context, folder: str) -> Params:
+        chosen = context.stage(folder, before)
+        return alone(load_deployed(context, chosen)[0]) if deployed else load_means(context, before, folder)
+
+    explored = round(goal.share * rounds.episodes) if goal else 0
+    parties = [("", found(context, Evolve.folder), rounds.episodes - explored)]
+    if explored:
+        parties.append(("explorer, ", found(context.exploring, Explore.folder), explored))
+    rows, names = list[int](), list[str]()
+    for party, controllers, episodes in parties:
+        count = len(jax.tree.leaves(controllers)[0])
+        chosen = (len(names) + spread(count, episodes)).tolist()
+        rows += [chosen[number % len(chosen)] for number in range(episodes)]
+        names += [f"{party}{'controller' if deployed else f'mean {row}'} of round {before}" for row in range(count)]
+    table = jax.tree.map(lambda *parts: jnp.concatenate(parts), *(controllers for _, controllers, _ in parties))
+    driver = AgentDriver(Agent(models.world, models.actor, models.explorer), load_world(context, before), table)
+    limits = Limits(patience=rounds.patience)
+    return _Recording(driver, rounds.episodes, limits, lambda number: rows[number], lambda row: names[row])
 
 
 def _on_lanes(

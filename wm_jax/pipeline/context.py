@@ -29,7 +29,7 @@ class Context:
     screen: Screen
     interrupt: Interrupt
     initial: Params | None = None
-    """The world model's weights that the first round's training begins with; None is random ones."""
+    """The world model's weights that the first round's training begins with, by learner; random ones where it has none."""
 
     @cached_property
     def mesh(self) -> Mesh:
@@ -62,6 +62,13 @@ class Context:
         """Whether a round changes what the world model makes of old frames."""
         learners = [self.learner(name, round_number) for name in self.models.world.learners]
         return round_number == 0 or any(learner.reads == "frames" and learner.steps for learner in learners)
+
+    @property
+    def exploring(self) -> "Context":
+        """The same run with the explorer's search in place of C's (`Experiment.exploring`)."""
+        experiment = self.experiment.exploring
+        assert experiment is not None
+        return replace(self, experiment=experiment, models=Models(experiment))
 
     def evolve(self, round_number: int) -> EvolveConfig:
         """How C is searched for in a round."""

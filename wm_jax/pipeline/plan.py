@@ -10,12 +10,12 @@ from wm_jax.experiment import CONTENTS, GONE, Experiment, flatten, kinds, with_k
 from wm_jax.models import Models
 from wm_jax.pipeline.collecting import Collect
 from wm_jax.pipeline.scoring import Evaluate
-from wm_jax.pipeline.searching import Evolve, Tune
+from wm_jax.pipeline.searching import Evolve, Explore, Tune
 from wm_jax.pipeline.stages import Stage, Step
 from wm_jax.pipeline.training import Encode, Train
 from wm_jax.run import RunDir
 
-OTHERS = (Collect, Encode, Evolve, Tune, Evaluate)
+OTHERS = (Collect, Encode, Evolve, Explore, Tune, Evaluate)
 TAKEN = {"figures", "report", "tensorboard"} | {name for stage in OTHERS for name in (stage.name, stage.folder)}
 """Names that no learner can have."""
 
@@ -30,15 +30,16 @@ def stages(experiment: Experiment) -> tuple[Stage, ...]:
                             "folder of every run is; give it another name")  # fmt: skip
     owned = tuple(learner.settings for _, learner in learners)
     rest = [name for name in flatten(experiment) if name.startswith("world.") and not name.startswith(owned)]
-    shared = tuple(dict.fromkeys(("held_out", "mirror", "initial", "world.kind", *rest)))
+    shared = tuple(dict.fromkeys(("held_out", "mirror", "initial", "initial_learners", "world.kind", *rest)))
     frames = sum(learner.reads == "frames" for _, learner in learners)
     train = [
         Train(name, name, learner.settings, shared if frames and not number else ())
         for number, (name, learner) in enumerate(learners)
     ]
     encode = Encode() if frames else Encode((*shared, "world."))
+    explore = [Explore()] if experiment.exploring else []
     tune = [Tune()] if "tune" in experiment.searches else []
-    return Collect(), *train[:frames], encode, *train[frames:], Evolve(), *tune, Evaluate()
+    return Collect(), *train[:frames], encode, *train[frames:], Evolve(), *explore, *tune, Evaluate()
 
 
 def plan(experiment: Experiment) -> list[Step]:
@@ -48,7 +49,7 @@ def plan(experiment: Experiment) -> list[Step]:
         Step(stage, number)
         for number in range(experiment.rounds.count)
         for stage in stages(experiment)
-        if number == last or not stage.last_round_only
+        if stage.due(number, last)
     ]
 
 

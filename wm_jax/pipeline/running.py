@@ -21,8 +21,8 @@ from wm_jax.pipeline.plan import choose, plan
 from wm_jax.pipeline.progress import Interrupt, Screen, Stopped
 from wm_jax.pipeline.stages import Step
 from wm_jax.pipeline.stored import note_on, to_store
-from wm_jax.report import figures
-from wm_jax.report.words import measured
+from wm_jax.report import figures, published
+from wm_jax.report.words import measured, policy
 from wm_jax.run import RunDir, StageDir
 from wm_jax.types import Params
 
@@ -157,8 +157,11 @@ def _tell_scores(context: Context) -> None:
     place += ", tuned in the actual environment" if stage == "tune" else ""
     screen.say(f"  {'policy':<56}{'mean ± sd':>18}{'standard error':>18}")
     for name, score in scores.items():
-        what = f"C, evolved in the {place}" if name == "controller" else f"{name} policy"
+        what = f"C, evolved in the {place}" if name == "controller" else policy(name)
         screen.say(f"  {what:<56}{score['mean']:>9.1f} ± {score['sd']:<6.1f}{score['se']:>18.1f}{measured(score)}")
+    for bound in published.BOUNDS.get(context.experiment.task, ()):
+        told = f"{bound.mean:>9.1f} ± {bound.sd:<6.1f}{bound.se:>18.1f}"
+        screen.say(f"  {f'upper bound, measured before: {bound.what}':<56}{told}")
     controller = scores["controller"]
     validation, dream = controller["validation"], controller["dream"]
     chosen = "in the dream"

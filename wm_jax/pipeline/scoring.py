@@ -13,7 +13,8 @@ from wm_jax.pipeline.bundle import Bundle
 from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.progress import Interrupt, Meetings, Screen, Stopped, expected_steps
 from wm_jax.pipeline.stages import Stage
-from wm_jax.pipeline.weights import load_controller, load_controllers, load_world
+from wm_jax.pipeline.weights import load_controller, load_controllers, load_deployed, load_world
+from wm_jax.report.words import EARLIER
 from wm_jax.rollouts import evaluate as scores
 from wm_jax.rollouts.acting import Driver, Lanes, scripted_driver
 from wm_jax.rollouts.agent import Agent, driver_of
@@ -28,12 +29,15 @@ EVOLUTIONS = "evolutions"
 
 @dataclass(frozen=True)
 class Evaluate(Stage):
-    """Scores the deployed controller, the baselines and, where searches ran side by side, what each of them ended with, on
-    the same fresh episodes."""
+    """Scores the deployed controller, those of earlier rounds that are asked for, the baselines and, where searches ran side
+    by side, what each of them ended with, on the same fresh episodes."""
 
     name = "evaluate"
     folder = "evaluation"
-    last_round_only = True
+
+    def due(self, round_number: int, last: int) -> bool:
+        """In the last one."""
+        return round_number == last
 
     def depends(self, later: bool) -> tuple[str, ...]:
         """Its own settings, and whether C was tuned: if so, what was scored hangs on the stage `tune`."""
@@ -51,6 +55,9 @@ class Evaluate(Stage):
         drivers: dict[str, Driver] = {
             name: scripted_driver(task, name, context.experiment.collect) for name in config.baselines
         }
+        for number in config.rounds:
+            earlier = load_deployed(context, context.stage("controller", number))[0]
+            drivers[f"{EARLIER}{number}"] = driver_of(agent, load_world(context, number), earlier)
         drivers["controller"] = driver_of(agent, params, weights)
         seeds = range(config.seed, config.seed + config.episodes)
         results: dict[str, Any] = {}

@@ -67,7 +67,10 @@ class Tune(Stage):
 
     name = "tune"
     folder = "tuned"
-    last_round_only = True
+
+    def due(self, round_number: int, last: int) -> bool:
+        """In the last one."""
+        return round_number == last
 
     def depends(self, later: bool) -> tuple[str, ...]:
         """Its own settings."""
@@ -81,7 +84,35 @@ class Tune(Stage):
         """Search on, and choose."""
         begin, about = load_deployed(context, context.stage(Evolve.folder, round_number))
         variants = [side_by_side.Variant(about["temperature"], about["seed"])]
-        return _run(_Task(context, round_number, context.experiment.tune.as_evolution, variants, begin), stage)
+        config = context.experiment.tune.as_evolution
+        return _run(_Task(context, round_number, config, variants, begin, "tuning"), stage)
+
+
+@dataclass(frozen=True)
+class Explore(Stage):
+    """Finds the explorer's own controller, where it has one, in the dream; leaves what `Evolve` does."""
+
+    name = "explore"
+    folder = "explorer"
+
+    def due(self, round_number: int, last: int) -> bool:
+        """As long as there is another round to collect for."""
+        return round_number < last
+
+    def depends(self, later: bool) -> tuple[str, ...]:
+        """What is sought, and for how long."""
+        return "explorer.kind", "explorer.reward", "explorer.generations"
+
+    def outputs(self, context: Context, round_number: int) -> list[str]:
+        """What collects, and what was evaluated."""
+        return RESULTS
+
+    def run(self, context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
+        """Search, and choose."""
+        exploring = context.exploring
+        variants = side_by_side.variants(exploring.experiment)
+        task = _Task(exploring, round_number, exploring.evolve(round_number), variants, purpose="exploring")
+        return _run(task, stage)
 
 
 @dataclass(frozen=True)
@@ -94,6 +125,8 @@ class _Task:
     variants: list[side_by_side.Variant]
     begin: Params | None = None
     """C that it goes on from; None: from nothing."""
+    purpose: str = ""
+    """Why C is searched for once more; empty for the search that makes it."""
 
     @property
     def evaluated(self) -> list[int]:
@@ -110,15 +143,15 @@ class _Task:
     @property
     def title(self) -> str:
         """What the screen calls it."""
-        return f"C{'' if self.begin is None else ', tuned'}, round {self.round_number}"
+        return f"C{', ' if self.purpose else ''}{self.purpose}, round {self.round_number}"
 
     def key(self, purpose: str) -> Key:
         """The random key of a purpose."""
         return jax.random.key(self.seed(purpose))
 
     def seed(self, purpose: str) -> int:
-        """The seed of a purpose, another one for what goes on than for what began."""
-        return self.context.seed(purpose if self.begin is None else f"tuning, {purpose}", self.round_number)
+        """The seed of a purpose, another one for every search of a round."""
+        return self.context.seed(f"{self.purpose}, {purpose}" if self.purpose else purpose, self.round_number)
 
 
 def actual_search(models: Models, config: EvolveConfig, tunes: bool) -> PopulationSearch:

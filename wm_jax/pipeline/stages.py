@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from wm_jax.experiment import Experiment, identity
 from wm_jax.pipeline.context import Context
@@ -22,7 +22,10 @@ class Stage(ABC):
     """As --stages names it."""
     folder: str
     """Where its results are in a run's folder."""
-    last_round_only: ClassVar[bool] = False
+
+    def due(self, round_number: int, last: int) -> bool:
+        """Whether a round has it, of rounds 0 to `last`."""
+        return True
 
     @abstractmethod
     def depends(self, later: bool) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """The stages that train a world model: one for each of its learners, and between them one that encodes every frame."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -93,7 +94,7 @@ def _before(context: Context, name: str, round_number: int) -> Params:
     """A learner's weights before a round's training."""
     if round_number:
         return load_learner(context, name, round_number - 1)
-    if context.initial is not None:
+    if context.initial is not None and name in context.initial:
         return context.initial[name]
     return context.models.world.learners[name].init(context.key(f"{name} init", 0))
 
@@ -180,7 +181,7 @@ def encode_frames(model: WorldModel, params: Params, frames: Array) -> Any:
     return model.encode(params, frames)
 
 
-def encode_episodes(context: Context, params: Params, store: EpisodeStore, episodes: range) -> Observations:
+def encode_episodes(context: Context, params: Params, store: EpisodeStore, episodes: Sequence[int]) -> Observations:
     """Some episodes of the store, encoded; `params` are on this process's devices, which share every batch. Batches have
     one size, so that nothing compiles anew."""
     played = [store.episode(number) for number in episodes]

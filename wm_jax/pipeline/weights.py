@@ -60,9 +60,9 @@ def load_controllers(context: Context, round_number: int) -> tuple[Params, list[
     return controller_like(path, tree, "weights", context.models.actor, several), about["evolutions"]
 
 
-def load_means(context: Context, round_number: int) -> Params:
-    """All candidates [M, ...] that a round's searches evaluated, in the order of its evaluations."""
-    path, config = context.stage("controller", round_number).path / MEANS, context.evolve(round_number)
+def load_means(context: Context, round_number: int, folder: str = "controller") -> Params:
+    """All candidates [M, ...] that the searches of a round's stage evaluated, in the order of its evaluations."""
+    path, config = context.stage(folder, round_number).path / MEANS, context.evolve(round_number)
     several = (len(config.evaluated), config.evolutions)
     found = controller_like(path, load_weights(path)[0], "means", context.models.actor, several)
     return jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), found)

@@ -7,7 +7,7 @@ from wm_jax.report.facts import RunFacts, SearchFacts
 from wm_jax.report.figures import COLOURS
 from wm_jax.report.page import Picture, Row, Section, Table
 from wm_jax.report.scores import CONTROLLER
-from wm_jax.report.words import PLACES, number, scored, value
+from wm_jax.report.words import PLACES, number, policy, scored, value
 from wm_jax.types import HELD_OUT, TRAINED, Curve
 
 ROUNDS = " Grey lines end a round."
@@ -93,7 +93,7 @@ def _means(run: RunFacts, search: SearchFacts, name: str) -> Chart:
         generation = run.starts(search.wing)[-1] + score["generation"]
         label = f"deployed, fresh episodes (n = {score['n']})"
         lines.append(Line(label, [generation], [score["mean"]], "*", "black", [score["se"]]))
-        levels = tuple((f"{n} policy (n = {s['n']})", s["mean"]) for n, s in run.scores.items() if n != CONTROLLER)
+        levels = tuple((f"{policy(n)} (n = {s['n']})", s["mean"]) for n, s in run.scores.items() if n != CONTROLLER)
     title = "C: the mean's score" + (", dream and actual" if search.place == "dream" else "")
     return Chart(f"{name}-means", title, "generation", "return", tuple(lines), levels=levels,
                  boundaries=run.boundaries(search.wing))  # fmt: skip

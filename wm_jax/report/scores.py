@@ -8,7 +8,7 @@ from wm_jax.report import published
 from wm_jax.report.facts import RunFacts, Summary
 from wm_jax.report.figures import figure, label, png
 from wm_jax.report.page import Picture, Row, Section, Table
-from wm_jax.report.words import NOTHING, PLACES, measured, number, scored, spread
+from wm_jax.report.words import EARLIER, NOTHING, PLACES, measured, number, policy, scored, spread
 
 CONTROLLER = "controller"
 """C's name among the scored policies."""
@@ -36,18 +36,18 @@ def section(run: RunFacts, name: str) -> Section:
     return Section("Scores", text=text, notes=notes(run), tables=(_table(run),), pictures=pictures)
 
 
-def histogram(name: str, scores: dict[str, Summary]) -> Picture:
+def histogram(title: str, scores: dict[str, Summary]) -> Picture:
     """How the returns of scored policies are spread."""
     drawing = figure(7, 4)
     axis = drawing.subplots()
     everything = [value for score in scores.values() for value in score["returns"]]
     bins = np.linspace(min(everything), max(everything) + 1e-6, 25)
-    for policy, score in scores.items():
-        text = f"{policy}: {score['mean']:.1f} ± {score['sd']:.1f} (n = {score['n']})"
+    for name, score in scores.items():
+        text = f"{name}: {score['mean']:.1f} ± {score['sd']:.1f} (n = {score['n']})"
         axis.hist(score["returns"], bins=bins, alpha=0.6, label=label(text))
     axis.set(xlabel="return in the actual environment", ylabel="episodes", title="Returns on fresh episodes")
     axis.legend()
-    return Picture(f"{name}.png", "Returns of every fresh episode in the actual environment.", png(drawing))
+    return Picture(f"{title}.png", "Returns of every fresh episode in the actual environment.", png(drawing))
 
 
 def notes(run: RunFacts) -> tuple[str, ...]:
@@ -126,7 +126,9 @@ def _table(run: RunFacts) -> Table:
     if run.scores:
         names = [CONTROLLER, *(name for name in run.scores if name != CONTROLLER)]
         rows += [Row(("This run",), "group"), *(_own_row(run, name, run.scores[name]) for name in names)]
-    for title, scores in (("Without eyes", published.BLIND), ("Published", published.PUBLISHED)):
+    for title, scores in (
+        ("Without eyes", published.BLIND), ("Upper bound", published.BOUNDS), ("Published", published.PUBLISHED)
+    ):  # fmt: skip
         if task in scores:
             rows += [Row((title,), "group"), *map(_published_row, scores[task])]
     columns = ("policy", "actual, mean ± sd", "se", "n", "dream, mean ± sd", "source")
@@ -142,7 +144,7 @@ def _measured(run: RunFacts) -> str:
 def named(run: RunFacts, name: str) -> str:
     """A scored policy of the run, in words."""
     if name != CONTROLLER:
-        return f"{name} policy"
+        return policy(name)
     tuned = f", tuned in {PLACES['actual']}" if run.chosen_by.stage == "tune" else ""
     return f"C, evolved in {PLACES[run.place]}{tuned}"
 
@@ -173,7 +175,11 @@ def _against_blind(run: RunFacts) -> str:
 
 def _untrained(run: RunFacts) -> dict[str, dict[str, Any]]:
     """The run's own baselines, and the best blind policy that was measured elsewhere."""
-    rivals = {f"{name}, this run": score for name, score in run.scores.items() if name != CONTROLLER}
+    rivals = {
+        f"{name}, this run": score
+        for name, score in run.scores.items()
+        if name != CONTROLLER and not name.startswith(EARLIER)
+    }
     best = published.best_blind(run.experiment.task)
     if best is not None:
         rivals[best.what] = {"mean": best.mean, "sd": best.sd, "se": best.se, "n": best.n}

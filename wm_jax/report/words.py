@@ -17,6 +17,15 @@ def measured(score: Mapping[str, Any]) -> str:
     return "".join(f", {name} {number(value, 2)}" for name, value in score.get("measures", {}).items())
 
 
+EARLIER = "round-"
+"""How the C of an earlier round is called among scored policies, before the round's number."""
+
+
+def policy(name: str) -> str:
+    """A scored policy that is not the deployed C, in words."""
+    return f"C of round {name.removeprefix(EARLIER)}" if name.startswith(EARLIER) else f"{name} policy"
+
+
 def spread(mean: float, sd: float | None, decimals: int = 1) -> str:
     """Mean ± standard deviation, or the mean alone."""
     return number(mean, decimals) + ("" if sd is None else f" ± {number(sd, decimals)}")

@@ -25,10 +25,10 @@ class RoundsConfig:
     """Rounds in all; one is the paper."""
     episodes: int = 100
     """Episodes that are collected in each round after the first."""
-    drivers: Literal["deployed", "evaluated"] = "deployed"
-    """deployed: by the controller that the round before chose; evaluated: by all means that it evaluated, in turn (where
-    they are more than the episodes, by as many of them, from first to last). Those that did best in their dream because
-    it was wrong show M where."""
+    drivers: Literal["deployed", "evaluated", "scripted"] = "deployed"
+    """deployed: by the controller that the round before chose; evaluated: by all candidates that it evaluated, in turn
+    (where they are more than the episodes, by as many of them, from first to last), as those that did best in their dream
+    because it was wrong show M where; scripted: by `collect.policy` again, without C."""
     patience: int | None = None
     """Episodes that C collects are cut off after this many steps in a row without a positive reward: what C sees once it is
     lost is seldom worth learning."""
@@ -40,7 +40,7 @@ class RoundsConfig:
     def __post_init__(self) -> None:
         require_range("rounds.count", self.count, 1, 2**16)
         require_range("rounds.episodes", self.episodes, 1, 2**30)
-        require_choice("rounds.drivers", self.drivers, ("deployed", "evaluated"))
+        require_choice("rounds.drivers", self.drivers, ("deployed", "evaluated", "scripted"))
         if self.patience is not None:
             require_range("rounds.patience", self.patience, 1)
         require_range("rounds.new_share", self.new_share, 0.01, 1.0)
@@ -60,6 +60,8 @@ class EvaluateConfig:
     does. Later rounds of collection, validation and scores use it in every process of a run (`lanes`)."""
     baselines: tuple[str, ...] = ("random",)
     """The task's scripted policies that are scored beside C; their settings are those of `collect`."""
+    rounds: tuple[int, ...] = ()
+    """Rounds before the last, counted from 0, whose C is scored too, on what V and M were then."""
 
     def __post_init__(self) -> None:
         require_range("evaluate.episodes", self.episodes, 2)

@@ -139,8 +139,13 @@ class Steps:
     """Before the step; None where nobody asked."""
 
 
-def _chance(seed: Array, step: Array) -> Key:
-    """The environment's key of the frame after so many steps."""
+def key_seed(seed: int) -> int:
+    """The seed in [0, 2³¹) of the keys of the episode of environment seed `seed`: as Gymnasium's face has it."""
+    return seed_of(np.random.default_rng(seed))
+
+
+def chance(seed: Array, step: Array) -> Key:
+    """The environment's key of the frame after so many steps, in the episode of this `key_seed`."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), CHANCE)
 
 
@@ -160,7 +165,7 @@ def _begin(
 
     def begin(group: tuple[Array, Array, Array]) -> LaneState:
         rows, seeds, over = group
-        state, observation = jax.vmap(lambda seed: environment.reset(_chance(seed, jnp.int32(0))))(seeds)
+        state, observation = jax.vmap(lambda seed: environment.reset(chance(seed, jnp.int32(0))))(seeds)
         none = jnp.zeros_like(rows)
         return LaneState(state, observation, policy.begin(weights, rows, seeds), seeds, none, none, over)
 
@@ -182,7 +187,7 @@ def _advance(
     def step(state: LaneState, _: None) -> tuple[LaneState, Steps]:
         frames = jax.vmap(environment.frame)(state.environment) if record or policy.sees else None
         acting, action = policy.act(weights, state.policy, frames, state.observation)
-        keys = jax.vmap(_chance)(state.seed, state.step + 1)
+        keys = jax.vmap(chance)(state.seed, state.step + 1)
         following, observation, reward, terminated, truncated = jax.vmap(environment.step)(
             state.environment, action, keys
         )
@@ -232,7 +237,7 @@ def play(
     count = len(episodes)
     groups = -(-count // TOGETHER)
     padded = [*episodes, *[episodes[-1]] * (groups * TOGETHER - count)]
-    seeds = np.array([seed_of(np.random.default_rng(seed)) for seed, _ in padded], np.uint32)
+    seeds = np.array([key_seed(seed) for seed, _ in padded], np.uint32)
     rows = np.array([row for _, row in padded], np.int32)
     over = np.arange(len(padded)) >= count
     shape = (groups, TOGETHER)
@@ -290,7 +295,7 @@ def _check(
 def check_frame(environment: JaxEnvironment, name: str) -> None:
     """Raise `UserError` unless the environment draws frames as V sees them."""
     frame = jax.eval_shape(
-        lambda seed: environment.frame(environment.reset(_chance(seed, jnp.int32(0)))[0]), jnp.uint32(0)
+        lambda seed: environment.frame(environment.reset(chance(seed, jnp.int32(0)))[0]), jnp.uint32(0)
     )
     if frame.shape != FRAME_SHAPE or frame.dtype != jnp.uint8:
         raise UserError(f"{name}: frame must return uint8 {list(FRAME_SHAPE)}, found {frame.dtype} {list(frame.shape)}")

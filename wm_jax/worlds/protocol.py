@@ -43,7 +43,8 @@ class WorldModel(ABC):
 
     @property
     def missing(self) -> Mapping[str, str]:
-        """What the model, as it is set, does not predict: "reward", "end"; and the setting with which it would."""
+        """What the model, as it is set, does not predict: "reward", "end", "surprise"; and the setting with which it
+        would."""
         return {}
 
     @property

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from wm_jax.data.training import Learner
-from wm_jax.memory import Memory, MemoryConfig, MemoryState, MixtureNoise, draw_noise, sample_mixture
+from wm_jax.memory import Memory, MemoryConfig, MemoryState, MixtureNoise, draw_noise, log_likelihood, sample_mixture
 from wm_jax.tasks import Task
 from wm_jax.types import Action, Array, Features, Key, Outcome, Params
 from wm_jax.vision import LatentStats, Vision, VisionConfig, sample
@@ -32,7 +32,15 @@ class VisionMemoryConfig(WorldConfig):
 
     meaning: ClassVar[tuple[str, ...]] = tuple(
         f"memory.{name}"
-        for name in ("predict_reward", "reward_loss", "predict_done", "done_weight", "restart_input", "predict_action")
+        for name in (
+            "predict_reward",
+            "reward_loss",
+            "predict_done",
+            "done_weight",
+            "restart_input",
+            "predict_action",
+            "predict_surprise",
+        )
     )
 
     kind: Literal["vision_memory"] = "vision_memory"
@@ -84,7 +92,8 @@ class VisionMemory(WorldModel):
     def missing(self) -> Mapping[str, str]:
         """What M does not predict, and the setting with which it would."""
         config = self.memory.config
-        heads = {"reward": (config.predict_reward, "predict_reward"), "end": (config.predict_done, "predict_done")}
+        heads = {"reward": (config.predict_reward, "predict_reward"), "end": (config.predict_done, "predict_done"),
+                 "surprise": (config.predict_surprise, "predict_surprise")}  # fmt: skip
         return {name: f"set world.memory.{head} to True" for name, (has, head) in heads.items() if not has}
 
     @property
@@ -126,14 +135,18 @@ class VisionMemory(WorldModel):
     def imagine(
         self, params: Params, state: VisionMemoryState, action: Action, noise: MixtureNoise, temperature: Array | float
     ) -> tuple[VisionMemoryState, Outcome]:
-        """M fed what was dreamt and done, and the next z drawn from its mixture."""
+        """M fed what was dreamt and done, and the next z drawn from its mixture. At temperature 1 the negative
+        log-likelihood of what is drawn has the mixture's entropy as its mean."""
         memory, prediction = self.memory.step(params["memory"], state.memory, state.z, action, state.restart)
         z = sample_mixture(prediction.next_z, temperature, noise)
         logit = prediction.done_logit
         end = None if logit is None else jax.nn.sigmoid(logit - math.log(self.memory.config.done_weight))
         # Not zeros: a constant that a loop carries along takes an accelerator a kernel and a copy each step.
         following = VisionMemoryState(z, memory, 0 * state.restart, prediction.action)
-        return following, Outcome(prediction.reward, end)
+        if prediction.surprise is None:
+            return following, Outcome(prediction.reward, end)
+        entropy = -log_likelihood(prediction.next_z, z).mean(axis=-1)
+        return following, Outcome(prediction.reward, end, prediction.surprise, entropy)
 
     def features(self, state: VisionMemoryState) -> Features:
         """z [..., Z], sampled and not the mean; h and c [..., H] of M's LSTM; where M predicts it, action [..., A], what M

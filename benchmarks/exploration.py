@@ -1,0 +1,146 @@
+"""What ways of collecting find, beside each other: runs of a task in JAX that share one V, each with its own M and C.
+
+    python benchmarks/exploration.py RUN... --test RUN --out DIR
+
+Of every round of every run: the frames recorded so far; the share of 20 × 20 cells of (θ, θ̇) that they visit, from the
+physical state, which follows from each record's seed and actions; M's negative log-likelihood on one fixed set of episodes,
+some of each round of the run `--test`, encoded by the V that all runs share; and the validation score of the round's C. At
+the end the score of the last C on fresh episodes. Runs of equal settings but for their seeds are one row: mean ± standard
+deviation over training seeds. DIR/exploration.json has every run, DIR/exploration.md the table.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tyro
+from tyro.conf import Positional
+
+from wm_jax.data.episodes import EpisodeStore
+from wm_jax.data.files import read_json, write_json
+from wm_jax.data.training import spread
+from wm_jax.errors import UserError
+from wm_jax.experiment import Experiment
+from wm_jax.memory.evaluation import evaluate
+from wm_jax.models import Models
+from wm_jax.pipeline.context import Context
+from wm_jax.pipeline.progress import Interrupt, Screen
+from wm_jax.pipeline.scoring import SCORES
+from wm_jax.pipeline.searching import EVALUATIONS
+from wm_jax.pipeline.stored import of_run
+from wm_jax.pipeline.training import encode_episodes
+from wm_jax.pipeline.weights import load_learner
+from wm_jax.rollouts.replay import replay
+from wm_jax.run import RunDir
+
+CELLS = 20
+"""Of each of the two axes."""
+SPIN = 12.0
+"""rad/s: faster spins fall into the outermost cells."""
+TEST_EPISODES = 12
+"""Of each round of the run that tests."""
+
+
+def visited(observations: list[np.ndarray]) -> np.ndarray:
+    """[CELLS, CELLS] bool: the cells of (θ, θ̇) that observations [T, (x, ẋ, cos θ, sin θ, θ̇)] fall in."""
+    whole = np.concatenate(observations)
+    angle = (np.arctan2(whole[:, 3], whole[:, 2]) / np.pi + 1) / 2
+    spin = np.clip((whole[:, 4] / SPIN + 1) / 2, 0, 1 - 1e-6)
+    cells = np.zeros((CELLS, CELLS), bool)
+    cells[(np.clip(angle, 0, 1 - 1e-6) * CELLS).astype(int), (spin * CELLS).astype(int)] = True
+    return cells
+
+
+def arm(experiment: Experiment) -> str:
+    """How a run collects, in words."""
+    explorer, rounds = experiment.explorer, experiment.rounds
+    if rounds.drivers == "scripted":
+        return f"{experiment.collect.policy} policy"
+    if explorer.goal is None:
+        return "C"
+    return f"C, and curiosity by {explorer.goal.reward} ({explorer.goal.share:.0%})"
+
+
+def measure(context: Context, store: EpisodeStore, test: list[int]) -> dict[str, Any]:
+    """The rounds and the final score of a run; M is tested on the episodes `test` of `store`."""
+    experiment, environment = context.experiment, context.models.task.environment()
+    if environment is None:
+        raise UserError(f"{context.run.path} is of the task {experiment.task}, which has no environment in JAX")
+    memory, cells, frames, rounds = context.models.world.learners["memory"].model, np.zeros((CELLS, CELLS), bool), 0, []
+    recorded = encode_episodes(context, {"vision": load_learner(context, "vision", 0)}, store, test)
+    for number in range(experiment.rounds.count):
+        folder = context.stage("rollouts", number).path / "episodes"
+        episodes = EpisodeStore([folder], None, [context.episodes_in(number)])
+        played = [episodes.episode(index) for index in range(len(episodes))]
+        cells |= visited(replay(environment, played))
+        frames += sum(len(episode.rewards) for episode in played)
+        report = evaluate(memory, load_learner(context, "memory", number), recorded, jax.random.key(0))
+        scores = [e["actual"]["mean"] for e in read_json(context.stage("controller", number).path / EVALUATIONS)]
+        rounds.append({"frames": frames, "visited": float(cells.mean()), "validation": max(scores), **report})
+    final = read_json(context.run.path / SCORES)["controller"]
+    score = {name: final[name] for name in ("mean", "sd", "se", "n", "measures")}
+    return {"arm": arm(experiment), "seed": experiment.seed, "rounds": rounds, "score": score}
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """Every arm's rounds, the mean of its training seeds ± their standard deviation."""
+    lines = []
+    for title, name, digits in (
+        ("Frames recorded", "frames", 0), ("Cells of (θ, θ̇) visited, %", "visited", 1),
+        ("M on the test set, nats per latent dimension (lower is better)", "nll", 3),
+        ("M's error 20 steps on, open loop", "open_loop_20", 3), ("C's best validation score", "validation", 0),
+    ):  # fmt: skip
+        rounds = range(max(len(run["rounds"]) for run in found))
+        lines += [f"**{title}**", "", "| collected by | seeds | " + " | ".join(f"round {r + 1}" for r in rounds) + " |",
+                  "|---|--:|" + "--:|" * len(rounds)]  # fmt: skip
+        for label, runs in _arms(found).items():
+            scale = 100 if name == "visited" else 1
+            values = [[scale * run["rounds"][r][name] for run in runs] for r in rounds]
+            cells = [f"{np.mean(v):,.{digits}f} ± {np.std(v, ddof=1) if len(v) > 1 else 0:,.{digits}f}" for v in values]
+            lines.append(f"| {label} | {len(runs)} | {' | '.join(cells)} |")
+        lines.append("")
+    lines += ["**The last C on fresh episodes**", "", "| collected by | mean of the seeds ± sd | each seed | n | upright |",
+              "|---|--:|--:|--:|--:|"]  # fmt: skip
+    for label, runs in _arms(found).items():
+        means, upright = [run["score"]["mean"] for run in runs], [run["score"]["measures"]["upright"] for run in runs]
+        spread_ = np.std(means, ddof=1) if len(means) > 1 else 0
+        each = ", ".join(f"{mean:.0f}" for mean in means)
+        lines.append(f"| {label} | {np.mean(means):.0f} ± {spread_:.0f} | {each} | {runs[0]['score']['n']} each "
+                     f"| {np.mean(upright):.2f} |")  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def _arms(found: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The runs by how they collect."""
+    return {label: [run for run in found if run["arm"] == label] for label in dict.fromkeys(r["arm"] for r in found)}
+
+
+def _context(path: Path) -> Context:
+    experiment = of_run(RunDir.open(path), None, ()).experiment
+    return Context(experiment, Models(experiment), RunDir.open(path), Screen(), Interrupt())
+
+
+def main(runs: Positional[tuple[Path, ...]], test: Path, out: Path) -> None:
+    """Measure the runs, and write DIR/exploration.json and DIR/exploration.md."""
+    tested = _context(test)
+    store = EpisodeStore([tested.stage("rollouts", r).path / "episodes" for r in range(tested.experiment.rounds.count)])
+    counts = [tested.episodes_in(r) for r in range(tested.experiment.rounds.count)]
+    begins = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    chosen = [int(begin + n) for begin, count in zip(begins, counts, strict=True) for n in spread(count, TEST_EPISODES)]
+    found = []
+    for path in runs:
+        found.append(measure(_context(path), store, chosen))
+        print(f"{path}: {found[-1]['arm']}, seed {found[-1]['seed']}", flush=True)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "exploration.json", found)
+    (out / "exploration.md").write_text(table(found))
+    print(table(found))
+
+
+if __name__ == "__main__":
+    try:
+        tyro.cli(main)
+    except UserError as error:
+        sys.exit(f"exploration: {error}")
