@@ -30,8 +30,8 @@ def check(experiment: Experiment, models: Models) -> None:
                         " the bundle whose weights they begin with")  # fmt: skip
     for number in experiment.evaluate.rounds:
         if not 0 <= number < experiment.rounds.count - 1:
-            raise UserError(f"evaluate.rounds names round {number}, but the rounds before the last are numbered from 0, and "
-                            f"rounds.count is {experiment.rounds.count}; name others, or leave it out")  # fmt: skip
+            raise UserError(f"evaluate.rounds names round {number}, but the rounds before the last are numbered from 0, "
+                            f"and rounds.count is {experiment.rounds.count}; name others, or leave it out")  # fmt: skip
     if experiment.mirror and task.mirror is None:
         raise UserError(f"mirror is True but the task {task.name} does not say what an action is in a mirror; leave mirror "
                         "out, or give its Task a mirror where left and right can be exchanged")  # fmt: skip

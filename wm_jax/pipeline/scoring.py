@@ -29,8 +29,8 @@ EVOLUTIONS = "evolutions"
 
 @dataclass(frozen=True)
 class Evaluate(Stage):
-    """Scores the deployed controller, those of earlier rounds that are asked for, the baselines and, where searches ran side
-    by side, what each of them ended with, on the same fresh episodes."""
+    """Scores the deployed controller, those of earlier rounds that are asked for, the baselines and, where searches ran
+    side by side, what each of them ended with, on the same fresh episodes."""
 
     name = "evaluate"
     folder = "evaluation"
