@@ -3,7 +3,7 @@
     python benchmarks/exploration.py RUN... --test RUN --out DIR
 
 Of every round of every run: the frames recorded so far; the share of 20 × 20 cells of (θ, θ̇) that they visit, from the
-physical state, which follows from each record's seed and actions; M's negative log-likelihood on one fixed set of episodes,
+physical state, which follows from each record's seed and actions, and the entropy of these visits; M's negative log-likelihood on one fixed set of episodes,
 some of each round of the run `--test`, encoded by the V that all runs share; and the validation score of the round's C. At
 the end the score of the last C on fresh episodes. Runs of equal settings but for their seeds are one row: mean ± standard
 deviation over training seeds. DIR/exploration.json has every run, DIR/exploration.md the table.
@@ -43,14 +43,19 @@ TEST_EPISODES = 12
 """Of each round of the run that tests."""
 
 
-def visited(observations: list[np.ndarray]) -> np.ndarray:
-    """[CELLS, CELLS] bool: the cells of (θ, θ̇) that observations [T, (x, ẋ, cos θ, sin θ, θ̇)] fall in."""
+def visits(observations: list[np.ndarray]) -> np.ndarray:
+    """[CELLS, CELLS]: how many observations [T, (x, ẋ, cos θ, sin θ, θ̇)] fall into each cell of (θ, θ̇)."""
     whole = np.concatenate(observations)
     angle = (np.arctan2(whole[:, 3], whole[:, 2]) / np.pi + 1) / 2
-    spin = np.clip((whole[:, 4] / SPIN + 1) / 2, 0, 1 - 1e-6)
-    cells = np.zeros((CELLS, CELLS), bool)
-    cells[(np.clip(angle, 0, 1 - 1e-6) * CELLS).astype(int), (spin * CELLS).astype(int)] = True
-    return cells
+    spin = (whole[:, 4] / SPIN + 1) / 2
+    numbers = [(np.clip(share, 0, 1 - 1e-6) * CELLS).astype(int) for share in (angle, spin)]
+    return np.bincount(numbers[0] * CELLS + numbers[1], minlength=CELLS**2).reshape(CELLS, CELLS)
+
+
+def evenness(counts: np.ndarray) -> float:
+    """The entropy of visits, as a share of what it would be if all cells were visited alike."""
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log(shares)).sum() / np.log(counts.size))
 
 
 def arm(experiment: Experiment) -> str:
@@ -68,17 +73,18 @@ def measure(context: Context, store: EpisodeStore, test: list[int]) -> dict[str,
     experiment, environment = context.experiment, context.models.task.environment()
     if environment is None:
         raise UserError(f"{context.run.path} is of the task {experiment.task}, which has no environment in JAX")
-    memory, cells, frames, rounds = context.models.world.learners["memory"].model, np.zeros((CELLS, CELLS), bool), 0, []
+    memory, cells, frames, rounds = context.models.world.learners["memory"].model, np.zeros((CELLS, CELLS), int), 0, []
     recorded = encode_episodes(context, {"vision": load_learner(context, "vision", 0)}, store, test)
     for number in range(experiment.rounds.count):
         folder = context.stage("rollouts", number).path / "episodes"
         episodes = EpisodeStore([folder], None, [context.episodes_in(number)])
         played = [episodes.episode(index) for index in range(len(episodes))]
-        cells |= visited(replay(environment, played))
+        cells += visits(replay(environment, played))
         frames += sum(len(episode.rewards) for episode in played)
         report = evaluate(memory, load_learner(context, "memory", number), recorded, jax.random.key(0))
         scores = [e["actual"]["mean"] for e in read_json(context.stage("controller", number).path / EVALUATIONS)]
-        rounds.append({"frames": frames, "visited": float(cells.mean()), "validation": max(scores), **report})
+        found = {"frames": frames, "visited": float((cells > 0).mean()), "evenness": evenness(cells)}
+        rounds.append({**found, "validation": max(scores), **report})
     final = read_json(context.run.path / SCORES)["controller"]
     score = {name: final[name] for name in ("mean", "sd", "se", "n", "measures")}
     return {"arm": arm(experiment), "seed": experiment.seed, "rounds": rounds, "score": score}
@@ -89,6 +95,7 @@ def table(found: list[dict[str, Any]]) -> str:
     lines = []
     for title, name, digits in (
         ("Frames recorded", "frames", 0), ("Cells of (θ, θ̇) visited, %", "visited", 1),
+        ("Entropy of the visits, % of the highest", "evenness", 1),
         ("M on the test set, nats per latent dimension (lower is better)", "nll", 3),
         ("M's error 20 steps on, open loop", "open_loop_20", 3), ("C's best validation score", "validation", 0),
     ):  # fmt: skip
@@ -96,7 +103,7 @@ def table(found: list[dict[str, Any]]) -> str:
         lines += [f"**{title}**", "", "| collected by | seeds | " + " | ".join(f"round {r + 1}" for r in rounds) + " |",
                   "|---|--:|" + "--:|" * len(rounds)]  # fmt: skip
         for label, runs in _arms(found).items():
-            scale = 100 if name == "visited" else 1
+            scale = 100 if name in ("visited", "evenness") else 1
             values = [[scale * run["rounds"][r][name] for run in runs] for r in rounds]
             cells = [f"{np.mean(v):,.{digits}f} ± {np.std(v, ddof=1) if len(v) > 1 else 0:,.{digits}f}" for v in values]
             lines.append(f"| {label} | {len(runs)} | {' | '.join(cells)} |")

@@ -8,7 +8,8 @@ Compared with what else may collect, at equal numbers of episodes, by
 
 --explorer.reward excess_surprise        M's loss less its own entropy
 --explorer.kind noise                    C and noise alone
---rounds.drivers scripted                random policy, in every round
+--rounds.drivers scripted --rounds.episodes 96 --explorer.kind noise
+                                         the random policy, whose episodes are shorter, in every round
 """
 
 from wm_jax.actors.mlp import MLPConfig
@@ -30,7 +31,7 @@ CONFIG = Experiment(
     mirror=True,
     initial="../pretrained/swing_up.safetensors",
     initial_learners=("vision",),
-    collect=CollectConfig(episodes=40, policy="random"),
+    collect=CollectConfig(episodes=120, policy="random"),
     world=VisionMemoryConfig(
         vision=VisionConfig(latent_size=16, width=16, kl_floor=1.0, motion_weight=10.0, steps=0, later_steps=0),
         memory=MemoryConfig(
@@ -40,8 +41,8 @@ CONFIG = Experiment(
             predict_surprise=True,
             batch_size=32,
             sequence_length=50,
-            steps=600,
-            later_steps=600,
+            steps=700,
+            later_steps=700,
             optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", clip=1.0),
         ),
     ),
@@ -49,13 +50,13 @@ CONFIG = Experiment(
     actor=MLPConfig(features=("z", "h"), hidden_sizes=(64,)),
     search=PolicyGradientConfig(dreams=512, decisions=16, hold=1, length=150, noise=0.7, final_noise=0.15),
     evolve=EvolveConfig(
-        generations=400,
+        generations=500,
         evaluate_every=100,
         evaluation_rollouts=256,
         select="actual",
-        actual_episodes=32,
+        actual_episodes=16,
     ),
-    rounds=RoundsConfig(count=6, episodes=40, drivers="evaluated", new_share=0.4),
+    rounds=RoundsConfig(count=5, episodes=40, drivers="evaluated", new_share=0.4),
     explorer=CuriosityConfig(action_noise=0.3, reward="surprise", share=0.5, generations=200),
     evaluate=EvaluateConfig(episodes=100, environments=64, baselines=("random",), rounds=(0,)),
 )

@@ -11,11 +11,12 @@ import jax
 import numpy as np
 
 from wm_jax.data.files import replacing
+from wm_jax.data.training import spread
 from wm_jax.dream import Dream, trajectory
 from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.weights import load_controller, load_controllers, load_world
 from wm_jax.report import figures
-from wm_jax.rollouts.acting import Lanes
+from wm_jax.rollouts.acting import Lanes, scripted_driver
 from wm_jax.rollouts.agent import Agent, driver_of
 from wm_jax.rollouts.limits import Limits
 from wm_jax.run import RECORD
@@ -24,11 +25,14 @@ from wm_jax.worlds import WorldModel
 
 FRAMES = 300
 """Length of the film at most."""
+ROUNDS, ROUNDS_IN_FILM = "film_rounds", 4
+"""The name of the film of all rounds' dreams, and how many of them move side by side."""
 
 
 def make_films(context: Context, round_number: int) -> None:
-    """Make the films of a finished run that are not there or older than its result: the deployed controller's, and where
-    evolutions ran at several temperatures also that of the coldest dream, which is the first to be cheated."""
+    """Make the films of a finished run that are not there or older than its result: the deployed controller's, where
+    evolutions ran at several temperatures also that of the coldest dream, which is the first to be cheated, and where there
+    were several rounds also the dreams of each."""
     folder = context.run.figures
     result = (context.stage("evaluation", round_number).path / RECORD).stat().st_mtime
     deployed = load_controller(context, round_number)[1]["evolution"]
@@ -42,9 +46,19 @@ def make_films(context: Context, round_number: int) -> None:
         if _any_older(files, folder, result):
             controller = jax.tree.map(lambda array, number=number: array[number], controllers)
             panels = make_film(context, round_number, controller, ends[number]["temperature"])
-            with replacing(folder / files[0]) as strip, replacing(folder / files[1]) as film:
-                figures.strip(strip, panels)
-                figures.film(film, panels, context.models.task.frames_per_second)
+            _write(context, name, panels, panels)
+    if round_number and _any_older((f"{ROUNDS}_strip.png", f"{ROUNDS}.gif"), folder, result):
+        dreams = dreams_by_round(context, round_number)
+        chosen = [list(dreams)[number] for number in spread(len(dreams), ROUNDS_IN_FILM)]
+        _write(context, ROUNDS, dreams, {name: dreams[name] for name in chosen})
+
+
+def _write(context: Context, name: str, rows: dict[str, np.ndarray], panels: dict[str, np.ndarray]) -> None:
+    """Films [T, 64, 64, 3] as a strip with a row each, and as a film with a panel each."""
+    folder = context.run.figures
+    with replacing(folder / f"{name}_strip.png") as strip, replacing(folder / f"{name}.gif") as film:
+        figures.strip(strip, rows)
+        figures.film(film, panels, context.models.task.frames_per_second)
 
 
 def _any_older(names: Sequence[str], folder: Path, moment: float) -> bool:
@@ -69,6 +83,27 @@ def make_film(context: Context, round_number: int, weights: Params, temperature:
     }
     length = max(map(len, films.values()))
     return {name: _until(film, length) for name, film in films.items()}
+
+
+def dreams_by_round(context: Context, last: int) -> dict[str, np.ndarray]:
+    """What the C of each round up to the `last` dreamt in its round's world model, by name: films [T, 64, 64, 3]
+    uint8 that begin on the same actual frame (the paper's section 5 shows the first and the last)."""
+    models, key = context.models, context.key("film", 0)
+    frame, action = _first_frame(context), np.zeros((1, models.world.action_size), np.float32)
+    films = {}
+    for number in range(last + 1):
+        params, (weights, about) = load_world(context, number), load_controller(context, number)
+        seen = _follow(models.world, params, frame, action, jax.random.clone(key))
+        films[f"round {number}"] = _dream_from(context, params, weights, about["temperature"], seen)
+    length = max(map(len, films.values()))
+    return {name: _until(film, length) for name, film in films.items()}
+
+
+def _first_frame(context: Context) -> np.ndarray:
+    """The first frame [1, 64, 64, 3] of the first episode that is scored."""
+    driver = scripted_driver(context.models.task, context.experiment.collect.policy, context.experiment.collect)
+    with Lanes(context.experiment.task, 1, context.screen.warn, Limits(1)) as lanes:
+        return np.stack(lanes.play(driver, [(context.experiment.evaluate.seed, 0)], record=True)[0].frames)
 
 
 @partial(jax.jit, static_argnames="model")

@@ -15,6 +15,7 @@ FILMS = {
     "film": "The actual environment, what the world model sees of it, and the dream that begins at the same moment, evenly "
     "spread over the film ({}). What ends before the others stands still from there on, dimmed.",
     "film_coldest": "The same at the coldest of the temperatures, where the dream is cheated first ({}).",
+    "film_rounds": "What the C of each round dreamt in its round's world model, from the same frame on ({}).",
 }
 """What is said of each film that a run may have; {} is where it is."""
 
