@@ -2,11 +2,11 @@
 
     python benchmarks/exploration.py RUN... --test RUN --out DIR
 
-Of every round of every run: the frames recorded so far; the share of 20 × 20 cells of (θ, θ̇) that they visit, from the
-physical state, which follows from each record's seed and actions, and the entropy of these visits; M's negative log-likelihood on one fixed set of episodes,
-some of each round of the run `--test`, encoded by the V that all runs share; and the validation score of the round's C. At
-the end the score of the last C on fresh episodes. Runs of equal settings but for their seeds are one row: mean ± standard
-deviation over training seeds. DIR/exploration.json has every run, DIR/exploration.md the table.
+Of every round of every run: the frames recorded so far; the share of 20 × 20 cells of (θ, θ̇) that they visit, and the
+entropy of these visits, from the physical state, which follows from each record's seed and actions; M's negative
+log-likelihood on one fixed set of episodes, some of each round of the run `--test`, encoded by the V that all runs share;
+and the validation score of the round's C. At the end the score of the last C on fresh episodes. Runs that collect alike are
+one row: mean ± standard deviation over training seeds. DIR/exploration.json has every run, DIR/exploration.md the table.
 """
 
 import sys

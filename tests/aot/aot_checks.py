@@ -36,6 +36,14 @@ def compiled(experiment: Experiment, target: Target, wanted: Callable[[str], boo
     return found
 
 
+def check_episodes(target: Target) -> None:
+    """Episodes of an environment in JAX, with its pictures, V, M and C inside."""
+    experiment = load(ROOT / "experiments/swing_up.py")
+    facts = compiled(experiment, target, lambda name: name == "episodes")
+    assert list(facts) == ["episodes"]
+    check(experiment, target, facts)
+
+
 def operands(instruction: Instruction) -> list[str]:
     """The names of what an instruction is given."""
     return re.findall(r"%([\w.\-]+)", instruction.line.split(f" {instruction.kind}(", 1)[1].split(")")[0])
@@ -53,7 +61,7 @@ def check(experiment: Experiment, target: Target, facts: dict[str, ProgramFacts]
             assert not each.exchanged, name
         elif name.startswith("training"):
             _one_sum_of_gradients(each, weights[name.removeprefix("training ")])
-        elif name == "encoding":
+        elif name in ("encoding", "episodes"):
             assert not each.exchanged, name
         else:
             _only_scores(each, name)

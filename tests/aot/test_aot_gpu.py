@@ -64,3 +64,7 @@ def test_the_command_says_what_fits_and_what_to_lower(capsys: pytest.CaptureFixt
     assert not told["fits"] and not memory["fits"] and memory["memory"] > told["memory"]
     assert memory["remedy"] == "lower world.memory.batch_size from 6400 to 3200", memory
     assert all(each["fits"] for each in told["programs"] if each is not memory)
+
+
+def test_episodes_of_an_environment_in_jax_compile() -> None:
+    aot.check_episodes(target("h100"))

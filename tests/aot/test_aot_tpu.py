@@ -32,3 +32,7 @@ def test_a_generation_of_car_racing_compiles_for_four_chips() -> None:
 def test_a_slice_that_does_not_exist_is_refused_in_a_sentence() -> None:
     with pytest.raises(UserError, match=r"v5e:3x5: XLA's compiler for it cannot be used"):
         target("v5e:3x5").mesh()
+
+
+def test_episodes_of_an_environment_in_jax_compile() -> None:
+    aot.check_episodes(target("v5e:2x2"))

@@ -10,16 +10,18 @@ import numpy as np
 import pytest
 from small_agent import PARAMS, controllers, small_agent
 
+from wm_jax.data.records import Episode
 from wm_jax.envs import JaxEnvironment
 from wm_jax.envs.gymnasium_face import JaxEnv, seed_of
 from wm_jax.envs.scripts import Constant, Uniform
 from wm_jax.envs.swing_up import SwingUp
-from wm_jax.errors import UserError
+from wm_jax.errors import ForeignError, UserError
 from wm_jax.explore.noise import NoiseConfig
 from wm_jax.rollouts import acting, device
 from wm_jax.rollouts.acting import Count, Lanes, scripted_driver
 from wm_jax.rollouts.agent import AgentDriver, act, begin, initial_state
 from wm_jax.rollouts.limits import Limits
+from wm_jax.rollouts.replay import replay
 from wm_jax.tasks import PolicySettings, load_task
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -126,9 +128,10 @@ class Falls(JaxEnvironment):
 
     worth: float = 1.0
     side: int = 64
+    broken: bool = False
 
     @property
-    def action_size(self):
+    def action_size(self) -> int:
         return 1
 
     @property
@@ -143,6 +146,8 @@ class Falls(JaxEnvironment):
         return jnp.float32(3), jnp.zeros(1, jnp.float32)
 
     def step(self, state, action, key):
+        if self.broken:
+            raise RuntimeError("the sky")
         no = jnp.zeros((), bool)
         return state - 1, jnp.zeros(1, jnp.float32), state * self.worth, no, no
 
@@ -167,3 +172,56 @@ def test_a_frame_of_another_shape_is_refused(monkeypatch):
     monkeypatch.setattr(acting, "load_task", lambda name: wrong)
     with pytest.raises(UserError, match=r"frame must return uint8 \[64, 64, 3\], found uint8 \[32, 32, 3\]"):
         Lanes("swing_up", 4, print)
+
+
+def test_what_an_environment_raises_while_it_is_traced_is_told_as_its_own():
+    with pytest.raises(
+        ForeignError, match=r"step of Falls raised RuntimeError: the sky \(test_rollouts_device\.py, line"
+    ):
+        device.play(Falls(broken=True), device.ScriptDriver(Uniform(1)), SEEDS, 50, None, False, print)
+
+
+@dataclass(frozen=True)
+class Nameless(Falls):
+    @property
+    def scripts(self) -> Mapping[str, Any]:
+        return {}
+
+
+@dataclass(frozen=True)
+class Wide(Falls):
+    @property
+    def action_size(self) -> int:
+        return 2
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [(Nameless, "scripts by name, one of them `random`, found"), (Wide, "actions of 1 numbers, found int 2")],
+)
+def test_an_environment_that_does_not_fit_its_task_is_refused(made, message):
+    with pytest.raises(UserError, match=r"the task swing_up: jax_backends\['jax'\] must return.*" + message):
+        replace(TASK, jax_backends={"jax": made}).environment()
+
+
+def test_recorded_episodes_played_again_pass_through_the_same_states():
+    """A record has no state: its seed and its actions have."""
+    played = play(DRIVER, record=True)
+    episodes = [
+        Episode(
+            frames=np.stack(one.frames), actions=np.stack(one.actions), rewards=np.array(one.rewards, np.float32),
+            terminated=one.terminated, seed=one.seed, policy="", task="swing_up", attempt=0,
+        )
+        for one in played[:3]
+    ]  # fmt: skip
+    shorter = replace(episodes[1], actions=episodes[1].actions[:7], rewards=episodes[1].rewards[:7])
+    environment = SwingUp()
+    found = replay(environment, [episodes[0], shorter])
+    assert [len(observations) for observations in found] == [20, 7]
+    env = JaxEnv(environment, 25)
+    observation, _ = env.reset(seed=episodes[0].seed)
+    for expected, action in zip(found[0], episodes[0].actions, strict=True):
+        np.testing.assert_allclose(observation, expected, atol=1e-5)
+        observation = env.step(action)[0]
+    with pytest.raises(UserError, match="brings other rewards when it is played again"):
+        replay(environment, [replace(episodes[2], seed=episodes[2].seed + 1)])

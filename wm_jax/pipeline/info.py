@@ -135,8 +135,18 @@ def _work(
         "encoding": experiment.views * frames * image,
         "a generation at most": generation,
         "the search at most": evolve.evolutions * (sum(counts) * generation + evaluations * evaluation),
+        **_exploring(experiment, search.dream_steps, step),
         **_tuning(experiment, models, whole, seen),
     }
+
+
+def _exploring(experiment: Experiment, dream_steps: int, step: int) -> dict[str, int]:
+    if experiment.exploring is None:
+        return {}
+    config = experiment.exploring.evolve
+    evaluations = len(config.evaluated) * config.evaluation_rollouts * experiment.dream.horizon
+    whole = (experiment.rounds.count - 1) * (config.generations * dream_steps + evaluations)
+    return {"the explorer's search at most": whole * step}
 
 
 def _tuning(experiment: Experiment, models: Models, whole: int, seen: int) -> dict[str, int]:

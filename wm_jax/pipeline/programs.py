@@ -1,7 +1,7 @@
 """The programs that an experiment spends its time in, traced at their real sizes for a machine that need not be here."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,11 +15,14 @@ from wm_jax.actors import protocol as actors
 from wm_jax.data import observations
 from wm_jax.dream.rollout import steps_between_looks
 from wm_jax.dream.starts import expected_rows
+from wm_jax.envs import JaxEnvironment
 from wm_jax.experiment import Experiment
 from wm_jax.models import Models
 from wm_jax.pipeline import side_by_side
 from wm_jax.pipeline.info import recorded_episodes, recorded_frames
 from wm_jax.pipeline.training import encode_frames, frames_in_batch
+from wm_jax.rollouts import device
+from wm_jax.rollouts.agent import Agent, AgentPolicy
 from wm_jax.search import Dreams
 from wm_jax.targets import Target
 from wm_jax.tasks import FRAME_SHAPE
@@ -48,6 +51,9 @@ def programs(experiment: Experiment, target: Target) -> Iterator[Program]:
     episodes = experiment.views * recorded_episodes(experiment)
     recorded = observations.shapes(frames, episodes, models.state_shapes[1], models.world.action_size)
     learners = models.world.learners.items()
+    environment = models.task.environment(experiment.collect.backend)
+    if environment is not None:
+        yield Program("episodes", partial(_episodes, experiment, models, environment, mesh), ("evaluate.environments",))
     # Every process encodes by itself.
     encoding = Program("encoding", partial(_encode, models, target.host().mesh()), ())
     for reads in ("frames", "observations"):
@@ -59,6 +65,21 @@ def programs(experiment: Experiment, target: Target) -> Iterator[Program]:
             yield encoding
     if experiment.evolve.fitness == "dream":
         yield from _search(experiment, models, mesh, target.memory, episodes, frames / episodes)
+    if experiment.exploring is not None:
+        exploring = experiment.exploring
+        for program in _search(exploring, Models(exploring), mesh, target.memory, episodes, frames / episodes):
+            yield replace(program, name=f"exploring, {program.name}")
+
+
+def _episodes(experiment: Experiment, models: Models, environment: JaxEnvironment, mesh: Mesh) -> Traced:
+    """Episodes of a later round, which the candidates that were evaluated collect. A process plays them on one device."""
+    lanes = experiment.evaluate.lanes(max(experiment.rounds.episodes, experiment.evaluate.episodes))
+    candidates = len(experiment.evolve.evaluated) * experiment.evolve.evolutions
+    shapes = actors.shapes(models.actor)
+    table = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((candidates, *leaf.shape), leaf.dtype), shapes)
+    policy = AgentPolicy(Agent(models.world, models.actor, models.explorer))
+    weights, longest = (models.state_shapes[0], table), models.task.max_steps
+    return device.trace(environment, policy, weights, lanes, longest, partial(parallel.shape, mesh))
 
 
 def _encode(models: Models, mesh: Mesh) -> Traced:

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.stages import Traced
 
 from wm_jax.envs import JaxEnvironment, Script
 from wm_jax.envs.gymnasium_face import seed_of
@@ -23,7 +24,7 @@ from wm_jax.errors import UserError
 from wm_jax.lanes import choose
 from wm_jax.rollouts.limits import Limits
 from wm_jax.tasks import FRAME_SHAPE
-from wm_jax.tasks.calls import LIMIT
+from wm_jax.tasks.calls import LIMIT, own
 from wm_jax.types import Action, Array, Key
 
 TOGETHER = 16
@@ -61,6 +62,11 @@ def _script_key(seed: Array, step: Array | int) -> Key:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 2**32 - 1), step)
 
 
+def _own(part: JaxEnvironment | Script, method: str) -> Callable[..., Any]:
+    """A method of a user's own part, which is named where it raises while it is traced."""
+    return own(f"{method} of {type(part).__qualname__}", getattr(part, method))
+
+
 @dataclass(frozen=True)
 class ScriptPolicy(Policy):
     """An environment's script."""
@@ -70,7 +76,8 @@ class ScriptPolicy(Policy):
 
     def begin(self, weights: None, rows: Array, seeds: Array) -> ScriptState:
         """Each draws from its own key."""
-        carry = jax.vmap(lambda seed: self.script.begin(_script_key(seed, 0)))(seeds)
+        first = _own(self.script, "begin")
+        carry = jax.vmap(lambda seed: first(_script_key(seed, 0)))(seeds)
         return ScriptState(carry, seeds, jnp.zeros_like(seeds, jnp.int32))
 
     def act(
@@ -78,7 +85,8 @@ class ScriptPolicy(Policy):
     ) -> tuple[ScriptState, Action]:
         """What the script does."""
         step = state.step + 1
-        action, carry = jax.vmap(self.script.act)(state.carry, observations, jax.vmap(_script_key)(state.seed, step))
+        keys = jax.vmap(_script_key)(state.seed, step)
+        action, carry = jax.vmap(_own(self.script, "act"))(state.carry, observations, keys)
         return ScriptState(carry, state.seed, step), action
 
 
@@ -165,7 +173,8 @@ def _begin(
 
     def begin(group: tuple[Array, Array, Array]) -> LaneState:
         rows, seeds, over = group
-        state, observation = jax.vmap(lambda seed: environment.reset(chance(seed, jnp.int32(0))))(seeds)
+        reset = _own(environment, "reset")
+        state, observation = jax.vmap(lambda seed: reset(chance(seed, jnp.int32(0))))(seeds)
         none = jnp.zeros_like(rows)
         return LaneState(state, observation, policy.begin(weights, rows, seeds), seeds, none, none, over)
 
@@ -185,10 +194,10 @@ def _advance(
     """So many steps of all lanes."""
 
     def step(state: LaneState, _: None) -> tuple[LaneState, Steps]:
-        frames = jax.vmap(environment.frame)(state.environment) if record or policy.sees else None
+        frames = jax.vmap(_own(environment, "frame"))(state.environment) if record or policy.sees else None
         acting, action = policy.act(weights, state.policy, frames, state.observation)
         keys = jax.vmap(chance)(state.seed, state.step + 1)
-        following, observation, reward, terminated, truncated = jax.vmap(environment.step)(
+        following, observation, reward, terminated, truncated = jax.vmap(_own(environment, "step"))(
             state.environment, action, keys
         )
         done = state.step + 1
@@ -201,7 +210,7 @@ def _advance(
         ends = terminated | truncated
         new = LaneState(following, observation, acting, state.seed, done, idle, ends)
         new = choose(state.over, state, new)
-        measures = jax.vmap(environment.measures)(following)
+        measures = jax.vmap(_own(environment, "measures"))(following)
         return new, Steps(reward, new.over, terminated & ~truncated, action, measures, frames if record else None)
 
     return _in_groups(lambda group: jax.lax.scan(step, group, None, steps), state)
@@ -292,10 +301,21 @@ def _check(
                             f"{seeds[lanes[0]]}")  # fmt: skip
 
 
+def trace(
+    environment: JaxEnvironment, policy: Policy, weights: Any, lanes: int, max_steps: int, lay: Callable[[Any], Any]
+) -> Traced:
+    """A call of `play` that records so many lanes, traced for `weights` of these shapes; `lay` puts shapes on devices."""
+    shape = -(-lanes // TOGETHER), TOGETHER
+    rows, seeds, over = (jax.ShapeDtypeStruct(shape, kind) for kind in (jnp.int32, jnp.uint32, jnp.bool_))
+    state = jax.eval_shape(partial(_begin, environment, policy), weights, rows, seeds, over)
+    return _advance.trace(environment, policy, *lay((weights, state)), Limits(max_steps), min(STEPS, max_steps), True)
+
+
 def check_frame(environment: JaxEnvironment, name: str) -> None:
     """Raise `UserError` unless the environment draws frames as V sees them."""
     frame = jax.eval_shape(
-        lambda seed: environment.frame(environment.reset(chance(seed, jnp.int32(0)))[0]), jnp.uint32(0)
+        lambda seed: _own(environment, "frame")(_own(environment, "reset")(chance(seed, jnp.int32(0)))[0]),
+        jnp.uint32(0),
     )
     if frame.shape != FRAME_SHAPE or frame.dtype != jnp.uint8:
         raise UserError(f"{name}: frame must return uint8 {list(FRAME_SHAPE)}, found {frame.dtype} {list(frame.shape)}")

@@ -18,7 +18,7 @@ import numpy as np
 
 from wm_jax.errors import UserError, require_choice, require_range
 from wm_jax.extras import need
-from wm_jax.tasks.calls import FRAME_SHAPE, checked_action, own
+from wm_jax.tasks.calls import FRAME_SHAPE, checked_action, own, wrong
 
 if TYPE_CHECKING:
     from wm_jax.envs import JaxEnvironment
@@ -146,12 +146,19 @@ class Task:
         return [*self.backends, *self.jax_backends]
 
     def environment(self, backend: str | None = None) -> "JaxEnvironment | None":
-        """The environment in JAX of a backend, the reference unless another is named; None where it is none in JAX."""
+        """The environment in JAX of a backend, the reference unless another is named; None where it is none in JAX. Raises
+        `UserError` where it has actions of another size than the task, or no script called `random`."""
         backend = backend or self.backend_names[0]
         require_choice("backend", backend, self.backend_names)
         if backend not in self.jax_backends:
             return None
-        return own(self.told(f"jax_backends[{backend!r}]"), self.jax_backends[backend])()
+        told = self.told(f"jax_backends[{backend!r}]")
+        environment = own(told, self.jax_backends[backend])()
+        if environment.action_size != self.action_size:
+            wrong(told, f"an environment with actions of {self.action_size} numbers", environment.action_size)
+        if "random" not in environment.scripts:
+            wrong(told, "an environment with scripts by name, one of them `random`", list(environment.scripts))
+        return environment
 
     def make(self, backend: str | None = None) -> gymnasium.Env:
         """The bare environment, of the reference backend unless another is named; one in JAX observes its frame."""
