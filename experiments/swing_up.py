@@ -59,7 +59,7 @@ CONFIG = Experiment(
         select="actual",
         actual_episodes=32,
     ),
-    rounds=RoundsConfig(count=8, episodes=60, drivers="evaluated", new_share=0.4),
+    rounds=RoundsConfig(count=12, episodes=60, drivers="evaluated", new_share=0.4),
     explorer=NoiseConfig(action_noise=0.3),
     evaluate=EvaluateConfig(episodes=100, environments=64, baselines=("random", "held"), rounds=(0,)),
 )
