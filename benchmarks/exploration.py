@@ -1,12 +1,13 @@
-"""What ways of collecting find, beside each other: runs of a task in JAX that share one V, each with its own M and C.
+"""What ways of collecting find, beside each other: runs of a task that share one V, each with its own M and C.
 
     python benchmarks/exploration.py RUN... --test RUN --out DIR
 
-Of every round of every run: the frames recorded so far; the share of 20 × 20 cells of (θ, θ̇) that they visit, and the
-entropy of these visits, from the physical state, which follows from each record's seed and actions; M's negative
-log-likelihood on one fixed set of episodes, some of each round of the run `--test`, encoded by the V that all runs share;
-and the validation score of the round's C. At the end the score of the last C on fresh episodes. Runs that collect alike are
-one row: mean ± standard deviation over training seeds. DIR/exploration.json has every run, DIR/exploration.md the table.
+Of every round of every run: the frames recorded so far; M's negative log-likelihood on one fixed set of episodes, some of
+each round of the run `--test`, encoded by the V that all runs share; and the validation score of the round's C. Of swing-up
+also the share of 20 × 20 cells of (θ, θ̇) that the frames visit, and the entropy of these visits, from the physical state,
+which follows from each record's seed and actions. At the end the score of the last C on fresh episodes. Runs that collect
+alike are one row: mean ± standard deviation over training seeds. DIR/exploration.json has every run, DIR/exploration.md the
+table.
 """
 
 import sys
@@ -21,6 +22,7 @@ from tyro.conf import Positional
 from wm_jax.data.episodes import EpisodeStore
 from wm_jax.data.files import read_json, write_json
 from wm_jax.data.training import spread
+from wm_jax.envs.swing_up import SwingUp
 from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment
 from wm_jax.memory.evaluation import evaluate
@@ -71,22 +73,21 @@ def arm(experiment: Experiment) -> str:
 def measure(context: Context, store: EpisodeStore, test: list[int]) -> dict[str, Any]:
     """The rounds and the final score of a run; M is tested on the episodes `test` of `store`."""
     experiment, environment = context.experiment, context.models.task.environment()
-    if environment is None:
-        raise UserError(f"{context.run.path} is of the task {experiment.task}, which has no environment in JAX")
     memory, cells, frames, rounds = context.models.world.learners["memory"].model, np.zeros((CELLS, CELLS), int), 0, []
     recorded = encode_episodes(context, {"vision": load_learner(context, "vision", 0)}, store, test)
     for number in range(experiment.rounds.count):
         folder = context.stage("rollouts", number).path / "episodes"
         episodes = EpisodeStore([folder], None, [context.episodes_in(number)])
         played = [episodes.episode(index) for index in range(len(episodes))]
-        cells += visits(replay(environment, played))
         frames += sum(len(episode.rewards) for episode in played)
         report = evaluate(memory, load_learner(context, "memory", number), recorded, jax.random.key(0))
         scores = [e["actual"]["mean"] for e in read_json(context.stage("controller", number).path / EVALUATIONS)]
-        found = {"frames": frames, "visited": float((cells > 0).mean()), "evenness": evenness(cells)}
-        rounds.append({**found, "validation": max(scores), **report})
+        rounds.append({"frames": frames, "validation": max(scores), **report})
+        if isinstance(environment, SwingUp):
+            cells += visits(replay(environment, played))
+            rounds[-1] |= {"visited": float((cells > 0).mean()), "evenness": evenness(cells)}
     final = read_json(context.run.path / SCORES)["controller"]
-    score = {name: final[name] for name in ("mean", "sd", "se", "n", "measures")}
+    score = {name: final[name] for name in ("mean", "sd", "se", "n", "seeds", "device")}
     return {"arm": arm(experiment), "seed": experiment.seed, "rounds": rounds, "score": score}
 
 
@@ -99,24 +100,29 @@ def table(found: list[dict[str, Any]]) -> str:
         ("M on the test set, nats per latent dimension (lower is better)", "nll", 3),
         ("M's error 20 steps on, open loop", "open_loop_20", 3), ("C's best validation score", "validation", 0),
     ):  # fmt: skip
+        if name not in found[0]["rounds"][0]:
+            continue
         rounds = range(max(len(run["rounds"]) for run in found))
         lines += [f"**{title}**", "", "| collected by | seeds | " + " | ".join(f"round {r + 1}" for r in rounds) + " |",
                   "|---|--:|" + "--:|" * len(rounds)]  # fmt: skip
         for label, runs in _arms(found).items():
             scale = 100 if name in ("visited", "evenness") else 1
             values = [[scale * run["rounds"][r][name] for run in runs] for r in rounds]
-            cells = [f"{np.mean(v):,.{digits}f} ± {np.std(v, ddof=1) if len(v) > 1 else 0:,.{digits}f}" for v in values]
-            lines.append(f"| {label} | {len(runs)} | {' | '.join(cells)} |")
+            lines.append(f"| {label} | {len(runs)} | {' | '.join(_spread(each, digits) for each in values)} |")
         lines.append("")
-    lines += ["**The last C on fresh episodes**", "", "| collected by | mean of the seeds ± sd | each seed | n | upright |",
-              "|---|--:|--:|--:|--:|"]  # fmt: skip
+    lines += ["**The last C on fresh episodes**", "", "| collected by | mean of the seeds ± sd | each seed | n |",
+              "|---|--:|--:|--:|"]  # fmt: skip
     for label, runs in _arms(found).items():
-        means, upright = [run["score"]["mean"] for run in runs], [run["score"]["measures"]["upright"] for run in runs]
-        spread_ = np.std(means, ddof=1) if len(means) > 1 else 0
+        means = [run["score"]["mean"] for run in runs]
         each = ", ".join(f"{mean:.0f}" for mean in means)
-        lines.append(f"| {label} | {np.mean(means):.0f} ± {spread_:.0f} | {each} | {runs[0]['score']['n']} each "
-                     f"| {np.mean(upright):.2f} |")  # fmt: skip
+        lines.append(f"| {label} | {_spread(means, 0)} | {each} | {runs[0]['score']['n']} each |")
     return "\n".join(lines) + "\n"
+
+
+def _spread(values: list[float], digits: int) -> str:
+    """Mean ± standard deviation; a single value alone."""
+    told = f"{np.mean(values):,.{digits}f}"
+    return f"{told} ± {np.std(values, ddof=1):,.{digits}f}" if len(values) > 1 else told
 
 
 def _arms(found: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

@@ -43,6 +43,7 @@ def run(folder: Path, environment: dict[str, str]) -> Path:
     """The page's experiment, run to its end."""
     printed = command(environment, folder, "run", "dot.py", "--run-dir", "run")
     assert "Dot, round 0" in printed and "Dot, round 1" in printed
+    assert "C, exploring, round 0" in printed and "C, exploring, round 1" not in printed
     return folder / "run"
 
 
@@ -53,7 +54,12 @@ def test_a_system_of_ones_own_runs_and_learns(run: Path) -> None:
     page = (run / "report" / "report.md").read_text()
     assert "Spring" in page and "16 candidates × 8 rollouts" in page and "world.kind" in page
     assert (run / "dot" / "round-1" / "weights.safetensors").is_file()
-    assert {path.name for path in (run / "figures").glob("film*")} == {"film.gif", "film_strip.png"}
+    assert {path.name for path in (run / "figures").glob("film*")} == {
+        "film.gif",
+        "film_strip.png",
+        "film_rounds.gif",
+        "film_rounds_strip.png",
+    }
 
 
 def test_every_command_knows_it(run: Path, folder: Path, environment: dict[str, str], tmp_path: Path) -> None:
