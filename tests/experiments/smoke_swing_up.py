@@ -3,7 +3,7 @@
 from wm_jax.actors.mlp import MLPConfig
 from wm_jax.dream import DreamConfig
 from wm_jax.experiment import Experiment
-from wm_jax.explore.noise import NoiseConfig
+from wm_jax.explore.curiosity import CuriosityConfig
 from wm_jax.memory import MemoryConfig
 from wm_jax.optimizers import OptimizerConfig
 from wm_jax.rollouts import CollectConfig, EvaluateConfig, RoundsConfig
@@ -35,6 +35,7 @@ CONFIG = Experiment(
             predict_reward=True,
             predict_done=True,
             predict_action=True,
+            predict_surprise=True,
             batch_size=8,
             sequence_length=20,
             steps=20,
@@ -52,7 +53,7 @@ CONFIG = Experiment(
         select="actual",
         actual_episodes=4,
     ),
-    rounds=RoundsConfig(count=2, episodes=16, drivers="evaluated", new_share=0.4),
-    explorer=NoiseConfig(action_noise=0.3),
-    evaluate=EvaluateConfig(episodes=16, environments=64, baselines=("random", "held")),
+    rounds=RoundsConfig(count=2, episodes=16, drivers="evaluated", new_share=0.4, warm_start=True),
+    explorer=CuriosityConfig(action_noise=0.3, reward="excess_surprise", generations=4),
+    evaluate=EvaluateConfig(episodes=16, environments=64, baselines=("random", "held"), rounds=(0,)),
 )

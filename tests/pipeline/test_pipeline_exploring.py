@@ -1,6 +1,7 @@
 """Who collects in the rounds after the first: C, a script, or a controller that is searched for by curiosity."""
 
 import json
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.plan import plan
 from wm_jax.pipeline.progress import Interrupt
 from wm_jax.pipeline.searching import EVALUATIONS, Evolve, Explore
-from wm_jax.pipeline.weights import ENCODED, load_means
+from wm_jax.pipeline.weights import ENCODED, load_deployed, load_means
 from wm_jax.rollouts import RoundsConfig
 from wm_jax.search.config import EvolveConfig
 from wm_jax.worlds import WorldConfig
@@ -116,3 +117,25 @@ def test_curiosity_without_a_model_that_knows_surprise_is_refused(experiment: Ex
             check(wrong, Models(wrong))
     with pytest.raises(UserError, match=r"explorer\.reward"):
         CuriosityConfig(reward="novelty")
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_a_warm_start_goes_on_from_the_c_of_the_round_before(
+    experiment: Experiment, tmp_path: Path, warm: bool
+) -> None:
+    """With hardly a step the search's mean stays where it began."""
+    first = replace(experiment, search=replace(experiment.search, sigma=0.5))
+    here = searched(first, tmp_path)
+    later = replace(
+        first,
+        search=replace(experiment.search, sigma=1e-6),
+        rounds=replace(first.rounds, warm_start=warm),
+    )
+    there = Context(later, Models(later), here.run, here.screen, here.interrupt)
+    for stage in ("vision", "memory", "latents"):
+        shutil.copytree(here.stage(stage, 0).path, here.stage(stage, 1).path)
+    Evolve().run(there, 1, there.stage("controller", 1))
+    before = actors.flat(load_deployed(here, here.stage("controller", 0))[0])
+    after = actors.flat(load_deployed(there, there.stage("controller", 1))[0])
+    assert np.abs(before).max() > 0.01
+    np.testing.assert_allclose(after, before if warm else 0, atol=1e-4)

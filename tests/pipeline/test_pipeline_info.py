@@ -104,6 +104,14 @@ def test_tuning_is_told_where_there_is_some() -> None:
     assert "tuning at most" not in describe(load(FOLDER / "car_racing_dream_rounds.py"))["work"]
 
 
+def test_the_explorers_search_is_told_where_there_is_one() -> None:
+    work = describe(load(FOLDER / "swing_up_curiosity.py"))["work"]
+    # In each round but the last: 200 generations of 512 dreams, and 256 dreams for both evaluated candidates.
+    steps = 4 * (200 * 16 * 512 + 2 * 256 * 250)
+    assert work["the explorer's search at most"] == steps * work["a dream step"]
+    assert "the explorer's search at most" not in describe(load(FOLDER / "swing_up.py"))["work"]
+
+
 def test_the_states_that_dreams_start_in_are_counted() -> None:
     """C is scored on first frames, and learns anywhere in 1,024 episodes; a state is z, h, c and whether M begins."""
     found = load(FOLDER / "take_cover_gradient.py")
@@ -126,6 +134,7 @@ def test_evolution_in_the_dream_is_told_with_its_validation() -> None:
         ("collect", {"backend": "inf"}, r"collect\.backend must be one of"),
         ("collect", {"policy": "wise"}, r"collect\.policy must be one of"),
         ("evolve", {"temperatures": (0.3,)}, r"is not among evolve\.temperatures"),
+        ("evaluate", {"rounds": (1,)}, r"evaluate\.rounds names round 1, but .* rounds\.count is 1"),
     ],
 )
 def test_what_a_run_would_refuse_is_refused(part: str, settings: dict[str, Any], told: str) -> None:

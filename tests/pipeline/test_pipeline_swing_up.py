@@ -48,7 +48,7 @@ PIXELS = Experiment(
     ),
     explorer=NoiseConfig(action_noise=0.3),
     rounds=RoundsConfig(count=2, episodes=18, drivers="evaluated"),
-    evaluate=EvaluateConfig(episodes=3, environments=16),
+    evaluate=EvaluateConfig(episodes=3, environments=16, rounds=(0,)),
 )  # fmt: skip
 
 
@@ -91,6 +91,8 @@ def test_from_pixels_stopped_in_the_middle_it_ends_with_the_same_bits(
     scripted, driven = (read_episode(tmp_path / "whole" / records[number]) for number in (0, 20))
     assert 30 <= len(scripted.frames) <= 60 and scripted.policy == "random" and driven.policy == "mean 0 of round 0"
     assert 0 <= whole["controller"]["measures"]["upright"] <= 1 and "measures" in whole["random"]
+    assert list(whole) == ["random", "round-0", "controller"]
+    assert whole["round-0"]["returns"] != whole["controller"]["returns"]
 
 
 def test_the_simulator_dreams_what_happens(tmp_path: Path) -> None:

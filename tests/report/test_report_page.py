@@ -71,6 +71,17 @@ def test_the_result_is_read_against_the_best_untrained_policy(page: Reader) -> N
     assert f"C is {difference:.1f} above it, {errors:.1f} standard errors" in page.text
 
 
+def test_an_earlier_c_is_no_rival_and_the_upper_bound_stands_beside(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "rounds", task="swing_up")
+    path = run / "evaluation" / "round-1" / "evaluation.json"
+    scores = json.loads(path.read_text())
+    path.write_text(json.dumps({**scores, "round-0": scores["controller"]}))
+    shown = Reader(report([run], None)[0].read_text())
+    assert shown.rows("C of round 0")[0][1] == told(CONTROLLER)
+    assert "The best untrained policy (random, this run)" in shown.text
+    assert shown.rows("CMA-ES from the physical state")[0][1:4] == ["904 ± 10", "1.0", "100"]
+
+
 def test_evaluated_means_name_the_deployed_one(page: Reader) -> None:
     validation = f"{told(VALIDATION)} (n = 2)"
     assert page.rows("2") == [["2", f"{told(DREAMS[2])} (n = 3)", validation]] * 2, "one row a round"

@@ -31,6 +31,8 @@ from wm_jax.search.config import EvolveConfig
 from wm_jax.types import Array, Key, Params
 
 EVALUATIONS = "evaluations.json"
+TUNING = "tuning"
+"""The purpose of a search that goes on from C."""
 RESULTS = [WEIGHTS, CONTROLLERS, EVALUATIONS, MEANS]
 
 Score = tuple[int, Callable[[Params, int], Array | np.ndarray]]
@@ -48,7 +50,7 @@ class Evolve(Stage):
     def depends(self, later: bool) -> tuple[str, ...]:
         """All that makes a search. How many lanes act side by side changes the last bits of what C does."""
         found = ("dream.", "actor.", "search.", "evolve.", "evaluate.environments")
-        return (*found, "rounds.generations") if later else found
+        return (*found, "rounds.generations", "rounds.warm_start") if later else found
 
     def outputs(self, context: Context, round_number: int) -> list[str]:
         """What is deployed, and what was evaluated."""
@@ -57,7 +59,10 @@ class Evolve(Stage):
     def run(self, context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
         """Search, and choose."""
         variants = side_by_side.variants(context.experiment)
-        return _run(_Task(context, round_number, context.evolve(round_number), variants), stage)
+        begin = None
+        if round_number and context.experiment.rounds.warm_start:
+            begin = load_deployed(context, context.stage(self.folder, round_number - 1))[0]
+        return _run(_Task(context, round_number, context.evolve(round_number), variants, begin), stage)
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ class Tune(Stage):
         begin, about = load_deployed(context, context.stage(Evolve.folder, round_number))
         variants = [side_by_side.Variant(about["temperature"], about["seed"])]
         config = context.experiment.tune.as_evolution
-        return _run(_Task(context, round_number, config, variants, begin, "tuning"), stage)
+        return _run(_Task(context, round_number, config, variants, begin, TUNING), stage)
 
 
 @dataclass(frozen=True)
@@ -130,8 +135,13 @@ class _Task:
 
     @property
     def evaluated(self) -> list[int]:
-        """The generations whose candidate is evaluated; what it goes on from is generation 0."""
-        return self.config.evaluated if self.begin is None else [0, *self.config.evaluated]
+        """The generations whose candidate is evaluated; what is tuned is generation 0."""
+        return [0, *self.config.evaluated] if self.tunes else self.config.evaluated
+
+    @property
+    def tunes(self) -> bool:
+        """Whether it goes on, in the actual environment, from what the dreams made."""
+        return self.purpose == TUNING
 
     @property
     def remedy(self) -> str:
@@ -180,7 +190,7 @@ def _run(task: _Task, stage: StageDir) -> dict[str, Any]:
             scores["dream"] = (config.evaluation_rollouts, generations.returns)
         else:
             generations = playing.Generations(
-                context, config, actual_search(context.models, config, task.begin is not None), task.variants,
+                context, config, actual_search(context.models, config, task.tunes), task.variants,
                 task.key("generations"), task.seed("evolution episodes"), arena, stack,
             )  # fmt: skip
         if config.actual_episodes:
@@ -237,7 +247,7 @@ class _Advance:
     def __call__(self, state: Any) -> tuple[Any, dict[str, Any]]:
         first, begin = int(state["done"]), self.task.begin
         done = first + self.generations.in_call
-        if first == 0 and begin is not None:
+        if first == 0 and begin is not None and self.task.tunes:
             state = self._evaluate(state, 0, parallel.replicate(self.mesh, many(begin, len(self.task.variants))))
         searches, metrics = self.generations(state["search"], first)
         state = {**state, "search": searches, "done": state["done"] + self.generations.in_call}

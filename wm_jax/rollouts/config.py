@@ -35,7 +35,9 @@ class RoundsConfig:
     new_share: float = 0.5
     """Share of a round's training frames that are new; old episodes are drawn at random until they fill the rest."""
     generations: int = 0
-    """Generations C is evolved for, from the start, in each later round; 0: as many as in the first."""
+    """Generations of the search for C in each later round; 0: as many as in the first."""
+    warm_start: bool = False
+    """Whether the search of a later round begins with the C that the round before chose, instead of fresh weights."""
 
     def __post_init__(self) -> None:
         require_range("rounds.count", self.count, 1, 2**16)
