@@ -61,7 +61,7 @@ CONFIG = Experiment(
         select="actual",
         actual_episodes=32,
     ),
-    rounds=RoundsConfig(count=8, episodes=60, drivers="evaluated", new_share=0.4, warm_start=True),
+    rounds=RoundsConfig(count=6, episodes=60, drivers="evaluated", new_share=0.4, warm_start=True),
     explorer=NoiseConfig(action_noise=0.3),
     evaluate=EvaluateConfig(episodes=100, environments=64, baselines=("random", "held"), rounds=(0,)),
 )

@@ -57,7 +57,7 @@ CONFIG = Experiment(
         select="actual",
         actual_episodes=16,
     ),
-    rounds=RoundsConfig(count=5, episodes=40, drivers="evaluated", new_share=0.4),
+    rounds=RoundsConfig(count=4, episodes=40, drivers="evaluated", new_share=0.4, warm_start=True),
     explorer=CuriosityConfig(action_noise=0.3, reward="surprise", share=0.5, generations=200),
     evaluate=EvaluateConfig(episodes=100, environments=64, baselines=("random",), rounds=(0,)),
 )
