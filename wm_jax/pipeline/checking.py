@@ -44,7 +44,11 @@ def check(experiment: Experiment, models: Models) -> None:
                         "choose another actor")  # fmt: skip
     if experiment.exploring is not None:
         exploring = Models(experiment.exploring)
-        exploring.dream.check()
+        try:
+            exploring.dream.check()
+        except UserError as error:
+            # There the rule is the explorer's.
+            raise UserError(str(error).replace("dream.reward", "explorer.reward")) from error
         exploring.search(experiment.exploring.evolve.generations)
     # Films dream too, whatever it earns there.
     replace(models.dream, config=replace(experiment.dream, reward="survival")).check()

@@ -161,7 +161,7 @@ def _tell_scores(context: Context) -> None:
         screen.say(f"  {what:<56}{score['mean']:>9.1f} ± {score['sd']:<6.1f}{score['se']:>18.1f}{measured(score)}")
     for bound in published.BOUNDS.get(context.experiment.task, ()):
         told = f"{bound.mean:>9.1f} ± {bound.sd:<6.1f}{bound.se:>18.1f}"
-        screen.say(f"  {f'upper bound, measured before: {bound.what}':<56}{told}")
+        screen.say(f"  {f'upper bound: {bound.what}':<56}{told}")
     controller = scores["controller"]
     validation, dream = controller["validation"], controller["dream"]
     chosen = "in the dream"
