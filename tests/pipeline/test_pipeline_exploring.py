@@ -110,7 +110,7 @@ def test_curiosity_without_a_model_that_knows_surprise_is_refused(experiment: Ex
     world = with_memory(experiment, predict_surprise=False)
     for reward in ("surprise", "excess_surprise"):
         wrong = replace(experiment, world=world, explorer=CuriosityConfig(reward=reward))
-        message = f"explorer.reward is '{reward}' but the world model does not predict the surprise of a step; set world.memory"
+        message = f"explorer.reward is '{reward}' but the world model does not predict the surprise of a step"
         with pytest.raises(UserError, match=message):
             check(wrong, Models(wrong))
     with pytest.raises(UserError, match=r"explorer\.reward"):
