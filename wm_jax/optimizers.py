@@ -16,13 +16,15 @@ class OptimizerConfig:
     """Adam's settings."""
 
     learning_rate: float = 1e-3
-    """Learning rate of the first step."""
+    """Learning rate of the first step after `warm_up`."""
     schedule: Literal["constant", "exponential", "cosine"] = "constant"
     """constant; exponential: falls by `decay` a step towards `final_learning_rate`; cosine: falls to it over all steps."""
     final_learning_rate: float = 1e-5
     """Where exponential and cosine end."""
     decay: float = 0.99999
     """Factor per step of the exponential schedule."""
+    warm_up: int = 0
+    """Steps over which the learning rate rises to the schedule's, evenly."""
     clip: float | None = None
     """Each element of the gradient is clipped to [-clip, clip]; None leaves it as it is."""
 
@@ -32,6 +34,7 @@ class OptimizerConfig:
         require_choice(f"{name}.schedule", self.schedule, ("constant", "exponential", "cosine"))
         require_range(f"{name}.final_learning_rate", self.final_learning_rate, 0.0, self.learning_rate)
         require_range(f"{name}.decay", self.decay, 0.0, 1.0)
+        require_range(f"{name}.warm_up", self.warm_up, 0)
         if self.clip is not None:
             require_range(f"{name}.clip", self.clip, 1e-9)
 
@@ -41,15 +44,17 @@ def make(config: OptimizerConfig, steps: int) -> "optax.GradientTransformation":
     # Imported here: acting and dreaming need no optimiser, and start faster without.
     import optax
 
-    rise = config.learning_rate - config.final_learning_rate
+    fall = config.learning_rate - config.final_learning_rate
     schedules = {
         "constant": lambda: optax.constant_schedule(config.learning_rate),
-        "exponential": lambda: lambda step: rise * config.decay**step + config.final_learning_rate,
+        "exponential": lambda: lambda step: fall * config.decay**step + config.final_learning_rate,
         "cosine": lambda: optax.cosine_decay_schedule(
             config.learning_rate, max(steps, 1), alpha=config.final_learning_rate / config.learning_rate
         ),
     }
-    adam = optax.adam(schedules[config.schedule]())
+    schedule = schedules[config.schedule]()
+    rise = optax.linear_schedule(1 / max(config.warm_up, 1), 1.0, max(config.warm_up - 1, 0))
+    adam = optax.adam(schedule if not config.warm_up else lambda step: rise(step) * schedule(step))
     return single_precision(adam if config.clip is None else optax.chain(optax.clip(config.clip), adam))
 
 

@@ -79,7 +79,7 @@ def test_an_earlier_c_is_no_rival_and_the_upper_bound_stands_beside(tmp_path: Pa
     shown = Reader(report([run], None)[0].read_text())
     assert shown.rows("C of round 0")[0][1] == told(CONTROLLER)
     assert "The best untrained policy (random, this run)" in shown.text
-    assert shown.rows("CMA-ES from the physical state")[0][1:4] == ["904 ± 10", "1.0", "100"]
+    assert shown.rows("CMA-ES from the physical state")[0][1:4] == ["920 ± 12", "1.2", "100"]
 
 
 def test_evaluated_means_name_the_deployed_one(page: Reader) -> None:

@@ -8,6 +8,7 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
 
+from wm_jax import optimizers
 from wm_jax.optimizers import OptimizerConfig
 from wm_jax.vision import Vision, VisionConfig, layers, model, sample
 from wm_jax.vision.train import continue_from, evaluate, init, loss, train_step
@@ -177,3 +178,15 @@ def test_further_training_starts_a_fresh_optimiser_and_leaves_the_given_weights_
     before = jax.tree.map(np.array, state.params)
     train_step(MODEL, further, FRAMES, new_key())
     assert same(before, state.params)
+
+
+def test_the_learning_rate_warms_up():
+    """Adam's step on a constant gradient is its learning rate."""
+    config = OptimizerConfig(learning_rate=0.1, schedule="cosine", final_learning_rate=0.0, warm_up=4)
+    optimizer, weight = optimizers.make(config, 8), jnp.zeros((), jnp.float32)
+    state, steps = optimizer.init(weight), []
+    for _ in range(8):
+        update, state = optimizer.update(jnp.float32(1), state)
+        steps.append(-float(update))
+    cosine = 0.05 * (1 + np.cos(np.pi * np.arange(8) / 8))
+    np.testing.assert_allclose(steps, cosine * np.minimum(np.arange(1, 9) / 4, 1), rtol=1e-4)
