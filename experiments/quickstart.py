@@ -3,8 +3,8 @@ smaller `swing_up.py`.
 
 wm-jax run experiments/quickstart.py
 
-Score: 641.4 ± 12.6 (n = 100, standard error 1.3; random policy 42.4 ± 55.1), the pole upright in 22 % of the steps, in 6
-minutes on 2 cores of an AMD EPYC. One training seed.
+Score: 905.0 ± 18.7 (n = 100, standard error 1.9; random policy 42.4 ± 55.1, C of the first round 357.1 ± 89.1), the pole
+upright in 86 % of the steps, in 6 minutes on 2 cores of an AMD EPYC. Training seed 0 (results/swing_up/README.md).
 """
 
 from wm_jax.actors.mlp import MLPConfig

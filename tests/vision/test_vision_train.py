@@ -187,6 +187,6 @@ def test_the_learning_rate_warms_up():
     state, steps = optimizer.init(weight), []
     for _ in range(8):
         update, state = optimizer.update(jnp.float32(1), state)
-        steps.append(-float(update))
+        steps.append(-np.asarray(update))
     cosine = 0.05 * (1 + np.cos(np.pi * np.arange(8) / 8))
     np.testing.assert_allclose(steps, cosine * np.minimum(np.arange(1, 9) / 4, 1), rtol=1e-4)
