@@ -115,6 +115,11 @@ def test_curiosity_without_a_model_that_knows_surprise_is_refused(experiment: Ex
             check(wrong, Models(wrong))
     with pytest.raises(UserError, match=r"explorer\.reward"):
         CuriosityConfig(reward="novelty")
+    idle = replace(experiment, rounds=replace(experiment.rounds, drivers="scripted"))
+    with pytest.raises(
+        UserError, match=r"rounds\.drivers is 'scripted' but explorer\.kind is 'curiosity', whose controller"
+    ):
+        check(idle, Models(idle))
 
 
 @pytest.mark.parametrize("warm", [True, False])

@@ -106,7 +106,7 @@ class Explore(Stage):
 
     def depends(self, later: bool) -> tuple[str, ...]:
         """What is sought, and for how long."""
-        return "explorer.kind", "explorer.reward", "explorer.generations"
+        return ("explorer.",)
 
     def outputs(self, context: Context, round_number: int) -> list[str]:
         """What collects, and what was evaluated."""
