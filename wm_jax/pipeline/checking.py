@@ -44,8 +44,8 @@ def check(experiment: Experiment, models: Models) -> None:
                         "choose another actor")  # fmt: skip
     if experiment.exploring is not None:
         if experiment.rounds.drivers == "scripted":
-            raise UserError(f"rounds.drivers is 'scripted' but explorer.kind is {experiment.explorer.kind!r}, whose controller "
-                            "would collect nothing; set one of them to another kind")  # fmt: skip
+            raise UserError(f"rounds.drivers is 'scripted' but explorer.kind is {experiment.explorer.kind!r}, whose "
+                            "controller would collect nothing; set one of them to another kind")  # fmt: skip
         exploring = Models(experiment.exploring)
         try:
             exploring.dream.check()
