@@ -107,7 +107,7 @@ def test_tuning_is_told_where_there_is_some() -> None:
 def test_the_explorers_search_is_told_where_there_is_one() -> None:
     work = describe(load(FOLDER / "swing_up_curiosity.py"))["work"]
     # In each round but the last: 200 generations of 512 dreams, and 256 dreams for both evaluated candidates.
-    steps = 4 * (200 * 16 * 512 + 2 * 256 * 250)
+    steps = 3 * (200 * 16 * 512 + 2 * 256 * 250)
     assert work["the explorer's search at most"] == steps * work["a dream step"]
     assert "the explorer's search at most" not in describe(load(FOLDER / "swing_up.py"))["work"]
 

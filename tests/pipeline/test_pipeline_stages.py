@@ -24,7 +24,7 @@ PAPER = ("collect", "vision", "encode", "memory", "evolve", "evaluate")
 FOUND = ("dream.", "actor.", "search.", "evolve.", "evaluate.environments")
 DEPENDS = {
     "collect": ("task", "seed", "collect."),
-    "vision": ("held_out", "mirror", "initial", "world.kind", "world.vision."),
+    "vision": ("held_out", "mirror", "initial", "initial_learners", "world.kind", "world.vision."),
     "encode": ("world.kind",),
     "memory": ("world.memory.",),
     "evolve": FOUND,
@@ -40,7 +40,7 @@ LATER = {
     "vision": ("world.vision.later_steps", "rounds.new_share"),
     "encode": (),
     "memory": ("world.memory.later_steps", "rounds.new_share"),
-    "evolve": (*FOUND, "rounds.generations"),
+    "evolve": (*FOUND, "rounds.generations", "rounds.warm_start"),
     "tune": DEPENDS["tune"],
     "evaluate": DEPENDS["evaluate"],
 }
@@ -90,7 +90,7 @@ def test_what_no_learner_owns_hangs_on_the_first_stage_of_the_world_model(
     experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With learners that read encoded frames alone, that is the encoding, which any of the model's settings may change."""
-    shared = ("held_out", "mirror", "initial", "world.kind")
+    shared = ("held_out", "mirror", "initial", "initial_learners", "world.kind")
     with monkeypatch.context() as patch:
         patch.setattr(VisionLearner, "reads", "observations")
         found = {stage.name: stage for stage in stages.__wrapped__(experiment)}
@@ -134,6 +134,7 @@ def test_each_stage_says_what_it_depends_on(name: str, experiment: Experiment) -
         ("world.vision.later_steps", 7, ("vision", 1)),
         ("world.memory.later_steps", 7, ("memory", 1)),
         ("rounds.generations", 7, ("evolve", 1)),
+        ("rounds.warm_start", True, ("evolve", 1)),
         ("tune.search.sigma", 0.2, ("tune", 1)),
         ("evaluate.episodes", 17, ("evaluate", 1)),
     ],

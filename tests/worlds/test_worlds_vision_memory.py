@@ -202,15 +202,17 @@ def test_frames_are_encoded_and_drawn_by_V() -> None:
 @pytest.mark.parametrize("reward", [False, True])
 @pytest.mark.parametrize("end", [False, True])
 def test_what_M_has_no_head_for_is_missing_and_says_how_to_have_it(reward: bool, end: bool) -> None:
-    model = with_heads(predict_reward=reward, predict_done=end)
+    model = with_heads(predict_reward=reward, predict_done=end, predict_surprise=end)
     params = model.init(jax.random.key(1))
     _, outcome = model.imagine(params, random_state(2), random_action(3), model.noise(new_key()), 1.0)
-    assert (outcome.reward is None, outcome.end is None) == (not reward, not end)
+    has_head = {"reward": reward, "end": end, "surprise": end}
+    assert {name: getattr(outcome, name) is not None for name in has_head} == has_head
     expected = {
         "reward": "set world.memory.predict_reward to True",
         "end": "set world.memory.predict_done to True",
+        "surprise": "set world.memory.predict_surprise to True",
     }
-    assert dict(model.missing) == {name: expected[name] for name, has in (("reward", reward), ("end", end)) if not has}
+    assert dict(model.missing) == {name: expected[name] for name, has in has_head.items() if not has}
     settings = flatten(Experiment())
     assert all(words.split()[1] in settings for words in expected.values())
 
