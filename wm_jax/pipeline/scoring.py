@@ -14,7 +14,7 @@ from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.progress import Interrupt, Meetings, Screen, Stopped, expected_steps
 from wm_jax.pipeline.stages import Stage
 from wm_jax.pipeline.weights import load_controller, load_controllers, load_deployed, load_world
-from wm_jax.report.words import EARLIER
+from wm_jax.report.words import EARLIER, policy
 from wm_jax.rollouts import evaluate as scores
 from wm_jax.rollouts.acting import Driver, Lanes, scripted_driver
 from wm_jax.rollouts.agent import Agent, driver_of
@@ -102,7 +102,7 @@ def play(
     path = stage.path / f"{name}.json" if stage else None
     done = parallel.on_main(lambda: read_json(path) if path and path.exists() else [])
     before = sum(len(block) for block in done)
-    with screen.bar(f"score of {name}", "steps", 0) as bar:
+    with screen.bar(f"score of {'C' if name == 'controller' else policy(name)}", "steps", 0) as bar:
 
         def save(blocks: list[list[scores.Outcome]]) -> None:
             if path and parallel.is_main():
