@@ -20,6 +20,11 @@ def shares(table: Population) -> bool:
     return all(len(leaf) == 1 for leaf in leaves) and sum(leaf.size for leaf in leaves) >= SHARED_FROM
 
 
+def rows(table: Population) -> int:
+    """M: the controllers of a table [M, ...]; 1 where they have no weights."""
+    return max((len(leaf) for leaf in jax.tree.leaves(table)), default=1)
+
+
 def alone(weights: Any) -> Any:
     """The table [1, ...] of one controller's weights."""
     return jax.tree.map(lambda array: array[None], weights)

@@ -12,7 +12,7 @@ from small_agent import PARAMS, controllers, small_agent
 
 from wm_jax.data.records import Episode
 from wm_jax.envs import JaxEnvironment
-from wm_jax.envs.gymnasium_face import JaxEnv, seed_of
+from wm_jax.envs.gymnasium_face import JaxEnv
 from wm_jax.envs.scripts import Constant, Uniform
 from wm_jax.envs.swing_up import SwingUp
 from wm_jax.errors import ForeignError, UserError
@@ -42,7 +42,7 @@ def by_hand(seed, row, steps):
     """Rewards and frames of an episode, a step at a time through Gymnasium."""
     env = JaxEnv(SwingUp(), 25, pictures=True)
     frame, _ = env.reset(seed=seed)
-    seeds = np.array([seed_of(np.random.default_rng(seed))], np.uint32)
+    seeds = np.array([device.key_seed(seed)], np.uint32)
     state = initial_state(AGENT, DRIVER.table, 1)
     state = begin(AGENT, DRIVER.table, state, np.ones(1, bool), np.array([row], np.int32), seeds)
     rewards, frames = [], []

@@ -12,7 +12,7 @@ import numpy as np
 from wm_jax import parallel
 from wm_jax.data.records import INDEX, Episode, Header, episode_path, read_header, write_episode, write_index
 from wm_jax.data.training import spread
-from wm_jax.lanes import alone
+from wm_jax.lanes import alone, rows
 from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.progress import Meetings, Stopped, expected_steps
 from wm_jax.pipeline.searching import Evolve, Explore
@@ -127,16 +127,16 @@ def _controllers(context: Context, round_number: int) -> _Recording:
     parties = [("", found(context, Evolve.folder), rounds.episodes - explored)]
     if explored:
         parties.append(("explorer, ", found(context.exploring, Explore.folder), explored))
-    rows, names = list[int](), list[str]()
+    drivers, names = list[int](), list[str]()
     for party, controllers, episodes in parties:
-        count = len(jax.tree.leaves(controllers)[0])
+        count = rows(controllers)
         chosen = (len(names) + spread(count, episodes)).tolist()
-        rows += [chosen[number % len(chosen)] for number in range(episodes)]
+        drivers += [chosen[number % len(chosen)] for number in range(episodes)]
         names += [f"{party}{'controller' if deployed else f'mean {row}'} of round {before}" for row in range(count)]
     table = jax.tree.map(lambda *parts: jnp.concatenate(parts), *(controllers for _, controllers, _ in parties))
     driver = AgentDriver(Agent(models.world, models.actor, models.explorer), load_world(context, before), table)
     limits = Limits(patience=rounds.patience)
-    return _Recording(driver, rounds.episodes, limits, lambda number: rows[number], lambda row: names[row])
+    return _Recording(driver, rounds.episodes, limits, lambda number: drivers[number], lambda row: names[row])
 
 
 def _on_lanes(

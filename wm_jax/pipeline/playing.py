@@ -10,6 +10,7 @@ import numpy as np
 
 from wm_jax import parallel
 from wm_jax.data.files import read_json, write_json
+from wm_jax.lanes import rows
 from wm_jax.pipeline import side_by_side
 from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.progress import Bar, Meetings, Stopped, expected_steps
@@ -150,7 +151,7 @@ class Validation:
 
     def __call__(self, candidates: Params, generation: int) -> np.ndarray:
         """The returns [E, episodes] of the candidates [E, ...] of a generation."""
-        several = max((len(leaf) for leaf in jax.tree.leaves(candidates)), default=1)
+        several = rows(candidates)
         wanted = [(VALIDATION_SEED + i, row) for row in range(several) for i in range(self.episodes)]
 
         def show(bar: Bar, done: float, words: str) -> None:
