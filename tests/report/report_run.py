@@ -31,10 +31,12 @@ RANDOM = [200.0, 220.0, 250.5, 190.25]
 CONTROLLER = [1000.0, 1400.5, 600.0, 1250.75]
 VALIDATION = [811.0, 823.5]
 DREAMS = {2: [900.0, 700.0, 812.0], 4: [1300.0, 1500.25, 900.0]}
+SOUGHT = {1: [20.0, 30.0], 3: [50.0, 60.5]}
+"""By generation: what the explorer's controller earns of its own reward."""
 HELD_OUT = {"held_out_reconstruction": 12.34, "held_out_nll": 0.987}
 MADE_WITH = {"device": "3 cores of Abacus", "versions": {"wm-jax": "9.8.7", "jax": "0.10.99"}}
 COMMAND = "wm-jax run mine.py --seed 5"
-SECONDS = {"collect": 11.5, "vision": 75, "encode": 3, "memory": 3725, "evolve": 59.5, "evaluate": 6}
+SECONDS = {"collect": 11.5, "vision": 75, "encode": 3, "memory": 3725, "evolve": 59.5, "explore": 7, "evaluate": 6}
 
 
 DEPLOYED = 2
@@ -48,7 +50,8 @@ def make_run(
     command: str = COMMAND,
     **settings: Any,
 ) -> Path:
-    """A run whose first `finished` stages of 11 have their results, with `settings` beside those of `EXPERIMENT`."""
+    """A run whose first `finished` stages have their results, with `settings` beside those of `EXPERIMENT`. There are 11
+    stages, 12 where the explorer searches, too."""
     experiment, run = replace(EXPERIMENT, **settings), RunDir(path)
     with run.locked():
         run.prepare(to_store(experiment), tensorboard=False)
@@ -70,6 +73,7 @@ def told(stage: str, several: bool) -> dict[str, Any]:
         "memory": {"held_out_nll": HELD_OUT["held_out_nll"]},
         "encode": {"episodes": 7, "frames": 4321},
         "evolve": {"evolution": DEPLOYED if several else 0, "temperature": 1.15, "seed": 0, "generation": 4},
+        "explore": {"evolution": 0, "temperature": 1.0, "seed": 0, "generation": 3},
     }.get(stage, {})
 
 
@@ -102,6 +106,9 @@ def write_results(run: RunDir, folder: Path, stage: str, round_number: int, seve
         ]
         write_json(folder / "evaluations.json", evaluations)
         save_weights(folder / "weights.safetensors", {"weights": np.zeros(11)}, {})
+    if stage == "explore":
+        sought = [{"evolution": 0, "generation": g, "dream": summary(r), "actual": None} for g, r in SOUGHT.items()]
+        write_json(folder / "evaluations.json", sought)
     if stage == "evaluate":
         scores: dict[str, Any] = {
             name: score(returns, range(1_000_000, 1_000_004), policy=name, **MADE_WITH)

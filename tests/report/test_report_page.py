@@ -15,6 +15,7 @@ from report_run import (
     EXPERIMENT,
     MADE_WITH,
     RANDOM,
+    SOUGHT,
     VALIDATION,
     Reader,
     make_run,
@@ -23,12 +24,15 @@ from report_run import (
 
 from wm_jax import cli
 from wm_jax.errors import UserError
+from wm_jax.explore.curiosity import CuriosityConfig
+from wm_jax.memory import MemoryConfig
 from wm_jax.pipeline.reporting import read, report
 from wm_jax.report import learning, measured, published
 from wm_jax.report.page import PICTURES
 from wm_jax.report.temperatures import over_seeds
 from wm_jax.report.words import scored
 from wm_jax.rollouts.evaluate import score, summary
+from wm_jax.worlds.vision_memory import VisionMemoryConfig
 
 
 def told(returns: list[float]) -> str:
@@ -86,6 +90,17 @@ def test_evaluated_means_name_the_deployed_one(page: Reader) -> None:
     validation = f"{told(VALIDATION)} (n = 2)"
     assert page.rows("2") == [["2", f"{told(DREAMS[2])} (n = 3)", validation]] * 2, "one row a round"
     assert page.rows("4, deployed") == [["4, deployed", f"{told(DREAMS[4])} (n = 3)", validation]] * 2
+
+
+def test_the_explorers_search_stands_beside_cs(tmp_path: Path) -> None:
+    world = VisionMemoryConfig(memory=MemoryConfig(predict_surprise=True))
+    run = make_run(tmp_path / "curious", finished=12, world=world, explorer=CuriosityConfig(generations=4))
+    shown = Reader(report([run], None)[0].read_text())
+    assert "Explorer: search in the dream" in shown.text
+    assert shown.rows("3, deployed") == [["3, deployed", f"{told(SOUGHT[3])} (n = 2)", "–"]], (
+        "the last round explores not"
+    )
+    assert [tag for tag, attributes in shown.tags if attributes.get("alt", "").startswith("In the explorer's reward")]
 
 
 def test_how_it_was_made(page: Reader) -> None:

@@ -152,7 +152,6 @@ def test_a_lone_controller_does_what_it_does_among_several(large: bool) -> None:
     actor = MLPConfig(features=("z", "c", "h"), hidden_sizes=(SHARED_FROM // 20,)).build(WORLD) if large else ACTOR
     table = controllers(actor)
     alone, among = (AgentDriver(small_agent(actor), PARAMS, weights) for weights in (rows(table, slice(1, 2)), table))
-    assert (alone.controllers, among.controllers) == (1, 2)
     alone, among = alone.open(3), among.open(3)
     assert (alone.state.weights is None) == large and among.state.weights is not None
     alone.begin({lane: (lane, 0) for lane in range(3)})

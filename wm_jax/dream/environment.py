@@ -61,7 +61,7 @@ class DreamConfig:
     def words(self) -> str:
         """How long a dream is at most, for reports."""
         full = f", less once it has brought {self.full_return:g}" if self.full_return else ""
-        drawn = ", its end drawn with the probability that the world model gives it" if self.end == "drawn" else ""
+        drawn = ", its end drawn" if self.end == "drawn" else ""
         return f"of at most {self.horizon:,} steps{full}{drawn}"
 
 

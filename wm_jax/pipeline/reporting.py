@@ -14,7 +14,7 @@ from wm_jax.errors import DamagedError, UserError
 from wm_jax.experiment import Experiment
 from wm_jax.pipeline.plan import plan, stages
 from wm_jax.pipeline.scoring import EVOLUTIONS, SCORES
-from wm_jax.pipeline.searching import EVALUATIONS
+from wm_jax.pipeline.searching import EVALUATIONS, Explore
 from wm_jax.pipeline.stages import Step
 from wm_jax.pipeline.stored import Stored, of_run, require_used
 from wm_jax.pipeline.training import RECONSTRUCTIONS, Encode, Train
@@ -22,6 +22,7 @@ from wm_jax.pipeline.weights import WEIGHTS
 from wm_jax.report import contents, measured, page
 from wm_jax.report.facts import MetricsLine, RunFacts, SearchFacts, StageFacts
 from wm_jax.run import RECORD, RunDir, StageDir
+from wm_jax.search.config import EvolveConfig
 from wm_jax.types import HELD_OUT
 
 FOLDER = "report"
@@ -84,10 +85,13 @@ def read(path: Path, label: str, stored: Stored | None = None) -> RunFacts:
     begun = tuple(_stage(step, step.folder(run)) for step in plan(experiment))
     _require_finished_stage(path, begun)
     metrics, damaged = _metrics(run)
+    exploring = experiment.exploring if experiment.rounds.count > 1 else None
     scores = _scores(run, begun[-1])
     return RunFacts(
         label=label, folder=str(path), experiment=experiment, stages=begun, parameters=_parameters(run, experiment),
-        metrics=metrics, damaged_lines=damaged, searches=_searches(run, experiment, begun),
+        metrics=metrics, damaged_lines=damaged,
+        searches=tuple(_search(run, name, config, begun) for name, config in experiment.searches.items()),
+        explorer=_search(run, Explore.name, exploring.evolve, begun) if exploring else None,
         evolutions=tuple(scores.pop(EVOLUTIONS, ())), scores=scores,
         reconstructions=_reconstructions(run, experiment, metrics), film_strips=_film_strips(run, begun[-1]),
     )  # fmt: skip
@@ -138,12 +142,10 @@ def _folder(run: RunDir, stage: StageFacts) -> Path:
     return run.stage(stage.folder, stage.round_number).path
 
 
-def _searches(run: RunDir, experiment: Experiment, begun: Sequence[StageFacts]) -> tuple[SearchFacts, ...]:
-    found = []
-    for name, config in experiment.searches.items():
-        mine = [stage for stage in begun if stage.stage == name]
-        found.append(SearchFacts(name, mine[0].folder, config, _evaluations(run, mine)))
-    return tuple(found)
+def _search(run: RunDir, name: str, config: EvolveConfig, begun: Sequence[StageFacts]) -> SearchFacts:
+    """The search that the stages of this name do."""
+    mine = [stage for stage in begun if stage.stage == name]
+    return SearchFacts(name, mine[0].folder, config, _evaluations(run, mine))
 
 
 def _evaluations(run: RunDir, stages: Sequence[StageFacts]) -> dict[int, list[dict[str, Any]]]:

@@ -45,10 +45,10 @@ class StageFacts:
 
 @dataclass(frozen=True)
 class SearchFacts:
-    """What a run has searched for C by: the evolutions of all its rounds, or the tuning after them."""
+    """A search of a run: C's evolutions of all rounds, the tuning after them, or those for the explorer's controller."""
 
     stage: str
-    """As --stages names it: evolve or tune."""
+    """As --stages names it: evolve, tune or explore."""
     wing: str
     """As its metrics name it."""
     config: EvolveConfig
@@ -78,6 +78,8 @@ class RunFacts:
     """Lines of metrics.jsonl that cannot be read."""
     searches: tuple[SearchFacts, ...]
     """The evolution, and the tuning where there is one: the last one's C is deployed."""
+    explorer: SearchFacts | None
+    """The search for the explorer's own controller, where it has one."""
     scores: dict[str, Summary]
     """By policy; empty before the last stage is finished."""
     evolutions: tuple[dict[str, Any], ...]

@@ -1,5 +1,6 @@
 """The figures of a run, as PNG and GIF files."""
 
+import textwrap
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 EXTRA = "report"
 """What installs the packages that draw."""
+LABEL_WIDTH = 80
+"""Characters to a line of a label."""
 COLOURS = {"actual": "#1f77b4", "dream": "#d62728", "baseline": "#7f7f7f", "population": "#2ca02c"}
 
 
@@ -51,8 +54,9 @@ def film(path: Path, panels: dict[str, np.ndarray], frames_per_second: int, ever
 
 
 def label(text: str) -> str:
-    """A label that is shown as it is: matplotlib takes dollars for mathematics and hides what begins with an underscore."""
-    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
+    """A label that is shown whole and as it is: matplotlib cuts what is wider than the figure, takes dollars for
+    mathematics, and hides what begins with an underscore."""
+    return textwrap.fill((" " if text.startswith("_") else "") + text.replace("$", r"\$"), LABEL_WIDTH)
 
 
 def figure(width: float, height: float) -> "Figure":

@@ -11,6 +11,7 @@ from wm_jax.report.words import PLACES, number, policy, scored, value
 from wm_jax.types import HELD_OUT, TRAINED, Curve
 
 ROUNDS = " Grey lines end a round."
+EXPLORED = "A controller that only collects for the next round: its reward is the explorer's, not the task's."
 TUNED = "Begun from the controller that the dreams made; the world model stays as it is."
 
 
@@ -20,15 +21,19 @@ def controllers(run: RunFacts, name: str) -> tuple[Section, ...]:
     found = (_controller(run, evolution, name, f"C: evolution in {PLACES[run.place]}", _which(run)),)
     for search in tuning:
         found += (_controller(run, search, f"{name}-tuned", f"C: tuned in {PLACES[search.place]}", (TUNED,)),)
+    if run.explorer is not None:
+        title = f"Explorer: search in {PLACES[run.explorer.place]}"
+        found += (_controller(run, run.explorer, f"{name}-explorer", title, (EXPLORED,)),)
     return found
 
 
 def _controller(run: RunFacts, search: SearchFacts, name: str, title: str, text: tuple[str, ...]) -> Section:
-    told = (
-        "Where the dream's score rises and the actual one falls, C has learned to cheat its dream."
-        if search.place == "dream"
-        else "Validation beside the score on fresh episodes."
-    )
+    if search == run.explorer:
+        told = "In the explorer's reward, which the actual environment does not give."
+    elif search.place == "dream":
+        told = "Where the dream's score rises and the actual one falls, C has learned to cheat its dream."
+    else:
+        told = "Validation beside the score on fresh episodes."
     drawn = [
         (_curve(run, curve, name, search.wing, "generation", search), curve.caption)
         for curve in run.found_by(search).curves
@@ -94,7 +99,7 @@ def _means(run: RunFacts, search: SearchFacts, name: str) -> Chart:
         label = f"deployed, fresh episodes (n = {score['n']})"
         lines.append(Line(label, [generation], [score["mean"]], "*", "black", [score["se"]]))
         levels = tuple((f"{policy(n)} (n = {s['n']})", s["mean"]) for n, s in run.scores.items() if n != CONTROLLER)
-    title = "C: the mean's score" + (", dream and actual" if search.place == "dream" else "")
+    title = "The mean's score" + (", dream and actual" if search.place == "dream" and search != run.explorer else "")
     return Chart(f"{name}-means", title, "generation", "return", tuple(lines), levels=levels,
                  boundaries=run.boundaries(search.wing))  # fmt: skip
 

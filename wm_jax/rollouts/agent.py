@@ -14,7 +14,7 @@ from flax import struct
 
 from wm_jax.errors import UserError
 from wm_jax.explore import Explorer
-from wm_jax.lanes import alone, choose, many, rows, shares
+from wm_jax.lanes import alone, choose, many, shares
 from wm_jax.rollouts.device import DeviceDriver, Policy
 from wm_jax.types import Action, Array, Params, State
 from wm_jax.worlds import Actor, World, WorldModel
@@ -137,11 +137,6 @@ class AgentDriver(DeviceDriver):
     def compiled(self) -> tuple[Policy, tuple[Params, Params]]:
         """The agent, and all weights."""
         return AgentPolicy(self.agent), (self.params, self.table)
-
-    @property
-    def controllers(self) -> int:
-        """M"""
-        return rows(self.table)
 
     def open(self, lanes: int) -> "AgentCrew":
         """A crew for a group of `lanes` lanes."""
