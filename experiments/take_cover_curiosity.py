@@ -1,5 +1,5 @@
-"""Curiosity on Take Cover, small: three rounds in dreams, half of whose later episodes are played by a controller that
-seeks what M predicts badly. V is that of `take_cover_further.py`, so that M's likelihood means the same in every run.
+"""Curiosity on Take Cover, small: two rounds in dreams; half of the second one's episodes are played by a controller
+that seeks what M predicts badly. V is that of `take_cover_further.py`, so that M's likelihood means the same in every run.
 
 wm-jax run experiments/take_cover_curiosity.py --seed 5
 
@@ -26,7 +26,7 @@ CONFIG = Experiment(
     seed=5,
     initial="../results/take_cover/further.safetensors",
     initial_learners=("vision",),
-    collect=CollectConfig(episodes=400, policy="wander", max_holds=(40, 80, 120, 160), min_length=101),
+    collect=CollectConfig(episodes=150, policy="wander", max_holds=(40, 80, 120, 160), min_length=101),
     world=VisionMemoryConfig(
         vision=VisionConfig(latent_size=64, kl_floor=1.5, motion_weight=10.0, steps=0, later_steps=0),
         memory=MemoryConfig(
@@ -36,9 +36,9 @@ CONFIG = Experiment(
             restart_input=True,
             batch_size=32,
             sequence_length=250,
-            steps=600,
-            later_steps=600,
-            optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", clip=1.0),
+            steps=400,
+            later_steps=400,
+            optimizer=OptimizerConfig(learning_rate=3e-3, schedule="cosine", clip=1.0),
         ),
     ),
     # At temperature 1 what is drawn has the entropy that M foresees.
@@ -46,13 +46,13 @@ CONFIG = Experiment(
     actor=MLPConfig(features=("z", "h"), hidden_sizes=(64,)),
     search=PolicyGradientConfig(dreams=512),
     evolve=EvolveConfig(
-        generations=200,
-        evaluate_every=200,
+        generations=120,
+        evaluate_every=120,
         evaluation_rollouts=128,
         select="actual",
         actual_episodes=32,
     ),
-    rounds=RoundsConfig(count=3, episodes=60, drivers="evaluated", new_share=0.25),
-    explorer=CuriosityConfig(action_noise=0.5, reward="surprise", share=0.5, generations=100),
-    evaluate=EvaluateConfig(episodes=100, environments=64, baselines=("random",), rounds=(0,)),
+    rounds=RoundsConfig(count=2, episodes=60, drivers="evaluated", new_share=0.25),
+    explorer=CuriosityConfig(action_noise=0.5, reward="surprise", share=0.5, generations=60),
+    evaluate=EvaluateConfig(episodes=50, environments=64, baselines=()),
 )
