@@ -50,7 +50,7 @@ class Outcome:
     surprise: Array | None = None
     """[...]: how badly the model expects to have predicted what is seen after the step; a loss, in the model's own unit."""
     entropy: Array | None = None
-    """[...]: that loss as it would be if the model were right; its mean over draws is the entropy of the prediction."""
+    """[...]: the loss of predicting what was drawn; its mean over draws is the entropy of the prediction."""
 
 
 @struct.dataclass

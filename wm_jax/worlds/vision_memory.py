@@ -143,8 +143,6 @@ class VisionMemory(WorldModel):
         end = None if logit is None else jax.nn.sigmoid(logit - math.log(self.memory.config.done_weight))
         # Not zeros: a constant that a loop carries along takes an accelerator a kernel and a copy each step.
         following = VisionMemoryState(z, memory, 0 * state.restart, prediction.action)
-        if prediction.surprise is None:
-            return following, Outcome(prediction.reward, end)
         entropy = -log_likelihood(prediction.next_z, z).mean(axis=-1)
         return following, Outcome(prediction.reward, end, prediction.surprise, entropy)
 

@@ -1,0 +1,1 @@
+"""Dreams in a browser: graphs of the world model and the controller, and the page that evaluates them."""
