@@ -30,6 +30,7 @@ usage: wm-jax COMMAND …   (wm-jax COMMAND --help explains each)
   info EXPERIMENT.py                              parameter counts, shapes, disk, memory and work, without running anything
   evaluate RUN|BUNDLE                             score a finished run or a bundle in the actual environment
   export RUN FILE.safetensors                     V, M and C of a run as one file, with a model card
+  export RUN|BUNDLE --web DIR                     a page that dreams in any browser, without a server
   report RUN … [--out DIR]                        one page of tables, curves and pictures: HTML and Markdown; scores: JSON
   bench [NAME …] [--json FILE]                    how fast this machine is, beside the limit that it sets
   bench EXPERIMENT.py                             how fast the parts of an experiment are here
@@ -106,12 +107,15 @@ class Evaluate:
 
 @dataclass
 class Export:
-    """Write V, M and C of a finished run, with the settings, as one file of at most 32 MB, and its model card."""
+    """Write V, M and C of a finished run, with the settings, as one file of at most 32 MB, and its model card; or, with
+    --web, a page that dreams in any browser, of a run or a bundle."""
 
     run: Positional[Path]
-    """The run's folder."""
-    file: Positional[Path]
+    """The run's folder; for --web also a bundle (.safetensors)."""
+    file: Positional[Path | None] = None
     """The bundle to write, ending in .safetensors; its model card is written beside it, ending in .md."""
+    web: Path | None = None
+    """Folder for index.html, a page of at most 24 MB in which the dream goes on without a server and without a network."""
     half: bool = False
     """Store the world model in half precision (float16): half the size; actions differ in the third digit."""
     files: Annotated[Files, arg(name="")] = field(default_factory=Files)
@@ -206,8 +210,19 @@ def export(arguments: list[str]) -> None:
     from wm_jax.pipeline.exporting import export
 
     options = tyro.cli(Export, prog="wm-jax export", args=arguments)
-    card = export(options.run, options.file, options.half, options.files.task, options.files.parts, Screen().say)
-    print(f"{options.file}: {options.file.stat().st_size / 2**20:.1f} MiB\n{card}")
+    files, screen = options.files, Screen()
+    if options.file is None and options.web is None:
+        raise UserError("wm-jax export needs a file to write, FILE.safetensors, or a folder for a page, --web DIR")
+    if options.file is not None:
+        card = export(options.run, options.file, options.half, files.task, files.parts, screen.say)
+        print(f"{options.file}: {options.file.stat().st_size / 2**20:.1f} MiB\n{card}")
+    if options.web is not None:
+        from wm_jax.pipeline import bundle
+        from wm_jax.play import page
+
+        found = bundle.load(options.run, files.task, files.parts)
+        path = page.write(found, options.web, options.half, screen.say)
+        print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB; open it in a browser")
 
 
 def report(arguments: list[str]) -> None:

@@ -133,6 +133,14 @@ TASK = Task(
     policies={"smooth_walk": smooth_walk, "random_network": random_network, "random": uniform},
     reward_range=(-0.1, 8.0),
     mirror=(-1.0, 1.0, 1.0),
+    # Coast, steer, and half of the gas: full gas spins the car.
+    controls={
+        "rest": (0.0, -1.0, 0.0),
+        "left": (-1.0, -1.0, 0.0),
+        "right": (1.0, -1.0, 0.0),
+        "up": (0.0, 0.0, 0.0),
+        "down": (0.0, -1.0, 0.8),
+    },
     typical_length=1000,
     typical_frame_bytes=2400,
 )

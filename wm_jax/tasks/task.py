@@ -66,6 +66,10 @@ class Pool(Protocol):
         ...
 
 
+CONTROLS = ("rest", "left", "right", "up", "down")
+"""The names of `Task.controls`."""
+
+
 @dataclass(frozen=True)
 class Task:
     """An environment as V, M and C meet it."""
@@ -98,6 +102,10 @@ class Task:
     mirror: tuple[float, ...] | None = None
     """[A]: what each number of an action is multiplied by where left and right are exchanged; None where an episode's
     mirror image is no episode that the environment could have played."""
+    controls: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Actions [A] of a visitor who drives, by name: `rest`, with no key held, and any of left, right, up and down. Of keys
+    held together, what each changes of `rest` is added. Empty: left and right move the first number, up and down the
+    second."""
     frames_per_second: int = 50
     """Steps in a second of the environment's own time: films play at this speed."""
     typical_length: int = 1000
@@ -132,6 +140,10 @@ class Task:
         ):
             if not fits:
                 raise UserError(f"the task {self.name}: {name} must be {expected}, found {getattr(self, name)!r}")
+        fits = all(len(action) == self.action_size for action in self.controls.values())
+        if self.controls and not (fits and {"rest"} <= self.controls.keys() <= set(CONTROLS)):
+            raise UserError(f"the task {self.name}: controls must be actions of {self.action_size} numbers, `rest` and "
+                            f"any of {', '.join(CONTROLS[1:])}; found {dict(self.controls)}")  # fmt: skip
         if self.mirror is not None and len(self.mirror) != self.action_size:
             raise UserError(f"the task {self.name} has actions of {self.action_size} numbers but its mirror has "
                             f"{len(self.mirror)}: {self.mirror}; give one factor for each")  # fmt: skip
@@ -139,6 +151,16 @@ class Task:
     def told(self, function: str) -> str:
         """One of the task's own functions, as errors name it."""
         return f"the task {self.name}: {function}"
+
+    @property
+    def all_controls(self) -> dict[str, tuple[float, ...]]:
+        """`controls`, or what stands for them where there are none."""
+        if self.controls:
+            return dict(self.controls)
+        rest = (0.0,) * self.action_size
+        ends = {"left": (0, -1.0), "right": (0, 1.0), "up": (1, 1.0), "down": (1, -1.0)}
+        keys = {name: (*rest[:i], end, *rest[i + 1 :]) for name, (i, end) in ends.items() if i < self.action_size}
+        return {"rest": rest, **keys}
 
     @property
     def backend_names(self) -> list[str]:

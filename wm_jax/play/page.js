@@ -1,0 +1,353 @@
+"use strict";
+// The page: one dream that C or the visitor drives, V's eye, M's futures, and the same C in a cold and a warm dream.
+(() => {
+  const find = (id) => document.getElementById(id);
+  const data = JSON.parse(find("data").textContent), about = data.about;
+  const bytes = Uint8Array.from(atob(find("numbers").textContent), (letter) => letter.charCodeAt(0));
+  const dreams = Engine.load(data.program, bytes.buffer);
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const SIZE = 64, KEYS = { ArrowLeft: "left", ArrowRight: "right", ArrowUp: "up", ArrowDown: "down" };
+  const HISTORY = 200, AHEAD = 10, FUTURES = 4, COLD = 0.1;
+
+  // ---- pictures
+  // `picture`: float [64 · 64 · 3] in [0, 1].
+  function paint(canvas, picture) {
+    const context = canvas.getContext("2d"), image = context.createImageData(SIZE, SIZE);
+    for (let i = 0, at = 0; i < SIZE * SIZE; i++, at += 3) {
+      for (let c = 0; c < 3; c++) image.data[4 * i + c] = Math.round(picture[at + c] * 255);
+      image.data[4 * i + 3] = 255;
+    }
+    context.putImageData(image, 0, 0);
+  }
+
+  function element(tag, settings = {}, ...children) {
+    const made = Object.assign(document.createElement(tag), settings);
+    made.append(...children);
+    return made;
+  }
+
+  const canvas = (label) => {
+    const made = element("canvas", { width: SIZE, height: SIZE });
+    if (label) { made.setAttribute("role", "img"); made.setAttribute("aria-label", label); }
+    return made;
+  };
+
+  const two = (number) => (Number.isFinite(number) ? number.toFixed(2) : "–");
+
+  // ---- one dream
+  class Dream {
+    constructor(seed) { this.key = new Uint32Array([0, seed]); }
+
+    begin(start) {
+      this.state = about.starts[start].map((leaf) => Float32Array.from(leaf));
+      this.carry = about.carry.map((leaf) => Float32Array.from(leaf));
+      Object.assign(this, { earned: 0, steps: 0, over: "", entropy: NaN, ending: NaN });
+    }
+
+    // One step: C acts unless an action is given.
+    step(temperature, action) {
+      const [key, acting, ...noise] = dreams.draw(this.key);
+      const [chosen, ...carry] = dreams.act(...this.state, ...this.carry, acting);
+      const found = dreams.step(...this.state, action ?? chosen, ...noise, [temperature]);
+      const leaves = this.state.length;
+      const [[reward], [terminated], [truncated], [ending], [entropy] = [NaN]] = found.slice(leaves);
+      this.key = key; this.carry = carry; this.state = found.slice(0, leaves);
+      this.earned += reward; this.steps += 1; this.ending = ending; this.entropy = entropy;
+      this.over = terminated ? "the dream ended" : truncated ? "its time was over" : "";
+    }
+
+    get frame() { return dreams.frame(...this.state)[0]; }
+
+    copy(seed) {
+      const other = new Dream(seed);
+      other.begin(0);
+      return Object.assign(other, { state: this.state, carry: this.carry });
+    }
+  }
+
+  // ---- driving
+  const dream = new Dream(Math.floor(Math.random() * 2 ** 32)), held = new Set(), history = [];
+  let start = 0, playing = false, recorder = null;
+
+  // The action of the held keys; null while C drives.
+  function taken() {
+    if (!held.size) return null;
+    const rest = about.controls.rest;
+    return Float32Array.from(rest, (number, i) => {
+      const moved = [...held].reduce((sum, key) => sum + about.controls[key][i] - number, number);
+      return Math.max(-1, Math.min(1, moved));
+    });
+  }
+
+  function show() {
+    paint(find("dream"), dream.frame);
+    const yours = held.size > 0;
+    find("who").textContent = yours ? "you drive" : "C drives";
+    find("who").classList.toggle("taken", yours);
+    find("earned").textContent = dream.earned.toFixed(1);
+    find("steps").textContent = String(dream.steps);
+    find("end").textContent = dream.over || "not yet";
+    chart();
+  }
+
+  function begin(chosen) {
+    start = chosen;
+    dream.begin(start);
+    history.length = 0;
+    [...find("starts").children].forEach((button, i) => button.setAttribute("aria-pressed", String(i === start)));
+    show();
+  }
+
+  function advance() {
+    if (dream.over) { play(false); return; }
+    dream.step(Number(find("temperature").value), taken());
+    history.push([dream.entropy, dream.ending]);
+    if (history.length > HISTORY) history.shift();
+    show();
+    if (dream.over) {
+      play(false);
+      find("status").textContent = `${dream.over} after ${dream.steps} steps, score ${dream.earned.toFixed(1)}`;
+    }
+  }
+
+  // Calls `step` as often as the task's own time asks for, as far as the machine keeps up; returns what stops it.
+  function ticking(step, told = () => {}) {
+    let due = performance.now(), counted = 0, since = due, running = true;
+    const tick = (now) => {
+      if (!running) return;
+      if (now >= due) {
+        step();
+        counted += 1;
+        due = Math.max(due + 1000 / about.frames_per_second, now - 100);
+      }
+      if (now - since > 1000) { told((1000 * counted) / (now - since)); counted = 0; since = now; }
+      requestAnimationFrame(tick);
+    };
+    requestAnimationFrame(tick);
+    return () => { running = false; };
+  }
+
+  let stop = null;
+  function play(on) {
+    if (on === playing) return;
+    if (on && dream.over) begin(start);
+    playing = on;
+    find("play").textContent = on ? "Pause" : "Play";
+    find("play").setAttribute("aria-pressed", String(on));
+    if (on) stop = ticking(advance, (rate) => { find("rate").textContent = rate.toFixed(0); });
+    else stop();
+  }
+
+  function hold(key, down) {
+    if (!(key in about.controls)) return;
+    if (down) held.add(key); else held.delete(key);
+    if (!playing) show();
+  }
+
+  addEventListener("keydown", (event) => {
+    const key = KEYS[event.key];
+    // Sliders have arrow keys of their own.
+    if (!key || !(key in about.controls) || event.target.matches("input")) return;
+    event.preventDefault();
+    hold(key, true);
+  });
+  addEventListener("keyup", (event) => { if (KEYS[event.key]) hold(KEYS[event.key], false); });
+  addEventListener("blur", () => held.clear());
+
+  for (const key of ["up", "left", "down", "right"].filter((each) => each in about.controls)) {
+    const button = element("button", { type: "button", textContent: { up: "↑", left: "←", down: "↓", right: "→" }[key] });
+    button.dataset.key = key;
+    button.setAttribute("aria-label", `hold to drive ${key}`);
+    button.addEventListener("pointerdown", (event) => { button.setPointerCapture(event.pointerId); hold(key, true); });
+    for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) button.addEventListener(end, () => hold(key, false));
+    button.addEventListener("keydown", (event) => { if (event.key === " " || event.key === "Enter") hold(key, true); });
+    button.addEventListener("keyup", (event) => { if (event.key === " " || event.key === "Enter") hold(key, false); });
+    find("pad").append(button);
+  }
+
+  find("play").addEventListener("click", () => play(!playing));
+  find("single").addEventListener("click", () => { play(false); advance(); });
+  find("restart").addEventListener("click", () => begin(start));
+  find("temperature").value = about.temperature;
+  const told = () => { find("temperature-value").textContent = Number(find("temperature").value).toFixed(2); };
+  find("temperature").addEventListener("input", told);
+  told();
+  find("range-hint").textContent = `C was trained at ${about.temperature}.`;
+
+  about.starts.forEach((_, i) => {
+    const small = canvas("");
+    const button = element("button", { type: "button" }, small);
+    button.setAttribute("aria-label", `start frame ${i + 1}`);
+    button.addEventListener("click", () => begin(i));
+    find("starts").append(button);
+    const shown = new Dream(0);
+    shown.begin(i);
+    paint(small, shown.frame);
+  });
+
+  // ---- recording
+  function record() {
+    if (recorder) { recorder.stop(); return; }
+    const chunks = [], stream = find("dream").captureStream(about.frames_per_second);
+    recorder = new MediaRecorder(stream, { mimeType: "video/webm" });
+    recorder.addEventListener("dataavailable", (event) => chunks.push(event.data));
+    recorder.addEventListener("stop", () => {
+      const address = URL.createObjectURL(new Blob(chunks, { type: "video/webm" }));
+      element("a", { href: address, download: `${about.task}-dream.webm` }).click();
+      setTimeout(() => URL.revokeObjectURL(address), 10000);
+      recorder = null;
+      find("record").textContent = "Record WebM";
+      find("record").setAttribute("aria-pressed", "false");
+    });
+    recorder.start();
+    find("record").textContent = "Stop and save";
+    find("record").setAttribute("aria-pressed", "true");
+  }
+  if (window.MediaRecorder && MediaRecorder.isTypeSupported("video/webm")) find("record").addEventListener("click", record);
+  else Object.assign(find("record"), { disabled: true, title: "this browser cannot record WebM" });
+
+  // ---- what M expects
+  function chart() {
+    const target = find("chart"), context = target.getContext("2d"), style = getComputedStyle(document.documentElement);
+    context.clearRect(0, 0, target.width, target.height);
+    const entropies = history.map(([entropy]) => entropy).filter(Number.isFinite);
+    const low = Math.min(...entropies), high = Math.max(...entropies, low + 1e-6);
+    const line = (values, from, to, colour) => {
+      context.strokeStyle = style.getPropertyValue(colour);
+      context.lineWidth = 2;
+      context.beginPath();
+      values.forEach((value, i) => {
+        const y = target.height - 4 - ((value - from) / (to - from)) * (target.height - 8);
+        if (Number.isFinite(y)) context.lineTo((i / HISTORY) * target.width, y);
+      });
+      context.stroke();
+    };
+    line(history.map(([entropy]) => entropy), low, high, "--entropy");
+    line(history.map(([, ending]) => ending), 0, 1, "--ending");
+    find("entropy-now").textContent = two(dream.entropy);
+    find("ending-now").textContent = two(dream.ending);
+  }
+
+  const futures = Array.from({ length: FUTURES }, (_, i) => {
+    const picture = canvas(`future ${i + 1}`);
+    find("futures").append(element("figure", {}, picture, element("figcaption", { textContent: `future ${i + 1}` })));
+    return picture;
+  });
+  find("foresee").textContent = `Look ${AHEAD} steps ahead`;
+  find("foresee").addEventListener("click", () => {
+    futures.forEach((picture) => {
+      const one = dream.copy(Math.floor(Math.random() * 2 ** 32));
+      for (let i = 0; i < AHEAD && !one.over; i++) one.step(Number(find("temperature").value));
+      paint(picture, one.frame);
+      picture.parentElement.lastChild.textContent = one.over ? `${one.over} after ${one.steps} steps` : `${AHEAD} steps on`;
+    });
+  });
+
+  // ---- cheating
+  const pair = [COLD, about.temperature].map((temperature, i) => {
+    const picture = canvas(`the dream at temperature ${temperature}`), caption = element("figcaption");
+    find("pair").append(element("figure", {}, picture, caption));
+    return { dream: new Dream(i + 1), picture, caption, temperature };
+  });
+  function showPair() {
+    for (const { dream: one, picture, caption, temperature } of pair) {
+      paint(picture, one.frame);
+      caption.textContent = `τ ${temperature}: score ${one.earned.toFixed(1)} in ${one.steps} steps${one.over ? `; ${one.over}` : ""}`;
+    }
+  }
+  function restartPair() {
+    pair.forEach((one) => one.dream.begin(start));
+    showPair();
+  }
+  let stopPair = null;
+  function playPair(on) {
+    if (on && pair.every((one) => one.dream.over)) restartPair();
+    if (stopPair) { stopPair(); stopPair = null; }
+    if (on)
+      stopPair = ticking(() => {
+        for (const one of pair) if (!one.dream.over) one.dream.step(one.temperature);
+        showPair();
+        if (pair.every((one) => one.dream.over)) playPair(false);
+      });
+    find("compare").textContent = on ? "Pause both" : "Play both";
+    find("compare").setAttribute("aria-pressed", String(on));
+  }
+  find("compare").addEventListener("click", () => playPair(!stopPair));
+  find("compare-restart").addEventListener("click", restartPair);
+
+  // ---- V
+  if (dreams.see) {
+    find("latent-size").textContent = String(about.latents.size);
+    let z = null, looked = null;
+    const sliders = about.latents.telling.map(({ dimension, mean, sd }) => {
+      const slider = element("input", { type: "range", min: mean - 3 * sd, max: mean + 3 * sd, step: sd / 20, id: `z${dimension}` });
+      find("latents").append(element("div", {}, element("label", { htmlFor: slider.id, textContent: `z ${dimension}` }), slider));
+      slider.addEventListener("input", () => { z[dimension] = Number(slider.value); redraw(); });
+      return { slider, dimension, mean, sd };
+    });
+    const redraw = () => paint(find("seen"), dreams.imagined(z)[0]);
+    const shown = (latents) => {
+      z = Float32Array.from(latents);
+      sliders.forEach(({ slider, dimension }) => { slider.value = z[dimension]; });
+      redraw();
+    };
+    // `pixels`: Uint8 [64 · 64 · 3].
+    const look = (pixels) => {
+      paint(find("original"), Float32Array.from(pixels, (value) => value / 255));
+      looked = dreams.see(pixels)[0];
+      shown(looked);
+    };
+    const pixelsOf = (image) => {
+      const context = element("canvas", { width: SIZE, height: SIZE }).getContext("2d");
+      const side = Math.min(image.width, image.height);
+      context.drawImage(image, (image.width - side) / 2, (image.height - side) / 2, side, side, 0, 0, SIZE, SIZE);
+      return context.getImageData(0, 0, SIZE, SIZE).data.filter((_, i) => i % 4 !== 3);
+    };
+    const open = async (file) => {
+      try {
+        look(pixelsOf(await createImageBitmap(file)));
+        find("problem").hidden = true;
+      } catch {
+        find("problem").textContent = `${file.name} is no picture that this browser can read.`;
+        find("problem").hidden = false;
+      }
+    };
+    find("picture").addEventListener("change", (event) => { if (event.target.files.length) open(event.target.files[0]); });
+    for (const target of [find("original"), find("seen")]) {
+      target.addEventListener("dragover", (event) => { event.preventDefault(); target.classList.add("over"); });
+      target.addEventListener("dragleave", () => target.classList.remove("over"));
+      target.addEventListener("drop", (event) => {
+        event.preventDefault();
+        target.classList.remove("over");
+        if (event.dataTransfer.files.length) open(event.dataTransfer.files[0]);
+      });
+    }
+    find("randomise").addEventListener("click", () => {
+      const random = Float32Array.from(z);
+      for (const { dimension, mean, sd } of sliders) random[dimension] = mean + sd * (Math.random() + Math.random() + Math.random() - 1.5) * 2;
+      shown(random);
+    });
+    find("reset").addEventListener("click", () => shown(looked));
+    about.samples.forEach((sample, i) => {
+      const pixels = Uint8Array.from(atob(sample), (letter) => letter.charCodeAt(0)), small = canvas("");
+      paint(small, Float32Array.from(pixels, (value) => value / 255));
+      const button = element("button", { type: "button" }, small);
+      button.setAttribute("aria-label", `sample picture ${i + 1}`);
+      button.addEventListener("click", () => look(pixels));
+      find("samples").append(button);
+      if (i === 0) look(pixels);
+    });
+    if (!about.samples.length) {
+      const first = new Dream(0);
+      first.begin(0);
+      look(Uint8Array.from(first.frame, (value) => Math.round(255 * value)));
+    }
+  } else find("see").hidden = true;
+
+  // ---- begin
+  find("lead").textContent = `A world model dreams here, in this page: no server, no game. C drives; hold the arrow keys, or the arrows below, to drive yourself.`;
+  find("about").textContent = about.told;
+  begin(0);
+  restartPair();
+  if (!still) play(true);
+})();

@@ -1,0 +1,129 @@
+"""`wm-jax export --web`: one HTML file in which a world model dreams, with nothing else at hand.
+
+Opened from disk, a page may fetch no file, so that engine, weights and pictures sit inside it. The engine is the page's own
+(`engine.js`) and not a library: what JAX does is written down as a graph of some fifty operations, for any world model,
+which take 15 kB of JavaScript. onnxruntime-web would be 11 MB of WebAssembly beside them, and a converter whose versions
+have to fit both JAX's and its own.
+"""
+
+import json
+from base64 import b64encode
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from wm_jax.data.files import require_own, write_atomically
+from wm_jax.data.training import spread
+from wm_jax.data.weights import halved
+from wm_jax.dream.environment import DreamState
+from wm_jax.dream.gymnasium_face import DreamSource
+from wm_jax.errors import UserError
+from wm_jax.pipeline.bundle import Bundle
+from wm_jax.play.functions import functions
+from wm_jax.play.graph import Graph
+from wm_jax.play.program import program
+from wm_jax.rollouts.acting import Lanes
+from wm_jax.rollouts.agent import driver_of
+from wm_jax.rollouts.limits import Limits
+from wm_jax.types import Params
+
+FILE = "index.html"
+LARGEST = 24 * 2**20
+"""Bytes a page may have."""
+MARK = '<meta name="generator" content="wm-jax export --web">'
+STARTS, SAMPLES, PLAYED, TELLING = 12, 8, 300, 8
+"""How many frames a dream may start on, sample pictures, steps that these come from at most, and latents with a slider."""
+
+
+def write(found: Bundle, folder: Path, half: bool, say: Callable[[str], None]) -> Path:
+    """Write the page of an agent's dream, with `half` of a world model rounded to float16; returns its path.
+
+    Raises `UserError` where something else is there, where a page cannot evaluate the world model or the controller, and
+    where the page would be larger than 24 MiB.
+    """
+    path = folder / FILE
+    require_own(path, MARK, "page of wm-jax")
+    params = _rounded(path, found.params) if half else found.params
+    graph = Graph()
+    written = program(graph, functions(graph, found.models.dream, found.models.actor, params, found.weights))
+    about = _about(found, params, _samples(found, params, say))
+    data = json.dumps({"about": about, "program": written.about}, separators=(",", ":"))
+    task = found.models.task.name
+    page = _template().render(
+        title=task.replace("_", " "), mark=MARK, style=_text("page.css"), engine=_text("engine.js"), page=_text("page.js"),
+        # Inside a script, only its end tag would be taken for markup.
+        data=data.replace("</", "<\\/"), numbers=b64encode(written.numbers).decode(),
+    ).encode()  # fmt: skip
+    if len(page) > LARGEST:
+        raise UserError(f"{path} would have {len(page) / 2**20:.1f} MiB, more than a page's {LARGEST / 2**20:.0f}"
+                        + ("" if half else "; --half rounds the world model to half the size"))  # fmt: skip
+    write_atomically(path, page)
+    return path
+
+
+def _rounded(path: Path, params: Params) -> Params:
+    return jax.tree.map(lambda half, whole: jnp.asarray(half, whole.dtype), halved(path, params), params)
+
+
+def _text(name: str) -> str:
+    return (Path(__file__).parent / name).read_text()
+
+
+@cache
+def _template() -> Any:
+    return Environment(
+        loader=PackageLoader("wm_jax.play", ""), autoescape=True, undefined=StrictUndefined
+    ).get_template("page.html.jinja")
+
+
+def _about(found: Bundle, params: Params, frames: np.ndarray) -> dict[str, Any]:
+    """What the page knows beside its functions."""
+    models, dream = found.models, found.models.dream
+    source = DreamSource(dream, params, found.recorded, frames_per_second=models.task.frames_per_second)
+    rows = spread(len(jax.tree.leaves(source.starts)[0]), STARTS)
+    states = [
+        DreamState(jax.tree.map(lambda array, r=row: array[r], source.starts), jnp.int32(0), jnp.float32(0))
+        for row in rows
+    ]
+    return {
+        "task": models.task.name, "frames_per_second": models.task.frames_per_second,
+        "temperature": found.about.get("temperature", dream.config.temperature), "controls": models.task.all_controls,
+        "starts": [_leaves(state) for state in states], "carry": _leaves(models.actor.begin()),
+        "samples": [b64encode(frame.tobytes()).decode() for frame in frames[spread(len(frames), SAMPLES)]],
+        "latents": _latents(found, params, frames), "told": f"{models.task.name}; C: {models.actor.words}.",
+    }  # fmt: skip
+
+
+def _leaves(tree: Any) -> list[list[float]]:
+    """The leaves of a pytree, flat; they are few."""
+    return [np.asarray(leaf, np.float64).reshape(-1).tolist() for leaf in jax.tree.leaves(tree)]
+
+
+def _samples(found: Bundle, params: Params, say: Callable[[str], None]) -> np.ndarray:
+    """Frames [n, 64, 64, 3] of an episode that C plays in the actual environment; none where the game is not installed."""
+    driver = driver_of(found.agent, params, found.weights)
+    try:
+        with Lanes(found.experiment.task, 1, say, Limits(PLAYED)) as lanes:
+            return np.stack(lanes.play(driver, [(found.experiment.evaluate.seed, 0)], record=True)[0].frames)
+    except UserError as error:
+        say(f"no sample pictures: {error}")
+        return np.zeros((0, 64, 64, 3), np.uint8)
+
+
+def _latents(found: Bundle, params: Params, frames: np.ndarray) -> dict[str, Any]:
+    """How many numbers V leaves of a picture, and of those that differ most between frames the mean and the spread."""
+    encoded = found.models.world.encode(params, jnp.asarray(frames)) if len(frames) else found.recorded.encoded
+    means = getattr(encoded, "mean", None)
+    if means is None:
+        return {"size": 0, "telling": []}
+    center, spreads = np.asarray(means, np.float64).mean(0), np.asarray(means, np.float64).std(0)
+    telling = [
+        {"dimension": int(z), "mean": float(center[z]), "sd": float(spreads[z])} for z in np.argsort(-spreads)[:TELLING]
+    ]
+    return {"size": len(center), "telling": telling}
