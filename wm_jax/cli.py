@@ -31,6 +31,7 @@ usage: wm-jax COMMAND …   (wm-jax COMMAND --help explains each)
   evaluate RUN|BUNDLE                             score a finished run or a bundle in the actual environment
   export RUN FILE.safetensors                     V, M and C of a run as one file, with a model card
   export RUN|BUNDLE --web DIR                     a page that dreams in any browser, without a server
+  play RUN|BUNDLE                                 that page on this machine, with the actual environment beside the dream
   report RUN … [--out DIR]                        one page of tables, curves and pictures: HTML and Markdown; scores: JSON
   bench [NAME …] [--json FILE]                    how fast this machine is, beside the limit that it sets
   bench EXPERIMENT.py                             how fast the parts of an experiment are here
@@ -118,6 +119,20 @@ class Export:
     """Folder for index.html, a page of at most 24 MB in which the dream goes on without a server and without a network."""
     half: bool = False
     """Store the world model in half precision (float16): half the size; actions differ in the third digit."""
+    files: Annotated[Files, arg(name="")] = field(default_factory=Files)
+    """Of the user's own."""
+
+
+@dataclass
+class Play:
+    """Serve a page with the dream of a run or a bundle, and the actual environment beside it."""
+
+    run: Positional[Path]
+    """A run's folder or a bundle (.safetensors)."""
+    host: str = "127.0.0.1"
+    """The address to listen on; any but this machine's own lets others play."""
+    port: int = 8000
+    """The port; 0: any that is free."""
     files: Annotated[Files, arg(name="")] = field(default_factory=Files)
     """Of the user's own."""
 
@@ -225,6 +240,19 @@ def export(arguments: list[str]) -> None:
         print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB; open it in a browser")
 
 
+def play(arguments: list[str]) -> None:
+    """`wm-jax play`."""
+    from wm_jax.pipeline import bundle
+    from wm_jax.play import page, server
+
+    options, screen = tyro.cli(Play, prog="wm-jax play", args=arguments), Screen()
+    server.require()
+    with server.listening(options.host, options.port) as place:
+        found = bundle.load(options.run, options.files.task, options.files.parts)
+        built = page.build(found, found.params, screen.say, served=True)
+        server.serve(place, options.host, built, server.Room(found), screen.say)
+
+
 def report(arguments: list[str]) -> None:
     """`wm-jax report`."""
     from wm_jax.pipeline.reporting import report
@@ -263,7 +291,15 @@ def bench(arguments: list[str]) -> None:
             table.show(screen.console, name, results[name])
 
 
-COMMANDS = {"run": run, "info": info, "evaluate": evaluate, "export": export, "bench": bench, "report": report}
+COMMANDS = {
+    "run": run,
+    "info": info,
+    "evaluate": evaluate,
+    "export": export,
+    "play": play,
+    "bench": bench,
+    "report": report,
+}
 
 
 def _with_experiment(kind: type[Command], arguments: list[str]) -> Command:

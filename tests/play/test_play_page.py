@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_play_server import Served
 
 from wm_jax import cli
 from wm_jax.play import page as pages
@@ -92,7 +93,7 @@ def test_a_page_is_one_file_that_asks_for_nothing(folder: Path) -> None:
     text = (folder / pages.FILE).read_text()
     assert [path.name for path in folder.iterdir()] == [pages.FILE]
     assert len(text) < pages.LARGEST and pages.MARK in text
-    assert not re.search(r"<[^>]*(src|href)=|@import|url\(|fetch\(|XMLHttpRequest|WebSocket", text)
+    assert not re.search(r"<[^>]*(src|href)=|@import|url\(|fetch\(|XMLHttpRequest", text)
 
 
 def test_c_drives_and_a_visitor_takes_over_while_a_key_is_held(page: Any) -> None:
@@ -198,6 +199,33 @@ def test_everything_is_named_and_fits_a_phone(page: Any) -> None:
     assert page.evaluate(f"{unnamed}.length") == 0
     page.set_viewport_size({"width": 360, "height": 700})
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_a_served_page_has_the_actual_environment_beside_the_dream(browser: Any, environment: dict[str, str]) -> None:
+    served = Served(environment)
+    context = browser.new_context(reduced_motion="reduce")
+    page, problems = context.new_page(), []
+    page.on("console", lambda message: problems.append(message.text))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto(f"http://127.0.0.1:{served.port}/")
+
+    def told(*words: str) -> None:
+        until(page, lambda: all(word in page.inner_text("#actual-told") for word in words))
+
+    told("score")
+    before = picture(page, "#actual-frame")
+    page.check("input[value=actual]")
+    page.keyboard.down("ArrowLeft")
+    page.click("#actual-play")
+    told("you drive: score")
+    assert page.inner_text("#who") == "C drives", "the keys drive one of the two"
+    page.keyboard.up("ArrowLeft")
+    told("C drives: score")
+    assert picture(page, "#actual-frame") != before and picture(page, "#actual-seen") != picture(page, "#actual-frame")
+    assert "ended" in served.end()
+    told("the connection is closed")
+    assert not problems
+    context.close()
 
 
 def test_what_cannot_be_written_is_refused(

@@ -69,9 +69,12 @@
   const dream = new Dream(Math.floor(Math.random() * 2 ** 32)), held = new Set(), history = [];
   let start = 0, playing = false, recorder = null;
 
-  // The action of the held keys; null while C drives.
-  function taken() {
-    if (!held.size) return null;
+  // What the held keys drive: the dream, or the actual environment of a served page.
+  const wheel = () => document.querySelector("input[name=wheel]:checked")?.value ?? "dream";
+
+  // The action of the held keys; null while C drives there.
+  function taken(place) {
+    if (!held.size || wheel() !== place) return null;
     const rest = about.controls.rest;
     return Float32Array.from(rest, (number, i) => {
       const moved = [...held].reduce((sum, key) => sum + about.controls[key][i] - number, number);
@@ -81,7 +84,7 @@
 
   function show() {
     paint(find("dream"), dream.frame);
-    const yours = held.size > 0;
+    const yours = taken("dream") !== null;
     find("who").textContent = yours ? "you drive" : "C drives";
     find("who").classList.toggle("taken", yours);
     find("earned").textContent = dream.earned.toFixed(1);
@@ -100,7 +103,7 @@
 
   function advance() {
     if (dream.over) { play(false); return; }
-    dream.step(Number(find("temperature").value), taken());
+    dream.step(Number(find("temperature").value), taken("dream"));
     history.push([dream.entropy, dream.ending]);
     if (history.length > HISTORY) history.shift();
     show();
@@ -147,7 +150,7 @@
   addEventListener("keydown", (event) => {
     const key = KEYS[event.key];
     // Sliders have arrow keys of their own.
-    if (!key || !(key in about.controls) || event.target.matches("input")) return;
+    if (!key || !(key in about.controls) || event.target.matches("input[type=range]")) return;
     event.preventDefault();
     hold(key, true);
   });
@@ -275,6 +278,45 @@
   find("compare").addEventListener("click", () => playPair(!stopPair));
   find("compare-restart").addEventListener("click", restartPair);
 
+  // ---- the actual environment, which a server has
+  function connect() {
+    const socket = new WebSocket(`ws://${location.host}/actual`);
+    let waiting = true, over = true, halt = null;
+    const ask = (message) => { waiting = true; socket.send(JSON.stringify(message)); };
+    const pixels = (text) => Float32Array.from(atob(text), (letter) => letter.charCodeAt(0) / 255);
+    const begun = () => ask({ begin: Math.floor(Math.random() * 2 ** 31) });
+    const playing = (on) => {
+      if (halt) { halt(); halt = null; }
+      if (on && over) begun();
+      if (on) halt = ticking(() => {
+        const action = taken("actual");
+        if (!waiting && !over) ask({ step: action && [...action] });
+      });
+      find("actual-play").textContent = on ? "Pause" : "Play";
+      find("actual-play").setAttribute("aria-pressed", String(on));
+    };
+    socket.addEventListener("open", begun);
+    socket.addEventListener("message", (event) => {
+      const moment = JSON.parse(event.data);
+      waiting = false;
+      if (!moment.frame) { find("actual-told").textContent = moment.wait ?? moment.error; return; }
+      paint(find("actual-frame"), pixels(moment.frame));
+      paint(find("actual-seen"), pixels(moment.seen));
+      over = moment.over !== "";
+      const driver = taken("actual") ? "you drive" : "C drives";
+      find("actual-told").textContent = `${over ? moment.over : driver}: score ${moment.earned.toFixed(1)} in ${moment.steps} steps`;
+      if (over) playing(false);
+    });
+    socket.addEventListener("close", () => {
+      playing(false);
+      for (const name of ["actual-play", "actual-restart"]) find(name).disabled = true;
+      find("actual-told").textContent += " (the connection is closed; load the page again)";
+    });
+    find("actual-play").addEventListener("click", () => playing(!halt));
+    find("actual-restart").addEventListener("click", begun);
+  }
+  if (about.served) connect();
+
   // ---- V
   if (dreams.see) {
     find("latent-size").textContent = String(about.latents.size);
@@ -345,7 +387,7 @@
   } else find("see").hidden = true;
 
   // ---- begin
-  find("lead").textContent = `A world model dreams here, in this page: no server, no game. C drives; hold the arrow keys, or the arrows below, to drive yourself.`;
+  find("lead").textContent = "A world model dreams here, in this page. C drives; hold the arrow keys, or the arrows below, to drive yourself.";
   find("about").textContent = about.told;
   begin(0);
   restartPair();

@@ -49,22 +49,28 @@ def write(found: Bundle, folder: Path, half: bool, say: Callable[[str], None]) -
     """
     path = folder / FILE
     require_own(path, MARK, "page of wm-jax")
-    params = _rounded(path, found.params) if half else found.params
-    graph = Graph()
-    written = program(graph, functions(graph, found.models.dream, found.models.actor, params, found.weights))
-    about = _about(found, params, _samples(found, params, say))
-    data = json.dumps({"about": about, "program": written.about}, separators=(",", ":"))
-    task = found.models.task.name
-    page = _template().render(
-        title=task.replace("_", " "), mark=MARK, style=_text("page.css"), engine=_text("engine.js"), page=_text("page.js"),
-        # Inside a script, only its end tag would be taken for markup.
-        data=data.replace("</", "<\\/"), numbers=b64encode(written.numbers).decode(),
-    ).encode()  # fmt: skip
+    page = build(found, _rounded(path, found.params) if half else found.params, say)
     if len(page) > LARGEST:
         raise UserError(f"{path} would have {len(page) / 2**20:.1f} MiB, more than a page's {LARGEST / 2**20:.0f}"
                         + ("" if half else "; --half rounds the world model to half the size"))  # fmt: skip
     write_atomically(path, page)
     return path
+
+
+def build(found: Bundle, params: Params, say: Callable[[str], None], served: bool = False) -> bytes:
+    """The page of an agent's dream with these weights of its world model; `served` by `wm-jax play`, which has the actual
+    environment, too. Raises `UserError` where a page cannot evaluate the world model or the controller."""
+    graph = Graph()
+    written = program(graph, functions(graph, found.models.dream, found.models.actor, params, found.weights))
+    about = {**_about(found, params, _samples(found, params, say)), "served": served}
+    data = json.dumps({"about": about, "program": written.about}, separators=(",", ":"))
+    task = found.models.task.name
+    return _template().render(
+        served=served, title=task.replace("_", " "), mark=MARK,
+        style=_text("page.css"), engine=_text("engine.js"), page=_text("page.js"),
+        # Inside a script, only its end tag would be taken for markup.
+        data=data.replace("</", "<\\/"), numbers=b64encode(written.numbers).decode(),
+    ).encode()  # fmt: skip
 
 
 def _rounded(path: Path, params: Params) -> Params:

@@ -1,0 +1,79 @@
+"""The actual environment beside the dream: one visitor's game, played by C or by the visitor."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wm_jax.lanes import alone
+from wm_jax.pipeline.bundle import Bundle
+from wm_jax.rollouts.agent import AgentState, act, begin, initial_state
+from wm_jax.rollouts.lanes import TaskEnv
+from wm_jax.types import Array, Params
+from wm_jax.worlds import WorldModel
+
+
+@dataclass
+class Moment:
+    """What there is to see between two steps."""
+
+    frame: np.ndarray
+    """[64, 64, 3] uint8: the actual frame."""
+    seen: np.ndarray
+    """[64, 64, 3] uint8: what the world model makes of it."""
+    earned: float = 0.0
+    steps: int = 0
+    over: str = ""
+    """Why the episode has ended; empty while it goes on."""
+
+
+class Game:
+    """One episode after another of the actual environment. Not for two threads at a time."""
+
+    def __init__(self, found: Bundle):
+        task = found.models.task
+        self.agent, self.params, self.table = found.agent, found.params, alone(found.weights)
+        self.environment = TaskEnv(task, task.make())
+
+    def begin(self, seed: int) -> Moment:
+        """The first moment of the episode of this seed."""
+        frame = self.environment.reset(seed)
+        state = initial_state(self.agent, self.table, 1)
+        rows, seeds = jnp.zeros(1, jnp.int32), jnp.array([seed], jnp.uint32)
+        self.state = begin(self.agent, self.table, state, jnp.ones(1, bool), rows, seeds)
+        self.now = self._seen(Moment(frame, frame))
+        return self.now
+
+    def step(self, action: np.ndarray | None) -> Moment:
+        """What follows on `action` [A], float32 in [-1, 1], or on what C does where it is None. Nothing follows on an
+        episode's end."""
+        if self.now.over:
+            return self.now
+        if action is not None:
+            # The world model is told what was done, whoever did it.
+            self.state = replace(self.state, action=jnp.asarray(action)[None])
+        taken = np.array(self.state.action[0])
+        frame, reward, terminated, truncated = self.environment.step(taken)
+        over = "it ended" if terminated else "its time was over" if truncated else ""
+        moment = Moment(frame, self.now.seen, self.now.earned + reward, self.now.steps + 1, over)
+        self.now = moment if over else self._seen(moment)
+        return self.now
+
+    def close(self) -> None:
+        """End the game, and any process that it has started."""
+        self.environment.close()
+
+    def _seen(self, moment: Moment) -> Moment:
+        """The moment with the frame as the world model sees it; C has chosen its action then."""
+        self.state, _ = act(self.agent, self.params, self.table, self.state, jnp.asarray(moment.frame)[None])
+        return replace(moment, seen=np.array(_drawn(self.agent.model, self.params, self.state)))
+
+
+@partial(jax.jit, static_argnames="model")
+def _drawn(model: WorldModel, params: Params, state: AgentState) -> Array:
+    """[64, 64, 3] uint8"""
+    world: Any = jax.tree.map(lambda array: array[0], state.world)
+    return jnp.round(model.frame(params, world) * 255).astype(jnp.uint8)
