@@ -29,6 +29,7 @@ def f(*shape: int) -> jax.Array:
 
 X, Y, W, POSITIVE = f(3, 4), f(3, 4), f(4, 5), jnp.abs(f(3, 4)) + 0.1
 WHOLE, BITS = jnp.arange(-6, 6, dtype=jnp.int32), jnp.array([1, 7, 2**31, 2**32 - 1], jnp.uint32)
+HALVES = jnp.arange(-4, 5, dtype=jnp.float32) / 2
 IMAGE, KERNEL = f(2, 6, 7, 3), f(3, 4, 3, 5)
 KEY = jnp.array([3, 2**32 - 5], jnp.uint32)
 
@@ -82,6 +83,13 @@ CASES = {
     "convolution, other axes": (convolution(("NCHW", "OIHW", "NCHW")), (f(2, 3, 6, 7), f(5, 3, 3, 4))),
     "inner functions": (jax.jit(lambda x: jax.checkpoint(jax.nn.relu)(x) + jax.jit(jnp.tanh)(x)), (X,)),
     "a branch": (lambda x: jax.lax.cond(x[0, 0] > 0, lambda: x * 2, lambda: x - 1), (X,)),
+    "a loop": (
+        lambda x, w: jax.lax.scan(lambda carry, row: (jnp.tanh(carry @ w[:, :4]) + row, carry.sum()), x[0], x), (X, W),
+    ),
+    "a loop from the end": (
+        lambda x: jax.lax.scan(lambda carry, row: (carry + row, carry * row), x[0], x, reverse=True), (X,),
+    ),
+    "rounding": (lambda x: (jnp.round(x), jax.lax.round(x, jax.lax.RoundingMethod.AWAY_FROM_ZERO)), (HALVES,)),
     "random numbers": (
         lambda key: (
             jax.random.uniform(jax.random.wrap_key_data(key), (5,), jnp.float32),
@@ -122,6 +130,8 @@ def test_what_does_not_depend_on_the_arguments_is_computed_once_and_only_if_need
 def test_a_primitive_without_a_rule_is_named() -> None:
     with pytest.raises(UserError, match="a page cannot evaluate JAX's primitive `sort`"):
         Graph().add(jnp.sort, jnp.zeros(3))
+    with pytest.raises(UserError, match=r"a loop \(jax\.lax\.scan\) of 1000 turns"):
+        Graph().add(lambda x: jax.lax.scan(lambda carry, _: (carry + 1, None), x, None, length=1000), jnp.zeros(3))
 
 
 @pytest.mark.parametrize("name", ["swing_up", "car_racing", "take_cover"])

@@ -10,7 +10,8 @@ const Engine = (() => {
     abs: Math.abs, ceil: Math.ceil, cos: Math.cos, exp: Math.exp, expm1: Math.expm1, floor: Math.floor, log: Math.log,
     log1p: Math.log1p, neg: (x) => -x, sign: Math.sign, sin: Math.sin, sqrt: Math.sqrt, tanh: Math.tanh,
     is_finite: (x) => Number.isFinite(x), logistic: (x) => 1 / (1 + Math.exp(-x)), rsqrt: (x) => 1 / Math.sqrt(x),
-    square: (x) => x * x, erf_inv: inverseErrorFunction,
+    round_away: (x) => Math.sign(x) * Math.round(Math.abs(x)),
+    round_to_even: (x) => (Math.abs(x % 1) === 0.5 ? 2 * Math.round(x / 2) : Math.round(x)), square: (x) => x * x, erf_inv: inverseErrorFunction,
   };
   const BINARY = {
     add: (x, y) => x + y, and: (x, y) => x & y, div: (x, y) => x / y, eq: (x, y) => x === y, ge: (x, y) => x >= y,

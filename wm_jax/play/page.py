@@ -124,10 +124,10 @@ def _samples(found: Bundle, params: Params, say: Callable[[str], None]) -> np.nd
 
 def _latents(found: Bundle, params: Params, frames: np.ndarray) -> dict[str, Any]:
     """How many numbers V leaves of a picture, and of those that differ most between frames the mean and the spread."""
-    encoded = found.models.world.encode(params, jnp.asarray(frames)) if len(frames) else found.recorded.encoded
-    means = getattr(encoded, "mean", None)
-    if means is None:
+    if "vision" not in found.models.world.learners:
         return {"size": 0, "telling": []}
+    encoded = found.models.world.encode(params, jnp.asarray(frames)) if len(frames) else found.recorded.encoded
+    means = encoded.mean
     center, spreads = np.asarray(means, np.float64).mean(0), np.asarray(means, np.float64).std(0)
     telling = [
         {"dimension": int(z), "mean": float(center[z]), "sd": float(spreads[z])} for z in np.argsort(-spreads)[:TELLING]

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
@@ -30,6 +31,9 @@ SAME = frozenset((
 """Their numbers, in their order, are those of their argument."""
 FOLDED = 1 << 14
 """Elements of a result that is computed now although it is larger than what it is computed from."""
+
+UNROLLED = 64
+"""Turns of a loop that is written down turn by turn."""
 
 Rule = Callable[[Graph, list[int], list[Type], Settings], list[int]]
 """(graph, arguments, types of the results, the primitive's settings) → the numbers of the results."""
@@ -158,20 +162,23 @@ def _split(graph: Graph, arguments: list[int], types: list[Type], settings: Sett
     return [_view(graph, arguments[0], type, strides, int(s) * across) for s, type in zip(starts, types, strict=True)]
 
 
-def _concatenated(graph: Graph, arguments: list[int], type: Type, axis: int) -> list[int]:
+def _concatenated(graph: Graph, arguments: list[int], type: Type, axis: int) -> int:
     # Of each argument so many numbers in a row come before the next one's.
     rows = [math.prod(graph.type(number).shape[axis:]) for number in arguments]
-    return [graph.node("concatenate", arguments, type, rows=tuple(rows))]
+    return graph.node("concatenate", arguments, type, rows=tuple(rows))
 
 
 def _concatenate(graph: Graph, arguments: list[int], types: list[Type], settings: Settings) -> list[int]:
-    return _concatenated(graph, arguments, types[0], settings["dimension"])
+    return [_concatenated(graph, arguments, types[0], settings["dimension"])]
 
 
 def _stack(graph: Graph, arguments: list[int], types: list[Type], settings: Settings) -> list[int]:
-    axis, shape = settings["axis"], types[0].shape
-    slab = Type((*shape[:axis], 1, *shape[axis + 1 :]), types[0].dtype)
-    return _concatenated(graph, [_reshaped(graph, number, slab) for number in arguments], types[0], axis)
+    return [_stacked(graph, arguments, types[0], settings["axis"])]
+
+
+def _stacked(graph: Graph, arguments: list[int], type: Type, axis: int) -> int:
+    slab = Type((*type.shape[:axis], 1, *type.shape[axis + 1 :]), type.dtype)
+    return _concatenated(graph, [_reshaped(graph, number, slab) for number in arguments], type, axis)
 
 
 def _pad(graph: Graph, arguments: list[int], types: list[Type], settings: Settings) -> list[int]:
@@ -194,6 +201,11 @@ def _convert(graph: Graph, arguments: list[int], types: list[Type], settings: Se
     if types[0].dtype == graph.type(arguments[0]).dtype:
         return arguments
     return [graph.node("convert", arguments, types[0])]
+
+
+def _round(graph: Graph, arguments: list[int], types: list[Type], settings: Settings) -> list[int]:
+    to_even = settings["rounding_method"] == jax.lax.RoundingMethod.TO_NEAREST_EVEN
+    return [graph.node("round_to_even" if to_even else "round_away", arguments, types[0])]
 
 
 def _integer_pow(graph: Graph, arguments: list[int], types: list[Type], settings: Settings) -> list[int]:
@@ -268,12 +280,36 @@ def _cond(graph: Graph, arguments: list[int], types: list[Type], settings: Setti
     return [graph.node("select_n", [index, *cases], type) for *cases, type in zip(*found, types, strict=True)]
 
 
+def _scan(graph: Graph, arguments: list[int], types: list[Type], settings: Settings) -> list[int]:
+    """A short loop, turn by turn."""
+    length, constants, carried = settings["length"], settings["num_consts"], settings["num_carry"]
+    if length > UNROLLED:
+        raise UserError(f"a page cannot evaluate a loop (jax.lax.scan) of {length} turns, only of {UNROLLED} at most")
+    fixed, carry = arguments[:constants], arguments[constants : constants + carried]
+    rows, body = arguments[constants + carried :], settings["jaxpr"]
+    found: dict[int, list[int]] = {}
+    for turn in reversed(range(length)) if settings["reverse"] else range(length):
+        results = inline(graph, body.jaxpr, body.consts, [*fixed, *carry, *(_row(graph, row, turn) for row in rows)])
+        carry, found[turn] = results[:carried], results[carried:]
+    stacked = zip(*(found[turn] for turn in range(length)), strict=True)
+    return [
+        *carry,
+        *(_stacked(graph, list(each), type, 0) for each, type in zip(stacked, types[carried:], strict=True)),
+    ]
+
+
+def _row(graph: Graph, number: int, row: int) -> int:
+    type = graph.type(number)
+    one = Type(type.shape[1:], type.dtype)
+    return _view(graph, number, one, _strides(one.shape), row * one.size)
+
+
 REDUCED = ("argmax", "argmin", "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_sum")
 DRAWN = ("random_bits", "random_fold_in", "random_split")
 RULES: dict[str, Rule] = {
     "broadcast_in_dim": _broadcast, "clamp": _clamp, "concatenate": _concatenate, "cond": _cond,
     "conv_general_dilated": _convolution, "convert_element_type": _convert, "dot_general": _dot,
-    "integer_pow": _integer_pow, "pad": _pad, "rev": _rev, "slice": _slice, "split": _split, "stack": _stack,
-    "transpose": _transpose,
+    "integer_pow": _integer_pow, "pad": _pad, "rev": _rev, "round": _round, "scan": _scan, "slice": _slice,
+    "split": _split, "stack": _stack, "transpose": _transpose,
     **{name: _reduce(name) for name in REDUCED}, **{name: _random(name) for name in DRAWN},
 }  # fmt: skip
