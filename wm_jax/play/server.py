@@ -46,8 +46,8 @@ class Malformed(Exception):
 class Room:
     """The games of all visitors, played in as many threads as there are cores."""
 
-    def __init__(self, found: Bundle, make: Callable[[Bundle], Game] = Game):
-        self.found, self.make, self.games = found, make, set[Game]()
+    def __init__(self, found: Bundle):
+        self.found, self.taken = found, 0
         self.pace = 1 / (HURRY * found.models.task.frames_per_second)
         self.size = found.models.task.action_size
 
@@ -59,20 +59,18 @@ class Room:
 
     async def visit(self, connection: Any) -> None:
         """Answer one visitor's messages until the connection ends."""
-        if len(self.games) >= VISITORS:
+        if self.taken >= VISITORS:
             await connection.send_text(json.dumps({"wait": f"{VISITORS} visitors play now; try again in a minute"}))
             return
-        # The place is taken before the game is there, which takes a while.
-        place: Any = object()
-        self.games.add(place)
+        self.taken += 1
         game = None
         try:
-            game = await self._do(self.make, self.found)
+            game = await self._do(Game, self.found)
             await self._serve(connection, game)
         except (UserError, ForeignError) as error:
             await connection.send_text(json.dumps({"error": str(error)}))
         finally:
-            self.games.discard(place)
+            self.taken -= 1
             if game is not None:
                 with suppress(UserError, ForeignError):
                     await asyncio.shield(self._do(game.close))
