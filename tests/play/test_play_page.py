@@ -142,6 +142,19 @@ def test_a_dream_ends_and_says_so(page: Any) -> None:
     assert "score" in page.inner_text("#status") and number(page, "#steps") <= 250
 
 
+def test_no_key_sticks_and_choices_keep_their_own_arrows(page: Any) -> None:
+    page.focus("#pad button")
+    page.keyboard.down("Space")
+    assert page.inner_text("#who") == "you drive"
+    page.keyboard.press("Tab")
+    assert page.inner_text("#who") == "C drives"
+    page.keyboard.up("Space")
+    before = page.input_value("#temperature")
+    page.focus("#temperature")
+    page.keyboard.press("ArrowRight")
+    assert page.input_value("#temperature") != before and page.inner_text("#who") == "C drives"
+
+
 def test_another_start_is_another_dream(page: Any) -> None:
     before = picture(page)
     page.click("#starts button:nth-child(5)")
@@ -170,9 +183,12 @@ def test_v_is_seen_through(page: Any, folder: Path) -> None:
 def test_futures_and_temperatures_stand_side_by_side(page: Any) -> None:
     page.click("#single")
     page.click("#foresee")
-    assert page.locator("#futures canvas").count() == 4
+    assert page.locator("#futures figure").count() == 4 and page.locator("#futures canvas").count() == 16
     assert all("on" in text or "after" in text for text in page.locator("#futures figcaption").all_inner_texts())
-    assert number(page, "#entropy-now") != 0 and 0 <= number(page, "#ending-now") <= 1
+    first = [picture(page, f"#futures figure:nth-child({number}) canvas:nth-child(4)") for number in range(1, 5)]
+    assert len(set(first)) > 1, "the futures differ"
+    assert number(page, "#entropy-low") <= number(page, "#entropy-now") <= number(page, "#entropy-high")
+    assert 0 <= number(page, "#ending-now") <= 1
     page.click("#compare")
     captions = page.locator("#pair figcaption")
     until(page, lambda: not any(" 0 steps" in text for text in captions.all_inner_texts()))
@@ -182,8 +198,8 @@ def test_futures_and_temperatures_stand_side_by_side(page: Any) -> None:
 
 
 def test_a_dream_is_recorded(page: Any, tmp_path: Path) -> None:
-    page.click("#play")
     page.click("#record")
+    assert page.inner_text("#play") == "Pause", "what stands still would be an empty film"
     page.wait_for_timeout(1500)
     with page.expect_download() as download:
         page.click("#record")
@@ -212,9 +228,12 @@ def test_a_served_page_has_the_actual_environment_beside_the_dream(browser: Any,
     def told(*words: str) -> None:
         until(page, lambda: all(word in page.inner_text("#actual-told") for word in words))
 
+    assert page.inner_text("#actual-told") == "not begun", "who only looks takes no place"
+    page.click("#actual-restart")
     told("score")
     before = picture(page, "#actual-frame")
     page.check("input[value=actual]")
+    page.focus("#dream")
     page.keyboard.down("ArrowLeft")
     page.click("#actual-play")
     told("you drive: score")

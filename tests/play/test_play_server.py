@@ -1,5 +1,6 @@
 """`wm-jax play` as visitors meet it, well-meaning ones and others."""
 
+import asyncio
 import base64
 import http.client
 import json
@@ -21,6 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 import wm_jax
+from wm_jax.errors import UserError
 from wm_jax.pipeline import bundle
 from wm_jax.play import server
 from wm_jax.play.game import Game
@@ -137,7 +139,7 @@ def test_a_thousand_malformed_messages_harm_nobody(served: Served) -> None:
         visitors = [everybody.enter_context(served.visit()) for _ in range(8)]
         assert "before a step" in ask(visitors[0], {"step": None})["error"]
         begun = ask(visitors[0], {"begin": SEED})
-        for message in wrong:
+        for message in (*wrong, b"\x00\xff"):
             assert "expected" in ask(visitors[0], message)["error"], message
         for _ in range(125):
             messages = ["".join(generator.choices(pieces, k=generator.randint(0, 12))) for _ in visitors]
@@ -148,11 +150,10 @@ def test_a_thousand_malformed_messages_harm_nobody(served: Served) -> None:
         assert all(ask(visitor, {"begin": SEED}) == begun for visitor in visitors)
 
 
-def test_what_is_too_long_or_no_text_ends_its_own_connection_alone(served: Served) -> None:
+def test_what_is_too_long_ends_its_own_connection_alone(served: Served) -> None:
     with served.visit() as other:
-        for message in ("x" * (server.LARGEST + 1), b"\x00\xff"):
-            with served.visit() as visitor, pytest.raises(ConnectionClosed):
-                ask(visitor, message)
+        with served.visit() as visitor, pytest.raises(ConnectionClosed):
+            ask(visitor, "x" * (server.LARGEST + 1))
         assert ask(other, {"begin": SEED})["steps"] == 0
 
 
@@ -162,6 +163,16 @@ def test_other_sites_and_other_names_are_refused(served: Served) -> None:
     for origin in ("http://evil.example", f"http://localhost:{served.port}", None):
         with pytest.raises(InvalidStatus, match="403"):
             served.visit(origin=origin)
+
+
+@pytest.mark.parametrize(
+    ("header", "host", "fine"),
+    [("127.0.0.1:8000", "127.0.0.1", True), ("localhost", "127.0.0.1", True), ("192.168.0.7:80", "0.0.0.0", True),
+     ("box.lan:8000", "box.lan", True), ("evil.example", "0.0.0.0", False), ("evil.example:8000", "127.0.0.1", False),
+     ("127.0.0.1.evil.example", "127.0.0.1", False), ("", "127.0.0.1", False)],
+)  # fmt: skip
+def test_hosts_that_are_known(header: str, host: str, fine: bool) -> None:
+    assert server.known(header, host) == fine
 
 
 def test_who_finds_no_place_is_told_to_wait_and_a_place_that_is_left_is_free(served: Served) -> None:
@@ -198,3 +209,26 @@ def test_a_port_that_is_taken_is_said(environment: dict[str, str]) -> None:
         command = [sys.executable, "-m", "wm_jax", "play", str(BUNDLE), "--port", port]
         done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1 and f"127.0.0.1:{port} cannot be listened on" in done.stderr
+    with pytest.raises(UserError, match="--host is empty"), server.listening("", 0):
+        pass
+
+
+def test_a_visitor_who_reads_nothing_loses_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a network: a connection whose sends wait for ever."""
+
+    class Deaf:
+        async def receive(self) -> dict[str, str]:
+            return {"type": "websocket.receive", "text": '{"begin": 1}'}
+
+        async def send_text(self, text: str) -> None:
+            await asyncio.Event().wait()
+
+    async def visit() -> int:
+        room = server.Room(bundle.load(BUNDLE))
+        async with room.open():
+            with pytest.raises(TimeoutError):
+                await room.visit(Deaf())
+        return room.taken
+
+    monkeypatch.setattr(server, "IDLE", 0.2)
+    assert asyncio.run(visit()) == 0

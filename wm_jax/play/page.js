@@ -7,7 +7,7 @@
   const dreams = Engine.load(data.program, bytes.buffer);
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
   const SIZE = 64, KEYS = { ArrowLeft: "left", ArrowRight: "right", ArrowUp: "up", ArrowDown: "down" };
-  const HISTORY = 200, AHEAD = 10, FUTURES = 4, COLD = 0.1;
+  const HISTORY = 200, DRAWS = 10, AHEAD = [1, 4, 7, 10], FUTURES = 4, COLD = 0.1, FILM = 512;
 
   // ---- pictures
   // `picture`: float [64 · 64 · 3] in [0, 1].
@@ -67,6 +67,8 @@
 
   // ---- driving
   const dream = new Dream(Math.floor(Math.random() * 2 ** 32)), held = new Set(), history = [];
+  // What is recorded: enlarged, so that players need not.
+  const film = element("canvas", { width: FILM, height: FILM });
   let start = 0, playing = false, recorder = null;
 
   // What the held keys drive: the dream, or the actual environment of a served page.
@@ -84,6 +86,11 @@
 
   function show() {
     paint(find("dream"), dream.frame);
+    if (recorder) {
+      const context = film.getContext("2d");
+      context.imageSmoothingEnabled = false;
+      context.drawImage(find("dream"), 0, 0, FILM, FILM);
+    }
     const yours = taken("dream") !== null;
     find("who").textContent = yours ? "you drive" : "C drives";
     find("who").classList.toggle("taken", yours);
@@ -136,7 +143,6 @@
     if (on && dream.over) begin(start);
     playing = on;
     find("play").textContent = on ? "Pause" : "Play";
-    find("play").setAttribute("aria-pressed", String(on));
     if (on) stop = ticking(advance, (rate) => { find("rate").textContent = rate.toFixed(0); });
     else stop();
   }
@@ -149,24 +155,34 @@
 
   addEventListener("keydown", (event) => {
     const key = KEYS[event.key];
-    // Sliders have arrow keys of their own.
-    if (!key || !(key in about.controls) || event.target.matches("input[type=range]")) return;
+    // Sliders and choices have arrow keys of their own, and browsers with Alt.
+    if (!key || !(key in about.controls) || event.altKey || event.ctrlKey || event.metaKey) return;
+    if (event.target.matches("input, select, textarea")) return;
     event.preventDefault();
     hold(key, true);
   });
   addEventListener("keyup", (event) => { if (KEYS[event.key]) hold(KEYS[event.key], false); });
-  addEventListener("blur", () => held.clear());
+  addEventListener("blur", () => { held.clear(); if (!playing) show(); });
 
-  for (const key of ["up", "left", "down", "right"].filter((each) => each in about.controls)) {
-    const button = element("button", { type: "button", textContent: { up: "↑", left: "←", down: "↓", right: "→" }[key] });
-    button.dataset.key = key;
-    button.setAttribute("aria-label", `hold to drive ${key}`);
-    button.addEventListener("pointerdown", (event) => { button.setPointerCapture(event.pointerId); hold(key, true); });
-    for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) button.addEventListener(end, () => hold(key, false));
-    button.addEventListener("keydown", (event) => { if (event.key === " " || event.key === "Enter") hold(key, true); });
-    button.addEventListener("keyup", (event) => { if (event.key === " " || event.key === "Enter") hold(key, false); });
-    find("pad").append(button);
+  // Buttons that drive while they are held; who uses those of a place drives there.
+  function pad(target, place) {
+    for (const key of ["up", "left", "down", "right"].filter((each) => each in about.controls)) {
+      const button = element("button", { type: "button", textContent: { up: "↑", left: "←", down: "↓", right: "→" }[key] });
+      const press = () => {
+        const choice = document.querySelector(`input[name=wheel][value=${place}]`);
+        if (choice) choice.checked = true;
+        hold(key, true);
+      };
+      button.dataset.key = key;
+      button.setAttribute("aria-label", `hold to drive ${key}`);
+      button.addEventListener("pointerdown", (event) => { button.setPointerCapture(event.pointerId); press(); });
+      for (const end of ["pointerup", "pointercancel", "lostpointercapture", "blur"]) button.addEventListener(end, () => hold(key, false));
+      button.addEventListener("keydown", (event) => { if (event.key === " " || event.key === "Enter") press(); });
+      button.addEventListener("keyup", (event) => { if (event.key === " " || event.key === "Enter") hold(key, false); });
+      target.append(button);
+    }
   }
+  pad(find("pad"), "dream");
 
   find("play").addEventListener("click", () => play(!playing));
   find("single").addEventListener("click", () => { play(false); advance(); });
@@ -191,7 +207,7 @@
   // ---- recording
   function record() {
     if (recorder) { recorder.stop(); return; }
-    const chunks = [], stream = find("dream").captureStream(about.frames_per_second);
+    const chunks = [], stream = film.captureStream(about.frames_per_second);
     recorder = new MediaRecorder(stream, { mimeType: "video/webm" });
     recorder.addEventListener("dataavailable", (event) => chunks.push(event.data));
     recorder.addEventListener("stop", () => {
@@ -200,51 +216,61 @@
       setTimeout(() => URL.revokeObjectURL(address), 10000);
       recorder = null;
       find("record").textContent = "Record WebM";
-      find("record").setAttribute("aria-pressed", "false");
     });
     recorder.start();
     find("record").textContent = "Stop and save";
-    find("record").setAttribute("aria-pressed", "true");
+    show();
+    play(true);
   }
   if (window.MediaRecorder && MediaRecorder.isTypeSupported("video/webm")) find("record").addEventListener("click", record);
   else Object.assign(find("record"), { disabled: true, title: "this browser cannot record WebM" });
 
   // ---- what M expects
+  // The means of the last draws, one after each step: each draw's −log p has the entropy as its mean.
+  const smoothed = (values) => values.map((_, i) => {
+    const last = values.slice(Math.max(0, i + 1 - DRAWS), i + 1);
+    return last.reduce((sum, value) => sum + value, 0) / last.length;
+  });
+
   function chart() {
     const target = find("chart"), context = target.getContext("2d"), style = getComputedStyle(document.documentElement);
     context.clearRect(0, 0, target.width, target.height);
-    const entropies = history.map(([entropy]) => entropy).filter(Number.isFinite);
-    const low = Math.min(...entropies), high = Math.max(...entropies, low + 1e-6);
+    const entropies = smoothed(history.map(([entropy]) => entropy)), known = entropies.filter(Number.isFinite);
+    const low = Math.min(...known), high = Math.max(...known);
     const line = (values, from, to, colour) => {
       context.strokeStyle = style.getPropertyValue(colour);
       context.lineWidth = 2;
       context.beginPath();
       values.forEach((value, i) => {
-        const y = target.height - 4 - ((value - from) / (to - from)) * (target.height - 8);
+        const y = target.height - 4 - ((value - from) / (to - from || 1)) * (target.height - 8);
         if (Number.isFinite(y)) context.lineTo((i / HISTORY) * target.width, y);
       });
       context.stroke();
     };
-    line(history.map(([entropy]) => entropy), low, high, "--entropy");
+    line(entropies, low, high, "--entropy");
     line(history.map(([, ending]) => ending), 0, 1, "--ending");
-    find("entropy-now").textContent = two(dream.entropy);
+    find("entropy-low").textContent = two(low);
+    find("entropy-high").textContent = two(high);
+    find("entropy-now").textContent = two(entropies.at(-1));
     find("ending-now").textContent = two(dream.ending);
   }
 
   const futures = Array.from({ length: FUTURES }, (_, i) => {
-    const picture = canvas(`future ${i + 1}`);
-    find("futures").append(element("figure", {}, picture, element("figcaption", { textContent: `future ${i + 1}` })));
-    return picture;
+    const pictures = AHEAD.map((steps) => canvas(`future ${i + 1}, ${steps} steps on`)), caption = element("figcaption");
+    find("futures").append(element("figure", {}, element("div", { className: "future" }, ...pictures), caption));
+    return { pictures, caption };
   });
-  find("foresee").textContent = `Look ${AHEAD} steps ahead`;
-  find("foresee").addEventListener("click", () => {
-    futures.forEach((picture) => {
+  function foresee() {
+    for (const { pictures, caption } of futures) {
       const one = dream.copy(Math.floor(Math.random() * 2 ** 32));
-      for (let i = 0; i < AHEAD && !one.over; i++) one.step(Number(find("temperature").value));
-      paint(picture, one.frame);
-      picture.parentElement.lastChild.textContent = one.over ? `${one.over} after ${one.steps} steps` : `${AHEAD} steps on`;
-    });
-  });
+      AHEAD.forEach((steps, i) => {
+        while (one.steps < steps && !one.over) one.step(Number(find("temperature").value));
+        paint(pictures[i], one.frame);
+      });
+      caption.textContent = one.over ? `${one.over} after ${one.steps} steps` : `${AHEAD.join(", ")} steps on`;
+    }
+  }
+  find("foresee").addEventListener("click", foresee);
 
   // ---- cheating
   const pair = [COLD, about.temperature].map((temperature, i) => {
@@ -273,47 +299,59 @@
         if (pair.every((one) => one.dream.over)) playPair(false);
       });
     find("compare").textContent = on ? "Pause both" : "Play both";
-    find("compare").setAttribute("aria-pressed", String(on));
   }
   find("compare").addEventListener("click", () => playPair(!stopPair));
   find("compare-restart").addEventListener("click", restartPair);
 
   // ---- the actual environment, which a server has
   function connect() {
-    const socket = new WebSocket(`ws://${location.host}/actual`);
-    let waiting = true, over = true, halt = null;
+    // A connection takes a place at the server: it is there from the first press on, and made again where it was closed.
+    let socket = null, waiting = false, over = true, halt = null;
     const ask = (message) => { waiting = true; socket.send(JSON.stringify(message)); };
     const pixels = (text) => Float32Array.from(atob(text), (letter) => letter.charCodeAt(0) / 255);
-    const begun = () => ask({ begin: Math.floor(Math.random() * 2 ** 31) });
+    const tell = (text) => { find("actual-told").textContent = find("actual-status").textContent = text; };
+    const begin = () => {
+      if (waiting) return;
+      if (!socket) { open(); return; }
+      ask({ begin: Math.floor(Math.random() * 2 ** 31) });
+    };
     const playing = (on) => {
       if (halt) { halt(); halt = null; }
-      if (on && over) begun();
+      if (on && over) begin();
       if (on) halt = ticking(() => {
         const action = taken("actual");
         if (!waiting && !over) ask({ step: action && [...action] });
       });
       find("actual-play").textContent = on ? "Pause" : "Play";
-      find("actual-play").setAttribute("aria-pressed", String(on));
     };
-    socket.addEventListener("open", begun);
-    socket.addEventListener("message", (event) => {
+    const hear = (event) => {
       const moment = JSON.parse(event.data);
       waiting = false;
-      if (!moment.frame) { find("actual-told").textContent = moment.wait ?? moment.error; return; }
+      if (!moment.frame) { tell(moment.wait ?? moment.error); return; }
       paint(find("actual-frame"), pixels(moment.frame));
       paint(find("actual-seen"), pixels(moment.seen));
       over = moment.over !== "";
       const driver = taken("actual") ? "you drive" : "C drives";
-      find("actual-told").textContent = `${over ? moment.over : driver}: score ${moment.earned.toFixed(1)} in ${moment.steps} steps`;
-      if (over) playing(false);
-    });
-    socket.addEventListener("close", () => {
-      playing(false);
-      for (const name of ["actual-play", "actual-restart"]) find(name).disabled = true;
-      find("actual-told").textContent += " (the connection is closed; load the page again)";
-    });
+      const score = `score ${moment.earned.toFixed(1)} in ${moment.steps} steps`;
+      if (over) { tell(`${moment.over}: ${score}`); playing(false); } else find("actual-told").textContent = `${driver}: ${score}`;
+    };
+    function open() {
+      tell("starting the game…");
+      waiting = true;
+      socket = new WebSocket(`ws://${location.host}/actual`);
+      socket.addEventListener("open", () => { waiting = false; begin(); });
+      socket.addEventListener("message", hear);
+      socket.addEventListener("close", () => {
+        tell(`${find("actual-told").textContent} (the connection is closed; press Play for another episode)`);
+        socket = null;
+        waiting = false;
+        over = true;
+        playing(false);
+      });
+    }
+    pad(find("actual-pad"), "actual");
     find("actual-play").addEventListener("click", () => playing(!halt));
-    find("actual-restart").addEventListener("click", begun);
+    find("actual-restart").addEventListener("click", begin);
   }
   if (about.served) connect();
 
@@ -323,14 +361,16 @@
     let z = null, looked = null;
     const sliders = about.latents.telling.map(({ dimension, mean, sd }) => {
       const slider = element("input", { type: "range", min: mean - 3 * sd, max: mean + 3 * sd, step: sd / 20, id: `z${dimension}` });
-      find("latents").append(element("div", {}, element("label", { htmlFor: slider.id, textContent: `z ${dimension}` }), slider));
-      slider.addEventListener("input", () => { z[dimension] = Number(slider.value); redraw(); });
-      return { slider, dimension, mean, sd };
+      const value = element("output", { htmlFor: slider.id });
+      find("latents").append(element("div", {}, element("label", { htmlFor: slider.id, textContent: `z ${dimension}` }), value, slider));
+      const tell = () => { value.textContent = two(z[dimension]); slider.setAttribute("aria-valuetext", two(z[dimension])); };
+      slider.addEventListener("input", () => { z[dimension] = Number(slider.value); tell(); redraw(); });
+      return { slider, dimension, mean, sd, tell };
     });
     const redraw = () => paint(find("seen"), dreams.imagined(z)[0]);
     const shown = (latents) => {
       z = Float32Array.from(latents);
-      sliders.forEach(({ slider, dimension }) => { slider.value = z[dimension]; });
+      sliders.forEach(({ slider, dimension, tell }) => { slider.value = z[dimension]; tell(); });
       redraw();
     };
     // `pixels`: Uint8 [64 · 64 · 3].
@@ -355,15 +395,15 @@
       }
     };
     find("picture").addEventListener("change", (event) => { if (event.target.files.length) open(event.target.files[0]); });
-    for (const target of [find("original"), find("seen")]) {
-      target.addEventListener("dragover", (event) => { event.preventDefault(); target.classList.add("over"); });
-      target.addEventListener("dragleave", () => target.classList.remove("over"));
-      target.addEventListener("drop", (event) => {
-        event.preventDefault();
-        target.classList.remove("over");
-        if (event.dataTransfer.files.length) open(event.dataTransfer.files[0]);
-      });
-    }
+    const section = find("see");
+    // A picture that is dropped elsewhere on the page would take its place.
+    addEventListener("dragover", (event) => { event.preventDefault(); section.classList.add("over"); });
+    addEventListener("dragleave", () => section.classList.remove("over"));
+    addEventListener("drop", (event) => {
+      event.preventDefault();
+      section.classList.remove("over");
+      if (event.dataTransfer.files.length) open(event.dataTransfer.files[0]);
+    });
     find("randomise").addEventListener("click", () => {
       const random = Float32Array.from(z);
       for (const { dimension, mean, sd } of sliders) random[dimension] = mean + sd * (Math.random() + Math.random() + Math.random() - 1.5) * 2;
@@ -377,7 +417,8 @@
       button.setAttribute("aria-label", `sample picture ${i + 1}`);
       button.addEventListener("click", () => look(pixels));
       find("samples").append(button);
-      if (i === 0) look(pixels);
+      // Episodes may begin with what is seen at no other time.
+      if (i === Math.floor(about.samples.length / 2)) look(pixels);
     });
     if (!about.samples.length) {
       const first = new Dream(0);
@@ -391,5 +432,6 @@
   find("about").textContent = about.told;
   begin(0);
   restartPair();
+  foresee();
   if (!still) play(true);
 })();

@@ -128,6 +128,8 @@ def _latents(found: Bundle, params: Params, frames: np.ndarray) -> dict[str, Any
         return {"size": 0, "telling": []}
     encoded = found.models.world.encode(params, jnp.asarray(frames)) if len(frames) else found.recorded.encoded
     means = encoded.mean
+    # Not how an episode begins, which may be seen at no other time.
+    means = means[len(means) // 5 :]
     center, spreads = np.asarray(means, np.float64).mean(0), np.asarray(means, np.float64).std(0)
     telling = [
         {"dimension": int(z), "mean": float(center[z]), "sd": float(spreads[z])} for z in np.argsort(-spreads)[:TELLING]

@@ -6,6 +6,7 @@ nothing; or {"wait": why} before the connection is closed, where all places are 
 """
 
 import asyncio
+import ipaddress
 import json
 import socket
 from base64 import b64encode
@@ -34,7 +35,8 @@ IDLE = 120.0
 """Seconds without a message after which a visitor's place is free for another."""
 HURRY = 2
 """How many times the task's own speed a visitor may play; the answer to a faster one waits."""
-LOCAL: tuple[str, ...] = ("127.0.0.1", "localhost")
+CONNECTIONS = 100
+"""At a time, those among them that have no place."""
 
 Result = TypeVar("Result")
 
@@ -57,10 +59,16 @@ class Room:
         with ThreadPoolExecutor(usable_cores()) as self.threads:
             yield
 
+    def warm(self) -> None:
+        """Play a step, so that what is missing or wrong is known, and what has to be compiled is, before anybody comes."""
+        with closing(Game(self.found)) as game:
+            game.begin(0)
+            game.step(None)
+
     async def visit(self, connection: Any) -> None:
         """Answer one visitor's messages until the connection ends."""
         if self.taken >= VISITORS:
-            await connection.send_text(json.dumps({"wait": f"{VISITORS} visitors play now; try again in a minute"}))
+            await _send(connection, json.dumps({"wait": f"{VISITORS} visitors play now; try again in a minute"}))
             return
         self.taken += 1
         game = None
@@ -68,7 +76,7 @@ class Room:
             game = await self._do(Game, self.found)
             await self._serve(connection, game)
         except (UserError, ForeignError) as error:
-            await connection.send_text(json.dumps({"error": str(error)}))
+            await _send(connection, json.dumps({"error": str(error)}))
         finally:
             self.taken -= 1
             if game is not None:
@@ -79,27 +87,29 @@ class Room:
         begun, loop = False, asyncio.get_running_loop()
         while True:
             try:
-                message = await asyncio.wait_for(connection.receive_text(), IDLE)
+                message = await asyncio.wait_for(connection.receive(), IDLE)
             except TimeoutError:
-                await connection.send_text(json.dumps({"wait": f"nothing was asked for {IDLE:.0f} seconds"}))
+                await _send(connection, json.dumps({"wait": f"nothing was asked for {IDLE:.0f} seconds"}))
+                return
+            if message["type"] == "websocket.disconnect":
                 return
             due = loop.time() + self.pace
             try:
-                order, value = self._understood(message, begun)
+                order, value = self._understood(message.get("text"), begun)
             except Malformed as error:
-                await connection.send_text(json.dumps({"error": str(error)}))
+                await _send(connection, json.dumps({"error": str(error)}))
             else:
                 moment = await self._do(game.begin if order == "begin" else game.step, value)
                 begun = True
-                await connection.send_text(told(moment))
+                await _send(connection, told(moment))
             await asyncio.sleep(due - loop.time())
 
-    def _understood(self, message: str, begun: bool) -> tuple[str, Any]:
+    def _understood(self, message: str | None, begun: bool) -> tuple[str, Any]:
         """("begin", seed) or ("step", action or None). Raises `Malformed`."""
         try:
-            asked = json.loads(message)
+            asked = json.loads(message or "")
         except (ValueError, RecursionError):
-            raise Malformed("expected JSON") from None
+            raise Malformed("expected JSON, as text") from None
         if not isinstance(asked, dict) or len(asked) != 1 or next(iter(asked)) not in ("begin", "step"):
             raise Malformed('expected {"begin": seed} or {"step": action}')
         order, value = next(iter(asked.items()))
@@ -123,41 +133,65 @@ class Room:
         return await asyncio.get_running_loop().run_in_executor(self.threads, partial(function, *arguments))
 
 
+async def _send(connection: Any, text: str) -> None:
+    """Send to a visitor; raises `TimeoutError` for one who reads nothing."""
+    await asyncio.wait_for(connection.send_text(text), IDLE)
+
+
 def told(moment: Moment) -> str:
     """A moment as the page reads it."""
     pictures = {name: b64encode(getattr(moment, name).tobytes()).decode() for name in ("frame", "seen")}
     return json.dumps({**pictures, "earned": moment.earned, "steps": moment.steps, "over": moment.over})
 
 
-def application(page: bytes, room: Room, hosts: list[str]) -> Any:
-    """The ASGI application: the page at /, the games at /actual. Requests that name another host than `hosts`, and
-    connections that another site's page asks for, are refused."""
+def known(header: str, host: str) -> bool:
+    """Whether a request's Host header is an address in numbers, this machine's usual name, or the `host` that is served: a
+    site that has its own name lead here, to have its visitors' browsers ask for it, is none of them."""
+    name = header.rpartition(":")[0] if header.rpartition(":")[2].isdigit() else header
+    return name in ("localhost", host) or _address(name) is not None
+
+
+def _address(host: str) -> ipaddress.IPv4Address | None:
+    """An address in numbers; None for a name."""
+    with suppress(ValueError):
+        return ipaddress.IPv4Address(host)
+    return None
+
+
+def _local(host: str) -> bool:
+    """Whether only this machine reaches this address."""
+    address = _address(host)
+    return host == "localhost" if address is None else address.is_loopback
+
+
+def application(page: bytes, room: Room, host: str) -> Any:
+    """The ASGI application: the page at /, the games at /actual. Requests for an unknown host, and connections that another
+    site's page asks for, are refused."""
     applications, routing = need("starlette.applications", EXTRA), need("starlette.routing", EXTRA)
     responses, websockets = need("starlette.responses", EXTRA), need("starlette.websockets", EXTRA)
-    hosted = need("starlette.middleware.trustedhost", EXTRA).TrustedHostMiddleware
-    middleware = need("starlette.middleware", EXTRA).Middleware
 
     async def shown(request: Any) -> Any:
+        if not known(request.headers.get("host", ""), host):
+            return responses.PlainTextResponse("unknown host", 400)
         return responses.HTMLResponse(page)
 
     async def actual(connection: Any) -> None:
-        if connection.headers.get("origin") != f"http://{connection.headers.get('host')}":
+        asked = connection.headers.get("host", "")
+        if not known(asked, host) or connection.headers.get("origin") != f"http://{asked}":
             await connection.close()
             return
         await connection.accept()
-        with suppress(websockets.WebSocketDisconnect):
+        with suppress(websockets.WebSocketDisconnect, TimeoutError):
             await room.visit(connection)
-            await connection.close()
+            await asyncio.wait_for(connection.close(), IDLE)
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
         async with room.open():
             yield
 
-    return applications.Starlette(
-        routes=[routing.Route("/", shown), routing.WebSocketRoute("/actual", actual)], lifespan=lifespan,
-        middleware=[middleware(hosted, allowed_hosts=hosts, www_redirect=False)],
-    )  # fmt: skip
+    routes = [routing.Route("/", shown), routing.WebSocketRoute("/actual", actual)]
+    return applications.Starlette(routes=routes, lifespan=lifespan)
 
 
 def require() -> None:
@@ -169,28 +203,31 @@ def require() -> None:
 @contextmanager
 def listening(host: str, port: int) -> Iterator[socket.socket]:
     """A socket that listens there, closed at the end. Raises `UserError` where the address cannot be had."""
+    if not host:
+        raise UserError("--host is empty; give an address, as 127.0.0.1, or leave it out")
     with closing(socket.socket()) as found:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             found.bind((host, port))
             found.listen()
         except (OSError, OverflowError) as error:
-            raise UserError(f"{host}:{port} cannot be listened on ({getattr(error, 'strerror', error)}); another port is "
-                            "given by --port, 0 for any that is free") from error  # fmt: skip
+            reason = getattr(error, "strerror", error)
+            raise UserError(f"{host}:{port} cannot be listened on ({reason}); give an IPv4 address of this machine, and "
+                            "another port by --port, 0 for any that is free") from error  # fmt: skip
         yield found
 
 
 def serve(found: socket.socket, host: str, page: bytes, room: Room, say: Callable[[str], None]) -> None:
     """Serve on a socket that listens on `host`, until Ctrl-C."""
+    room.warm()
     address = f"http://{host}:{found.getsockname()[1]}"
-    if host not in LOCAL:
+    if not _local(host):
         say(f"anybody who reaches {address} can play here, unencrypted; without --host only this machine can")
     say(f"{address}   Ctrl-C ends it")
-    hosts = [*LOCAL] if host in LOCAL else ["*"] if host == "0.0.0.0" else [host]
     uvicorn = need("uvicorn", EXTRA)
     server = uvicorn.Server(uvicorn.Config(
-        application(page, room, hosts), log_level="warning", ws="websockets-sansio", ws_max_size=LARGEST,
-        timeout_graceful_shutdown=2,
+        application(page, room, host), log_level="warning", ws="websockets-sansio", ws_max_size=LARGEST,
+        limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=2,
     ))  # fmt: skip
     with suppress(KeyboardInterrupt):
         server.run([found])
