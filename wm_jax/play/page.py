@@ -34,7 +34,7 @@ from wm_jax.rollouts.limits import Limits
 from wm_jax.types import Params
 
 FILE = "index.html"
-LARGEST = 24 * 2**20
+LARGEST = 24 * 10**6
 """Bytes a page may have."""
 MARK = '<meta name="generator" content="wm-jax export --web">'
 STARTS, SAMPLES, PLAYED, TELLING = 12, 8, 300, 8
@@ -45,13 +45,13 @@ def write(found: Bundle, folder: Path, half: bool, say: Callable[[str], None]) -
     """Write the page of an agent's dream, with `half` of a world model rounded to float16; returns its path.
 
     Raises `UserError` where something else is there, where a page cannot evaluate the world model or the controller, and
-    where the page would be larger than 24 MiB.
+    where the page would be larger than 24 MB.
     """
     path = folder / FILE
     require_own(path, MARK, "page of wm-jax")
     page = build(found, _rounded(path, found.params) if half else found.params, say)
     if len(page) > LARGEST:
-        raise UserError(f"{path} would have {len(page) / 2**20:.1f} MiB, more than a page's {LARGEST / 2**20:.0f}"
+        raise UserError(f"{path} would have {len(page) / 10**6:.1f} MB, more than a page's {LARGEST / 10**6:.0f}"
                         + ("" if half else "; --half rounds the world model to half the size"))  # fmt: skip
     write_atomically(path, page)
     return path
