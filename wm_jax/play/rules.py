@@ -162,6 +162,12 @@ def _split(graph: Graph, arguments: list[int], types: list[Type], settings: Sett
     return [_view(graph, arguments[0], type, strides, int(s) * across) for s, type in zip(starts, types, strict=True)]
 
 
+def _unstack(graph: Graph, arguments: list[int], types: list[Type], settings: Settings) -> list[int]:
+    strides = _strides(graph.type(arguments[0]).shape)
+    across = strides.pop(settings["axis"])
+    return [_view(graph, arguments[0], type, strides, place * across) for place, type in enumerate(types)]
+
+
 def _concatenated(graph: Graph, arguments: list[int], type: Type, axis: int) -> int:
     # Of each argument so many numbers in a row come before the next one's.
     rows = [math.prod(graph.type(number).shape[axis:]) for number in arguments]
@@ -282,11 +288,14 @@ def _cond(graph: Graph, arguments: list[int], types: list[Type], settings: Setti
 
 def _scan(graph: Graph, arguments: list[int], types: list[Type], settings: Settings) -> list[int]:
     """A short loop, turn by turn."""
-    length, constants, carried = settings["length"], settings["num_consts"], settings["num_carry"]
+    length, body = settings["length"], settings["jaxpr"]
     if length > UNROLLED:
         raise UserError(f"a page cannot evaluate a loop (jax.lax.scan) of {length} turns, only of {UNROLLED} at most")
-    fixed, carry = arguments[:constants], arguments[constants : constants + carried]
-    rows, body = arguments[constants + carried :], settings["jaxpr"]
+    # What a turn is given a row of, or gives a row of, has an axis less there; versions of JAX name the counts differently.
+    given = [type_of(variable.aval) for variable in body.jaxpr.invars]
+    whole = sum(graph.type(number).shape == type.shape for number, type in zip(arguments, given, strict=True))
+    carried = sum(type_of(atom.aval).shape == type.shape for atom, type in zip(body.jaxpr.outvars, types, strict=True))
+    fixed, carry, rows = arguments[: whole - carried], arguments[whole - carried : whole], arguments[whole:]
     found: dict[int, list[int]] = {}
     for turn in reversed(range(length)) if settings["reverse"] else range(length):
         results = inline(graph, body.jaxpr, body.consts, [*fixed, *carry, *(_row(graph, row, turn) for row in rows)])
@@ -311,5 +320,6 @@ RULES: dict[str, Rule] = {
     "conv_general_dilated": _convolution, "convert_element_type": _convert, "dot_general": _dot,
     "integer_pow": _integer_pow, "pad": _pad, "rev": _rev, "round": _round, "scan": _scan, "slice": _slice,
     "split": _split, "stack": _stack, "transpose": _transpose,
+    "unstack": _unstack,
     **{name: _reduce(name) for name in REDUCED}, **{name: _random(name) for name in DRAWN},
 }  # fmt: skip
