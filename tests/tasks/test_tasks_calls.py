@@ -176,11 +176,22 @@ def test_what_a_task_tells_its_user_is_passed_on() -> None:
         ({"frames_per_second": 0}, "frames_per_second must be a number above 0, found 0"),
         ({"typical_length": 0}, "typical_length must be a number above 0, found 0"),
         ({"mirror": (-1.0, 1.0)}, "actions of 1 numbers but its mirror has 2"),
+        ({"controls": {"left": (-1.0,)}}, "controls must be actions of 1 numbers, `rest` and any of left, right, up, down"),
+        ({"controls": {"rest": (0.0,), "jump": (1.0,)}}, "controls must be actions of 1 numbers"),
+        ({"controls": {"rest": (0.0, 0.0)}}, "controls must be actions of 1 numbers"),
     ],
 )
 def test_a_task_that_is_none_is_refused_where_it_is_made(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=f"^the task probe?.*{says}" if "name" not in changes else says):
         replace(PROBE, **changes)
+
+
+def test_a_task_without_controls_is_driven_by_its_first_two_numbers() -> None:
+    assert PROBE.all_controls == {"rest": (0.0,), "left": (-1.0,), "right": (1.0,)}
+    wide = replace(PROBE, action_size=3, mirror=None).all_controls
+    assert wide["right"] == (1.0, 0.0, 0.0) and wide["up"] == (0.0, 1.0, 0.0) and wide["down"] == (0.0, -1.0, 0.0)
+    mine = {"rest": (0.0,), "up": (1.0,)}
+    assert replace(PROBE, controls=mine).all_controls == mine
 
 
 class Spoilt:
