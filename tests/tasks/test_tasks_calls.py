@@ -176,7 +176,10 @@ def test_what_a_task_tells_its_user_is_passed_on() -> None:
         ({"frames_per_second": 0}, "frames_per_second must be a number above 0, found 0"),
         ({"typical_length": 0}, "typical_length must be a number above 0, found 0"),
         ({"mirror": (-1.0, 1.0)}, "actions of 1 numbers but its mirror has 2"),
-        ({"controls": {"left": (-1.0,)}}, "controls must be actions of 1 numbers, `rest` and any of left, right, up, down"),
+        (
+            {"controls": {"left": (-1.0,)}},
+            "controls must be actions of 1 numbers, `rest` and any of left, right, up, down",
+        ),
         ({"controls": {"rest": (0.0,), "jump": (1.0,)}}, "controls must be actions of 1 numbers"),
         ({"controls": {"rest": (0.0, 0.0)}}, "controls must be actions of 1 numbers"),
     ],
