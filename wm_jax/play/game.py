@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wm_jax.lanes import alone
 from wm_jax.pipeline.bundle import Bundle
-from wm_jax.rollouts.agent import AgentState, act, begin, initial_state
+from wm_jax.rollouts.agent import AgentState, driver_of
 from wm_jax.rollouts.lanes import TaskEnv
 from wm_jax.types import Array, Params
 from wm_jax.worlds import WorldModel
@@ -35,15 +34,13 @@ class Game:
 
     def __init__(self, found: Bundle):
         task = found.models.task
-        self.agent, self.params, self.table = found.agent, found.params, alone(found.weights)
+        self.found, self.crew = found, driver_of(found.agent, found.params, found.weights).open(1)
         self.environment = TaskEnv(task, task.make())
 
     def begin(self, seed: int) -> Moment:
         """The first moment of the episode of this seed."""
         frame = self.environment.reset(seed)
-        state = initial_state(self.agent, self.table, 1)
-        rows, seeds = jnp.zeros(1, jnp.int32), jnp.array([seed], jnp.uint32)
-        self.state = begin(self.agent, self.table, state, jnp.ones(1, bool), rows, seeds)
+        self.crew.begin({0: (seed, 0)})
         self.now = self._seen(Moment(frame, frame))
         return self.now
 
@@ -53,9 +50,9 @@ class Game:
         if self.now.over:
             return self.now
         if action is not None:
-            # The world model is told what was done, whoever did it.
-            self.state = replace(self.state, action=jnp.asarray(action)[None])
-        taken = np.array(self.state.action[0])
+            # The world model is told what was done, by C or by the visitor.
+            self.crew.state = replace(self.crew.state, action=jnp.asarray(action)[None])
+        taken = np.array(self.crew.state.action[0])
         frame, reward, terminated, truncated = self.environment.step(taken)
         over = "it ended" if terminated else "its time was over" if truncated else ""
         moment = Moment(frame, self.now.seen, self.now.earned + reward, self.now.steps + 1, over)
@@ -68,8 +65,8 @@ class Game:
 
     def _seen(self, moment: Moment) -> Moment:
         """The moment with the frame as the world model sees it; C has chosen its action then."""
-        self.state, _ = act(self.agent, self.params, self.table, self.state, jnp.asarray(moment.frame)[None])
-        return replace(moment, seen=np.array(_drawn(self.agent.model, self.params, self.state)))
+        self.crew(moment.frame[None])
+        return replace(moment, seen=np.array(_drawn(self.found.models.world, self.found.params, self.crew.state)))
 
 
 @partial(jax.jit, static_argnames="model")

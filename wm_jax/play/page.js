@@ -3,8 +3,8 @@
 (() => {
   const find = (id) => document.getElementById(id);
   const data = JSON.parse(find("data").textContent), about = data.about;
-  const bytes = Uint8Array.from(atob(find("numbers").textContent), (letter) => letter.charCodeAt(0));
-  const dreams = Engine.load(data.program, bytes.buffer);
+  const decoded = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const dreams = Engine.load(data.program, decoded(find("numbers").textContent).buffer);
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
   const SIZE = 64, KEYS = { ArrowLeft: "left", ArrowRight: "right", ArrowUp: "up", ArrowDown: "down" };
   const HISTORY = 200, DRAWS = 10, AHEAD = [1, 4, 7, 10], FUTURES = 4, COLD = 0.1, FILM = 512;
@@ -32,6 +32,8 @@
     return made;
   };
 
+  const fromBytes = (pixels) => Float32Array.from(pixels, (value) => value / 255);
+  const anyOf = (count) => Math.floor(Math.random() * count);
   const two = (number) => (Number.isFinite(number) ? number.toFixed(2) : "–");
 
   // ---- one dream
@@ -66,7 +68,7 @@
   }
 
   // ---- driving
-  const dream = new Dream(Math.floor(Math.random() * 2 ** 32)), held = new Set(), history = [];
+  const dream = new Dream(anyOf(2 ** 32)), held = new Set(), history = [];
   // What is recorded: enlarged, so that players need not.
   const film = element("canvas", { width: FILM, height: FILM });
   let start = 0, playing = false, recorder = null;
@@ -262,7 +264,7 @@
   });
   function foresee() {
     for (const { pictures, caption } of futures) {
-      const one = dream.copy(Math.floor(Math.random() * 2 ** 32));
+      const one = dream.copy(anyOf(2 ** 32));
       AHEAD.forEach((steps, i) => {
         while (one.steps < steps && !one.over) one.step(Number(find("temperature").value));
         paint(pictures[i], one.frame);
@@ -308,12 +310,12 @@
     // A connection takes a place at the server: it is there from the first press on, and made again where it was closed.
     let socket = null, waiting = false, over = true, halt = null;
     const ask = (message) => { waiting = true; socket.send(JSON.stringify(message)); };
-    const pixels = (text) => Float32Array.from(atob(text), (letter) => letter.charCodeAt(0) / 255);
+    const pixels = (text) => fromBytes(decoded(text));
     const tell = (text) => { find("actual-told").textContent = find("actual-status").textContent = text; };
     const begin = () => {
       if (waiting) return;
       if (!socket) { open(); return; }
-      ask({ begin: Math.floor(Math.random() * 2 ** 31) });
+      ask({ begin: anyOf(2 ** 31) });
     };
     const playing = (on) => {
       if (halt) { halt(); halt = null; }
@@ -375,7 +377,7 @@
     };
     // `pixels`: Uint8 [64 · 64 · 3].
     const look = (pixels) => {
-      paint(find("original"), Float32Array.from(pixels, (value) => value / 255));
+      paint(find("original"), fromBytes(pixels));
       looked = dreams.see(pixels)[0];
       shown(looked);
     };
@@ -411,8 +413,8 @@
     });
     find("reset").addEventListener("click", () => shown(looked));
     about.samples.forEach((sample, i) => {
-      const pixels = Uint8Array.from(atob(sample), (letter) => letter.charCodeAt(0)), small = canvas("");
-      paint(small, Float32Array.from(pixels, (value) => value / 255));
+      const pixels = decoded(sample), small = canvas("");
+      paint(small, fromBytes(pixels));
       const button = element("button", { type: "button" }, small);
       button.setAttribute("aria-label", `sample picture ${i + 1}`);
       button.addEventListener("click", () => look(pixels));
