@@ -14,6 +14,7 @@ from wm_jax.dream.gymnasium_face import DreamSource
 from wm_jax.errors import UserError
 from wm_jax.play.functions import functions
 from wm_jax.play.graph import Graph
+from wm_jax.play.rules import add
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -103,7 +104,7 @@ CASES = {
 
 def test_every_operation_is_jaxs(tmp_path: Path) -> None:
     graph = Graph()
-    written = {name: graph.add(function, *arguments) for name, (function, arguments) in CASES.items()}
+    written = {name: add(graph, function, *arguments) for name, (function, arguments) in CASES.items()}
     found = evaluated(graph, written, [(name, arguments) for name, (_, arguments) in CASES.items()], tmp_path)
     # All in one program, which is compiled once.
     expected = jax.jit(lambda given: {name: function(*given[name]) for name, (function, _) in CASES.items()})(
@@ -121,17 +122,17 @@ def test_every_operation_is_jaxs(tmp_path: Path) -> None:
 def test_what_does_not_depend_on_the_arguments_is_computed_once_and_only_if_needed() -> None:
     graph = Graph()
     weights = f(4, 4)
-    function = graph.add(lambda x: (x @ weights.T + (jnp.ones(4) * 2).sum(), x @ weights.T)[0], jnp.zeros(4))
-    again = graph.add(lambda x: x @ weights.T, jnp.zeros(4))
+    function = add(graph, lambda x: (x @ weights.T + (jnp.ones(4) * 2).sum(), x @ weights.T)[0], jnp.zeros(4))
+    again = add(graph, lambda x: x @ weights.T, jnp.zeros(4))
     constants = [graph.known_array(number) for number in graph.needed([*function.results, *again.results])]
     assert sorted(array.size for array in constants if array is not None) == [1, 16]
 
 
 def test_a_primitive_without_a_rule_is_named() -> None:
     with pytest.raises(UserError, match="a page cannot evaluate JAX's primitive `sort`"):
-        Graph().add(jnp.sort, jnp.zeros(3))
+        add(Graph(), jnp.sort, jnp.zeros(3))
     with pytest.raises(UserError, match=r"a loop \(jax\.lax\.scan\) of 1000 turns"):
-        Graph().add(lambda x: jax.lax.scan(lambda carry, _: (carry + 1, None), x, None, length=1000), jnp.zeros(3))
+        add(Graph(), lambda x: jax.lax.scan(lambda carry, _: (carry + 1, None), x, None, length=1000), jnp.zeros(3))
 
 
 @pytest.mark.parametrize("name", ["swing_up", "car_racing", "take_cover"])

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from wm_jax.dream import Dream
 from wm_jax.dream.environment import DreamState
 from wm_jax.play.graph import Function, Graph
+from wm_jax.play.rules import add
 from wm_jax.tasks import FRAME_SHAPE
 from wm_jax.types import Action, Array, Params
 from wm_jax.vision import Vision
@@ -47,16 +48,16 @@ def functions(graph: Graph, dream: Dream, actor: Actor, params: Params, weights:
 
     noise = jax.eval_shape(draw, key)[2]
     found = {
-        "draw": graph.add(draw, key),
-        "act": graph.add(act, begun, actor.begin(), key),
-        "step": graph.add(step, begun, action, noise, scalar),
-        "frame": graph.add(lambda state: world.frame(state.world), begun),
+        "draw": add(graph, draw, key),
+        "act": add(graph, act, begun, actor.begin(), key),
+        "step": add(graph, step, begun, action, noise, scalar),
+        "frame": add(graph, lambda state: world.frame(state.world), begun),
     }
     vision = getattr(model.learners.get("vision"), "model", None)
     if isinstance(vision, Vision):
         mine = params["vision"]
-        found["see"] = graph.add(lambda frame: vision.encode(mine, frame).mean, _shape(FRAME_SHAPE, jnp.uint8))
-        found["imagined"] = graph.add(lambda z: vision.decode(mine, z), _shape((vision.config.latent_size,)))
+        found["see"] = add(graph, lambda frame: vision.encode(mine, frame).mean, _shape(FRAME_SHAPE, jnp.uint8))
+        found["imagined"] = add(graph, lambda z: vision.decode(mine, z), _shape((vision.config.latent_size,)))
     return found
 
 

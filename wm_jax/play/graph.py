@@ -6,7 +6,7 @@ any world model and any actor whose primitives are among those of `rules.RULES` 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
@@ -97,18 +97,6 @@ class Graph:
                 value = self.values[number]
                 waiting.extend(value.arguments if isinstance(value, Node) else ())
         return sorted(found)
-
-    def add(self, function: Callable[..., Any], *arguments: Any) -> Function:
-        """Write `function` down for arguments of these shapes and types; arrays that it closes over are constants.
-
-        Random keys go in and come out as uint32 [..., 2]. Raises `UserError` for a primitive without a rule.
-        """
-        # The rules build graphs themselves.
-        from wm_jax.play.rules import inline
-
-        closed = jax.make_jaxpr(function)(*arguments)
-        inputs = [self.argument(type_of(variable.aval)) for variable in closed.jaxpr.invars]
-        return Function(tuple(inputs), tuple(inline(self, closed.jaxpr, closed.consts, inputs)))
 
     def _number(self, key: Any, value: Node | np.ndarray) -> int:
         if key not in self.known:

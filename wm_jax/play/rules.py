@@ -14,7 +14,7 @@ import numpy as np
 from jax.extend import core
 
 from wm_jax.errors import UserError
-from wm_jax.play.graph import Graph, Settings, Type, type_of
+from wm_jax.play.graph import Function, Graph, Settings, Type, type_of
 
 ELEMENTWISE = frozenset((
     "abs", "add", "and", "bitcast_convert_type", "ceil", "cos", "div", "eq", "erf_inv", "exp", "expm1", "floor", "ge", "gt",
@@ -39,7 +39,17 @@ Rule = Callable[[Graph, list[int], list[Type], Settings], list[int]]
 """(graph, arguments, types of the results, the primitive's settings) → the numbers of the results."""
 
 
-def inline(graph: Graph, jaxpr: Any, constants: Sequence[Any], arguments: Sequence[int]) -> list[int]:
+def add(graph: Graph, function: Callable[..., Any], *arguments: Any) -> Function:
+    """Write `function` into the graph for arguments of these shapes and types; arrays that it closes over are constants.
+
+    Random keys go in and come out as uint32 [..., 2]. Raises `UserError` for a primitive without a rule.
+    """
+    closed = jax.make_jaxpr(function)(*arguments)
+    inputs = [graph.argument(type_of(variable.aval)) for variable in closed.jaxpr.invars]
+    return Function(tuple(inputs), tuple(_inline(graph, closed.jaxpr, closed.consts, inputs)))
+
+
+def _inline(graph: Graph, jaxpr: Any, constants: Sequence[Any], arguments: Sequence[int]) -> list[int]:
     """Write a jaxpr into the graph: the numbers of its results on these values."""
     closed_over = [graph.constant(constant) for constant in constants]
     numbers = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*closed_over, *arguments), strict=True))
@@ -61,7 +71,7 @@ def _equation(graph: Graph, equation: Any, arguments: list[int]) -> list[int]:
     name, settings = equation.primitive.name, equation.params
     if name in CALLS:
         inner = next(settings[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in settings)
-        return inline(graph, getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), arguments)
+        return _inline(graph, getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), arguments)
     types = [type_of(variable.aval) for variable in equation.outvars]
     if name in SAME:
         return [_reshaped(graph, number, type) for number, type in zip(arguments, types, strict=True)]
@@ -280,7 +290,7 @@ def _cond(graph: Graph, arguments: list[int], types: list[Type], settings: Setti
     branches, chosen = settings["branches"], graph.known_array(index)
     if chosen is not None:
         branches = [branches[int(np.clip(chosen, 0, len(branches) - 1))]]
-    found = [inline(graph, branch.jaxpr, branch.consts, operands) for branch in branches]
+    found = [_inline(graph, branch.jaxpr, branch.consts, operands) for branch in branches]
     if len(found) == 1:
         return found[0]
     return [graph.node("select_n", [index, *cases], type) for *cases, type in zip(*found, types, strict=True)]
@@ -298,7 +308,7 @@ def _scan(graph: Graph, arguments: list[int], types: list[Type], settings: Setti
     fixed, carry, rows = arguments[: whole - carried], arguments[whole - carried : whole], arguments[whole:]
     found: dict[int, list[int]] = {}
     for turn in reversed(range(length)) if settings["reverse"] else range(length):
-        results = inline(graph, body.jaxpr, body.consts, [*fixed, *carry, *(_row(graph, row, turn) for row in rows)])
+        results = _inline(graph, body.jaxpr, body.consts, [*fixed, *carry, *(_row(graph, row, turn) for row in rows)])
         carry, found[turn] = results[:carried], results[carried:]
     stacked = zip(*(found[turn] for turn in range(length)), strict=True)
     return [
@@ -319,7 +329,6 @@ RULES: dict[str, Rule] = {
     "broadcast_in_dim": _broadcast, "clamp": _clamp, "concatenate": _concatenate, "cond": _cond,
     "conv_general_dilated": _convolution, "convert_element_type": _convert, "dot_general": _dot,
     "integer_pow": _integer_pow, "pad": _pad, "rev": _rev, "round": _round, "scan": _scan, "slice": _slice,
-    "split": _split, "stack": _stack, "transpose": _transpose,
-    "unstack": _unstack,
+    "split": _split, "stack": _stack, "transpose": _transpose, "unstack": _unstack,
     **{name: _reduce(name) for name in REDUCED}, **{name: _random(name) for name in DRAWN},
 }  # fmt: skip
