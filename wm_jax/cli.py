@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import jax
 import tyro
@@ -21,6 +21,9 @@ from wm_jax.experiment import KIND, REGISTRIES, Experiment, in_full, load, with_
 from wm_jax.formats import upgrade_arguments
 from wm_jax.pipeline.progress import Screen, Stopped
 from wm_jax.registry import load_parts
+
+if TYPE_CHECKING:
+    from wm_jax.pipeline.bundle import Bundle
 
 USAGE = """World Models in JAX: V sees, M dreams, C learns to act inside the dream.
 
@@ -194,22 +197,29 @@ def compiled_for(options: Info) -> None:
     print(json.dumps(facts, indent=1) if options.json else table(facts))
 
 
+def _agent(run: Path, files: Files, screen: Screen) -> "Bundle":
+    """The agent of a run or a bundle; of older formats and changed files the user is told."""
+    from wm_jax.pipeline import bundle
+
+    found = bundle.load(run, files.task, files.parts)
+    for note in found.stored.notes:
+        screen.say(note)
+    for warning in found.stored.warnings:
+        screen.warn(warning)
+    return found
+
+
 def evaluate(arguments: list[str]) -> None:
     """`wm-jax evaluate`."""
     from wm_jax.data.files import require_writable, write_json
-    from wm_jax.pipeline.bundle import load as load_bundle
     from wm_jax.pipeline.scoring import score_bundle
     from wm_jax.report.words import measured
 
     options = tyro.cli(Evaluate, prog="wm-jax evaluate", args=arguments)
     if options.json is not None:
         require_writable(options.json)
-    bundle, screen = load_bundle(options.run, options.files.task, options.files.parts), Screen()
-    for note in bundle.stored.notes:
-        screen.say(note)
-    for warning in bundle.stored.warnings:
-        screen.warn(warning)
-    score = score_bundle(bundle, options.episodes, options.seed, screen)
+    screen = Screen()
+    score = score_bundle(_agent(options.run, options.files, screen), options.episodes, options.seed, screen)
     try:
         if options.json is not None:
             write_json(options.json, score)
@@ -232,23 +242,20 @@ def export(arguments: list[str]) -> None:
         card = export(options.run, options.file, options.half, files.task, files.parts, screen.say)
         print(f"{options.file}: {options.file.stat().st_size / 2**20:.1f} MiB\n{card}")
     if options.web is not None:
-        from wm_jax.pipeline import bundle
         from wm_jax.play import page
 
-        found = bundle.load(options.run, files.task, files.parts)
-        path = page.write(found, options.web, options.half, screen.say)
+        path = page.write(_agent(options.run, files, screen), options.web, options.half, screen.say)
         print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB; open it in a browser")
 
 
 def play(arguments: list[str]) -> None:
     """`wm-jax play`."""
-    from wm_jax.pipeline import bundle
     from wm_jax.play import page, server
 
     options, screen = tyro.cli(Play, prog="wm-jax play", args=arguments), Screen()
     server.require()
     with server.listening(options.host, options.port) as place:
-        found = bundle.load(options.run, options.files.task, options.files.parts)
+        found = _agent(options.run, options.files, screen)
         built = page.build(found, found.params, screen.say, served=True)
         server.serve(place, options.host, built, server.Room(found), screen.say)
 
