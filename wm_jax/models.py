@@ -35,12 +35,12 @@ class Models:
     @cached_property
     def actor(self) -> Actor:
         """C."""
-        return self.experiment.actor.build(self.world)
+        return self.experiment.actor.build(self.dream)
 
     @cached_property
     def dream(self) -> Dream:
         """The dream."""
-        return Dream(self.world, self.experiment.dream)
+        return Dream(self.world, self.experiment.dream, self.task.actions)
 
     @cached_property
     def explorer(self) -> Explorer:

@@ -7,6 +7,7 @@ from dream_probe import Line, Point, vision_memory
 from wm_jax.actors import ACTORS
 from wm_jax.actors import protocol as actors
 from wm_jax.actors.mlp import MLP, Layer, MLPConfig
+from wm_jax.dream import Dream, DreamConfig
 from wm_jax.errors import UserError
 from wm_jax.memory import MemoryConfig
 from wm_jax.worlds import World
@@ -15,6 +16,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 SIZES = {"z": 3, "h": 3, "c": 2}
 LINE = Line(latent_size=3, actions=2)
+DREAM = Dream(LINE, DreamConfig())
 
 
 def new_key():
@@ -22,7 +24,8 @@ def new_key():
 
 
 def of_the_papers_size(config, latent_size, hidden_size, action_size):
-    return config.build(vision_memory(MemoryConfig(hidden_size=hidden_size), latent_size, action_size))
+    model = vision_memory(MemoryConfig(hidden_size=hidden_size), latent_size, action_size)
+    return config.build(Dream(model, DreamConfig()))
 
 
 @pytest.mark.parametrize(
@@ -41,7 +44,7 @@ def test_counts_are_the_papers(config, sizes, count):
 def random_case(seed=0, **settings):
     """An actor of the line, weights, and a state that knows everything."""
     generator = np.random.default_rng(seed)
-    actor = MLPConfig(**settings).build(LINE)
+    actor = MLPConfig(**settings).build(DREAM)
     weights = generator.normal(size=actors.size(actor))
     z, h, c = (generator.normal(size=size) for size in SIZES.values())
     return actor, weights, z, h, c
@@ -135,13 +138,13 @@ def test_fresh_weights_have_the_deviation_of_their_inputs_and_the_last_layers_ar
 
 def test_controllers_are_hashable_recipes():
     config = MLPConfig(hidden_sizes=(4,))
-    assert hash(config.build(LINE)) == hash(config.build(LINE)) and config.build(LINE) == config.build(LINE)
+    assert hash(config.build(DREAM)) == hash(config.build(DREAM)) and config.build(DREAM) == config.build(DREAM)
     assert ACTORS["mlp"] is MLPConfig
 
 
 def test_its_words_say_what_it_reads_and_how_it_is_made():
-    assert MLPConfig().build(LINE).words == "z h, linear"
-    wired = MLPConfig(features=("c", "z"), hidden_sizes=(40, 8), bias=False).build(LINE)
+    assert MLPConfig().build(DREAM).words == "z h, linear"
+    wired = MLPConfig(features=("c", "z"), hidden_sizes=(40, 8), bias=False).build(DREAM)
     assert wired.words == "c z, hidden layers of 40, 8, no bias"
 
 
@@ -153,4 +156,4 @@ def test_impossible_settings_are_refused(setting):
 
 def test_a_feature_that_the_world_model_does_not_have_is_refused_with_those_that_it_has():
     with pytest.raises(UserError, match=r"actor\.features must be one of c, h, z, found 'zh'; did you mean"):
-        MLPConfig(features=("zh",)).build(LINE)
+        MLPConfig(features=("zh",)).build(DREAM)

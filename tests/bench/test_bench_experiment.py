@@ -41,8 +41,8 @@ class Still(Actor):
 class StillConfig(ActorConfig):
     kind: str = "still"
 
-    def build(self, model):
-        return Still(model.action_size)
+    def build(self, dream):
+        return Still(dream.model.action_size)
 
 
 @pytest.fixture(scope="module")

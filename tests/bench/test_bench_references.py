@@ -24,7 +24,7 @@ MEMORY = Memory(MemoryConfig(H, 3, predict_done=True, restart_input=True), Z, 1)
 PARAMS = MEMORY.init(jax.random.key(0))
 MODEL = VisionMemory(Vision(VisionConfig(latent_size=Z)), MEMORY)
 DREAM = Dream(MODEL, DreamConfig(temperature=1.3))
-ACTOR = MLPConfig(features=("z", "c", "h"), bias=False).build(MODEL)
+ACTOR = MLPConfig(features=("z", "c", "h"), bias=False).build(DREAM)
 NO_TORCH = "needs the extra `bench`"
 
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 def test_evolution_in_the_dream_learns_to_come_home():
     """Reward 1 - |z|, and an action moves z by up to 0.5: the best there is goes to 0 at full speed and stays there."""
     dream = Dream(Line(spread=0.02), DreamConfig(horizon=20, reward="predicted", temperature=1.0))
-    actor = MLPConfig(features=("z",)).build(dream.model)
+    actor = MLPConfig(features=("z",)).build(dream)
     search = CMAESConfig(population=16, rollouts=4, sigma=0.5).build(actor, dream, 40)
     key = jax.random.key(0)
     starts = start_states(dream, {}, recordings((33,), log_var=0.0), key)

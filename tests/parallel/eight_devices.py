@@ -114,7 +114,8 @@ def searches_are_dealt_out_and_find_the_same() -> None:
     """Ten on eight devices: two covariances on each of them, six copies among these."""
     network = MemoryConfig(hidden_size=4, mixtures=2, predict_done=True, restart_input=True)
     model = VisionMemory(Vision(VisionConfig(latent_size=3, width=4)), Memory(network, 3, 1))
-    dream, actor = Dream(model, DreamConfig(horizon=12)), MLPConfig(features=("z", "h")).build(model)
+    dream = Dream(model, DreamConfig(horizon=12))
+    actor = MLPConfig(features=("z", "h")).build(dream)
     search, size = CMAESConfig(population=8, rollouts=2), actors.size(actor)
     params, keys = model.init(new_key()), jax.random.split(new_key(), 10)
     states = jax.vmap(model.begin, (None, None, 0))(params, LatentStats(jnp.zeros(3), jnp.zeros(3)), keys)

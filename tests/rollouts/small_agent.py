@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from wm_jax.actors.mlp import MLPConfig
 from wm_jax.actors.protocol import shapes, size, unflat
+from wm_jax.dream import Dream, DreamConfig
 from wm_jax.explore import Explorer
 from wm_jax.memory import Memory, MemoryConfig
 from wm_jax.rollouts.agent import Agent
@@ -20,7 +21,7 @@ WORLD = VisionMemory(
     Memory(MemoryConfig(hidden_size=8, mixtures=2, predict_done=True, restart_input=True), 4, 1),
 )
 PARAMS = WORLD.init(jax.random.key(0))
-ACTOR = MLPConfig(features=("z", "c", "h")).build(WORLD)
+ACTOR = MLPConfig(features=("z", "c", "h")).build(Dream(WORLD, DreamConfig()))
 
 
 def controllers(actor: Actor = ACTOR, count: int = 2) -> Params:

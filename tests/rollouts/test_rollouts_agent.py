@@ -149,7 +149,8 @@ def test_each_lane_has_its_own_controller() -> None:
 @pytest.mark.parametrize("large", [False, True])
 def test_a_lone_controller_does_what_it_does_among_several(large: bool) -> None:
     """A small one to the last bit; the weights of a large one, which all lanes share, are multiplied in another order."""
-    actor = MLPConfig(features=("z", "c", "h"), hidden_sizes=(SHARED_FROM // 20,)).build(WORLD) if large else ACTOR
+    wide = MLPConfig(features=("z", "c", "h"), hidden_sizes=(SHARED_FROM // 20,))
+    actor = wide.build(Dream(WORLD, DreamConfig())) if large else ACTOR
     table = controllers(actor)
     alone, among = (AgentDriver(small_agent(actor), PARAMS, weights) for weights in (rows(table, slice(1, 2)), table))
     alone, among = alone.open(3), among.open(3)

@@ -33,8 +33,8 @@ MEMORY = MemoryConfig(
 )  # fmt: skip
 WORLD = vision_memory(MEMORY, 4, 2, reward_range=(-0.5, 8.0))
 RECORDED = recordings((180, 12), 4, 2)
-ACTOR = MLPConfig(features=("z", "h"), hidden_sizes=(3,)).build(WORLD)
 DREAM = Dream(WORLD, DreamConfig(horizon=40, end="drawn", reward="predicted", start="anywhere", full_return=30.0))
+ACTOR = MLPConfig(features=("z", "h"), hidden_sizes=(3,)).build(DREAM)
 FRAMES = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
 FIRST, GENERATIONS = 3, 2
 

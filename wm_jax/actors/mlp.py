@@ -8,13 +8,17 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from wm_jax.actors.protocol import ACTORS, ActorConfig
+from wm_jax.actors.distributions import SquashedNormal
+from wm_jax.actors.protocol import ACTORS, ActorConfig, Policy
+from wm_jax.dream import Dream
 from wm_jax.errors import UserError, require_choice, require_range
 from wm_jax.lanes import add
-from wm_jax.types import Action, Array, Key, Params, State
-from wm_jax.worlds import Actor, World, WorldModel
+from wm_jax.types import Array, Key, Params, State
+from wm_jax.worlds import World
 from wm_jax.worlds.protocol import feature_sizes
 
+CRITIC_SIZE = 128
+"""Units of the hidden layer of an MLP's critic."""
 LAST_LAYER = 0.01
 """Of the deviation that other layers' fresh weights have, so that a new network's outputs begin near 0."""
 
@@ -39,13 +43,13 @@ class MLPConfig(ActorConfig):
         for units in self.hidden_sizes:
             require_range("actor.hidden_sizes", units, 1, 65536)
 
-    def build(self, model: WorldModel) -> "MLP":
+    def build(self, dream: Dream) -> "MLP":
         """The network for a world model. Raises `UserError` where it has no such feature."""
-        sizes = feature_sizes(model)
+        sizes = feature_sizes(dream.model)
         for name in self.features:
             require_choice("actor.features", name, list(sizes))
         inputs = sum(sizes[name] for name in self.features)
-        return MLP(self.features, (inputs, *self.hidden_sizes, model.action_size), self.bias)
+        return MLP(self.features, (inputs, *self.hidden_sizes, dream.model.action_size), self.bias)
 
 
 @struct.dataclass
@@ -59,8 +63,10 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class MLP(Actor):
+class MLP(Policy):
     """The paper's controller. Its weights are a tuple of `Layer`."""
+
+    needs_noise = True
 
     reads: tuple[str, ...]
     """Features of the world model, in this order."""
@@ -89,9 +95,15 @@ class MLP(Actor):
             layers.append(Layer(kernel, jnp.zeros(outputs, jnp.float32) if self.bias else None))
         return tuple(layers)
 
-    def act(self, params: Params, world: World, state: State, carry: None, key: Key) -> tuple[Action, None]:
-        """tanh of what the last layer puts out; the key is not used."""
-        return jnp.tanh(self.outputs(params, self.inputs(world, state))), None
+    @property
+    def critic(self) -> "MLP":
+        """One hidden layer."""
+        return MLP(self.reads, (self.sizes[0], CRITIC_SIZE, 1))
+
+    def distribution(self, params: Params, inputs: Array, noise: Array | float) -> SquashedNormal:
+        """Normal around what the last layer puts out, with the deviation `noise` [...], squashed by tanh."""
+        center = self.outputs(params, inputs)
+        return SquashedNormal(center, jnp.broadcast_to(jnp.asarray(noise, jnp.float32)[..., None], center.shape))
 
     def inputs(self, world: World, state: State) -> Array:
         """What C reads of a state: [..., F]."""

@@ -5,17 +5,20 @@ A new actor is one file in this folder, or in a file of a user's own, whose sett
 """
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wm_jax.actors.distributions import Distribution
+from wm_jax.dream import Dream
 from wm_jax.registry import PartConfig, Registry
-from wm_jax.types import Array, Params
-from wm_jax.worlds import Actor, WorldModel
+from wm_jax.types import Action, Array, Key, Params, State
+from wm_jax.worlds import Actor, World
 
 ACTORS: "Registry[type[ActorConfig]]" = Registry("actor.kind", "wm_jax.actors")
 
@@ -26,18 +29,91 @@ class ActorConfig(PartConfig):
 
     registry: ClassVar[Registry[Any]] = ACTORS
 
-    def build(self, model: WorldModel) -> Actor:
-        """The actor for a world model. Raises `UserError` where the two do not go together."""
+    def build(self, dream: Dream) -> Actor:
+        """The actor for the world model and the actions of a `dream`. Raises `UserError` where they do not go together."""
         raise NotImplementedError
 
 
+class Network(Protocol):
+    """Numbers in, numbers out; hashable."""
+
+    def init(self, key: Key) -> Params:
+        """Fresh weights."""
+        ...
+
+    def outputs(self, params: Params, inputs: Array) -> Array:
+        """What it puts out for the inputs [..., F]."""
+        ...
+
+
+class Guided(Actor):
+    """An actor with a policy that actor-critic searches can find the weights of: it is one, or plans with the help of
+    one."""
+
+    @property
+    @abstractmethod
+    def guide(self) -> "Policy | None":
+        """The policy; None where there is nothing to find."""
+
+    @abstractmethod
+    def assemble(self, policy: Params, critic: Params) -> Params:
+        """The actor's weights, of those of the policy and its critic."""
+
+    @abstractmethod
+    def parts(self, params: Params) -> tuple[Params, Params | None]:
+        """The inverse: the weights of policy and critic; None where the actor has no critic."""
+
+
+class Policy(Guided):
+    """An actor that puts out a distribution. It acts by the mode."""
+
+    needs_noise: ClassVar[bool] = False
+    """Whether how much its draws differ is a matter of the search, and not of its own."""
+
+    @property
+    def guide(self) -> "Policy":
+        """Itself."""
+        return self
+
+    def assemble(self, policy: Params, critic: Params) -> Params:
+        """The critic is left behind."""
+        return policy
+
+    def parts(self, params: Params) -> tuple[Params, None]:
+        """The policy's weights are the actor's."""
+        return params, None
+
+    @property
+    @abstractmethod
+    def critic(self) -> Network:
+        """A network that reads the same, with one output: the discounted sum of the rewards to come times 1 - gamma, the
+        mean reward as far as one can see."""
+
+    @abstractmethod
+    def inputs(self, world: World, state: State) -> Array:
+        """What the policy and its critic read of a state: [..., F]."""
+
+    @abstractmethod
+    def distribution(self, params: Params, inputs: Array, noise: Array | float) -> Distribution:
+        """What actions are drawn from on seeing `inputs` [..., F]. `noise` [...] is the standard deviation of a policy that
+        `needs_noise`."""
+
+    def value(self, critic: Params, inputs: Array) -> Array:
+        """[...]: what the critic says of `inputs` [..., F]."""
+        return self.critic.outputs(critic, inputs)[..., 0]
+
+    def act(self, params: Params, world: World, state: State, carry: None, key: Key) -> tuple[Action, None]:
+        """The mode; the key is not used."""
+        return self.distribution(params, self.inputs(world, state), 0.0).mode(), None
+
+
 @cache
-def shapes(actor: Actor) -> Params:
+def shapes(actor: Actor | Network) -> Params:
     """The shapes of an actor's weights."""
     return jax.eval_shape(lambda: actor.init(jax.random.key(0)))
 
 
-def size(actor: Actor) -> int:
+def size(actor: Actor | Network) -> int:
     """D: number of an actor's weights."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes(actor)))
 

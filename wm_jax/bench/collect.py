@@ -20,6 +20,7 @@ from wm_jax.bench.config import BenchConfig
 from wm_jax.bench.dream import candidates
 from wm_jax.bench.table import Result, Row
 from wm_jax.bench.timing import Work, interleaved
+from wm_jax.dream import Dream, DreamConfig
 from wm_jax.errors import UserError
 from wm_jax.memory import MemoryConfig
 from wm_jax.pipeline.progress import Screen
@@ -131,7 +132,7 @@ def _driver(task: Task, config: BenchConfig) -> AgentDriver:
         vision=VisionConfig(latent_size=config.latent_size),
         memory=MemoryConfig(hidden_size=config.hidden_size, mixtures=config.mixtures),
     ).build(task)
-    actor = MLPConfig().build(model)
+    actor = MLPConfig().build(Dream(model, DreamConfig()))
     return AgentDriver(Agent(model, actor), model.init(jax.random.key(0)), candidates(actor, 1))
 
 

@@ -101,7 +101,7 @@ def set_up(config: BenchConfig) -> Setup:
     vision = Vision(VisionConfig(latent_size=config.latent_size))
     model = VisionMemory(vision, Memory(network, config.latent_size, ACTION_SIZE))
     dream = Dream(model, DreamConfig(horizon=horizon_of(config), precision=config.precision))
-    actor = MLPConfig(features=("z", "c", "h"), bias=False).build(model)
+    actor = MLPConfig(features=("z", "c", "h"), bias=False).build(dream)
     params = _with_done_bias(model.init(jax.random.key(1)), ALIVE)
     recorded = recordings(np.full(64, 1), config.latent_size, ACTION_SIZE)
     starts = start_states(dream, params, recorded, jax.random.clone(KEY))

@@ -93,6 +93,8 @@ class Dream:
 
     model: WorldModel
     config: DreamConfig
+    actions: tuple[tuple[float, ...], ...] = ()
+    """The task's discrete actions (`Task.actions`)."""
 
     def prepare(self, params: Params) -> Params:
         """Weights as the dream's precision has them; once for many steps, as the narrow copy is what is fast."""

@@ -1,373 +1,45 @@
-"""A search for C by policy gradient in the dream: proximal policy optimisation (PPO, arXiv 1707.06347), for controllers
-with more weights than CMA-ES can have a covariance of.
+"""PPO (`wm_jax.search.ppo`) with noise that the search sets: C's action is drawn around what it would do, u being its
+outputs before their tanh,
 
-Many short dreams go on side by side. C's action is drawn around what it would do, u being its outputs before their tanh,
+    x ~ N(u, noise^2),   action = tanh(x),
 
-    x ~ N(u, noise^2),   action = tanh(x), kept for `hold` steps,
-
-so that what is tried lasts long enough to make a difference. A second network, the critic, learns what is still to come,
-and C's weights follow the gradient of the clipped objective (equation 7) on advantages (equation 11). What an action risks
-is told from the probability of an end, not from the ends that happened to be drawn, which are far between.
-
-Its dreams are those of `DreamConfig`, but for where they start: with that temperature, those rules, and no longer than its
-horizon. `full_return` counts from a dream's own beginning, and ends those alone that bring as much within `length` steps.
+and the noise is the same everywhere and falls in the course of the search.
 """
 
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-import jax
 import jax.numpy as jnp
-from flax import struct
-from jax.sharding import Mesh
 
-from wm_jax.actors import protocol as actors
-from wm_jax.actors.mlp import MLP
-from wm_jax.dream import Dream, DreamState
-from wm_jax.errors import UserError, require_choice, require_range
-from wm_jax.lanes import choose
-from wm_jax.optimizers import single_precision
-from wm_jax.search.protocol import SEARCHES, Dreams, Search, SearchConfig, lane_size
-from wm_jax.types import FLOAT, Array, Curve, Key, Metrics, Params, State
-from wm_jax.worlds import Actor, World
-
-if TYPE_CHECKING:
-    import optax
-
-CRITIC_SIZE = 128
-"""Units of the critic's hidden layer."""
-LAMBDA = 0.95
-"""lambda of the advantages: how far they trust what dreams bring, against the critic."""
-CLIP = 0.2
-"""epsilon of the clipped objective."""
-PASSES, BATCHES = 2, 8
-"""How often a generation's decisions are learnt from, and in how many parts."""
-CRITIC_WEIGHT = 10.0
-"""Of the critic's squared error beside C's objective; they share no weights, only the clipped norm."""
+from wm_jax.errors import require_range
+from wm_jax.search.ppo import PPOConfig
+from wm_jax.search.protocol import SEARCHES
+from wm_jax.types import Array
 
 
 @SEARCHES.register
 @dataclass(frozen=True)
-class PolicyGradientConfig(SearchConfig):
-    """Policy gradient in many short dreams side by side: for a C of tens of thousands of weights."""
+class PolicyGradientConfig(PPOConfig):
+    """PPO with falling noise, for a C of tens of thousands of weights (`actor.kind` mlp)."""
 
-    kind: Literal["policy_gradient"] = "policy_gradient"
-    dreams: int = 1024
-    """Dreams side by side."""
-    decisions: int = 12
-    """Decisions of each dream that a generation learns from."""
-    hold: int = 5
-    """Steps that an action is kept while C learns; afterwards C acts at each step."""
-    length: int = 200
-    """Steps after which a dream is left and another one begins, `dream.horizon` at the latest; the critic stands for what
-    would have come."""
-    start: Literal["first", "anywhere"] = "anywhere"
-    """Where the dreams begin that C learns in, as in `dream.start`, which says where those begin that it is scored in."""
+    kind: Literal["policy_gradient"] = "policy_gradient"  # type: ignore[assignment]
     noise: float = 1.0
     """Standard deviation of x in the first generation."""
     final_noise: float = 0.2
     """Standard deviation of x in the last generation; from the one to the other it falls by the same share each time. C is
     to be good at what it does without noise, and with much of it no action but the largest ones can be relied upon."""
-    discount: float = 0.99
-    """gamma per step."""
-    entropy: float = 0.005
-    """Weight of the actions' entropy, which keeps C from actions that are so certain that nothing else is tried."""
-    learning_rate: float = 1e-3
-    """Adam's, for C and the critic; it falls to a tenth in the course of the search."""
 
     def __post_init__(self) -> None:
-        require_range("search.dreams", self.dreams, 1, 2**24)
-        require_range("search.decisions", self.decisions, 1, 2**20)
-        require_range("search.hold", self.hold, 1, 2**20)
-        require_range("search.length", self.length, 1, 2**30)
-        require_choice("search.start", self.start, ("first", "anywhere"))
+        super().__post_init__()
         require_range("search.noise", self.noise, 1e-6, 1e3)
         require_range("search.final_noise", self.final_noise, 1e-6, self.noise)
-        require_range("search.discount", self.discount, 0.0, 1.0)
-        require_range("search.entropy", self.entropy, 0.0, 1e3)
-        require_range("search.learning_rate", self.learning_rate, 1e-9, 10.0)
-        if self.dreams * self.decisions < BATCHES:
-            raise UserError(f"search.dreams is {self.dreams} and search.decisions {self.decisions}: fewer decisions "
-                            f"than the {BATCHES} batches that they are learnt from in; raise either")  # fmt: skip
-
-    def build(self, actor: Actor, dream: Dream, generations: int, mesh: Mesh | None = None) -> "PolicyGradient":
-        """The search of so many generations; every device does the same. Raises `UserError` where the actor is no MLP, or
-        where a dream is over before an action is."""
-        if not isinstance(actor, MLP):
-            raise UserError(f"search.kind policy_gradient finds the weights of an actor of kind mlp, found {actor.words}; "
-                            "set actor.kind to mlp, or choose another search")  # fmt: skip
-        require_range("search.hold", self.hold, 1, dream.config.horizon)
-        return PolicyGradient(self, actor, dream, generations)
-
-
-@struct.dataclass
-class GradientState:
-    """All that the search needs to go on."""
-
-    networks: Params
-    """The weights of controller and critic."""
-    optimizer: "optax.OptState"
-    dreams: DreamState
-    """[L, ...]"""
-
-
-@struct.dataclass
-class Decisions:
-    """What was decided in dreams and what came of it."""
-
-    inputs: Array
-    """[..., F]: what C read."""
-    drawn: Array
-    """[..., A]: x"""
-    noise: Array
-    """[...]: the standard deviation of x."""
-    log_likelihood: Array
-    """[...]: of x, up to a constant."""
-    advantage: Array
-    """[...]"""
-    outcome: Array
-    """[...]: what the critic should have said."""
-
-
-@dataclass(frozen=True)
-class PolicyGradient(Search):
-    """A `Search`. Metrics of a generation: outcome, the mean of what followed on a decision, as the critic counts; ended,
-    the share of dreams expected to end in a step; known, the share of the outcome's variance that the critic knew of;
-    non_finite, the dreams that ended as their numbers were no longer finite."""
-
-    watch: ClassVar[str] = "outcome"
-    sizes: ClassVar[tuple[str, ...]] = ("search.dreams", "search.decisions")
-    curves: ClassVar[tuple[Curve, ...]] = (
-        Curve(
-            "ended",
-            ("ended",),
-            "Policy gradient: share of steps that end a dream",
-            "How often the dreams are expected to end that C learns in, with noise on what it does.",
-            logarithmic=True,
-        ),
-    )
-
-    config: PolicyGradientConfig
-    actor: MLP
-    dream: Dream
-    steps: int
-    """Generations in all, over which the learning rate and the noise fall."""
 
     @property
-    def critic(self) -> MLP:
-        """The critic reads what C reads. Its one output is the discounted sum of the rewards to come, times 1 - gamma: the
-        mean reward, as far as one can see."""
-        return MLP(self.actor.features, (self.actor.sizes[0], CRITIC_SIZE, 1))
+    def sets_noise(self) -> bool:
+        """It does."""
+        return True
 
-    @property
-    def start(self) -> Literal["first", "anywhere"]:
-        """Where the dreams begin."""
-        return self.config.start
-
-    @property
-    def words(self) -> str:
-        """What a generation is."""
-        config = self.config
-        return f"policy gradient: {config.decisions} decisions × {config.hold} steps in {config.dreams:,} dreams"
-
-    @property
-    def shapes(self) -> dict[str, list[int]]:
-        """What a generation is made of."""
-        return {
-            "C's weights": [actors.size(self.actor)],
-            "decisions of a generation": [self.config.decisions, self.config.dreams],
-        }
-
-    @property
-    def dream_steps(self) -> int:
-        """Steps of all dreams."""
-        return self.config.dreams * self.config.decisions * self.config.hold
-
-    @property
-    def steps_in_loop(self) -> int:
-        """Steps of a decision."""
-        return self.config.hold
-
-    def bytes_at_rest(self) -> int:
-        """The weights of both networks, Adam's two moments of each, and the dreams; new and old."""
-        networks = 3 * (actors.size(self.actor) + actors.size(self.critic))
-        return FLOAT * 2 * (networks + self.config.dreams * lane_size(self.dream.model))
-
-    def bytes_at_work(self, devices: int) -> int:
-        """Each decision's inputs, once as played and once in batches, and the dreams."""
-        lanes = self.config.dreams * (2 * self.config.decisions + 2)
-        return FLOAT * lanes * lane_size(self.dream.model)
-
-    def init(self, key: Key, begin: Params | None = None, starts: State | None = None) -> GradientState:
-        """The state before the first generation: fresh networks, or C's weights `begin`; dreams in some of `starts`
-        [S, ...]."""
-        assert starts is not None
-        keys = jax.random.split(key, 4)
-        controller = self.actor.init(keys[0]) if begin is None else begin
-        networks = {"controller": controller, "critic": self.critic.init(keys[1])}
-        dreams = self._begin(starts, keys[2])
-        # Not all of them are to be left at the same time, and each has room for a decision.
-        latest = min(self.config.length, self.dream.config.horizon - self.config.hold + 1)
-        steps = jax.random.randint(keys[3], dreams.steps.shape, 0, latest, jnp.int32)
-        return GradientState(networks, self._optimizer.init(networks), replace(dreams, steps=steps))
-
-    def iterate(
-        self, state: GradientState, dreams: Dreams, first: Array | int, key: Key, count: int
-    ) -> tuple[GradientState, Metrics]:
-        """Generations `first` [] to `first + count - 1`: the state after them and metrics stacked [count]."""
-        prepared = replace(dreams, params=self.dream.prepare(dreams.params))
-
-        def generation(state: GradientState, number: Array) -> tuple[GradientState, Metrics]:
-            play_key, learn_key = jax.random.split(jax.random.fold_in(key, number))
-            following, decisions, ends = self._play(state, prepared, self.noise(number), play_key)
-            networks, optimizer = self._learn(state, decisions, learn_key)
-            outcome = decisions.outcome
-            metrics = {
-                "outcome": outcome.mean(),
-                "known": 1 - jnp.var(decisions.advantage) / jnp.maximum(jnp.var(outcome), 1e-12),
-                **ends,
-            }
-            return GradientState(networks, optimizer, following), metrics
-
-        return jax.lax.scan(generation, state, first + jnp.arange(count, dtype=jnp.int32))
-
-    def noise(self, generation: Array | int) -> Array:
-        """[]: the standard deviation of x in a generation."""
-        fall = jnp.float32(self.config.final_noise / self.config.noise)
-        return self.config.noise * fall ** (jnp.asarray(generation, jnp.float32) / max(self.steps - 1, 1))
-
-    def candidate(self, state: GradientState) -> Params:
-        """C without the noise, which is evaluated and deployed."""
-        return state.networks["controller"]
-
-    def vital(self, state: GradientState) -> Any:
-        """What must be finite for the state to be worth saving."""
-        return state.networks
-
-    def _begin(self, starts: State, key: Key) -> DreamState:
-        """`config.dreams` dreams before their first step."""
-        return jax.vmap(self.dream.reset, (None, 0))(starts, jax.random.split(key, self.config.dreams))
-
-    def _play(
-        self, state: GradientState, dreams: Dreams, noise: Array, key: Key
-    ) -> tuple[DreamState, Decisions, Metrics]:
-        """Dreams after a generation's decisions with `noise` [], those decisions [T, L], and the metrics of how the dreams
-        ended."""
-        config, networks, world = self.config, state.networks, World(self.dream.model, dreams.params)
-
-        def decide(going: DreamState, number: Array) -> tuple[DreamState, tuple[Any, ...]]:
-            draw_key, dream_key, begin_key = jax.random.split(jax.random.fold_in(key, number), 3)
-            inputs = self.actor.inputs(world, going.world)
-            center = self.actor.outputs(networks["controller"], inputs)
-            drawn = center + noise * jax.random.normal(draw_key, center.shape, jnp.float32)
-            after, earned, survival, over = self._keep(dreams, going, jnp.tanh(drawn), dream_key)
-            next_inputs = self.actor.inputs(world, after.world)
-            values = self._value(networks["critic"], inputs), self._value(networks["critic"], next_inputs)
-            left = over | (after.steps >= config.length) | (after.steps + config.hold > self.dream.config.horizon)
-            following = choose(left, self._begin(dreams.starts, begin_key), after)
-            return following, (inputs, drawn, _log_likelihood(center, drawn, noise), earned, survival, left, *values)
-
-        going, played = jax.lax.scan(decide, state.dreams, jnp.arange(config.decisions, dtype=jnp.int32))
-        inputs, drawn, log_likelihood, earned, survival, left, value, next_value = played
-        discount = config.discount**config.hold
-        # Nothing follows on an end, and what is read after it may be anything.
-        next_value = jnp.where(survival > 0, next_value, 0)
-        broken = ~jnp.isfinite(earned)
-        # What broke a dream is worth nothing, or as little as the worst that was decided elsewhere.
-        lowest = jnp.min(earned + discount * survival * next_value, where=~broken, initial=0)
-        advantage = advantages(jnp.where(broken, lowest, earned), value, next_value, survival, left, discount)
-        return (
-            going,
-            Decisions(inputs, drawn, jnp.full_like(advantage, noise), log_likelihood, advantage, advantage + value),
-            {"ended": (1 - survival).mean() / config.hold, "non_finite": broken.sum(dtype=jnp.int32)},
-        )
-
-    def _keep(
-        self, dreams: Dreams, going: DreamState, action: Array, key: Key
-    ) -> tuple[DreamState, Array, Array, Array]:
-        """The dreams [L, ...] after `hold` steps of `action` [L, A], what they are expected to earn up to their end, in the
-        critic's units [L] (not finite where a dream's numbers were not), the probability that they do not end [L], and
-        whether they did [L]."""
-        prospect = jax.vmap(partial(self.dream.prospect, dreams.params), (0, 0, 0, None))
-        discount = jnp.float32(self.config.discount)
-
-        def one(carry: tuple[DreamState, Array, Array, Array], number: Array) -> tuple[tuple[Any, ...], None]:
-            going, earned, survival, over = carry
-            noise = jax.vmap(self.dream.noise)(jax.random.split(jax.random.fold_in(key, number), len(action)))
-            going, reward, ending = prospect(going, action, noise.world, dreams.temperature)
-            # The step that ends a dream earns its reward, as in any rollout; those after it nothing, whatever they bring.
-            weight = survival * discount**number * (1 - self.config.discount)
-            earned += jnp.where(survival > 0, weight * reward, 0)
-            return (going, earned, survival * (1 - ending), over | (noise.end < ending)), None
-
-        nothing, steps = jnp.zeros(len(action), jnp.float32), jnp.arange(self.config.hold, dtype=jnp.int32)
-        return jax.lax.scan(one, (going, nothing, nothing + 1, nothing > 0), steps)[0]
-
-    def _learn(self, state: GradientState, decisions: Decisions, key: Key) -> "tuple[Params, optax.OptState]":
-        """The networks after a generation's steps of Adam."""
-        flat = jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), decisions)
-        size = len(flat.advantage)
-        spread = jnp.std(flat.advantage) + 1e-8
-        flat = flat.replace(advantage=(flat.advantage - jnp.mean(flat.advantage)) / spread)
-        batches = [jax.random.permutation(jax.random.fold_in(key, number), size) for number in range(PASSES)]
-        parts = jnp.concatenate([order[: size - size % BATCHES].reshape(BATCHES, -1) for order in batches])
-
-        def learn(carry: tuple[Params, Any], part: Array) -> tuple[tuple[Params, Any], None]:
-            networks, optimizer = carry
-            gradient = jax.grad(self.loss)(networks, jax.tree.map(lambda array: array[part], flat))
-            updates, optimizer = self._optimizer.update(gradient, optimizer, networks)
-            return (jax.tree.map(jnp.add, networks, updates), optimizer), None
-
-        return jax.lax.scan(learn, (state.networks, state.optimizer), parts)[0]
-
-    def loss(self, networks: Params, decisions: Decisions) -> Array:
-        """[]: minus the clipped objective, the critic's squared error, and minus the actions' entropy, of decisions [N]."""
-        center = self.actor.outputs(networks["controller"], decisions.inputs)
-        ratio = jnp.exp(_log_likelihood(center, decisions.drawn, decisions.noise) - decisions.log_likelihood)
-        advantage = decisions.advantage
-        gain = jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - CLIP, 1 + CLIP) * advantage).mean()
-        error = jnp.mean((self._value(networks["critic"], decisions.inputs) - decisions.outcome) ** 2)
-        # The same noise around where C is now. Of tanh(x)'s entropy only E[log(1 - tanh(x)^2)] depends on it.
-        offset = jax.lax.stop_gradient(decisions.drawn - center)
-        entropy = _log_slope(center + offset).sum(axis=-1).mean()
-        return CRITIC_WEIGHT * error - gain - self.config.entropy * entropy
-
-    def _value(self, critic: Params, inputs: Array) -> Array:
-        """[L]: what the critic says."""
-        return self.critic.outputs(critic, inputs)[..., 0]
-
-    @property
-    def _optimizer(self) -> "optax.GradientTransformation":
-        # Imported here: to act and to dream needs no search, and starts faster without.
-        import optax
-
-        rate, steps = self.config.learning_rate, PASSES * BATCHES * self.steps
-        adam = optax.adam(optax.linear_schedule(rate, rate / 10, steps))
-        return single_precision(optax.chain(optax.clip_by_global_norm(0.5), adam))
-
-
-def advantages(
-    reward: Array, value: Array, next_value: Array, survival: Array, left: Array, discount: Array | float
-) -> Array:
-    """Generalised advantage estimates [T, L] (arXiv 1506.02438, equation 16) of `reward` [T, L], what the critic said
-    before and after each decision, how probable it was that the dream went on, and whether it was `left` for another one:
-    it had ended, or was long enough."""
-    errors = reward + discount * survival * next_value - value
-
-    def back(advantage: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
-        error, left = step
-        advantage = error + jnp.where(left, 0, discount * LAMBDA * advantage)
-        return advantage, advantage
-
-    return jax.lax.scan(back, jnp.zeros_like(value[0]), (errors, left), reverse=True)[1]
-
-
-def _log_likelihood(center: Array, drawn: Array, noise: Array) -> Array:
-    """[...]: of x [..., A] around u [..., A] with the deviation `noise` [...], up to a constant."""
-    return -0.5 * jnp.sum((drawn - center) ** 2, axis=-1) / noise**2
-
-
-def _log_slope(x: Array) -> Array:
-    """log(1 - tanh(x)^2), exact where tanh(x) rounds to 1."""
-    return 2 * (jnp.log(jnp.float32(2.0)) - x - jax.nn.softplus(-2 * x))
+    def noise_in(self, generation: Array | int, generations: int) -> Array:
+        """[]: the standard deviation of x in a generation, of so many."""
+        fall = jnp.float32(self.final_noise / self.noise)
+        return self.noise * fall ** (jnp.asarray(generation, jnp.float32) / max(generations - 1, 1))

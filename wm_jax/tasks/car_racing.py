@@ -131,6 +131,8 @@ TASK = Task(
     environment_action=environment_action,
     pools={"envpool": EnvPoolTracks},
     policies={"smooth_walk": smooth_walk, "random_network": random_network, "random": uniform},
+    # Gymnasium's discrete ones: coast, right, left, gas, brake.
+    actions=((0.0, -1.0, 0.0), (0.6, -1.0, 0.0), (-0.6, -1.0, 0.0), (0.0, -0.6, 0.0), (0.0, -1.0, 0.8)),
     reward_range=(-0.1, 8.0),
     mirror=(-1.0, 1.0, 1.0),
     # Coast, steer, and half of the gas: full gas spins the car.

@@ -28,6 +28,7 @@ TASK = Task(
     action_size=1,
     max_steps=MAX_STEPS,
     jax_backends={"jax": lambda: make("author")},
+    actions=((-1.0,), (0.0,), (1.0,)),
     mirror=(-1.0,),
     frames_per_second=25,
     typical_length=MAX_STEPS,

@@ -160,6 +160,7 @@ TASK = Task(
         "sweep": sweep,
         "wander": wander,
     },
+    actions=((0.0,), (1.0,), (-1.0,)),
     mirror=(-1.0,),
     frames_per_second=35,
     typical_length=308,

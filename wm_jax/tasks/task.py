@@ -96,6 +96,9 @@ class Task:
     pools: Mapping[str, Callable[[Sequence[int]], Pool]] = field(default_factory=dict)
     """Makers of pools, from the seeds of their episodes, by the name of those backends that have them. A maker raises
     `UserError` where its package is not installed."""
+    actions: tuple[tuple[float, ...], ...] = ()
+    """Discrete actions, each of A numbers: what actors choose from that put out the number of an action. Empty: the task
+    has none."""
     reward_range: tuple[float, float] = (float("-inf"), float("inf"))
     """M learns rewards clipped to this range; rare huge ones (a lap's penalty) would drown the rest. Its lower end is what
     jumps are counted from with `world.memory.reward_loss` poisson."""
@@ -144,6 +147,10 @@ class Task:
         if self.controls and not (fits and {"rest"} <= self.controls.keys() <= set(CONTROLS)):
             raise UserError(f"the task {self.name}: controls must be actions of {self.action_size} numbers, `rest` and "
                             f"any of {', '.join(CONTROLS[1:])}; found {dict(self.controls)}")  # fmt: skip
+        for action in self.actions:
+            if len(action) != self.action_size or not all(-1 <= number <= 1 for number in action):
+                raise UserError(f"the task {self.name}: actions must be of {self.action_size} numbers from -1 to 1, found "
+                                f"{action}")  # fmt: skip
         if self.mirror is not None and len(self.mirror) != self.action_size:
             raise UserError(f"the task {self.name} has actions of {self.action_size} numbers but its mirror has "
                             f"{len(self.mirror)}: {self.mirror}; give one factor for each")  # fmt: skip

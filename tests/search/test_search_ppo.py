@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from dream_probe import Breaking, Line, Push, line_starts, recordings
+from jax.scipy.stats import norm
 
 from wm_jax.actors.mlp import MLP, Layer
 from wm_jax.dream import Dream, DreamConfig, start_states
@@ -14,7 +15,8 @@ from wm_jax.models import Models
 from wm_jax.pipeline.searching import actual_search
 from wm_jax.search import SEARCHES, Dreams, PopulationSearch
 from wm_jax.search.config import EvolveConfig
-from wm_jax.search.policy_gradient import LAMBDA, Decisions, PolicyGradient, PolicyGradientConfig, advantages
+from wm_jax.search.policy_gradient import PolicyGradientConfig
+from wm_jax.search.ppo import LAMBDA, Decisions, advantages
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -69,7 +71,7 @@ def test_advantages_are_the_discounted_sums_of_what_the_critic_did_not_expect():
 def test_an_action_is_told_what_it_risks_and_not_what_happened_to_be_drawn():
     """A point that stays where it is, beyond a wall, ends with the same probability p in each step."""
     dream = Dream(Line(push=0.0, spread=1e-6, wall=2.0, done_weight=10.0), DreamConfig(end="drawn"))
-    gradient = PolicyGradient(CONFIG, CONTROLLER, dream, 1)
+    gradient = CONFIG.build(CONTROLLER, dream, 1)
     count = 4000
     _, earned, survival, over = gradient._keep(
         *at(gradient, np.ones(count)), jnp.zeros((count, 1), jnp.float32), new_key()
@@ -83,7 +85,7 @@ def test_an_action_is_told_what_it_risks_and_not_what_happened_to_be_drawn():
 
 def test_the_noise_falls_by_the_same_share_in_each_generation():
     gradient = search(PolicyGradientConfig(noise=2.0, final_noise=0.5), steps=11)
-    noise = np.asarray([gradient.noise(generation) for generation in range(11)])
+    noise = np.asarray([gradient.config.noise_in(generation, 11) for generation in range(11)])
     np.testing.assert_allclose(noise[[0, -1]], (2.0, 0.5), rtol=1e-6)
     np.testing.assert_allclose(noise[1:] / noise[:-1], 0.25**0.1, rtol=1e-5)
 
@@ -92,7 +94,7 @@ def decisions(generator, controller, weights, count=50):
     inputs = jnp.asarray(generator.normal(size=(count, 1)), jnp.float32)
     center = controller.outputs(weights, inputs)
     drawn = center + CONFIG.noise * jnp.asarray(generator.normal(size=center.shape), jnp.float32)
-    likelihood = -0.5 * jnp.sum(((drawn - center) / CONFIG.noise) ** 2, axis=-1)
+    likelihood = norm.logpdf(drawn, center, CONFIG.noise).sum(axis=-1)
     noise = jnp.full(count, CONFIG.noise, jnp.float32)
     return center, Decisions(
         inputs, drawn, noise, likelihood, jnp.asarray(generator.normal(size=count)), jnp.zeros(count, jnp.float32)
@@ -158,7 +160,7 @@ def test_an_action_is_kept_and_what_follows_an_end_does_not_count():
 def test_full_return_ends_its_dreams():
     dream = Dream(Line(), DreamConfig(full_return=2.5))
     for hold in (3, 5):
-        gradient = PolicyGradient(replace(CONFIG, hold=hold), CONTROLLER, dream, 1)
+        gradient = replace(CONFIG, hold=hold).build(CONTROLLER, dream, 1)
         _, earned, survival, over = gradient._keep(
             *at(gradient, np.zeros(2)), jnp.zeros((2, 1), jnp.float32), new_key()
         )
@@ -167,7 +169,7 @@ def test_full_return_ends_its_dreams():
 
 
 def test_no_dream_outlives_the_horizon():
-    gradient = PolicyGradient(CONFIG, CONTROLLER, Dream(Line(), DreamConfig(horizon=10)), 3)
+    gradient = CONFIG.build(CONTROLLER, Dream(Line(), DreamConfig(horizon=10)), 3)
     dreams, state = begun(gradient)
     later, _ = gradient.iterate(state, dreams, 0, new_key(), 1)
     # A decision is kept for 3 steps.
@@ -178,7 +180,7 @@ def test_no_dream_outlives_the_horizon():
 
 def test_dreams_that_break_are_counted_and_C_learns_to_keep_away_from_there():
     """Each step earns the same, so that nothing else tells one place from another."""
-    gradient = PolicyGradient(CONFIG, CONTROLLER, Dream(Breaking(push=0.3), DreamConfig(temperature=1.0)), 40)
+    gradient = CONFIG.build(CONTROLLER, Dream(Breaking(push=0.3), DreamConfig(temperature=1.0)), 40)
     dreams, state = begun(gradient)
     state, metrics = gradient.iterate(state, dreams, 0, new_key(), 40)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((state.networks, state.dreams, metrics)))
@@ -188,7 +190,7 @@ def test_dreams_that_break_are_counted_and_C_learns_to_keep_away_from_there():
 def test_what_breaks_a_dream_is_worth_the_least():
     """As an end that earns nothing; and where what else is decided is worth less than that, as the worst of it."""
     dream = Dream(Breaking(push=1e-6, spread=1e-6, part="reward"), DreamConfig(reward="predicted"))
-    gradient = PolicyGradient(replace(CONFIG, dreams=2, decisions=4), CONTROLLER, dream, 1)
+    gradient = replace(CONFIG, dreams=2, decisions=4).build(CONTROLLER, dream, 1)
     play = jax.jit(gradient._play)
     for place, worst in ((0.0, 0.0), (-9.0, 0.271 * -8)):
         dreams, here = at(gradient, np.array([place, 1.5]))

@@ -1,0 +1,149 @@
+"""Distributions over actions: what policies draw from.
+
+Each is a pytree for any number of lanes [...]. What is drawn, x [..., X], becomes an action [..., A] in [-1, 1].
+"""
+
+from abc import ABC, abstractmethod
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax.scipy.special import betaln, digamma
+from jax.scipy.stats import beta, norm
+
+from wm_jax.types import Action, Array, Key
+
+NARROWEST = 0.01
+"""The least standard deviation of a `SquashedNormal` that a network puts out."""
+EDGE = 1e-4
+"""What is drawn from a `Beta` stays so far from 0 and 1, where its density may be infinite."""
+
+
+class Distribution(ABC):
+    """What an action is drawn from."""
+
+    @abstractmethod
+    def draw(self, key: Key) -> Array:
+        """x [..., X]"""
+
+    @abstractmethod
+    def action(self, drawn: Array) -> Action:
+        """What x stands for: [..., A]."""
+
+    @abstractmethod
+    def mode(self) -> Action:
+        """The action [..., A] that is taken where nothing is to be tried."""
+
+    @abstractmethod
+    def log_likelihood(self, drawn: Array) -> Array:
+        """[...]: of x."""
+
+    @abstractmethod
+    def entropy(self, drawn: Array) -> Array:
+        """[...]: of the action, or an estimate of it from x whose gradient is unbiased where x was drawn from this
+        distribution."""
+
+
+@struct.dataclass
+class SquashedNormal(Distribution):
+    """x ~ N(center, deviation^2), action = tanh(x)."""
+
+    center: Array
+    """[..., A]"""
+    deviation: Array
+    """[..., A]"""
+
+    def draw(self, key: Key) -> Array:
+        """x [..., A]"""
+        return self.center + self.deviation * jax.random.normal(key, self.center.shape, jnp.float32)
+
+    def action(self, drawn: Array) -> Action:
+        """tanh(x)"""
+        return jnp.tanh(drawn)
+
+    def mode(self) -> Action:
+        """tanh(center)"""
+        return jnp.tanh(self.center)
+
+    def log_likelihood(self, drawn: Array) -> Array:
+        """Of x, and not of the action: ratios are the same."""
+        return norm.logpdf(drawn, self.center, self.deviation).sum(axis=-1)
+
+    def entropy(self, drawn: Array) -> Array:
+        """That of x, and log(1 - tanh(x)^2), with the same standard normal draw around where the distribution is now."""
+        standard = jax.lax.stop_gradient((drawn - self.center) / self.deviation)
+        of_x = jnp.log(self.deviation) + jnp.float32(0.5) * jnp.log(jnp.float32(2 * jnp.pi * jnp.e))
+        return (of_x + _log_slope(self.center + self.deviation * standard)).sum(axis=-1)
+
+
+@struct.dataclass
+class Beta(Distribution):
+    """x ~ Beta(alpha, beta) in [0, 1], action = 2 x - 1: bounded, without mass at the bounds (Chou et al., 2017)."""
+
+    alpha: Array
+    """[..., A] > 1"""
+    beta: Array
+    """[..., A] > 1"""
+
+    def draw(self, key: Key) -> Array:
+        """x [..., A]"""
+        return jnp.clip(jax.random.beta(key, self.alpha, self.beta, dtype=jnp.float32), EDGE, 1 - EDGE)
+
+    def action(self, drawn: Array) -> Action:
+        """2 x - 1"""
+        return 2 * drawn - 1
+
+    def mode(self) -> Action:
+        """That of the density, which has one as both parameters are above 1."""
+        return 2 * (self.alpha - 1) / (self.alpha + self.beta - 2) - 1
+
+    def log_likelihood(self, drawn: Array) -> Array:
+        """Of x."""
+        return beta.logpdf(drawn, self.alpha, self.beta).sum(axis=-1)
+
+    def entropy(self, drawn: Array) -> Array:
+        """Exact, but for a constant."""
+        both = self.alpha + self.beta
+        return (
+            betaln(self.alpha, self.beta)
+            - (self.alpha - 1) * digamma(self.alpha)
+            - (self.beta - 1) * digamma(self.beta)
+            + (both - 2) * digamma(both)
+        ).sum(axis=-1)
+
+
+@struct.dataclass
+class Categorical(Distribution):
+    """x ~ softmax(logits), the number of one of the actions that the task names."""
+
+    logits: Array
+    """[..., N]"""
+    actions: Array
+    """[N, A]"""
+
+    def draw(self, key: Key) -> Array:
+        """x [..., 1]: a whole number."""
+        return jax.random.categorical(key, self.logits)[..., None].astype(jnp.float32)
+
+    def action(self, drawn: Array) -> Action:
+        """The action of that number."""
+        return self.actions[drawn[..., 0].astype(jnp.int32)]
+
+    def mode(self) -> Action:
+        """The likeliest one."""
+        return self.actions[self.logits.argmax(axis=-1)]
+
+    def log_likelihood(self, drawn: Array) -> Array:
+        """Of x."""
+        number = drawn.astype(jnp.int32)
+        return jnp.take_along_axis(jax.nn.log_softmax(self.logits), number, axis=-1)[..., 0]
+
+    def entropy(self, drawn: Array) -> Array:
+        """Exact."""
+        log = jax.nn.log_softmax(self.logits)
+        return -(jnp.exp(log) * log).sum(axis=-1)
+
+
+def _log_slope(x: Array) -> Array:
+    """log(1 - tanh(x)^2), exact where tanh(x) rounds to 1."""
+    return 2 * (jnp.log(jnp.float32(2.0)) - x - jax.nn.softplus(-2 * x))

@@ -1,0 +1,118 @@
+"""A policy: a network that puts out a distribution over actions, as actor-critic searches want it. The actor of Kuth et al.
+(2021) is the default: layers of 256, 256, 128 and 64 units, means and standard deviations."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from wm_jax.actors.distributions import NARROWEST, Beta, Categorical, Distribution, SquashedNormal
+from wm_jax.actors.mlp import MLP
+from wm_jax.actors.protocol import ACTORS, ActorConfig, Policy
+from wm_jax.dream import Dream
+from wm_jax.errors import UserError, require_choice, require_range
+from wm_jax.types import Array, Key, Params, State
+from wm_jax.worlds import World
+from wm_jax.worlds.protocol import feature_sizes
+
+Kind = Literal["gaussian", "beta", "categorical"]
+
+
+@ACTORS.register
+@dataclass(frozen=True)
+class PolicyConfig(ActorConfig):
+    """What the policy reads, how it is wired and what it draws from."""
+
+    kind: Literal["policy"] = "policy"
+    features: tuple[str, ...] = ("z", "h")
+    """The world model's features that it reads, in this order."""
+    hidden_sizes: tuple[int, ...] = (256, 256, 128, 64)
+    """Units of each hidden layer, of tanh; the critic has the same."""
+    distribution: Kind = "gaussian"
+    """gaussian: normal, its mean and deviation from the network, squashed by tanh; beta: between the bounds of an action;
+    categorical: over the discrete actions that the task names."""
+
+    def __post_init__(self) -> None:
+        if not self.features:
+            raise UserError("actor.features must name at least one feature, found none")
+        for units in self.hidden_sizes:
+            require_range("actor.hidden_sizes", units, 1, 65536)
+        require_choice("actor.distribution", self.distribution, ("gaussian", "beta", "categorical"))
+
+    def build(self, dream: Dream) -> "NetworkPolicy":
+        """The policy for a world model. Raises `UserError` where it has no such feature, or the task names no actions."""
+        sizes = feature_sizes(dream.model)
+        for name in self.features:
+            require_choice("actor.features", name, list(sizes))
+        head = Head.of(self.distribution, dream)
+        inputs = sum(sizes[name] for name in self.features)
+        return NetworkPolicy(MLP(self.features, (inputs, *self.hidden_sizes, head.size)), head)
+
+
+@dataclass(frozen=True)
+class Head:
+    """What the numbers that a network puts out are the parameters of."""
+
+    distribution: Kind
+    action_size: int
+    """A"""
+    actions: tuple[tuple[float, ...], ...]
+    """The discrete ones."""
+
+    @classmethod
+    def of(cls, distribution: Kind, dream: Dream) -> "Head":
+        """For the actions of a dream. Raises `UserError` where it has no discrete ones to choose from."""
+        if distribution == "categorical" and not dream.actions:
+            raise UserError("actor.distribution is 'categorical' but the task names no discrete actions; give its Task "
+                            "`actions`, or choose another distribution")  # fmt: skip
+        return cls(distribution, dream.model.action_size, dream.actions)
+
+    @property
+    def size(self) -> int:
+        """How many they are."""
+        return len(self.actions) if self.distribution == "categorical" else 2 * self.action_size
+
+    def __call__(self, outputs: Array) -> Distribution:
+        """The distribution with the parameters `outputs` [..., size]."""
+        if self.distribution == "categorical":
+            return Categorical(outputs, jnp.asarray(self.actions, jnp.float32))
+        first, second = jnp.split(outputs, 2, axis=-1)
+        if self.distribution == "beta":
+            return Beta(1 + jax.nn.softplus(first), 1 + jax.nn.softplus(second))
+        return SquashedNormal(first, NARROWEST + jax.nn.softplus(second))
+
+
+@dataclass(frozen=True)
+class NetworkPolicy(Policy):
+    """What `PolicyConfig` describes; its weights are those of the network."""
+
+    network: MLP
+    head: Head
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """What it reads."""
+        return self.network.features
+
+    @property
+    def words(self) -> str:
+        """What it is and what it reads."""
+        return f"{self.network.words}, {self.head.distribution}"
+
+    @property
+    def critic(self) -> MLP:
+        """As the policy, with one output."""
+        return MLP(self.network.reads, (*self.network.sizes[:-1], 1))
+
+    def init(self, key: Key) -> Params:
+        """Fresh weights."""
+        return self.network.init(key)
+
+    def inputs(self, world: World, state: State) -> Array:
+        """The features [..., F] of a state."""
+        return self.network.inputs(world, state)
+
+    def distribution(self, params: Params, inputs: Array, noise: Array | float) -> Distribution:
+        """What the network puts out for `inputs` [..., F]; the noise is its own."""
+        return self.head(self.network.outputs(params, inputs))
