@@ -1,0 +1,27 @@
+"""iCEM (arXiv 2008.06389): the cross-entropy method with few sequences a decision, which go together in time, are kept from
+iteration to iteration and from decision to decision."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from wm_jax.actors.cem import CEMConfig
+from wm_jax.actors.protocol import ACTORS
+
+
+@ACTORS.register
+@dataclass(frozen=True)
+class ICEMConfig(CEMConfig):
+    """`CEMConfig` with iCEM's settings."""
+
+    kind: Literal["icem"] = "icem"  # type: ignore[assignment]
+    horizon: int = 30
+    iterations: int = 3
+    candidates: int = 40
+    shrink: float = 1.25
+    elites: int = 10
+    kept: float = 0.3
+    deviation: float = 0.5
+    colour: float = 3.0
+    momentum: float = 0.1
+    warm_start: bool = True
+    execute: Literal["mean", "best"] = "best"

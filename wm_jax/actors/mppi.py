@@ -1,0 +1,84 @@
+"""Planning by model predictive path integral control (MPPI, arXiv 1509.01149): the plan moves to the mean of sequences
+drawn around it, weighted by the exponential of what they bring."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from wm_jax.actors.cem import coloured
+from wm_jax.actors.planning import Planner, PlannerConfig
+from wm_jax.actors.protocol import ACTORS
+from wm_jax.dream import Dream
+from wm_jax.errors import require_range
+from wm_jax.types import Action, Array, Key, Params, State
+from wm_jax.worlds import World
+
+
+@ACTORS.register
+@dataclass(frozen=True)
+class MPPIConfig(PlannerConfig):
+    """Plans by weighted means of sequences."""
+
+    kind: Literal["mppi"] = "mppi"
+    iterations: int = 1
+    """How often the plan moves in a decision."""
+    candidates: int = 120
+    """N: sequences drawn in an iteration."""
+    deviation: float = 0.5
+    """Standard deviation of the actions around the plan's."""
+    colour: float = 0.0
+    """As iCEM's: 0 draws each action on its own, higher ones draw actions that go together for longer."""
+    temperature: float = 1.0
+    """lambda: a sequence that brings so much less than the best one weighs 1 / e of it; in the task's units."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("iterations", "candidates"):
+            require_range(f"actor.{name}", getattr(self, name), 1, 2**24)
+        require_range("actor.deviation", self.deviation, 1e-3, 10.0)
+        require_range("actor.colour", self.colour, 0.0, 10.0)
+        require_range("actor.temperature", self.temperature, 1e-6, 1e6)
+
+    def build(self, dream: Dream) -> "MPPI":
+        """The planner in a dream."""
+        return MPPI(self, dream)
+
+
+@dataclass(frozen=True)
+class MPPI(Planner):
+    """What `MPPIConfig` describes; a plan is the actions [T, A]."""
+
+    @property
+    def dream_steps(self) -> int:
+        """Dreamt steps of a decision."""
+        config = self.config
+        return config.iterations * config.candidates * config.horizon * config.hold * config.particles
+
+    def first_plan(self) -> Array:
+        """Nothing is done."""
+        return jnp.zeros((self.config.horizon, self.action_size), jnp.float32)
+
+    def decide(self, params: Params, world: World, state: State, plan: Array, key: Key) -> tuple[Action, Array]:
+        """The first action of the moved plan, and its rest."""
+        config = self.config
+
+        def move(number: Array, plan: Array) -> Array:
+            draw_key, dream_key = jax.random.split(jax.random.fold_in(key, number))
+            draws = coloured(draw_key, (config.candidates, *plan.shape), config.colour)
+            drawn = jnp.clip(plan[None] + config.deviation * draws, -1, 1)
+            returns = self.returns(params, world, state, drawn, dream_key)
+            return moved(plan, drawn, returns, config.temperature)
+
+        plan = jax.lax.fori_loop(0, config.iterations, move, plan)
+        return plan[0], jnp.concatenate([plan[1:], jnp.zeros_like(plan[:1])])
+
+
+def moved(plan: Array, drawn: Array, returns: Array, temperature: float) -> Array:
+    """The mean of the sequences `drawn` [N, T, A] weighted by exp((returns - their maximum) / temperature); the `plan`
+    [T, A] where no sequence has a finite return."""
+    best = returns.max()
+    weights = jnp.exp((returns - jnp.where(jnp.isfinite(best), best, 0)) / temperature)
+    mean = jnp.einsum("n,nta->ta", weights, drawn) / jnp.maximum(weights.sum(), 1e-30)
+    return jnp.where(jnp.isfinite(best), mean, plan)
