@@ -40,8 +40,7 @@ def check(experiment: Experiment, models: Models) -> None:
         if limit is not None:
             require_range(f"{name}.max_steps", limit, 1, task.max_steps)
     if not actors.size(models.actor):
-        raise UserError(f"actor.kind is {experiment.actor.kind!r}, which has no weights for the stage evolve to find; "
-                        "choose another actor")  # fmt: skip
+        _check_unsearched(experiment)
     if experiment.exploring is not None:
         if experiment.rounds.drivers == "scripted":
             raise UserError(f"rounds.drivers is 'scripted' but explorer.kind is {experiment.explorer.kind!r}, whose "
@@ -83,6 +82,19 @@ def check_machine(experiment: Experiment, models: Models) -> None:
         if backend is not None:
             # A package that is missing is to be missed now.
             own(models.task.told("close"), models.task.make(backend).close)()
+
+
+def _check_unsearched(experiment: Experiment) -> None:
+    """Raise `UserError` where an actor without weights is to be searched for."""
+    what = f"actor.kind is {experiment.actor.kind!r}, as it is set without weights to be found"
+    if experiment.search.kind != "none":
+        raise UserError(f"{what}, but search.kind is {experiment.search.kind!r}; set search.kind to 'none' and "
+                        "evolve.generations to 1, or choose another actor")  # fmt: skip
+    if experiment.tune.generations:
+        raise UserError(f"{what}, but tune.generations is {experiment.tune.generations}; set it to 0")
+    if experiment.exploring is not None:
+        raise UserError(f"{what}, but explorer.kind is {experiment.explorer.kind!r}, which searches for a controller of "
+                        "its own; set explorer.kind to 'noise'")  # fmt: skip
 
 
 def _check_dream(experiment: Experiment, models: Models) -> None:

@@ -24,6 +24,7 @@ from wm_jax.pipeline.stored import note_on, to_store
 from wm_jax.report import figures, published
 from wm_jax.report.words import measured, policy
 from wm_jax.run import RunDir, StageDir
+from wm_jax.search.none import NoSearchConfig
 from wm_jax.types import Params
 
 
@@ -152,30 +153,43 @@ def _tell_scores(context: Context) -> None:
     first = next(iter(scores.values()))
     screen.say(f"\nReturns in the actual environment ({context.models.task.name}, {first['n']} fresh episodes, seeds "
                f"{first['seeds'][0]} to {first['seeds'][-1]}, {first['device']})")  # fmt: skip
-    *_, (stage, search) = context.experiment.searches.items()
-    place = "dream" if context.experiment.evolve.fitness == "dream" else "actual environment"
-    place += ", tuned in the actual environment" if stage == "tune" else ""
     screen.say(f"  {'policy':<56}{'mean ± sd':>18}{'standard error':>18}")
     for name, score in scores.items():
-        what = f"C, evolved in the {place}" if name == "controller" else policy(name)
+        what = _controller(context.experiment) if name == "controller" else policy(name)
         screen.say(f"  {what:<56}{score['mean']:>9.1f} ± {score['sd']:<6.1f}{score['se']:>18.1f}{measured(score)}")
     for bound in published.BOUNDS.get(context.experiment.task, ()):
         told = f"{bound.mean:>9.1f} ± {bound.sd:<6.1f}{bound.se:>18.1f}"
         screen.say(f"  {f'upper bound: {bound.what}':<56}{told}")
-    controller = scores["controller"]
-    validation, dream = controller["validation"], controller["dream"]
-    chosen = "in the dream"
-    if controller["selected_by"] == "actual":
-        chosen = f"in {validation['n']} validation episodes of {search.validated_in}"
-    tuning = " of its tuning" if stage == "tune" else ""
-    screen.say(f"  C is the mean of generation {controller['generation']}{tuning}, chosen by its score {chosen}"
-               + (f"; in its dream it scores {_spread(dream)} (n = {dream['n']})" if dream else ""))  # fmt: skip
+    screen.say(f"  {_chosen(context.experiment, scores['controller'])}")
     if evolutions:
         screen.say(f"  {'evolutions side by side':<24}{'in the dream':>22}{'actual':>20}{'standard error':>20}")
     for each in evolutions:
         dream, actual = _spread(each["dream"]) if each["dream"] else "", _spread(each["actual"])
         what = (f"τ {each['temperature']:g}, " if each["dream"] else "") + f"seed {each['seed']}"
         screen.say(f"    {what:<22}{dream:>22}{actual:>20}{each['actual']['se']:>20.1f}")
+
+
+def _controller(experiment: Experiment) -> str:
+    """What the deployed controller is called in the table of scores."""
+    if experiment.search.kind == NoSearchConfig.kind:
+        return f"C ({experiment.actor.kind}), which needs no search"
+    place = "dream" if experiment.evolve.fitness == "dream" else "actual environment"
+    return f"C, evolved in the {place}" + (", tuned in the actual environment" if "tune" in experiment.searches else "")
+
+
+def _chosen(experiment: Experiment, score: dict[str, Any]) -> str:
+    """How it was chosen, and what it scores in its dream."""
+    dream, validation = score["dream"], score["validation"]
+    dreamt = f"in its dream it scores {_spread(dream)} (n = {dream['n']})" if dream else ""
+    if experiment.search.kind == NoSearchConfig.kind:
+        return dreamt.capitalize()
+    *_, (stage, search) = experiment.searches.items()
+    chosen = "in the dream"
+    if score["selected_by"] == "actual":
+        chosen = f"in {validation['n']} validation episodes of {search.validated_in}"
+    tuning = " of its tuning" if stage == "tune" else ""
+    told = f"C is the mean of generation {score['generation']}{tuning}, chosen by its score {chosen}"
+    return f"{told}; {dreamt}" if dreamt else told
 
 
 def _spread(score: dict[str, Any]) -> str:

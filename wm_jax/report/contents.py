@@ -64,7 +64,7 @@ def _made(run: RunFacts) -> Section:
 
 
 def _sizes(run: RunFacts) -> Table:
-    config, evolve = run.experiment, run.experiment.evolve
+    config = run.experiment
     encoded = [run.stage("encode", number).summary for number in range(config.rounds.count)]
     data = next(
         (
@@ -82,11 +82,16 @@ def _sizes(run: RunFacts) -> Table:
         *((f"weights of {model}", f"{count:,}") for model, count in run.parameters.items()),
         ("features of the world model", ", ".join(f"{name} {size}" for name, size in run.models.feature_sizes.items())),
         ("C reads", run.models.actor.words),
-        ("a generation", _generation(run)),
-        ("generations", f"{evolve.generations:,}, its candidate evaluated every {evolve.evaluate_every}"),
+        *(_searched(run) if run.searched else ()),
         *_tuned(run),
     )
     return Table("What was run", ("what", "size"), tuple(Row(row) for row in rows), "ll")
+
+
+def _searched(run: RunFacts) -> tuple[tuple[str, str], ...]:
+    evolve = run.experiment.evolve
+    generations = f"{evolve.generations:,}, its candidate evaluated every {evolve.evaluate_every}"
+    return ("a generation", _generation(run)), ("generations", generations)
 
 
 def _generation(run: RunFacts) -> str:

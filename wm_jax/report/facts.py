@@ -8,6 +8,7 @@ from wm_jax.experiment import Experiment
 from wm_jax.models import Models
 from wm_jax.search import Search
 from wm_jax.search.config import EvolveConfig
+from wm_jax.search.none import NoSearchConfig
 
 MetricsLine = dict[str, Any]
 """{"stage", "step", "time", and numbers by name}; lists of numbers where several evolutions ran side by side."""
@@ -122,6 +123,11 @@ class RunFacts:
     def place(self) -> str:
         """Where C was evolved, before it was tuned: dream or actual."""
         return self.searches[0].place
+
+    @property
+    def searched(self) -> bool:
+        """Whether C has weights that were searched for."""
+        return self.experiment.search.kind != NoSearchConfig.kind
 
     @property
     def chosen_by(self) -> SearchFacts:

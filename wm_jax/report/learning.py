@@ -17,6 +17,8 @@ TUNED = "Begun from the controller that the dreams made; the world model stays a
 
 def controllers(run: RunFacts, name: str) -> tuple[Section, ...]:
     """C, each search: the population, the evaluated means, the step size. `name` begins the pictures' names."""
+    if not run.searched:
+        return ()
     evolution, *tuning = run.searches
     found = (_controller(run, evolution, name, f"C: evolution in {PLACES[run.place]}", _which(run)),)
     for search in tuning:

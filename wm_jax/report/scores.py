@@ -79,6 +79,8 @@ def notes_on_selection(run: RunFacts) -> list[str]:
     """What has to be said of how a scored run's C was chosen."""
     score = run.scores[CONTROLLER]
     found = []
+    if not run.searched:
+        return found
     if score["selected_by"] == "actual":
         place = run.chosen_by.config.validated_in
         found.append(
@@ -110,6 +112,8 @@ def _about(run: RunFacts) -> str:
 
 def which_mean(run: RunFacts) -> str:
     """Which mean of its search a scored run's C is, in words."""
+    if not run.searched:
+        return "without weights, and nothing was searched for"
     tuning, generation = " of its tuning" if run.chosen_by.stage == "tune" else "", run.scores[CONTROLLER]["generation"]
     return f"the mean of generation {generation}{tuning}" if generation else "what its tuning began with"
 
@@ -145,6 +149,8 @@ def named(run: RunFacts, name: str) -> str:
     """A scored policy of the run, in words."""
     if name != CONTROLLER:
         return policy(name)
+    if not run.searched:
+        return f"C ({run.experiment.actor.kind}), which needs no search"
     tuned = f", tuned in {PLACES['actual']}" if run.chosen_by.stage == "tune" else ""
     return f"C, evolved in {PLACES[run.place]}{tuned}"
 
