@@ -17,7 +17,7 @@ from wm_jax.errors import UserError, require_choice, unreadable
 Thing = TypeVar("Thing", bound=Callable[..., Any])
 Registered = TypeVar("Registered", bound=Callable[..., Any])
 
-NO_PARTS = ("protocol", "config", "distributions", "planning")
+NO_PARTS = ("protocol", "config", "distributions", "planning", "actor_critic")
 """Modules of a wing that are no parts themselves."""
 PREFIX = "wm_jax_parts_"
 """How modules of users' own files are named; the start of the file's SHA-256 follows."""

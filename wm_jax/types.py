@@ -7,7 +7,7 @@ recorded episodes, S start states. `...` stands for any leading axes, none inclu
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from flax import struct
@@ -32,6 +32,9 @@ Metrics = dict[str, jax.Array]
 
 Fitness = Callable[[Population, Key], Returns]
 """The mean return of each candidate. A search does not know whether a dream or the actual environment is behind it."""
+
+Component = Literal["held", "straight_through", "expectation", "implicit"]
+"""How a gradient passes the draw of one of several components, as of a mixture (`memory.mixture.draw`)."""
 
 FLOAT = 4
 """Bytes of a float32."""

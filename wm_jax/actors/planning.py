@@ -85,6 +85,11 @@ class Planner(Guided):
         """The policy that is learned with the value, if any."""
         return self.config.guide(self.dream)
 
+    @property
+    def discount(self) -> float:
+        """gamma of its plans."""
+        return self.config.discount
+
     def assemble(self, policy: Params, critic: Params) -> Params:
         """Both."""
         return {"policy": policy, "critic": critic}

@@ -55,6 +55,11 @@ class Guided(Actor):
     def guide(self) -> "Policy | None":
         """The policy; None where there is nothing to find."""
 
+    @property
+    def discount(self) -> float | None:
+        """gamma of the sums that its critic is to tell; None: it does not count on them."""
+        return None
+
     @abstractmethod
     def assemble(self, policy: Params, critic: Params) -> Params:
         """The actor's weights, of those of the policy and its critic."""

@@ -5,8 +5,12 @@ from functools import reduce
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.scipy.stats import norm
 
-from wm_jax.types import Array, Key
+from wm_jax.types import Array, Component, Key
+
+LEAST_DENSITY = 1e-4
+"""What a density counts at least where it divides a gradient: far from all components a step would have no bound."""
 
 
 @struct.dataclass
@@ -72,3 +76,33 @@ def sample_mixture(mixture: Mixture, temperature: Array | float, noise: MixtureN
         mean = jnp.where(beyond, mixture.means[..., k, :], mean)
         log_std = jnp.where(beyond, mixture.log_stds[..., k, :], log_std)
     return mean + jnp.exp(log_std) * jnp.sqrt(jnp.asarray(temperature, jnp.float32)) * noise.normal
+
+
+def draw(mixture: Mixture, temperature: Array | float, noise: MixtureNoise, component: Component = "held") -> Array:
+    """`sample_mixture`, with a gradient that passes the choice of a component as `component` says. All but expectation
+    draw the same z.
+
+    held: through the chosen component's mean and deviation alone, as if it would be chosen whatever happens. Biased: what
+    makes another component likelier is not seen.
+    expectation: z is the mean over components, weighed by how likely they are. Exact, but of another dream, in which
+    nothing is chosen: two possible futures become one between them.
+    straight_through: as held, and through the weights as if z moved with them to that mean. Biased: it does not.
+    implicit: dz = -dF(z) / p(z), F being the distribution function of the mixture (arXiv 1805.08498, equation 6).
+    Unbiased, as each dimension is drawn on its own.
+    """
+    if component == "held":
+        return sample_mixture(mixture, temperature, noise)
+    weights = jax.nn.softmax(mixture.logits / temperature, axis=-2)
+    stds = jnp.exp(mixture.log_stds) * jnp.sqrt(jnp.asarray(temperature, jnp.float32))
+    if component == "implicit":
+        z = jax.lax.stop_gradient(sample_mixture(mixture, temperature, noise))
+        standard = (z[..., None, :] - mixture.means) / stds
+        below = (weights * norm.cdf(standard)).sum(axis=-2)
+        density = jax.lax.stop_gradient((weights * norm.pdf(standard) / stds).sum(axis=-2))
+        return z - (below - jax.lax.stop_gradient(below)) / jnp.maximum(density, LEAST_DENSITY)
+    values = mixture.means + stds * noise.normal[..., None, :]
+    if component == "straight_through":
+        beyond = jnp.cumsum(weights, axis=-2) <= noise.uniform[..., None, :]
+        chosen = jax.nn.one_hot(beyond.sum(axis=-2), weights.shape[-2], axis=-2, dtype=jnp.float32)
+        weights = chosen + weights - jax.lax.stop_gradient(weights)
+    return (weights * values).sum(axis=-2)

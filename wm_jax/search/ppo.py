@@ -20,20 +20,18 @@ from flax import struct
 from jax.sharding import Mesh
 
 from wm_jax.actors import protocol as actors
-from wm_jax.actors.protocol import Guided, Policy
 from wm_jax.dream import Dream, DreamState
-from wm_jax.errors import UserError, require_choice, require_range
+from wm_jax.errors import UserError, require_range
 from wm_jax.lanes import choose
 from wm_jax.optimizers import single_precision
-from wm_jax.search.protocol import SEARCHES, Dreams, Search, SearchConfig, lane_size
-from wm_jax.types import FLOAT, Array, Curve, Key, Metrics, Params, State
+from wm_jax.search.actor_critic import ActorCritic, ActorCriticConfig, ActorCriticState, advantages
+from wm_jax.search.protocol import SEARCHES, Dreams, lane_size
+from wm_jax.types import FLOAT, Array, Curve, Key, Metrics, Params
 from wm_jax.worlds import Actor, World
 
 if TYPE_CHECKING:
     import optax
 
-LAMBDA = 0.95
-"""lambda of the advantages: how far they trust what dreams bring, against the critic."""
 CLIP = 0.2
 """epsilon of the clipped objective."""
 PASSES, BATCHES = 2, 8
@@ -44,37 +42,22 @@ CRITIC_WEIGHT = 10.0
 
 @SEARCHES.register
 @dataclass(frozen=True)
-class PPOConfig(SearchConfig):
+class PPOConfig(ActorCriticConfig):
     """PPO in many short dreams side by side, for policies with a distribution of their own (`actor.kind` policy)."""
 
     kind: Literal["ppo"] = "ppo"
-    dreams: int = 1024
-    """Dreams side by side."""
     decisions: int = 12
     """Decisions of each dream that a generation learns from."""
     hold: int = 5
     """Steps that an action is kept while C learns; afterwards C acts at each step."""
-    length: int = 200
-    """Steps after which a dream is left and another one begins, `dream.horizon` at the latest; the critic stands for what
-    would have come."""
-    start: Literal["first", "anywhere"] = "anywhere"
-    """Where the dreams begin that C learns in, as in `dream.start`, which says where those begin that it is scored in."""
-    discount: float = 0.99
-    """gamma per step."""
     entropy: float = 0.005
     """Weight of the actions' entropy, which keeps C from actions that are so certain that nothing else is tried."""
-    learning_rate: float = 1e-3
-    """Adam's, for C and the critic; it falls to a tenth in the course of the search."""
 
     def __post_init__(self) -> None:
-        require_range("search.dreams", self.dreams, 1, 2**24)
+        super().__post_init__()
         require_range("search.decisions", self.decisions, 1, 2**20)
         require_range("search.hold", self.hold, 1, 2**20)
-        require_range("search.length", self.length, 1, 2**30)
-        require_choice("search.start", self.start, ("first", "anywhere"))
-        require_range("search.discount", self.discount, 0.0, 1.0)
         require_range("search.entropy", self.entropy, 0.0, 1e3)
-        require_range("search.learning_rate", self.learning_rate, 1e-9, 10.0)
         if self.dreams * self.decisions < BATCHES:
             raise UserError(f"search.dreams is {self.dreams} and search.decisions {self.decisions}: fewer decisions "
                             f"than the {BATCHES} batches that they are learnt from in; raise either")  # fmt: skip
@@ -82,14 +65,10 @@ class PPOConfig(SearchConfig):
     def build(self, actor: Actor, dream: Dream, generations: int, mesh: Mesh | None = None) -> "PPO":
         """The search of so many generations; every device does the same. Raises `UserError` where the actor has no policy
         to learn, or one whose noise is another matter, or where a dream is over before an action is."""
-        guide = actor.guide if isinstance(actor, Guided) else None
-        if guide is None or guide.needs_noise != self.sets_noise:
-            fitting = "mlp" if self.sets_noise else "policy, or a planner with actor.hidden_sizes"
-            raise UserError(f"search.kind {self.kind} finds the weights of an actor of kind {fitting}, found "
-                            f"{actor.words}; set actor.kind to that, or choose another search")  # fmt: skip
+        fitting = "mlp" if self.sets_noise else "policy, or a planner with actor.hidden_sizes"
+        guided = self.guided(actor, fitting, self.sets_noise)
         require_range("search.hold", self.hold, 1, dream.config.horizon)
-        assert isinstance(actor, Guided)
-        return PPO(self, actor, guide, dream, generations)
+        return PPO(self, *guided, dream, generations)
 
     @property
     def sets_noise(self) -> bool:
@@ -99,17 +78,6 @@ class PPOConfig(SearchConfig):
     def noise_in(self, generation: Array | int, generations: int) -> Array:
         """[]: the standard deviation of what is tried in a generation, of so many, where `sets_noise`."""
         return jnp.float32(0)
-
-
-@struct.dataclass
-class GradientState:
-    """All that the search needs to go on."""
-
-    networks: Params
-    """The weights of controller and critic."""
-    optimizer: "optax.OptState"
-    dreams: DreamState
-    """[L, ...]"""
 
 
 @struct.dataclass
@@ -131,12 +99,11 @@ class Decisions:
 
 
 @dataclass(frozen=True)
-class PPO(Search):
-    """A `Search`. Metrics of a generation: outcome, the mean of what followed on a decision, as the critic counts; ended,
-    the share of dreams expected to end in a step; known, the share of the outcome's variance that the critic knew of;
-    non_finite, the dreams that ended as their numbers were no longer finite."""
+class PPO(ActorCritic):
+    """An `ActorCritic`. Metrics of a generation: outcome, the mean of what followed on a decision, as the critic counts;
+    ended, the share of dreams expected to end in a step; known, the share of the outcome's variance that the critic knew
+    of; non_finite, the dreams that ended as their numbers were no longer finite."""
 
-    watch: ClassVar[str] = "outcome"
     sizes: ClassVar[tuple[str, ...]] = ("search.dreams", "search.decisions")
     curves: ClassVar[tuple[Curve, ...]] = (
         Curve(
@@ -148,18 +115,10 @@ class PPO(Search):
         ),
     )
 
-    config: PPOConfig
-    actor: Guided
-    policy: Policy
-    """The actor's guide."""
-    dream: Dream
-    steps: int
-    """Generations in all, over which the learning rate falls."""
-
     @property
-    def start(self) -> Literal["first", "anywhere"]:
-        """Where the dreams begin."""
-        return self.config.start
+    def step(self) -> int:
+        """Steps of a decision."""
+        return self.config.hold
 
     @property
     def words(self) -> str:
@@ -186,41 +145,22 @@ class PPO(Search):
         """Steps of a decision."""
         return self.config.hold
 
-    def bytes_at_rest(self) -> int:
-        """The weights of both networks, Adam's two moments of each, and the dreams; new and old."""
-        networks = 3 * (actors.size(self.policy) + actors.size(self.policy.critic))
-        return FLOAT * 2 * (networks + self.config.dreams * lane_size(self.dream.model))
-
     def bytes_at_work(self, devices: int) -> int:
         """Each decision's inputs, once as played and once in batches, and the dreams."""
         lanes = self.config.dreams * (2 * self.config.decisions + 2)
         return FLOAT * lanes * lane_size(self.dream.model)
 
-    def init(self, key: Key, begin: Params | None = None, starts: State | None = None) -> GradientState:
-        """The state before the first generation: fresh networks, or C's weights `begin`; dreams in some of `starts`
-        [S, ...]."""
-        assert starts is not None
-        keys = jax.random.split(key, 4)
-        policy, critic = (None, None) if begin is None else self.actor.parts(begin)
-        networks = {
-            "controller": self.policy.init(keys[0]) if policy is None else policy,
-            "critic": self.policy.critic.init(keys[1]) if critic is None else critic,
-        }
-        dreams = self._begin(starts, keys[2])
-        # Not all of them are to be left at the same time, and each has room for a decision.
-        latest = min(self.config.length, self.dream.config.horizon - self.config.hold + 1)
-        steps = jax.random.randint(keys[3], dreams.steps.shape, 0, latest, jnp.int32)
-        return GradientState(networks, self._optimizer.init(networks), replace(dreams, steps=steps))
-
     def iterate(
-        self, state: GradientState, dreams: Dreams, first: Array | int, key: Key, count: int
-    ) -> tuple[GradientState, Metrics]:
+        self, state: ActorCriticState, dreams: Dreams, first: Array | int, key: Key, count: int
+    ) -> tuple[ActorCriticState, Metrics]:
         """Generations `first` [] to `first + count - 1`: the state after them and metrics stacked [count]."""
         prepared = replace(dreams, params=self.dream.prepare(dreams.params))
 
-        def generation(state: GradientState, number: Array) -> tuple[GradientState, Metrics]:
+        def generation(state: ActorCriticState, number: Array) -> tuple[ActorCriticState, Metrics]:
             play_key, learn_key = jax.random.split(jax.random.fold_in(key, number))
-            following, decisions, ends = self._play(state, prepared, self.config.noise_in(number, self.steps), play_key)
+            following, decisions, ends = self._play(
+                state, prepared, self.config.noise_in(number, self.generations), play_key
+            )
             networks, optimizer = self._learn(state, decisions, learn_key)
             outcome = decisions.outcome
             metrics = {
@@ -228,24 +168,12 @@ class PPO(Search):
                 "known": 1 - jnp.var(decisions.advantage) / jnp.maximum(jnp.var(outcome), 1e-12),
                 **ends,
             }
-            return GradientState(networks, optimizer, following), metrics
+            return ActorCriticState(networks, optimizer, following), metrics
 
         return jax.lax.scan(generation, state, first + jnp.arange(count, dtype=jnp.int32))
 
-    def candidate(self, state: GradientState) -> Params:
-        """C, which acts by its mode where it is evaluated and deployed."""
-        return self.actor.assemble(state.networks["controller"], state.networks["critic"])
-
-    def vital(self, state: GradientState) -> Any:
-        """What must be finite for the state to be worth saving."""
-        return state.networks
-
-    def _begin(self, starts: State, key: Key) -> DreamState:
-        """`config.dreams` dreams before their first step."""
-        return jax.vmap(self.dream.reset, (None, 0))(starts, jax.random.split(key, self.config.dreams))
-
     def _play(
-        self, state: GradientState, dreams: Dreams, noise: Array, key: Key
+        self, state: ActorCriticState, dreams: Dreams, noise: Array, key: Key
     ) -> tuple[DreamState, Decisions, Metrics]:
         """Dreams after a generation's decisions with `noise` [], those decisions [T, L], and the metrics of how the dreams
         ended."""
@@ -260,8 +188,8 @@ class PPO(Search):
             after, earned, survival, over = self._keep(dreams, going, distribution.action(drawn), dream_key)
             next_inputs = policy.inputs(world, after.world)
             values = policy.value(networks["critic"], inputs), policy.value(networks["critic"], next_inputs)
-            left = over | (after.steps >= config.length) | (after.steps + config.hold > self.dream.config.horizon)
-            following = choose(left, self._begin(dreams.starts, begin_key), after)
+            left = self.left(over, after)
+            following = choose(left, self.begin(dreams.starts, begin_key), after)
             return following, (inputs, drawn, distribution.log_likelihood(drawn), earned, survival, left, *values)
 
         going, played = jax.lax.scan(decide, state.dreams, jnp.arange(config.decisions, dtype=jnp.int32))
@@ -300,7 +228,7 @@ class PPO(Search):
         nothing, steps = jnp.zeros(len(action), jnp.float32), jnp.arange(self.config.hold, dtype=jnp.int32)
         return jax.lax.scan(one, (going, nothing, nothing + 1, nothing > 0), steps)[0]
 
-    def _learn(self, state: GradientState, decisions: Decisions, key: Key) -> "tuple[Params, optax.OptState]":
+    def _learn(self, state: ActorCriticState, decisions: Decisions, key: Key) -> "tuple[Params, optax.OptState]":
         """The networks after a generation's steps of Adam."""
         flat = jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), decisions)
         size = len(flat.advantage)
@@ -327,27 +255,15 @@ class PPO(Search):
         entropy = distribution.entropy(decisions.drawn).mean()
         return CRITIC_WEIGHT * error - gain - self.config.entropy * entropy
 
+    def begin_optimizer(self, networks: Params) -> "optax.OptState":
+        """One Adam for both."""
+        return self._optimizer.init(networks)
+
     @property
     def _optimizer(self) -> "optax.GradientTransformation":
         # Imported here: to act and to dream needs no search, and starts faster without.
         import optax
 
-        rate, steps = self.config.learning_rate, PASSES * BATCHES * self.steps
+        rate, steps = self.config.learning_rate, PASSES * BATCHES * self.generations
         adam = optax.adam(optax.linear_schedule(rate, rate / 10, steps))
         return single_precision(optax.chain(optax.clip_by_global_norm(0.5), adam))
-
-
-def advantages(
-    reward: Array, value: Array, next_value: Array, survival: Array, left: Array, discount: Array | float
-) -> Array:
-    """Generalised advantage estimates [T, L] (arXiv 1506.02438, equation 16) of `reward` [T, L], what the critic said
-    before and after each decision, how probable it was that the dream went on, and whether it was `left` for another one:
-    it had ended, or was long enough."""
-    errors = reward + discount * survival * next_value - value
-
-    def back(advantage: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
-        error, left = step
-        advantage = error + jnp.where(left, 0, discount * LAMBDA * advantage)
-        return advantage, advantage
-
-    return jax.lax.scan(back, jnp.zeros_like(value[0]), (errors, left), reverse=True)[1]

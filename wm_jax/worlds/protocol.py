@@ -19,7 +19,7 @@ from wm_jax.data.training import Learner
 from wm_jax.parallel import key_shape
 from wm_jax.registry import PartConfig, Registry
 from wm_jax.tasks import FRAME_SHAPE, Task
-from wm_jax.types import Action, Array, Features, Key, Outcome, Params, State
+from wm_jax.types import Action, Array, Component, Features, Key, Outcome, Params, State
 
 WORLDS: "Registry[type[WorldConfig]]" = Registry("world.kind", "wm_jax.worlds")
 
@@ -89,6 +89,11 @@ class WorldModel(ABC):
     @abstractmethod
     def features(self, state: State) -> Features:
         """What an actor may read of a state, by name: arrays [..., F]."""
+
+    def differentiable(self, component: Component) -> "WorldModel":
+        """The same model, whose `imagine` lets a gradient through as `component` says where it draws one of several
+        components. The model itself where nothing in it has to be chosen."""
+        return self
 
     def vital(self, state: State) -> Any:
         """What of a dreamt state is looked at, at every step, for numbers that are not finite: all that an actor may read,

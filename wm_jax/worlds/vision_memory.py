@@ -10,7 +10,7 @@ so that a higher tau makes a less certain dream (tau 0: M's most likely one).
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import jax
@@ -18,9 +18,9 @@ import jax.numpy as jnp
 from flax import struct
 
 from wm_jax.data.training import Learner
-from wm_jax.memory import Memory, MemoryConfig, MemoryState, MixtureNoise, draw_noise, log_likelihood, sample_mixture
+from wm_jax.memory import Memory, MemoryConfig, MemoryState, MixtureNoise, draw, draw_noise, log_likelihood
 from wm_jax.tasks import Task
-from wm_jax.types import Action, Array, Features, Key, Outcome, Params
+from wm_jax.types import Action, Array, Component, Features, Key, Outcome, Params
 from wm_jax.vision import LatentStats, Vision, VisionConfig, sample
 from wm_jax.worlds.protocol import WORLDS, WorldConfig, WorldModel
 
@@ -73,6 +73,8 @@ class VisionMemory(WorldModel):
 
     vision: Vision
     memory: Memory
+    component: Component = "held"
+    """How a gradient passes the draw of a mixture's component."""
 
     @property
     def action_size(self) -> int:
@@ -100,6 +102,10 @@ class VisionMemory(WorldModel):
     def end_threshold(self) -> float:
         """Where M's done_logit, in which ends weigh `done_weight` times as much, is 0: the paper's rule."""
         return 1 / (1 + self.memory.config.done_weight)
+
+    def differentiable(self, component: Component) -> "VisionMemory":
+        """The same V and M with another gradient of what is drawn from M's mixture."""
+        return replace(self, component=component)
 
     def init(self, key: Key) -> Params:
         """Fresh weights. As the learners' are, but without their training being imported."""
@@ -138,7 +144,7 @@ class VisionMemory(WorldModel):
         """M fed what was dreamt and done, and the next z drawn from its mixture. At temperature 1 the negative
         log-likelihood of what is drawn has the mixture's entropy as its mean."""
         memory, prediction = self.memory.step(params["memory"], state.memory, state.z, action, state.restart)
-        z = sample_mixture(prediction.next_z, temperature, noise)
+        z = draw(prediction.next_z, temperature, noise, self.component)
         logit = prediction.done_logit
         end = None if logit is None else jax.nn.sigmoid(logit - math.log(self.memory.config.done_weight))
         # Not zeros: a constant that a loop carries along takes an accelerator a kernel and a copy each step.

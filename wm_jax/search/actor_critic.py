@@ -1,0 +1,155 @@
+"""What searches for a policy with a critic beside it have in common: dreams that go on from generation to generation, and
+two networks that learn from them."""
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from wm_jax.actors import protocol as actors
+from wm_jax.actors.protocol import Guided, Policy
+from wm_jax.dream import Dream, DreamState
+from wm_jax.errors import UserError, require_choice, require_range
+from wm_jax.search.protocol import Search, SearchConfig, lane_size
+from wm_jax.types import FLOAT, Array, Key, Params, State
+from wm_jax.worlds import Actor
+
+if TYPE_CHECKING:
+    import optax
+
+LAMBDA = 0.95
+"""lambda of the advantages: how far they trust what dreams bring, against the critic."""
+
+
+@dataclass(frozen=True)
+class ActorCriticConfig(SearchConfig):
+    """Base of their settings."""
+
+    dreams: int = 1024
+    """Dreams side by side."""
+    length: int = 200
+    """Steps after which a dream is left and another one begins, `dream.horizon` at the latest; the critic stands for what
+    would have come."""
+    start: Literal["first", "anywhere"] = "anywhere"
+    """Where the dreams begin that C learns in, as in `dream.start`, which says where those begin that it is scored in."""
+    discount: float = 0.99
+    """gamma per step."""
+    learning_rate: float = 1e-3
+    """Adam's, for C and the critic; it falls to a tenth in the course of the search."""
+
+    def __post_init__(self) -> None:
+        require_range("search.dreams", self.dreams, 1, 2**24)
+        require_range("search.length", self.length, 1, 2**30)
+        require_choice("search.start", self.start, ("first", "anywhere"))
+        require_range("search.discount", self.discount, 0.0, 1.0)
+        require_range("search.learning_rate", self.learning_rate, 1e-9, 10.0)
+
+    def guided(self, actor: Actor, fitting: str, needs_noise: bool | None) -> tuple[Guided, Policy]:
+        """The actor, and the policy in it that is learned. Raises `UserError`, with what would be `fitting`, where there is
+        none, where its noise is another matter (None: no matter), or where its value is of another sum."""
+        guide = actor.guide if isinstance(actor, Guided) else None
+        if guide is None or needs_noise not in (None, guide.needs_noise):
+            raise UserError(f"search.kind {self.kind} finds the weights of an actor of kind {fitting}, found "
+                            f"{actor.words}; set actor.kind to that, or choose another search")  # fmt: skip
+        assert isinstance(actor, Guided)
+        if actor.discount not in (None, self.discount):
+            raise UserError(f"search.discount is {self.discount} but actor.discount {actor.discount}: the value that is "
+                            "learned would be another one than the actor counts on; set them to the same")  # fmt: skip
+        return actor, guide
+
+
+@struct.dataclass
+class ActorCriticState:
+    """All that a search needs to go on."""
+
+    networks: Params
+    """The weights of the policy, "controller", and of its "critic"."""
+    optimizer: "optax.OptState"
+    dreams: DreamState
+    """[L, ...]"""
+
+
+@dataclass(frozen=True)
+class ActorCritic(Search):
+    """A `Search` whose metric `outcome` is the mean of what followed on a decision, as the critic counts."""
+
+    watch: ClassVar[str] = "outcome"
+
+    config: Any
+    """An `ActorCriticConfig`."""
+    actor: Guided
+    policy: Policy
+    """The actor's guide."""
+    dream: Dream
+    generations: int
+    """In all: the learning rate falls over them."""
+
+    @property
+    def step(self) -> int:
+        """Steps that a dream goes on at once."""
+        return 1
+
+    @abstractmethod
+    def begin_optimizer(self, networks: Params) -> "optax.OptState":
+        """What moves the networks, before their first step."""
+
+    @property
+    def start(self) -> Literal["first", "anywhere"]:
+        """Where the dreams begin."""
+        return self.config.start
+
+    def bytes_at_rest(self) -> int:
+        """The weights of both networks, Adam's two moments of each, and the dreams; new and old."""
+        networks = 3 * (actors.size(self.policy) + actors.size(self.policy.critic))
+        return FLOAT * 2 * (networks + self.config.dreams * lane_size(self.dream.model))
+
+    def init(self, key: Key, begin: Params | None = None, starts: State | None = None) -> ActorCriticState:
+        """The state before the first generation: fresh networks, or C's weights `begin`; dreams in some of `starts`
+        [S, ...]."""
+        assert starts is not None
+        keys = jax.random.split(key, 4)
+        policy, critic = (None, None) if begin is None else self.actor.parts(begin)
+        networks = {
+            "controller": self.policy.init(keys[0]) if policy is None else policy,
+            "critic": self.policy.critic.init(keys[1]) if critic is None else critic,
+        }
+        dreams = self.begin(starts, keys[2])
+        # Not all of them are to be left at the same time, and each has room to go on.
+        latest = min(self.config.length, self.dream.config.horizon - self.step + 1)
+        steps = jax.random.randint(keys[3], dreams.steps.shape, 0, latest, jnp.int32)
+        return ActorCriticState(networks, self.begin_optimizer(networks), replace(dreams, steps=steps))
+
+    def candidate(self, state: ActorCriticState) -> Params:
+        """C, which acts by its mode where it is evaluated and deployed."""
+        return self.actor.assemble(state.networks["controller"], state.networks["critic"])
+
+    def vital(self, state: ActorCriticState) -> Any:
+        """What must be finite for the state to be worth saving."""
+        return state.networks
+
+    def begin(self, starts: State, key: Key) -> DreamState:
+        """`config.dreams` dreams before their first step."""
+        return jax.vmap(self.dream.reset, (None, 0))(starts, jax.random.split(key, self.config.dreams))
+
+    def left(self, over: Array, dreams: DreamState) -> Array:
+        """[L]: which of the dreams are left for others: those that are `over` [L], and those that are long enough."""
+        return over | (dreams.steps >= self.config.length) | (dreams.steps + self.step > self.dream.config.horizon)
+
+
+def advantages(
+    reward: Array, value: Array, next_value: Array, survival: Array, left: Array, discount: Array | float
+) -> Array:
+    """Generalised advantage estimates [T, L] (arXiv 1506.02438, equation 16) of `reward` [T, L], what the critic said
+    before and after each decision, how probable it was that the dream went on, and whether it was `left` for another one:
+    it had ended, or was long enough."""
+    errors = reward + discount * survival * next_value - value
+
+    def back(advantage: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
+        error, left = step
+        advantage = error + jnp.where(left, 0, discount * LAMBDA * advantage)
+        return advantage, advantage
+
+    return jax.lax.scan(back, jnp.zeros_like(value[0]), (errors, left), reverse=True)[1]

@@ -1,0 +1,228 @@
+"""A search for C by backpropagation through the dream: the gradient of what dreams bring, as the article's discussion
+proposes, through the world model and back to C's weights. With a critic for what comes after the last dreamt step it is the
+learning of behaviours of Dreamer (arXiv 1912.01603, section 3).
+
+C learns from the lambda-returns (equation 6)
+
+    V_t = r_t + gamma (1 - e_t) ((1 - lambda) v(s_{t+1}) + lambda V_{t+1}),
+
+e_t being the probability that the step ends the dream, so that what is risked has a gradient too; the critic v learns to
+tell them. What is drawn is reparameterised: noise is drawn first, and z is a function of it with a gradient. The draw of a
+mixture's component has none of its own; `component` says what stands for it.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from wm_jax.actors import protocol as actors
+from wm_jax.dream import Dream, DreamState
+from wm_jax.errors import require_choice, require_range
+from wm_jax.lanes import choose
+from wm_jax.optimizers import single_precision
+from wm_jax.search.actor_critic import LAMBDA, ActorCritic, ActorCriticConfig, ActorCriticState
+from wm_jax.search.protocol import SEARCHES, Dreams, lane_size
+from wm_jax.types import FLOAT, Array, Curve, Key, Metrics, Params
+from wm_jax.worlds import Actor, World
+
+if TYPE_CHECKING:
+    import optax
+
+PASSES, BATCHES = 2, 4
+"""How often the critic learns from a generation's dreams, and in how many parts."""
+
+
+@SEARCHES.register
+@dataclass(frozen=True)
+class BackpropConfig(ActorCriticConfig):
+    """The gradient of the dreamt return through the world model."""
+
+    kind: Literal["backprop"] = "backprop"
+    dreams: int = 256
+    horizon: int = 15
+    """T: steps of each dream in a generation, through all of which the gradient goes."""
+    truncation: int = 0
+    """Steps after which the gradient is cut within a generation's dreams; 0: never."""
+    component: Literal["implicit", "straight_through", "expectation", "held"] = "implicit"
+    """What stands for the gradient of choosing one of a mixture's components: implicit, unbiased; straight_through, biased;
+    expectation, exact in another dream, in which nothing is chosen; held, none (`memory.mixture.draw`)."""
+    clip: float = 1.0
+    """Largest norm of the gradient of C's weights; a larger one is scaled down to it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_range("search.horizon", self.horizon, 1, 2**20)
+        require_range("search.truncation", self.truncation, 0, self.horizon)
+        require_choice("search.component", self.component, ("implicit", "straight_through", "expectation", "held"))
+        require_range("search.clip", self.clip, 1e-6, 1e6)
+
+    def build(self, actor: Actor, dream: Dream, generations: int, mesh: Mesh | None = None) -> "Backprop":
+        """The search of so many generations; every device does the same. Raises `UserError` where the actor has no policy
+        to learn, or one that chooses among discrete actions."""
+        guided = self.guided(actor, "mlp or policy", None)
+        model: Any = dream.model.differentiable(self.component)
+        return Backprop(self, *guided, replace(dream, model=model), generations)
+
+
+@dataclass(frozen=True)
+class Backprop(ActorCritic):
+    """An `ActorCritic`. Metrics of a generation: outcome, the mean lambda-return, as the critic counts; gradient, the norm
+    of the gradient of C's weights before it is scaled down; ended, the share of steps expected to end a dream; known, the
+    share of the outcome's variance that the critic knew of; non_finite, 1 where the gradient was not finite and nothing was
+    learned."""
+
+    sizes: ClassVar[tuple[str, ...]] = ("search.dreams", "search.horizon")
+    curves: ClassVar[tuple[Curve, ...]] = (
+        Curve(
+            "gradient",
+            ("gradient",),
+            "Backpropagation: norm of the gradient",
+            "The norm of the gradient of C's weights, before it is scaled down to `search.clip`.",
+            logarithmic=True,
+        ),
+    )
+
+    @property
+    def words(self) -> str:
+        """What a generation is."""
+        config = self.config
+        cut = f", cut every {config.truncation}" if config.truncation else ""
+        return f"backpropagation through {config.horizon} steps{cut} of {config.dreams:,} dreams ({config.component})"
+
+    @property
+    def shapes(self) -> dict[str, list[int]]:
+        """What a generation is made of."""
+        return {
+            "C's weights": [actors.size(self.actor)],
+            "steps of a generation": [self.config.horizon, self.config.dreams],
+        }
+
+    @property
+    def dream_steps(self) -> int:
+        """Steps of all dreams."""
+        return self.config.dreams * self.config.horizon
+
+    def bytes_at_work(self, devices: int) -> int:
+        """The states of all steps, and what one step makes on the way, which is computed anew for the gradient."""
+        return FLOAT * self.config.dreams * 3 * (self.config.horizon + 10) * lane_size(self.dream.model)
+
+    def iterate(
+        self, state: ActorCriticState, dreams: Dreams, first: Array | int, key: Key, count: int
+    ) -> tuple[ActorCriticState, Metrics]:
+        """Generations `first` [] to `first + count - 1`: the state after them and metrics stacked [count]."""
+        prepared = replace(dreams, params=self.dream.prepare(dreams.params))
+
+        def generation(state: ActorCriticState, number: Array) -> tuple[ActorCriticState, Metrics]:
+            play_key, learn_key = jax.random.split(jax.random.fold_in(key, number))
+            objective = partial(self.objective, critic=state.networks["critic"], going=state.dreams, dreams=prepared)
+            slope = jax.value_and_grad(objective, has_aux=True)
+            (_, (following, inputs, value, outcome, ended)), gradient = slope(
+                state.networks["controller"], key=play_key
+            )
+            networks, optimizer, about = self._learn(state, gradient, inputs, outcome, learn_key)
+            metrics = {
+                "outcome": outcome.mean(),
+                "known": 1 - jnp.var(outcome - value) / jnp.maximum(jnp.var(outcome), 1e-12),
+                "ended": ended.mean(),
+                **about,
+            }
+            return ActorCriticState(networks, optimizer, following), metrics
+
+        return jax.lax.scan(generation, state, first + jnp.arange(count, dtype=jnp.int32))
+
+    def objective(
+        self, controller: Params, critic: Params, going: DreamState, dreams: Dreams, key: Key
+    ) -> tuple[Array, tuple[DreamState, Array, Array, Array, Array]]:
+        """Minus the mean lambda-return [] of a generation's dreams, and of these: where they stand after it, what C read
+        [T, L, F], what the critic said and should have said [T, L], and the probabilities of an end [T, L]."""
+        config, policy, world = self.config, self.policy, World(self.dream.model, dreams.params)
+        prospect = jax.vmap(partial(self.dream.prospect, dreams.params), (0, 0, 0, None))
+
+        @jax.checkpoint
+        def step(going: DreamState, number: Array) -> tuple[DreamState, tuple[Array, ...]]:
+            draw_key, dream_key, begin_key = jax.random.split(jax.random.fold_in(key, number), 3)
+            if config.truncation:
+                cut = number % config.truncation == 0
+                going = jax.tree.map(lambda leaf: jnp.where(cut, jax.lax.stop_gradient(leaf), leaf), going)
+            inputs = policy.inputs(world, going.world)
+            distribution = policy.distribution(controller, inputs, 0.0)
+            action = distribution.mode() if policy.needs_noise else distribution.action(distribution.draw(draw_key))
+            noise = jax.vmap(self.dream.noise)(jax.random.split(dream_key, config.dreams))
+            after, reward, ending = prospect(going, action, noise.world, dreams.temperature)
+            said = policy.value(critic, inputs), policy.value(critic, policy.inputs(world, after.world))
+            left = self.left(noise.end < ending, after)
+            # Another dream begins where this one ends: no gradient goes from the one to the other.
+            following = choose(left, self.begin(dreams.starts, begin_key), after)
+            return following, (inputs, reward * (1 - config.discount), ending, left, *said)
+
+        going, found = jax.lax.scan(step, going, jnp.arange(config.horizon, dtype=jnp.int32))
+        inputs, reward, ending, left, value, next_value = found
+        outcome = lambda_returns(reward, next_value, ending, left, config.discount)
+        return -outcome.mean(), jax.lax.stop_gradient((going, inputs, value, outcome, ending))
+
+    def _learn(
+        self, state: ActorCriticState, gradient: Params, inputs: Array, outcome: Array, key: Key
+    ) -> "tuple[Params, optax.OptState, Metrics]":
+        """The networks after a generation: C after a step along the `gradient`, and the critic after some of Adam's."""
+        import optax
+
+        norm = optax.global_norm(gradient)
+        sound = jnp.isfinite(norm) & jnp.isfinite(outcome).all()
+        # A dream whose numbers are not finite says nothing of where to go.
+        gradient = jax.tree.map(lambda leaf: jnp.where(sound, leaf, 0), gradient)
+        outcome = jnp.where(sound, outcome, 0)
+        networks, optimizer = self._move(state.networks, state.optimizer, "controller", gradient)
+        flat, target = inputs.reshape(-1, inputs.shape[-1]), outcome.reshape(-1)
+        size = len(target)
+        orders = [jax.random.permutation(jax.random.fold_in(key, number), size) for number in range(PASSES)]
+        parts = jnp.concatenate([order[: size - size % BATCHES].reshape(BATCHES, -1) for order in orders])
+
+        def error(critic: Params, part: Array) -> Array:
+            return jnp.mean((self.policy.value(critic, flat[part]) - target[part]) ** 2)
+
+        def learn(carry: tuple[Params, Any], part: Array) -> tuple[tuple[Params, Any], None]:
+            networks, optimizer = carry
+            slope = jax.grad(error)(networks["critic"], part)
+            slope = jax.tree.map(lambda leaf: jnp.where(sound, leaf, 0), slope)
+            return self._move(networks, optimizer, "critic", slope), None
+
+        networks, optimizer = jax.lax.scan(learn, (networks, optimizer), parts)[0]
+        return networks, optimizer, {"gradient": norm, "non_finite": (~sound).astype(jnp.int32)}
+
+    def _move(self, networks: Params, optimizer: Any, name: str, gradient: Params) -> tuple[Params, Any]:
+        """One network after a step of its Adam."""
+        updates, after = self._adam(name).update(gradient, optimizer[name], networks[name])
+        moved = jax.tree.map(jnp.add, networks[name], updates)
+        return {**networks, name: moved}, {**optimizer, name: after}
+
+    def begin_optimizer(self, networks: Params) -> "optax.OptState":
+        """An Adam for each network."""
+        return {name: self._adam(name).init(weights) for name, weights in networks.items()}
+
+    def _adam(self, name: str) -> "optax.GradientTransformation":
+        # Imported here: to act and to dream needs no search, and starts faster without.
+        import optax
+
+        rate, steps = self.config.learning_rate, self.generations * (PASSES * BATCHES if name == "critic" else 1)
+        adam = optax.adam(optax.linear_schedule(rate, rate / 10, steps))
+        return single_precision(optax.chain(optax.clip_by_global_norm(self.config.clip), adam))
+
+
+def lambda_returns(reward: Array, next_value: Array, ending: Array, left: Array, discount: Array | float) -> Array:
+    """V_t [T, L] of `reward` [T, L], what the critic said after each step, the probability that the step was the end, and
+    whether the dream was `left` for another one."""
+    going = 1 - ending
+    # What is read after an end may be anything.
+    next_value = jnp.where(going > 0, next_value, 0)
+
+    def back(later: Array, step: tuple[Array, ...]) -> tuple[Array, Array]:
+        reward, next_value, going, left = step
+        mixed = jnp.where(left, next_value, (1 - LAMBDA) * next_value + LAMBDA * later)
+        outcome = reward + discount * going * mixed
+        return outcome, outcome
+
+    return jax.lax.scan(back, next_value[-1], (reward, next_value, going, left), reverse=True)[1]
