@@ -1,5 +1,8 @@
-"""How learners are optimised: Adam with a learning-rate schedule and, for M, element-wise clipped gradients."""
+"""How learners are optimised: Adam with a learning-rate schedule and, for M, element-wise clipped gradients; and what
+others' libraries count on."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -56,6 +59,14 @@ def make(config: OptimizerConfig, steps: int) -> "optax.GradientTransformation":
     rise = optax.linear_schedule(1 / max(config.warm_up, 1), 1.0, max(config.warm_up - 1, 0))
     adam = optax.adam(schedule if not config.warm_up else lambda step: rise(step) * schedule(step))
     return single_precision(adam if config.clip is None else optax.chain(optax.clip(config.clip), adam))
+
+
+@contextmanager
+def as_meant(precision: str | None = None) -> Iterator[None]:
+    """What others' libraries count on: JAX's default types and broadcasting, whatever is switched on for the rest, and
+    matrix products of this precision, where one is given."""
+    with jax.default_matmul_precision(precision), jax.enable_x64(False), jax.numpy_rank_promotion("allow"):
+        yield
 
 
 def single_precision(optimizer: "optax.GradientTransformation") -> "optax.GradientTransformation":

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from wm_jax.actors.planning import Planner, PlannerConfig
+from wm_jax.actors.planning import SequencePlanner, SequencePlannerConfig
 from wm_jax.actors.protocol import ACTORS
 from wm_jax.dream import Dream
 from wm_jax.errors import require_choice, require_range
@@ -24,7 +24,7 @@ from wm_jax.worlds import World
 
 @ACTORS.register
 @dataclass(frozen=True)
-class CEMConfig(PlannerConfig):
+class CEMConfig(SequencePlannerConfig):
     """Plans by the cross-entropy method. The defaults are PlaNet's."""
 
     kind: Literal["cem"] = "cem"
@@ -79,7 +79,7 @@ class CEMPlan:
 
 
 @dataclass(frozen=True)
-class CEM(Planner):
+class CEM(SequencePlanner):
     """What `CEMConfig` describes."""
 
     @property

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from wm_jax.actors.cem import coloured
-from wm_jax.actors.planning import Planner, PlannerConfig
+from wm_jax.actors.planning import SequencePlanner, SequencePlannerConfig
 from wm_jax.actors.protocol import ACTORS
 from wm_jax.dream import Dream
 from wm_jax.errors import require_range
@@ -18,7 +18,7 @@ from wm_jax.worlds import World
 
 @ACTORS.register
 @dataclass(frozen=True)
-class MPPIConfig(PlannerConfig):
+class MPPIConfig(SequencePlannerConfig):
     """Plans by weighted means of sequences."""
 
     kind: Literal["mppi"] = "mppi"
@@ -47,7 +47,7 @@ class MPPIConfig(PlannerConfig):
 
 
 @dataclass(frozen=True)
-class MPPI(Planner):
+class MPPI(SequencePlanner):
     """What `MPPIConfig` describes; a plan is the actions [T, A]."""
 
     @property

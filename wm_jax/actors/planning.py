@@ -33,8 +33,6 @@ class PlannerConfig(ActorConfig):
     """T: actions of a plan."""
     hold: int = 1
     """Steps that each action is kept, in a plan and when it is done."""
-    particles: int = 1
-    """P: dreams that a plan is judged in. All plans meet the same noise in the p-th."""
     discount: float = 1.0
     """gamma of a step, in the dream."""
     features: tuple[str, ...] = ()
@@ -44,7 +42,7 @@ class PlannerConfig(ActorConfig):
     then stands for what comes after a plan. None: nothing is learned, and there is no search."""
 
     def __post_init__(self) -> None:
-        for name in ("horizon", "hold", "particles"):
+        for name in ("horizon", "hold"):
             require_range(f"actor.{name}", getattr(self, name), 1, 2**20)
         require_range("actor.discount", self.discount, 0.0, 1.0)
 
@@ -143,16 +141,33 @@ class Planner(Guided):
         action, plan = _where_due(self.decide, due, (params, world, state, carry.plan, key), kept)
         return action, PlanState(plan, action, jnp.where(due, self.config.hold, carry.left) - 1)
 
+    def value(self, params: Params, world: World, state: State) -> Array:
+        """[]: the discounted sum of rewards that the critic expects from a state on."""
+        assert self.guide is not None
+        return self.guide.value(params["critic"], self.guide.inputs(world, state)) / (1 - self.config.discount)
+
+
+@dataclass(frozen=True)
+class SequencePlannerConfig(PlannerConfig):
+    """Base of the settings of planners that compare sequences of actions."""
+
+    particles: int = 1
+    """P: dreams that a plan is judged in. All plans meet the same noise in the p-th."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_range("actor.particles", self.particles, 1, 2**20)
+
+
+@dataclass(frozen=True)
+class SequencePlanner(Planner):
+    """A planner that compares sequences of actions, whatever is seen on the way."""
+
     def returns(self, params: Params, world: World, state: State, actions: Array, key: Key) -> Array:
         """[N]: what plans, their actions [N, T, A], are expected to bring, with the learned value of what comes after."""
         config, value = self.config, partial(self.value, params, world) if self.guide else None
         judge = Imagination(self.dream, config.hold, config.particles, config.discount)
         return judge.returns(world, state, actions, key, value)
-
-    def value(self, params: Params, world: World, state: State) -> Array:
-        """[]: the discounted sum of rewards that the critic expects from a state on."""
-        assert self.guide is not None
-        return self.guide.value(params["critic"], self.guide.inputs(world, state)) / (1 - self.config.discount)
 
 
 def _where_due(function: Callable[..., Any], due: Array, arguments: tuple[Any, ...], otherwise: Any) -> Any:

@@ -4,8 +4,6 @@ ask -> fitness -> rank -> tell is one generation; many are one compiled call. Ev
 fitness. Weights are one array [D] here, and nowhere else (`actors.protocol.flat`).
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, Literal
@@ -17,6 +15,7 @@ from jax.sharding import Mesh
 from wm_jax.actors import protocol as actors
 from wm_jax.dream import Dream, DreamFitness
 from wm_jax.errors import require_range
+from wm_jax.optimizers import as_meant
 from wm_jax.search.protocol import SEARCHES, PopulationSearch, SearchConfig
 from wm_jax.types import FLOAT, Array, Curve, Key, Metrics, Params, Population, Returns, State
 from wm_jax.worlds import Actor
@@ -62,20 +61,13 @@ def strict_rank_weights(population: Array, fitness: Array, state: Any, params: A
     return jnp.where(finite.any(), params.weights[ranks], 0)
 
 
-@contextmanager
-def _as_meant() -> Iterator[None]:
-    """evosax with exact products, and with JAX's default types and broadcasting, whatever is switched on for the rest."""
-    with jax.default_matmul_precision("highest"), jax.enable_x64(False), jax.numpy_rank_promotion("allow"):
-        yield
-
-
 @cache
 def _strategy(population: int, size: int) -> tuple[Any, Any]:
     """evosax's algorithm and its constants, made once and outside of any trace."""
     # Imported here: to act and to dream needs no search, and starts faster without.
     from evosax.algorithms import CMA_ES
 
-    with jax.ensure_compile_time_eval(), _as_meant():
+    with jax.ensure_compile_time_eval(), as_meant("highest"):
         strategy = CMA_ES(population, jnp.zeros(size), fitness_shaping_fn=strict_rank_weights)
         return strategy, _single(strategy.default_params)
 
@@ -134,7 +126,7 @@ class CMAES(PopulationSearch):
         """The state before the first generation: the mean is `begin`, 0 unless given; covariance sigma^2 times identity."""
         strategy, params = _strategy(self.population, self.size)
         mean = jnp.zeros(self.size, jnp.float32) if begin is None else actors.flat(begin)
-        with _as_meant():
+        with as_meant("highest"):
             state = _single(strategy.init(key, mean, params))
         # The test for a stalled step size counts generations as the tutorial does: evosax is one ahead, which shows in the
         # first.
@@ -163,7 +155,7 @@ class CMAES(PopulationSearch):
         """The state of the next generation, from this one's candidates [P, ...] and their returns [P]."""
         strategy, params = _strategy(self.population, self.size)
         finite = jnp.isfinite(returns)
-        with _as_meant():
+        with as_meant("highest"):
             # evosax minimises. Its CMA-ES draws nothing in `tell`; the key is there for others.
             fitness = -returns.astype(jnp.float32)
             state, _ = strategy.tell(jax.random.key(0), actors.flat(population, 1), fitness, state, params)

@@ -1,0 +1,177 @@
+"""Planning by Monte-Carlo tree search over the task's discrete actions, by mctx, with a prior and a value that a search has
+learned in dreams: Gumbel MuZero (Danihelka et al., 2022) and Stochastic MuZero (Antonoglou et al., 2022).
+
+A node is a state of the world model, an edge is an action that is kept for `hold` steps of the dream.
+"""
+
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from wm_jax.actors.planning import Planner, PlannerConfig
+from wm_jax.actors.policy import Head, Kind
+from wm_jax.actors.protocol import ACTORS
+from wm_jax.dream import Dream, DreamState
+from wm_jax.errors import require_choice, require_range
+from wm_jax.lanes import alone
+from wm_jax.optimizers import as_meant
+from wm_jax.types import Action, Array, Key, Params, State
+from wm_jax.worlds import World
+
+
+@ACTORS.register
+@dataclass(frozen=True)
+class MCTSConfig(PlannerConfig):
+    """Plans by tree search."""
+
+    distribution: ClassVar[Kind] = "categorical"
+
+    kind: Literal["mcts"] = "mcts"
+    horizon: int = 30
+    """Depth of the tree at most, in actions."""
+    hold: int = 4
+    """Steps that each action is kept, in a plan and when it is done."""
+    discount: float = 0.99
+    hidden_sizes: tuple[int, ...] = (64,)
+    """Units of the hidden layers of the prior and the value, which the search finds in dreams (`search.kind` ppo). None:
+    nothing is learned, the prior is the same for all actions and the value 0, and there is no search."""
+    simulations: int = 50
+    """Nodes that a decision adds to its tree."""
+    policy: Literal["gumbel", "stochastic"] = "gumbel"
+    """gumbel: an action leads to the one state that was drawn for it; stochastic: to one of `outcomes`."""
+    outcomes: int = 4
+    """With stochastic: states that are drawn for an action, all as likely."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_range("actor.simulations", self.simulations, 1, 2**16)
+        require_range("actor.outcomes", self.outcomes, 1, 2**10)
+        require_choice("actor.policy", self.policy, ("gumbel", "stochastic"))
+
+    def build(self, dream: Dream) -> "MCTS":
+        """The planner in a dream. Raises `UserError` where the task names no discrete actions."""
+        Head.of("categorical", dream)
+        return MCTS(self, dream)
+
+
+@struct.dataclass
+class _After:
+    """A state in which an action was chosen, and before anything was drawn."""
+
+    state: DreamState
+    action: Array
+    """[] int32"""
+
+
+@dataclass(frozen=True)
+class MCTS(Planner):
+    """What `MCTSConfig` describes; no plan goes from one decision to the next."""
+
+    @property
+    def dream_steps(self) -> int:
+        """Dreamt steps of a decision."""
+        config = self.config
+        # Whatever is added to a tree with outcomes: all of them for an action, or one once more.
+        each = 1 if config.policy == "gumbel" else config.outcomes + 1
+        return config.simulations * config.hold * each
+
+    def first_plan(self) -> None:
+        """None."""
+        return
+
+    def decide(self, params: Params, world: World, state: State, plan: None, key: Key) -> tuple[Action, None]:
+        """The action that the tree favours."""
+        mctx, config = _mctx(), self.config
+        rules = replace(self.dream, config=replace(self.dream.config, full_return=None))
+        tree = _Tree(self, rules, params, replace(world, params=rules.prepare(world.params)))
+        search_key, tree.key = jax.random.split(key)
+        root = DreamState(state, jnp.int32(0), jnp.float32(0))
+        logits, value = tree.judge(root)
+        begin = mctx.RootFnOutput(prior_logits=logits[None], value=value[None], embedding=alone(root))
+        how = {"num_simulations": config.simulations, "max_depth": config.horizon}
+        with as_meant():
+            if config.policy == "gumbel":
+                # No noise at the root: what it seems best at is to be done.
+                found = mctx.gumbel_muzero_policy((), search_key, begin, tree.step, gumbel_scale=0.0, **how)
+            else:
+                found = mctx.stochastic_muzero_policy(
+                    (), search_key, begin, tree.decide, tree.happen, dirichlet_fraction=0.0, temperature=0.0, **how
+                )
+        return jnp.asarray(self.dream.actions, jnp.float32)[found.action[0]], None
+
+
+def _mctx() -> Any:
+    """The library, imported when a tree is needed: what does not plan by trees starts faster without."""
+    return import_module("mctx")
+
+
+class _Tree:
+    """What mctx asks of the dream, for one tree."""
+
+    key: Key
+    """What the outcomes of its actions are drawn with."""
+
+    def __init__(self, planner: MCTS, dream: Dream, params: Params, world: World):
+        self.planner, self.dream, self.params, self.world = planner, dream, params, world
+        self.actions = jnp.asarray(dream.actions, jnp.float32)
+
+    def judge(self, state: DreamState) -> tuple[Array, Array]:
+        """The logits [N] of the prior, and the value []."""
+        guide = self.planner.guide
+        if guide is None:
+            return jnp.zeros(len(self.actions), jnp.float32), jnp.float32(0)
+        inputs = guide.inputs(self.world, state.world)
+        logits: Any = guide.distribution(self.params["policy"], inputs, 0.0)
+        return logits.logits, self.planner.value(self.params, self.world, state.world)
+
+    def follow(self, state: DreamState, action: Array, key: Key) -> tuple[DreamState, Array, Array]:
+        """The state after an action [], what it has earned, and what counts of all that follows."""
+        config = self.planner.config
+
+        def one(number: Array, carry: tuple[DreamState, Array, Array]) -> tuple[DreamState, Array, Array]:
+            state, earned, weight = carry
+            noise = self.dream.model.noise(jax.random.fold_in(key, number))
+            state, reward, ending = self.dream.prospect(self.world.params, state, self.actions[action], noise)
+            earned += jnp.where(weight > 0, weight * reward, 0)
+            return state, earned, weight * jnp.float32(config.discount) * (1 - ending)
+
+        state, earned, weight = jax.lax.fori_loop(0, config.hold, one, (state, jnp.float32(0), jnp.float32(1)))
+        # A dream that breaks is over, and no number of a tree may be infinite.
+        return state, jnp.where(jnp.isfinite(earned), earned, 0), weight
+
+    def step(self, nothing: Any, key: Key, action: Array, states: DreamState) -> tuple[Any, DreamState]:
+        """`mctx`'s recurrent function."""
+        mctx = _mctx()
+        after, earned, weight = jax.vmap(self.follow)(states, action, jax.random.split(key, len(action)))
+        logits, value = jax.vmap(self.judge)(after)
+        value = jnp.where(weight > 0, value, 0)
+        return mctx.RecurrentFnOutput(reward=earned, discount=weight, prior_logits=logits, value=value), after
+
+    def outcome(self, after: _After, number: Array) -> tuple[DreamState, Array, Array]:
+        """`follow` to the outcome of this number []: the same whenever it is asked for."""
+        key = jax.random.fold_in(jax.random.fold_in(self.key, after.state.steps), number)
+        return self.follow(after.state, after.action, key)
+
+    def decide(self, nothing: Any, key: Key, action: Array, states: DreamState) -> tuple[Any, _After]:
+        """`mctx`'s recurrent function of decisions: the value of an action is the mean over its outcomes."""
+        mctx = _mctx()
+        config, chosen = self.planner.config, _After(states, action)
+        numbers = jnp.arange(config.outcomes, dtype=jnp.int32)
+        after, earned, weight = jax.vmap(jax.vmap(self.outcome, (None, 0)), (0, None))(chosen, numbers)
+        _, value = jax.vmap(jax.vmap(self.judge))(after)
+        value = (earned + weight * jnp.where(weight > 0, value, 0)).mean(axis=1)
+        chance = jnp.zeros((len(action), config.outcomes), jnp.float32)
+        return mctx.DecisionRecurrentFnOutput(chance_logits=chance, afterstate_value=value), chosen
+
+    def happen(self, nothing: Any, key: Key, number: Array, chosen: _After) -> tuple[Any, DreamState]:
+        """`mctx`'s recurrent function of chance."""
+        mctx = _mctx()
+        after, earned, weight = jax.vmap(self.outcome)(chosen, number)
+        logits, value = jax.vmap(self.judge)(after)
+        value = jnp.where(weight > 0, value, 0)
+        found = mctx.ChanceRecurrentFnOutput(action_logits=logits, value=value, reward=earned, discount=weight)
+        return found, after
