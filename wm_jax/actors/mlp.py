@@ -61,6 +61,10 @@ class Layer:
     bias: Array | None
     """[outputs]"""
 
+    def add(self, outputs: Array) -> Array:
+        """`outputs` [..., outputs] with the bias, where there is one."""
+        return outputs if self.bias is None else add(self.bias, outputs)
+
 
 @dataclass(frozen=True)
 class MLP(Policy):
@@ -96,6 +100,11 @@ class MLP(Policy):
         return tuple(layers)
 
     @property
+    def drawn_size(self) -> int:
+        """A"""
+        return self.sizes[-1]
+
+    @property
     def critic(self) -> "MLP":
         """One hidden layer."""
         return MLP(self.reads, (self.sizes[0], CRITIC_SIZE, 1))
@@ -114,6 +123,5 @@ class MLP(Policy):
         """What the last layer puts out [..., A] for `inputs` [..., F], whose tanh is the action."""
         outputs = inputs
         for number, layer in enumerate(params):
-            outputs = (jnp.tanh(outputs) if number else outputs) @ layer.kernel
-            outputs = outputs if layer.bias is None else add(layer.bias, outputs)
+            outputs = layer.add((jnp.tanh(outputs) if number else outputs) @ layer.kernel)
         return outputs

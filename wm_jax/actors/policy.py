@@ -73,6 +73,11 @@ class Head:
         """How many they are."""
         return len(self.actions) if self.distribution == "categorical" else 2 * self.action_size
 
+    @property
+    def drawn_size(self) -> int:
+        """Numbers that are drawn for an action."""
+        return 1 if self.distribution == "categorical" else self.action_size
+
     def __call__(self, outputs: Array) -> Distribution:
         """The distribution with the parameters `outputs` [..., size]."""
         if self.distribution == "categorical":
@@ -99,6 +104,11 @@ class NetworkPolicy(Policy):
     def words(self) -> str:
         """What it is and what it reads."""
         return f"{self.network.words}, {self.head.distribution}"
+
+    @property
+    def drawn_size(self) -> int:
+        """A, or 1 where an action is one of the task's."""
+        return self.head.drawn_size
 
     @property
     def critic(self) -> MLP:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from wm_jax.actors.distributions import Distribution
 from wm_jax.dream import Dream
@@ -94,6 +95,11 @@ class Policy(Guided):
         """A network that reads the same, with one output: the discounted sum of the rewards to come times 1 - gamma, the
         mean reward as far as one can see."""
 
+    @property
+    @abstractmethod
+    def drawn_size(self) -> int:
+        """X: numbers that are drawn for an action."""
+
     @abstractmethod
     def inputs(self, world: World, state: State) -> Array:
         """What the policy and its critic read of a state: [..., F]."""
@@ -110,6 +116,40 @@ class Policy(Guided):
     def act(self, params: Params, world: World, state: State, carry: None, key: Key) -> tuple[Action, None]:
         """The mode; the key is not used."""
         return self.distribution(params, self.inputs(world, state), 0.0).mode(), None
+
+
+@struct.dataclass
+class Try:
+    """What a `Trying` actor is at."""
+
+    drawn: Array
+    """[X]: what it has drawn."""
+    left: Array
+    """[] int32: steps for which that is still done."""
+
+
+@dataclass(frozen=True)
+class Trying(Actor):
+    """A policy that draws its actions, and keeps each for `hold` steps, to learn from what comes of them. Its weights are
+    {"policy", "noise"}, the second as in `Policy.distribution`."""
+
+    policy: Policy
+    hold: int
+
+    def init(self, key: Key) -> Params:
+        """Fresh weights, and no noise."""
+        return {"policy": self.policy.init(key), "noise": jnp.float32(0)}
+
+    def begin(self) -> Try:
+        """Nothing drawn."""
+        return Try(jnp.zeros(self.policy.drawn_size, jnp.float32), jnp.int32(0))
+
+    def act(self, params: Params, world: World, state: State, carry: Try, key: Key) -> tuple[Action, Try]:
+        """A new action, where the last one's time is over."""
+        distribution = self.policy.distribution(params["policy"], self.policy.inputs(world, state), params["noise"])
+        due = carry.left == 0
+        drawn = jnp.where(due, distribution.draw(key), carry.drawn)
+        return distribution.action(drawn), Try(drawn, jnp.where(due, self.hold, carry.left) - 1)
 
 
 @cache

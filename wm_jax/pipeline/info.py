@@ -124,7 +124,7 @@ def _work(
         generation = search.dream_steps * step
     else:
         playing = actual_search(models, evolve, tunes=False)
-        generation = playing.population * playing.rollouts * (evolve.max_steps or whole) * seen
+        generation = playing.episodes * (evolve.max_steps or whole) * seen
     # In each round the generations, and the candidates' evaluations.
     counts = [evolve.generations, *later * [rounds.generations or evolve.generations]]
     evaluations = sum(len(replace(evolve, generations=count).evaluated) for count in counts)
@@ -154,7 +154,7 @@ def _tuning(experiment: Experiment, models: Models, whole: int, seen: int) -> di
     if not tune.generations:
         return {}
     search = actual_search(models, tune.as_evolution, tunes=True)
-    played = search.population * search.rollouts
+    played = search.episodes
     # What it goes on from is validated too.
     validations = (1 + len(tune.as_evolution.evaluated)) * tune.actual_episodes * whole
     return {"tuning at most": (tune.generations * played * (tune.max_steps or whole) + validations) * seen}

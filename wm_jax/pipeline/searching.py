@@ -17,7 +17,7 @@ from wm_jax.data.weights import save_weights
 from wm_jax.errors import UserError
 from wm_jax.lanes import many
 from wm_jax.models import Models
-from wm_jax.pipeline import playing, side_by_side
+from wm_jax.pipeline import playing, practising, side_by_side
 from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.loop import Work, run_loop
 from wm_jax.pipeline.progress import Bar
@@ -26,7 +26,7 @@ from wm_jax.pipeline.weights import CONTROLLERS, MEANS, WEIGHTS, load_deployed, 
 from wm_jax.rollouts.agent import Agent
 from wm_jax.rollouts.evaluate import summary
 from wm_jax.run import StageDir
-from wm_jax.search import PopulationSearch, Search
+from wm_jax.search import EpisodeSearch, PopulationSearch, Search
 from wm_jax.search.config import EvolveConfig
 from wm_jax.types import Array, Key, Params
 
@@ -35,6 +35,7 @@ TUNING = "tuning"
 """The purpose of a search that goes on from C."""
 RESULTS = [WEIGHTS, CONTROLLERS, EVALUATIONS, MEANS]
 
+Generations = side_by_side.InDreams | playing.Generations | practising.Generations
 Score = tuple[int, Callable[[Params, int], Array | np.ndarray]]
 """n, and what plays the candidates [E, ...] of a generation: their returns [E, n]."""
 
@@ -164,11 +165,11 @@ class _Task:
         return self.context.seed(f"{self.purpose}, {purpose}" if self.purpose else purpose, self.round_number)
 
 
-def actual_search(models: Models, config: EvolveConfig, tunes: bool) -> PopulationSearch:
+def actual_search(models: Models, config: EvolveConfig, tunes: bool) -> PopulationSearch | EpisodeSearch:
     """The search whose candidates play in the actual environment. Raises `UserError` where it can only learn in dreams."""
     chosen = models.experiment.tune.search if tunes else models.experiment.search
     search = chosen.build(models.actor, models.dream, config.generations)
-    if not isinstance(search, PopulationSearch):
+    if not isinstance(search, PopulationSearch | EpisodeSearch):
         where, instead = (
             ("tune.search.kind", "tune.generations to 0") if tunes else ("search.kind", "evolve.fitness to 'dream'")
         )
@@ -189,10 +190,12 @@ def _run(task: _Task, stage: StageDir) -> dict[str, Any]:
             )
             scores["dream"] = (config.evaluation_rollouts, generations.returns)
         else:
-            generations = playing.Generations(
-                context, config, actual_search(context.models, config, task.tunes), task.variants,
-                task.key("generations"), task.seed("evolution episodes"), arena, stack,
-            )  # fmt: skip
+            search = actual_search(context.models, config, task.tunes)
+            asked = task.key("generations"), task.seed("evolution episodes"), arena, stack
+            if isinstance(search, PopulationSearch):
+                generations = playing.Generations(context, config, search, task.variants, *asked)
+            else:
+                generations = practising.Generations(context, config, search, task.variants, *asked)
         if config.actual_episodes:
             scores["actual"] = (config.actual_episodes, playing.Validation(context, config, arena, stack))
         advance = _Advance(task, generations, scores)
@@ -220,7 +223,7 @@ def _work(task: _Task, advance: "_Advance", attach: Callable[[Bar], None]) -> Wo
 class _Advance:
     """Some generations; where due, the candidates' scores in the dream and the actual environment."""
 
-    def __init__(self, task: _Task, generations: side_by_side.InDreams | playing.Generations, scores: dict[str, Score]):
+    def __init__(self, task: _Task, generations: Generations, scores: dict[str, Score]):
         self.task, self.config, self.mesh = task, task.config, task.context.mesh
         self.generations, self.scores = generations, scores
         self.search: Search = generations.search

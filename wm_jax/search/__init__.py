@@ -1,5 +1,5 @@
 """How a controller is found: one file each, registered by their settings' `kind`."""
 
-from wm_jax.search.protocol import SEARCHES, Dreams, PopulationSearch, Search, SearchConfig
+from wm_jax.search.protocol import SEARCHES, Dreams, EpisodeSearch, PopulationSearch, Search, SearchConfig
 
-__all__ = ["SEARCHES", "Dreams", "PopulationSearch", "Search", "SearchConfig"]
+__all__ = ["SEARCHES", "Dreams", "EpisodeSearch", "PopulationSearch", "Search", "SearchConfig"]

@@ -68,8 +68,8 @@ class ActorCriticState:
     networks: Params
     """The weights of the policy, "controller", and of its "critic"."""
     optimizer: "optax.OptState"
-    dreams: DreamState
-    """[L, ...]"""
+    dreams: Any
+    """A `DreamState` [L, ...]; None where it learns in the actual environment."""
 
 
 @dataclass(frozen=True)
@@ -108,19 +108,21 @@ class ActorCritic(Search):
 
     def init(self, key: Key, begin: Params | None = None, starts: State | None = None) -> ActorCriticState:
         """The state before the first generation: fresh networks, or C's weights `begin`; dreams in some of `starts`
-        [S, ...]."""
-        assert starts is not None
+        [S, ...], where there are any."""
         keys = jax.random.split(key, 4)
         policy, critic = (None, None) if begin is None else self.actor.parts(begin)
         networks = {
             "controller": self.policy.init(keys[0]) if policy is None else policy,
             "critic": self.policy.critic.init(keys[1]) if critic is None else critic,
         }
+        optimizer = self.begin_optimizer(networks)
+        if starts is None:
+            return ActorCriticState(networks, optimizer, None)
         dreams = self.begin(starts, keys[2])
         # Not all of them are to be left at the same time, and each has room to go on.
         latest = min(self.config.length, self.dream.config.horizon - self.step + 1)
         steps = jax.random.randint(keys[3], dreams.steps.shape, 0, latest, jnp.int32)
-        return ActorCriticState(networks, self.begin_optimizer(networks), replace(dreams, steps=steps))
+        return ActorCriticState(networks, optimizer, replace(dreams, steps=steps))
 
     def candidate(self, state: ActorCriticState) -> Params:
         """C, which acts by its mode where it is evaluated and deployed."""

@@ -20,12 +20,13 @@ from flax import struct
 from jax.sharding import Mesh
 
 from wm_jax.actors import protocol as actors
+from wm_jax.actors.protocol import Trying
 from wm_jax.dream import Dream, DreamState
 from wm_jax.errors import UserError, require_range
 from wm_jax.lanes import choose
 from wm_jax.optimizers import single_precision
 from wm_jax.search.actor_critic import ActorCritic, ActorCriticConfig, ActorCriticState, advantages
-from wm_jax.search.protocol import SEARCHES, Dreams, lane_size
+from wm_jax.search.protocol import SEARCHES, Dreams, EpisodeSearch, Experience, lane_size
 from wm_jax.types import FLOAT, Array, Curve, Key, Metrics, Params
 from wm_jax.worlds import Actor, World
 
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 CLIP = 0.2
 """epsilon of the clipped objective."""
-PASSES, BATCHES = 2, 8
-"""How often a generation's decisions are learnt from, and in how many parts."""
 CRITIC_WEIGHT = 10.0
 """Of the critic's squared error beside C's objective; they share no weights, only the clipped norm."""
 
@@ -50,6 +49,10 @@ class PPOConfig(ActorCriticConfig):
     """Decisions of each dream that a generation learns from."""
     hold: int = 5
     """Steps that an action is kept while C learns; afterwards C acts at each step."""
+    passes: int = 2
+    """How often a generation's decisions are learned from."""
+    batches: int = 8
+    """In how many parts, a step of Adam each."""
     entropy: float = 0.005
     """Weight of the actions' entropy, which keeps C from actions that are so certain that nothing else is tried."""
 
@@ -57,10 +60,12 @@ class PPOConfig(ActorCriticConfig):
         super().__post_init__()
         require_range("search.decisions", self.decisions, 1, 2**20)
         require_range("search.hold", self.hold, 1, 2**20)
+        require_range("search.passes", self.passes, 1, 2**10)
+        require_range("search.batches", self.batches, 1, 2**20)
         require_range("search.entropy", self.entropy, 0.0, 1e3)
-        if self.dreams * self.decisions < BATCHES:
+        if self.dreams * self.decisions < self.batches:
             raise UserError(f"search.dreams is {self.dreams} and search.decisions {self.decisions}: fewer decisions "
-                            f"than the {BATCHES} batches that they are learnt from in; raise either")  # fmt: skip
+                            f"than search.batches, {self.batches}; raise either, or lower that")  # fmt: skip
 
     def build(self, actor: Actor, dream: Dream, generations: int, mesh: Mesh | None = None) -> "PPO":
         """The search of so many generations; every device does the same. Raises `UserError` where the actor has no policy
@@ -96,10 +101,30 @@ class Decisions:
     """[...]"""
     outcome: Array
     """[...]: what the critic should have said."""
+    counts: Array
+    """[...]: 1, or 0 where nothing was decided, as the episode was over."""
+
+
+@struct.dataclass
+class _Outcome:
+    """What came of decisions [T, L]."""
+
+    earned: Array
+    """Up to the next one, in the critic's units; not finite where a dream's numbers were not."""
+    survival: Array
+    """The probability that the dream went on."""
+    left: Array
+    """Whether it was left after this one, or had ended."""
+    value: Array
+    """What the critic said before."""
+    next_value: Array
+    """And after."""
+    counts: Array | None = None
+    """As `Decisions.counts`; None: all do."""
 
 
 @dataclass(frozen=True)
-class PPO(ActorCritic):
+class PPO(ActorCritic, EpisodeSearch):
     """An `ActorCritic`. Metrics of a generation: outcome, the mean of what followed on a decision, as the critic counts;
     ended, the share of dreams expected to end in a step; known, the share of the outcome's variance that the critic knew
     of; non_finite, the dreams that ended as their numbers were no longer finite."""
@@ -161,14 +186,8 @@ class PPO(ActorCritic):
             following, decisions, ends = self._play(
                 state, prepared, self.config.noise_in(number, self.generations), play_key
             )
-            networks, optimizer = self._learn(state, decisions, learn_key)
-            outcome = decisions.outcome
-            metrics = {
-                "outcome": outcome.mean(),
-                "known": 1 - jnp.var(decisions.advantage) / jnp.maximum(jnp.var(outcome), 1e-12),
-                **ends,
-            }
-            return ActorCriticState(networks, optimizer, following), metrics
+            networks, optimizer, about = self._learn(state, decisions, learn_key)
+            return ActorCriticState(networks, optimizer, following), {**about, **ends}
 
         return jax.lax.scan(generation, state, first + jnp.arange(count, dtype=jnp.int32))
 
@@ -194,17 +213,29 @@ class PPO(ActorCritic):
 
         going, played = jax.lax.scan(decide, state.dreams, jnp.arange(config.decisions, dtype=jnp.int32))
         inputs, drawn, log_likelihood, earned, survival, left, value, next_value = played
-        discount = config.discount**config.hold
-        # Nothing follows on an end, and what is read after it may be anything.
-        next_value = jnp.where(survival > 0, next_value, 0)
-        broken = ~jnp.isfinite(earned)
-        # What broke a dream is worth nothing, or as little as the worst that was decided elsewhere.
-        lowest = jnp.min(earned + discount * survival * next_value, where=~broken, initial=0)
-        advantage = advantages(jnp.where(broken, lowest, earned), value, next_value, survival, left, discount)
+        came = _Outcome(earned, survival, left, value, next_value)
         return (
             going,
-            Decisions(inputs, drawn, jnp.full_like(advantage, noise), log_likelihood, advantage, advantage + value),
-            {"ended": (1 - survival).mean() / config.hold, "non_finite": broken.sum(dtype=jnp.int32)},
+            self._judged(inputs, drawn, log_likelihood, noise, came),
+            {
+                "ended": (1 - survival).mean() / config.hold,
+                "non_finite": (~jnp.isfinite(earned)).sum(dtype=jnp.int32),
+            },
+        )
+
+    def _judged(self, inputs: Array, drawn: Array, log_likelihood: Array, noise: Array, came: "_Outcome") -> Decisions:
+        """Decisions [T, L] and what came of them, with their advantages."""
+        discount = self.config.discount**self.config.hold
+        # Nothing follows on an end, and what is read after it may be anything.
+        next_value = jnp.where(came.survival > 0, came.next_value, 0)
+        broken = ~jnp.isfinite(came.earned)
+        # What broke a dream is worth nothing, or as little as the worst that was decided elsewhere.
+        lowest = jnp.min(came.earned + discount * came.survival * next_value, where=~broken, initial=0)
+        earned = jnp.where(broken, lowest, came.earned)
+        advantage = advantages(earned, came.value, next_value, came.survival, came.left, discount)
+        counts = jnp.ones_like(advantage) if came.counts is None else came.counts
+        return Decisions(
+            inputs, drawn, jnp.full_like(advantage, noise), log_likelihood, advantage, advantage + came.value, counts
         )
 
     def _keep(
@@ -228,14 +259,61 @@ class PPO(ActorCritic):
         nothing, steps = jnp.zeros(len(action), jnp.float32), jnp.arange(self.config.hold, dtype=jnp.int32)
         return jax.lax.scan(one, (going, nothing, nothing + 1, nothing > 0), steps)[0]
 
-    def _learn(self, state: ActorCriticState, decisions: Decisions, key: Key) -> "tuple[Params, optax.OptState]":
-        """The networks after a generation's steps of Adam."""
+    @property
+    def episodes(self) -> int:
+        """As many as dreams."""
+        return self.config.dreams
+
+    @property
+    def player(self) -> Trying:
+        """The policy, which draws."""
+        return Trying(self.policy, self.config.hold)
+
+    def trying(self, state: ActorCriticState, generation: Array | int) -> Params:
+        """What the generation tries out."""
+        noise = self.config.noise_in(generation, self.generations)
+        return {"policy": state.networks["controller"], "noise": noise}
+
+    def learn(
+        self, state: ActorCriticState, experience: Experience, generation: Array | int, key: Key
+    ) -> tuple[ActorCriticState, Metrics]:
+        """The state after a generation of actual episodes. What would have come after one that was cut off is what the
+        critic says of its last decision."""
+        config, policy, networks = self.config, self.policy, state.networks
+        noise = config.noise_in(generation, self.generations)
+        inputs, drawn = (jnp.moveaxis(array, 1, 0) for array in (experience.inputs, experience.drawn))
+        weights = jnp.float32(config.discount) ** jnp.arange(config.hold, dtype=jnp.int32) * (1 - config.discount)
+        earned = (experience.reward * weights).sum(axis=-1).T
+        number = jnp.arange(len(inputs), dtype=jnp.int32)[:, None]
+        count = -(-experience.length // config.hold)[None]
+        last = number == count - 1
+        value = policy.value(networks["critic"], inputs)
+        next_value = jnp.where(last, value, jnp.concatenate([value[1:], value[-1:]]))
+        survival = jnp.where(last & experience.terminated[None], 0.0, jnp.ones_like(value))
+        counts = (number < count).astype(jnp.float32)
+        came = _Outcome(earned, survival, number >= count - 1, value, next_value, counts)
+        log_likelihood = policy.distribution(networks["controller"], inputs, noise).log_likelihood(drawn)
+        decisions = self._judged(inputs, drawn, log_likelihood, noise, came)
+        networks, optimizer, about = self._learn(state, decisions, jax.random.fold_in(key, generation))
+        returned = experience.reward.sum(axis=(1, 2)).mean()
+        steps = experience.length.sum(dtype=jnp.int32)
+        return ActorCriticState(networks, optimizer, state.dreams), {"mean": returned, "steps": steps, **about}
+
+    def _learn(
+        self, state: ActorCriticState, decisions: Decisions, key: Key
+    ) -> "tuple[Params, optax.OptState, Metrics]":
+        """The networks after a generation's steps of Adam, and how much the critic knew before them."""
+        config = self.config
         flat = jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), decisions)
-        size = len(flat.advantage)
-        spread = jnp.std(flat.advantage) + 1e-8
-        flat = flat.replace(advantage=(flat.advantage - jnp.mean(flat.advantage)) / spread)
-        batches = [jax.random.permutation(jax.random.fold_in(key, number), size) for number in range(PASSES)]
-        parts = jnp.concatenate([order[: size - size % BATCHES].reshape(BATCHES, -1) for order in batches])
+        about = {
+            "outcome": _mean(flat.outcome, flat.counts),
+            "known": 1 - _spread(flat.advantage, flat.counts) / jnp.maximum(_spread(flat.outcome, flat.counts), 1e-12),
+        }
+        size, center = len(flat.advantage), _mean(flat.advantage, flat.counts)
+        scale = jnp.sqrt(_spread(flat.advantage, flat.counts)) + 1e-8
+        flat = flat.replace(advantage=(flat.advantage - center) / scale)
+        orders = [jax.random.permutation(jax.random.fold_in(key, number), size) for number in range(config.passes)]
+        batches = [order[: size - size % config.batches].reshape(config.batches, -1) for order in orders]
 
         def learn(carry: tuple[Params, Any], part: Array) -> tuple[tuple[Params, Any], None]:
             networks, optimizer = carry
@@ -243,17 +321,18 @@ class PPO(ActorCritic):
             updates, optimizer = self._optimizer.update(gradient, optimizer, networks)
             return (jax.tree.map(jnp.add, networks, updates), optimizer), None
 
-        return jax.lax.scan(learn, (state.networks, state.optimizer), parts)[0]
+        networks, optimizer = jax.lax.scan(learn, (state.networks, state.optimizer), jnp.concatenate(batches))[0]
+        return networks, optimizer, about
 
     def loss(self, networks: Params, decisions: Decisions) -> Array:
         """[]: minus the clipped objective, the critic's squared error, and minus the actions' entropy, of decisions [N]."""
         distribution = self.policy.distribution(networks["controller"], decisions.inputs, decisions.noise)
         ratio = jnp.exp(distribution.log_likelihood(decisions.drawn) - decisions.log_likelihood)
         advantage = decisions.advantage
-        gain = jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - CLIP, 1 + CLIP) * advantage).mean()
-        error = jnp.mean((self.policy.value(networks["critic"], decisions.inputs) - decisions.outcome) ** 2)
-        entropy = distribution.entropy(decisions.drawn).mean()
-        return CRITIC_WEIGHT * error - gain - self.config.entropy * entropy
+        gain = jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - CLIP, 1 + CLIP) * advantage)
+        error = (self.policy.value(networks["critic"], decisions.inputs) - decisions.outcome) ** 2
+        entropy = distribution.entropy(decisions.drawn)
+        return _mean(CRITIC_WEIGHT * error - gain - self.config.entropy * entropy, decisions.counts)
 
     def begin_optimizer(self, networks: Params) -> "optax.OptState":
         """One Adam for both."""
@@ -264,6 +343,16 @@ class PPO(ActorCritic):
         # Imported here: to act and to dream needs no search, and starts faster without.
         import optax
 
-        rate, steps = self.config.learning_rate, PASSES * BATCHES * self.generations
+        rate, steps = self.config.learning_rate, self.config.passes * self.config.batches * self.generations
         adam = optax.adam(optax.linear_schedule(rate, rate / 10, steps))
         return single_precision(optax.chain(optax.clip_by_global_norm(0.5), adam))
+
+
+def _mean(values: Array, counts: Array) -> Array:
+    """[]: of those that count."""
+    return (values * counts).sum() / jnp.maximum(counts.sum(), 1)
+
+
+def _spread(values: Array, counts: Array) -> Array:
+    """[]: their variance."""
+    return _mean((values - _mean(values, counts)) ** 2, counts)

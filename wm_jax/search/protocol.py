@@ -16,6 +16,7 @@ from flax import struct
 from jax.sharding import Mesh
 
 from wm_jax.actors import protocol as actors
+from wm_jax.actors.protocol import Trying
 from wm_jax.dream import Dream, DreamFitness
 from wm_jax.dream.rollout import STEPS_BETWEEN_LOOKS, steps_between_looks
 from wm_jax.registry import PartConfig, Registry
@@ -104,6 +105,44 @@ class Search(ABC):
         return self.candidate(state)
 
 
+@struct.dataclass
+class Experience:
+    """Decisions of B episodes, D in each: one every so many steps."""
+
+    inputs: Array
+    """[B, D, F]: what the policy read."""
+    drawn: Array
+    """[B, D, X]: what it drew."""
+    reward: Array
+    """[B, D, steps]: of each step of a decision; 0 after the last."""
+    length: Array
+    """[B] int32: steps of the episode."""
+    terminated: Array
+    """[B] bool: whether it ended by itself."""
+
+
+class EpisodeSearch(Search):
+    """A search that can also learn from whole episodes of the actual environment, in which an actor tries things out."""
+
+    @property
+    @abstractmethod
+    def episodes(self) -> int:
+        """Episodes of a generation."""
+
+    @property
+    @abstractmethod
+    def player(self) -> Trying:
+        """What plays them."""
+
+    @abstractmethod
+    def trying(self, state: Any, generation: Array | int) -> Params:
+        """The player's weights in a generation []."""
+
+    @abstractmethod
+    def learn(self, state: Any, experience: Experience, generation: Array | int, key: Key) -> tuple[Any, Metrics]:
+        """The state after a generation [], and its metrics."""
+
+
 class PopulationSearch(Search):
     """A search that only asks what candidates are worth, so that they can play in the actual environment too."""
 
@@ -126,6 +165,11 @@ class PopulationSearch(Search):
         """The state of the next generation, from this one's candidates [P, ...] and their returns [P]; and its metrics, the
         mean return among them. Returns that are not finite rank last, and are left out of metrics: one of these that is not
         finite itself says that there was nothing to learn from, and stops a run of one search."""
+
+    @property
+    def episodes(self) -> int:
+        """Episodes of a generation, in the actual environment."""
+        return self.population * self.rollouts
 
     @property
     def rollouts(self) -> int:

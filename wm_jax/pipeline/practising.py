@@ -1,0 +1,151 @@
+"""Generations of a search that learns from whole episodes of the actual environment, in which its policy tries things
+out."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wm_jax import parallel
+from wm_jax.actors.protocol import Trying
+from wm_jax.lanes import alone
+from wm_jax.pipeline import side_by_side
+from wm_jax.pipeline.context import Context
+from wm_jax.pipeline.playing import Arena
+from wm_jax.pipeline.progress import Meetings, Stopped
+from wm_jax.rollouts.acting import Count, Lanes, Played
+from wm_jax.rollouts.agent import Agent, AgentDriver, act, begin, initial_state
+from wm_jax.rollouts.config import evolution_seeds
+from wm_jax.rollouts.device import key_seed
+from wm_jax.rollouts.limits import Limits
+from wm_jax.search import EpisodeSearch
+from wm_jax.search.config import EvolveConfig
+from wm_jax.search.protocol import Experience
+from wm_jax.types import Array, Key, Params
+from wm_jax.worlds import World
+
+
+class Generations:
+    """Generations of E searches, one a call. Every process of a run plays all episodes itself: they have to learn from the
+    same, and sending it would take longer than playing it."""
+
+    in_call = 1
+    begin = None
+    """There is no dream to start in."""
+
+    def __init__(
+        self, context: Context, config: EvolveConfig, search: EpisodeSearch, variants: list[side_by_side.Variant],
+        key: Key, seed: int, arena: Arena, stack: ExitStack,
+    ):  # fmt: skip
+        """`key` draws what the searches do, `seed` the episodes that they meet."""
+        self.search, self.mesh, self.arena, self.variants, self.seed = search, context.mesh, arena, variants, seed
+        self.context = context
+        self.keys = parallel.replicate(self.mesh, side_by_side.keys(key, variants))
+        self.agent = Agent(context.models.world, search.player)
+        self.limits = Limits(config.max_steps, config.patience)
+        lanes = Lanes(context.experiment.task, config.environments, context.screen.warn, self.limits, config.backend)
+        self.lanes = stack.enter_context(lanes)
+        self.steps = self.limits.max_steps or context.models.task.max_steps
+        self.note = ""
+
+    @property
+    def episodes(self) -> int:
+        """Episodes of a generation."""
+        return len(self.variants) * self.search.episodes
+
+    def __call__(self, states: Any, first: int) -> tuple[Any, dict[str, Array]]:
+        """Generation `first`: the searches' states [E, ...] after it and metrics [E, 1]."""
+        search, count = self.search, self.search.episodes
+        tables = jax.vmap(search.trying, (0, None))(states, jnp.int32(first))
+        seeds = [evolution_seeds(self.seed, variant.seed, first, count) for variant in self.variants]
+        wanted = [(seed, row) for row, mine in enumerate(seeds) for seed in mine]
+        played = self._play(AgentDriver(self.agent, self.arena.params, tables), wanted, first)
+        learned = []
+        for number in range(len(self.variants)):
+            one = partial(jax.tree.map, lambda array, number=number: array[number])
+            experience = self._experience(played[number * count : (number + 1) * count], one(tables))
+            learned.append(
+                _learn(search, one(states), experience, jnp.int32(first), jax.random.clone(self.keys[number]))
+            )
+        states, metrics = jax.tree.map(lambda *parts: jnp.stack(parts), *learned)
+        self.note = f", last mean {float(metrics['mean'].mean()):.4g}"
+        return parallel.replicate(self.mesh, states), {name: values[:, None] for name, values in metrics.items()}
+
+    def _play(self, driver: AgentDriver, episodes: Sequence[tuple[int, int]], first: int) -> list[Played]:
+        """The episodes of a generation. A stop begins it again."""
+
+        def tell(counts: list[float], stop: bool) -> None:
+            finished = int(counts[0]) // jax.process_count()
+            if self.arena.bar is not None:
+                self.arena.bar.update(first * len(episodes) + finished, f"generation {first + 1}{self.note}")
+            if stop and finished < len(episodes):
+                raise Stopped(f"stopped in {self.arena.stage.name}, generation {first + 1}, after {finished} of "
+                              f"{len(episodes)} episodes; the same command plays that generation again")  # fmt: skip
+
+        meetings = Meetings(self.context.interrupt, tell)
+        played = self.lanes.play(driver, episodes, record=True, tick=meetings.count)
+        meetings.finish_count(Count(len(played), sum(len(episode.rewards) for episode in played)))
+        return played
+
+    def _experience(self, played: Sequence[Played], weights: Params) -> Experience:
+        """What a search learns from: its episodes, seen once more."""
+        hold = self.search.player.hold
+        decisions = -(-self.steps // hold)
+        room = decisions * hold
+
+        def padded(steps: Sequence[Any]) -> np.ndarray:
+            found = np.asarray(steps)
+            return np.pad(found, ((0, room - len(found)), *((0, 0),) * (found.ndim - 1)))
+
+        inputs, drawn = [], []
+        lanes = self.lanes.count
+        for block in (played[i : i + lanes] for i in range(0, len(played), lanes)):
+            # All have as many lanes, so that nothing compiles anew.
+            filled = [*block, *[block[-1]] * (lanes - len(block))]
+            device = self.lanes.environment is not None
+            seeds = np.array([key_seed(one.seed) if device else one.seed for one in filled], np.uint32)
+            frames = np.stack([padded(one.frames) for one in filled], axis=1)
+            frames = frames.reshape(decisions, hold, *frames.shape[1:])
+            found = _retrace(self.agent, self.arena.params, alone(weights), seeds, frames)
+            for kept, array in zip((inputs, drawn), found, strict=True):
+                kept.append(jnp.moveaxis(array, 0, 1)[: len(block)])
+        rewards = np.stack([padded(one.rewards).astype(np.float32) for one in played])
+        return Experience(
+            jnp.concatenate(inputs), jnp.concatenate(drawn), jnp.asarray(rewards.reshape(len(played), decisions, hold)),
+            jnp.asarray([len(one.rewards) for one in played], jnp.int32), jnp.asarray([one.terminated for one in played]),
+        )  # fmt: skip
+
+
+@partial(jax.jit, static_argnames="agent")
+def _retrace(agent: Agent, params: Params, table: Params, seeds: Array, frames: Array) -> tuple[Array, Array]:
+    """What the player of an `agent` read [D, B, F] and drew [D, B, X] at every decision of the episodes of these seeds [B],
+    whose frames are [D, hold, B, 64, 64, 3]."""
+    player = agent.actor
+    assert isinstance(player, Trying)
+    lanes, world = len(seeds), World(agent.model, params)
+    everywhere = jnp.ones(lanes, bool)
+    state = begin(
+        agent, table, initial_state(agent, table, lanes), everywhere, jnp.zeros(lanes, jnp.int32), jnp.asarray(seeds)
+    )
+
+    def step(state: Any, frames: Array) -> tuple[Any, None]:
+        return act(agent, params, table, state, frames)[0], None
+
+    def decide(state: Any, frames: Array) -> tuple[Any, tuple[Array, Array]]:
+        state, _ = step(state, frames[0])
+        found = jax.vmap(player.policy.inputs, (None, 0))(world, state.world), state.carry.drawn
+        return jax.lax.scan(step, state, frames[1:])[0], found
+
+    return jax.lax.scan(decide, state, frames)[1]
+
+
+@partial(jax.jit, static_argnames="search")
+def _learn(
+    search: EpisodeSearch, state: Any, experience: Experience, generation: Array, key: Key
+) -> tuple[Any, dict[str, Array]]:
+    """The state of one search after a generation, and its metrics."""
+    return search.learn(state, experience, generation, key)
