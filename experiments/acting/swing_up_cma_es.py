@@ -1,0 +1,42 @@
+"""Swing-up by CMA-ES in the dream: the paper's linear C. V and M are those of `pretrained/swing_up.safetensors`, as for all
+ways to act that `results/acting/README.md` compares.
+
+wm-jax run experiments/acting/swing_up_cma_es.py
+
+Scores: results/acting/README.md.
+"""
+
+from wm_jax.actors.mlp import MLPConfig
+from wm_jax.dream import DreamConfig
+from wm_jax.experiment import Experiment
+from wm_jax.memory import MemoryConfig
+from wm_jax.rollouts import CollectConfig, EvaluateConfig
+from wm_jax.search.cma_es import CMAESConfig
+from wm_jax.search.config import EvolveConfig
+from wm_jax.vision import VisionConfig
+from wm_jax.worlds.vision_memory import VisionMemoryConfig
+
+CONFIG = Experiment(
+    name="swing_up_cma_es",
+    task="swing_up",
+    seed=1,
+    mirror=True,
+    initial="../../pretrained/swing_up.safetensors",
+    collect=CollectConfig(episodes=120, policy="random"),
+    world=VisionMemoryConfig(
+        vision=VisionConfig(latent_size=16, width=16, steps=0),
+        memory=MemoryConfig(hidden_size=128, predict_reward=True, predict_done=True, steps=0),
+    ),
+    dream=DreamConfig(temperature=1.0, horizon=250, start="anywhere", end="drawn", reward="predicted"),
+    actor=MLPConfig(features=("z", "h")),
+    search=CMAESConfig(population=64, rollouts=8, sigma=1.0),
+    evolve=EvolveConfig(
+        generations=300,
+        evaluate_every=50,
+        evaluation_rollouts=256,
+        select="actual",
+        actual_episodes=32,
+        seeds=3,
+    ),
+    evaluate=EvaluateConfig(episodes=100, environments=64, baselines=("random",)),
+)

@@ -1,0 +1,35 @@
+"""Swing-up by planning at every step with MPPI: nothing is searched for. V and M are those of
+`pretrained/swing_up.safetensors`, as for all ways to act that `results/acting/README.md` compares.
+
+wm-jax run experiments/acting/swing_up_mppi.py
+
+Scores: results/acting/README.md.
+"""
+
+from wm_jax.actors.mppi import MPPIConfig
+from wm_jax.dream import DreamConfig
+from wm_jax.experiment import Experiment
+from wm_jax.memory import MemoryConfig
+from wm_jax.rollouts import CollectConfig, EvaluateConfig
+from wm_jax.search.config import EvolveConfig
+from wm_jax.search.none import NoSearchConfig
+from wm_jax.vision import VisionConfig
+from wm_jax.worlds.vision_memory import VisionMemoryConfig
+
+CONFIG = Experiment(
+    name="swing_up_mppi",
+    task="swing_up",
+    seed=1,
+    mirror=True,
+    initial="../../pretrained/swing_up.safetensors",
+    collect=CollectConfig(episodes=120, policy="random"),
+    world=VisionMemoryConfig(
+        vision=VisionConfig(latent_size=16, width=16, steps=0),
+        memory=MemoryConfig(hidden_size=128, predict_reward=True, predict_done=True, steps=0),
+    ),
+    dream=DreamConfig(temperature=1.0, horizon=250, start="anywhere", end="drawn", reward="predicted"),
+    actor=MPPIConfig(candidates=120, particles=4),
+    search=NoSearchConfig(),
+    evolve=EvolveConfig(generations=1, evaluation_rollouts=64, actual_episodes=0),
+    evaluate=EvaluateConfig(episodes=300, environments=64, baselines=("random",)),
+)
