@@ -46,12 +46,17 @@ def test_evolutions_are_told_one_by_one_and_an_unfinished_run_has_no_score(tmp_p
         "many: C, evolved in the dream",
         "many: C, evolved in the dream at τ 0.1, seed 0",
         "many: C, evolved in the dream at τ 0.1, seed 1",
+        "many: C, evolved in the dream, over training seeds",
     ]
-    last = found[-1]
+    last = found[-2]
     assert (last["mean"], last["seeds"], last["dream"]["mean"]) == (205.5, [7, 8], 2050.0)
     assert (last["temperature"], last["evolution_seed"], last["selected_by"]) == (0.1, 1, "actual")
     actual = replace(EXPERIMENT.evolve, fitness="actual", select="actual", seeds=2)
     played = [{**each, "dream": None} for each in evolutions]
-    *_, last = measured.entries([read(make_run(tmp_path / "actual", evolutions=played, evolve=actual), "actual")])
+    *_, last, together = measured.entries(
+        [read(make_run(tmp_path / "actual", evolutions=played, evolve=actual), "actual")]
+    )
     assert last["what"] == "actual: C, evolved in the actual environment, seed 1"
     assert "temperature" not in last and last["evolution_seed"] == 1
+    assert (together["seeds_of_training"], together["mean"], together["n"]) == (2, 205.25, 4)
+    assert together["over"] == pytest.approx(0.125**0.5) and "temperature" not in together

@@ -29,7 +29,7 @@ from wm_jax.memory import MemoryConfig
 from wm_jax.pipeline.reporting import read, report
 from wm_jax.report import learning, measured, published
 from wm_jax.report.page import PICTURES
-from wm_jax.report.temperatures import over_seeds
+from wm_jax.report.seeds import over_seeds
 from wm_jax.report.words import scored
 from wm_jax.rollouts.evaluate import score, summary
 from wm_jax.worlds.vision_memory import VisionMemoryConfig
@@ -216,10 +216,11 @@ def test_temperatures_stand_beside_the_papers(tmp_path: Path) -> None:
     write_png(run / "figures" / "film_coldest_strip.png")
     page = Reader(report([run], None)[0].read_text())
     assert page.rows("1.15")[0] == [
-        "1.15", "2", "951.0 ± 1.4 (n = 4)", "50.0", "918 ± 546", "1,100.0 ± 1.0 (n = 6)", "100.0", "1,092 ± 556"
+        "1.15", "2", "951.0 ± 1.4 (n = 4)", "70.7", "50.0", "918 ± 546", "1,100.0 ± 1.0 (n = 6)", "141.4", "100.0",
+        "1,092 ± 556",
     ]  # fmt: skip
-    assert page.rows("0.10")[0][:5] == ["0.10", "1", "2,001.0 ± 1.4 (n = 2)", "1.0", "2,086 ± 140"]
-    assert page.rows("0.50")[0] == ["0.50", "–", "–", "–", "2,060 ± 277", "–", "–", "196 ± 50"]
+    assert page.rows("0.10")[0][:6] == ["0.10", "1", "2,001.0 ± 1.4 (n = 2)", "–", "1.0", "2,086 ± 140"]
+    assert page.rows("0.50")[0] == ["0.50", "–", "–", "–", "–", "2,060 ± 277", "–", "–", "–", "196 ± 50"]
     assert len(page.rows("1.15")) == 3, "and each evolution for itself"
     assert "Of 4 evolutions side by side the curves show one; round 0: the deployed one (τ 1.15, seed 0)" in page.text
     assert "the coldest of the temperatures" in page.text
@@ -235,6 +236,8 @@ def test_evolutions_in_the_actual_environment_have_seeds_and_no_temperature(tmp_
     settings = replace(EXPERIMENT.evolve, fitness="actual", select="actual", seeds=2, max_steps=500)
     page = Reader(report([make_run(tmp_path / "seeds", evolutions=evolutions, evolve=settings)], None)[0].read_text())
     assert ["1", "850.0 ± 1.0 (n = 3)", "0.6"] in page.rows("1")
+    assert page.rows("over seeds") == [["over seeds", "825.0 ± 35.4 over 2 seeds", "–"]]
+    assert "Its 2 searches: 825.0 ± 35.4 over 2 seeds." in page.text
     assert "round 0: the deployed one (seed 0)" in page.text and not page.rows("1.00")
     assert "8 candidates × 4 rollouts, in actual episodes of at most 500 steps" in page.text
 
@@ -245,9 +248,19 @@ def test_the_spread_of_episodes_is_kept_apart_from_that_of_seeds() -> None:
     assert (together["mean"], together["n"]) == (35.0, 4)
     assert together["se"] == pytest.approx(15.0), "half the distance of two means"
     assert together["sd"] == pytest.approx(10.0), "root of (200 + 0) / 2"
-    assert over_seeds([first])["se"] == first["se"]
+    assert together["over"] == pytest.approx(450**0.5), "of 20 and 50"
+    assert over_seeds([first]) == {**first, "over": None}
     broken = summary([10.0, float("-inf")])
-    assert over_seeds([broken, first]) == first and over_seeds([broken, broken]) == broken
+    assert over_seeds([broken, first]) == {**first, "over": None}
+    assert over_seeds([broken, broken]) == {**broken, "over": None}
+
+
+def test_runs_that_differ_in_their_seed_alone_are_told_together(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / f"run{seed}", seed=seed) for seed in range(3)]
+    other = make_run(tmp_path / "other", seed=3, held_out=0.2)
+    page = Reader(report([*runs, other], tmp_path / "out")[0].read_text())
+    (together,) = page.rows("run0, run1, run2")
+    assert together == ["run0, run1, run2", "1,062.8 ± 0.0 over 3 seeds", "350.0", "12"]
 
 
 def test_an_evaluated_mean_without_a_finite_score_is_told_as_such_and_not_drawn(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from wm_jax.pipeline.plan import choose, plan
 from wm_jax.pipeline.progress import Interrupt, Screen, Stopped
 from wm_jax.pipeline.stages import Step
 from wm_jax.pipeline.stored import note_on, to_store
-from wm_jax.report import figures, published
+from wm_jax.report import figures, published, seeds
 from wm_jax.report.words import measured, policy
 from wm_jax.run import RunDir, StageDir
 from wm_jax.search.none import NoSearchConfig
@@ -167,6 +167,8 @@ def _tell_scores(context: Context) -> None:
         dream, actual = _spread(each["dream"]) if each["dream"] else "", _spread(each["actual"])
         what = (f"τ {each['temperature']:g}, " if each["dream"] else "") + f"seed {each['seed']}"
         screen.say(f"    {what:<22}{dream:>22}{actual:>20}{each['actual']['se']:>20.1f}")
+    if len(evolutions) > 1 and not context.experiment.evolve.temperatures:
+        screen.say(f"    {seeds.across([each['actual'] for each in evolutions])} (standard deviation over seeds)")
 
 
 def _controller(experiment: Experiment) -> str:

@@ -9,6 +9,7 @@ from wm_jax.report.facts import RunFacts
 from wm_jax.report.learning import last
 from wm_jax.report.page import Row, Section, Table
 from wm_jax.report.scores import CONTROLLER, histogram
+from wm_jax.report.seeds import of_runs
 from wm_jax.report.words import NOTHING, duration, number, scored, spread, value
 from wm_jax.types import HELD_OUT
 
@@ -30,9 +31,10 @@ def sections(runs: Sequence[RunFacts]) -> tuple[Section, ...]:
     pictures = (histogram("comparison-returns", results),) if results else ()
     charts = [chart for chart in (_overlaid(runs, *curve) for curve in (*_learned(runs), *CURVES)) if not chart.empty]
     drawn = tuple(draw(chart, f"{chart.title}, over all rounds of each run.") for chart in charts)
-    settings = _settings(runs)
+    settings, together = _settings(runs), of_runs(runs)
+    alike = (together,) if together.rows else ()
     found = (
-        Section("Scores", (ABOUT,), _notes(runs), tables=(_scores(runs), _costs(runs)), pictures=pictures),
+        Section("Scores", (ABOUT,), _notes(runs), tables=(_scores(runs), *alike, _costs(runs)), pictures=pictures),
         Section("Settings that differ", tables=(settings,) if settings.rows else ()),
         Section("Curves", pictures=drawn),
     )

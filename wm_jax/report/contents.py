@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from wm_jax.experiment import flatten
-from wm_jax.report import comparison, learning, scores, temperatures
+from wm_jax.report import comparison, learning, scores, seeds, temperatures
 from wm_jax.report.facts import RunFacts, StageFacts
 from wm_jax.report.page import Page, Part, Picture, Row, Section, Table
 from wm_jax.report.words import NOTHING, duration, value
@@ -25,16 +25,23 @@ def page(runs: Sequence[RunFacts]) -> Page:
     parts = [Part(run.label, sections(run, f"run{number}")) for number, run in enumerate(runs, 1)]
     if len(runs) == 1:
         unfinished = "" if runs[0].finished else " (unfinished)"
-        return Page(f"{runs[0].experiment.name}{unfinished}", (scores.headline(runs[0]),), tuple(parts))
+        return Page(f"{runs[0].experiment.name}{unfinished}", (_headline(runs[0]),), tuple(parts))
     compared = Part("Comparison", comparison.sections(runs))
-    return Page(f"{len(runs)} runs", tuple(map(scores.headline, runs)), (compared, *parts))
+    return Page(f"{len(runs)} runs", tuple(map(_headline, runs)), (compared, *parts))
+
+
+def _headline(run: RunFacts) -> str:
+    """A run's result, and what all its searches come to."""
+    return f"{scores.headline(run)} {seeds.sentence(run)}".strip()
 
 
 def sections(run: RunFacts, name: str) -> tuple[Section, ...]:
     """All that is said of one run; `name` begins its pictures' names."""
     found = [scores.section(run, name)]
-    if run.evolutions:
+    if run.experiment.evolve.temperatures and run.evolutions:
         found.append(temperatures.section(run, name))
+    elif run.evolutions:
+        found.append(seeds.section(run))
     found += [*learning.controllers(run, name), learning.models(run, name), _seen(run, name), _made(run)]
     return tuple(section for section in found if section.tables or section.pictures)
 

@@ -1,21 +1,24 @@
 """The scores that runs have measured, as plain entries for a JSON file: what is left of them when the runs are gone."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 from wm_jax.report.facts import RunFacts, Summary
 from wm_jax.report.scores import CONTROLLER, named
+from wm_jax.report.seeds import over_seeds
 
 SUMMARY = ("mean", "sd", "se", "n")
 
 
 def entries(runs: Sequence[RunFacts]) -> list[dict[str, Any]]:
-    """Every score in the actual environment: of each run its policies', then those of its evolutions side by side.
+    """Every score in the actual environment: of each run its policies', then those of its evolutions side by side, and what
+    these come to together.
 
     Each entry has what, mean, sd, se, n, seeds ([first, last]), command, device and versions; a controller's also
     temperature, evolution_seed, generation and selected_by, and dream (mean, sd, se, n) where it was evolved in one.
     """
-    return [entry for run in runs for entry in (*_policies(run), *_evolutions(run))]
+    return [entry for run in runs for entry in (*_policies(run), *_evolutions(run), *_together(run))]
 
 
 def _policies(run: RunFacts) -> list[dict[str, Any]]:
@@ -35,6 +38,24 @@ def _evolutions(run: RunFacts) -> list[dict[str, Any]]:
         what = f"{named(run, CONTROLLER)}{temperature}, seed {each['seed']}"
         found.append(_entry(run, what, each["actual"]) | _controller(run, each))
     return found
+
+
+def _together(run: RunFacts) -> list[dict[str, Any]]:
+    """The evolutions of each temperature, where there were several: the mean of their means, the standard deviation `over`
+    seeds, `seeds_of_training` many, and as ever the standard deviation of single episodes."""
+    groups: dict[float, list[dict[str, Any]]] = defaultdict(list)
+    for each in run.evolutions:
+        groups[each["temperature"]].append(each)
+    return [
+        {
+            "what": f"{run.label}: {named(run, CONTROLLER)}, over training seeds",
+            **over_seeds([each["actual"] for each in alike]),
+            "seeds_of_training": len(alike),
+            **({"temperature": temperature} if run.place == "dream" else {}),
+        }
+        for temperature, alike in groups.items()
+        if len(alike) > 1
+    ]
 
 
 def _entry(run: RunFacts, what: str, score: Summary) -> dict[str, Any]:

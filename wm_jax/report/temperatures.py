@@ -1,51 +1,31 @@
-"""The section on several evolutions side by side: what the dream's temperature does, beside the paper's table; where C was
-evolved in the actual environment, how seeds differ."""
+"""The section on evolutions at several temperatures side by side: what the dream's temperature does, beside the paper's
+table."""
 
 from collections import defaultdict
-from statistics import mean, stdev
 from typing import Any
 
 from wm_jax.report import published
 from wm_jax.report.charts import Chart, Line, draw
-from wm_jax.report.facts import RunFacts, Summary
+from wm_jax.report.facts import RunFacts
 from wm_jax.report.figures import COLOURS
 from wm_jax.report.page import Row, Section, Table
+from wm_jax.report.seeds import over_seeds
 from wm_jax.report.words import NOTHING, number, scored, spread, value
 
 PLACES = ("dream", "actual")
 
 
 def section(run: RunFacts, name: str) -> Section:
-    """The table of temperatures, every evolution, and the chart; every evolution alone where there was no dream. `name`
-    begins the picture's name."""
-    if run.place == "actual":
-        return Section("Seeds", ("The evolutions differ in their seeds alone.",), tables=(_each(run),))
+    """The table of temperatures, every evolution, and the chart. `name` begins the picture's name."""
     groups, paper = _by_temperature(run), published.by_temperature(run.experiment.task)
     text = (
-        "Mean over seeds of each controller's mean return ± the standard deviation of single episodes; se: standard error "
-        "of that mean, from how the seeds differ (from the episodes where there is one seed). All actual scores are on "
-        "fresh seeds; the paper's have one evolution a temperature."
+        "Mean over seeds of each controller's mean return ± the standard deviation of single episodes; over seeds: the "
+        "standard deviation of these means; se: standard error of their mean, from how the seeds differ (from the episodes "
+        "where there is one seed). All actual scores are on fresh seeds; the paper's have one evolution a temperature."
     )
     caption = "Where a controller scores far more in its dream than in the actual environment, it cheats the dream."
     picture = draw(_chart(groups, paper, name), caption)
     return Section("Temperatures", (text,), tables=(_table(groups, paper), _each(run)), pictures=(picture,))
-
-
-def over_seeds(summaries: list[Summary]) -> Summary:
-    """Scores of several seeds as one: mean of the means, sd of single episodes (root of the mean variance), n in all, and
-    the standard error of the mean of means, from the seeds' spread where there are several. Seeds without a finite score
-    are left out; where all are, there are no numbers."""
-    summaries = [summary for summary in summaries if summary["mean"] is not None] or summaries[:1]
-    means = [summary["mean"] for summary in summaries]
-    if None in means:
-        return summaries[0]
-    several = len(summaries) > 1
-    return {
-        "mean": mean(means),
-        "sd": mean(summary["sd"] ** 2 for summary in summaries) ** 0.5,
-        "se": stdev(means) / len(means) ** 0.5 if several else summaries[0]["se"],
-        "n": sum(summary["n"] for summary in summaries),
-    }
 
 
 def _by_temperature(run: RunFacts) -> dict[Any, list[dict[str, Any]]]:
@@ -62,7 +42,7 @@ def _table(groups: dict[Any, list[dict[str, Any]]], paper: dict[float, published
         cells = [f"{temperature:.2f}", str(len(own)) if own else NOTHING]
         for place in PLACES:
             score = over_seeds([evolution[place] for evolution in own]) if own else None
-            cells += [scored(score), number(score["se"] if score else None)]
+            cells += [scored(score), *(number(score[name] if score else None) for name in ("over", "se"))]
             if theirs is None:
                 cells.append(NOTHING)
             elif place == "dream":
@@ -70,19 +50,18 @@ def _table(groups: dict[Any, list[dict[str, Any]]], paper: dict[float, published
             else:
                 cells.append(spread(theirs.mean, theirs.sd, 0))
         rows.append(Row(tuple(cells)))
-    columns = ("τ", "seeds", "dream", "se", "dream, paper", "actual", "se", "actual, paper")
-    return Table("By temperature", columns, tuple(rows), "rrrrrrrr")
+    each = ("over seeds", "se")
+    columns = ("τ", "seeds", "dream", *each, "dream, paper", "actual", *each, "actual, paper")
+    return Table("By temperature", columns, tuple(rows), "r" * len(columns))
 
 
 def _each(run: RunFacts) -> Table:
     ordered = sorted(run.evolutions, key=lambda evolution: (evolution["temperature"], evolution["seed"]))
-    dreams = run.place == "dream"
     rows = []
     for e in ordered:
-        temperature, dream = ((f"{e['temperature']:.2f}",), (scored(e["dream"]),)) if dreams else ((), ())
-        rows.append(Row((*temperature, value(e["seed"]), *dream, scored(e["actual"]), number(e["actual"]["se"]))))
-    columns = ("τ", "seed", "dream", "actual", "se, actual") if dreams else ("seed", "actual", "se")
-    return Table("Every evolution", columns, tuple(rows), "r" * len(columns), folded=dreams)
+        scores = scored(e["dream"]), scored(e["actual"]), number(e["actual"]["se"])
+        rows.append(Row((f"{e['temperature']:.2f}", value(e["seed"]), *scores)))
+    return Table("Every evolution", ("τ", "seed", "dream", "actual", "se, actual"), tuple(rows), "rrrrr", folded=True)
 
 
 def _chart(groups: dict[Any, list[dict[str, Any]]], paper: dict[float, published.Score], name: str) -> Chart:
