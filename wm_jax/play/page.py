@@ -9,6 +9,7 @@ have to fit both JAX's and its own.
 import json
 from base64 import b64encode
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from wm_jax.actors.planning import Planner
 from wm_jax.data.files import require_own, write_atomically
 from wm_jax.data.training import spread
 from wm_jax.data.weights import halved
@@ -31,7 +33,8 @@ from wm_jax.play.program import program
 from wm_jax.rollouts.acting import Lanes
 from wm_jax.rollouts.agent import driver_of
 from wm_jax.rollouts.limits import Limits
-from wm_jax.types import Params
+from wm_jax.types import Action, Key, Params, State
+from wm_jax.worlds import Actor, World
 
 FILE = "index.html"
 LARGEST = 24 * 10**6
@@ -60,9 +63,9 @@ def write(found: Bundle, folder: Path, half: bool, say: Callable[[str], None]) -
 def build(found: Bundle, params: Params, say: Callable[[str], None], served: bool = False) -> bytes:
     """The page of an agent's dream with these weights of its world model; `served` by `wm-jax play`, which has the actual
     environment, too. Raises `UserError` where a page cannot evaluate the world model or the controller."""
-    graph = Graph()
-    written = program(graph, functions(graph, found.models.dream, found.models.actor, params, found.weights))
-    about = {**_about(found, params, _samples(found, params, say)), "served": served}
+    graph, driver = Graph(), _driver(found)
+    written = program(graph, functions(graph, found.models.dream, driver.actor, params, driver.weights))
+    about = {**_about(found, driver, params, _samples(found, params, say)), "served": served}
     data = json.dumps({"about": about, "program": written.about}, separators=(",", ":"))
     task = found.models.task.name
     return _template().render(
@@ -71,6 +74,42 @@ def build(found: Bundle, params: Params, say: Callable[[str], None], served: boo
         # Inside a script, only its end tag would be taken for markup.
         data=data.replace("</", "<\\/"), numbers=b64encode(written.numbers).decode(),
     ).encode()  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Resting(Actor):
+    """Does nothing."""
+
+    action: tuple[float, ...]
+
+    def init(self, key: Key) -> Params:
+        """No weights."""
+        return {}
+
+    def act(self, params: Params, world: World, state: State, carry: None, key: Key) -> tuple[Action, None]:
+        """The same at every step."""
+        return jnp.asarray(self.action, jnp.float32), None
+
+
+@dataclass(frozen=True)
+class _Driver:
+    """What drives a page's dreams."""
+
+    actor: Actor
+    weights: Params
+    told: str
+
+
+def _driver(found: Bundle) -> _Driver:
+    """C; where it plans, for which a page is too slow, the policy that it has learned, or nothing."""
+    actor, task = found.models.actor, found.models.task
+    if not isinstance(actor, Planner):
+        return _Driver(actor, found.weights, f"C: {actor.words}")
+    if actor.guide is None:
+        told = f"C ({actor.words}) plans too much for a page and rests here: hold the keys to drive"
+        return _Driver(Resting(tuple(task.all_controls["rest"])), {}, told)
+    told = f"C: {actor.guide.words}, without the plans that it is the guide of ({actor.words})"
+    return _Driver(actor.guide, actor.parts(found.weights)[0], told)
 
 
 def _rounded(path: Path, params: Params) -> Params:
@@ -88,7 +127,7 @@ def _template() -> Any:
     ).get_template("page.html.jinja")
 
 
-def _about(found: Bundle, params: Params, frames: np.ndarray) -> dict[str, Any]:
+def _about(found: Bundle, driver: _Driver, params: Params, frames: np.ndarray) -> dict[str, Any]:
     """What the page knows beside its functions."""
     models, dream = found.models, found.models.dream
     source = DreamSource(dream, params, found.recorded, frames_per_second=models.task.frames_per_second)
@@ -100,9 +139,9 @@ def _about(found: Bundle, params: Params, frames: np.ndarray) -> dict[str, Any]:
     return {
         "task": models.task.name, "frames_per_second": models.task.frames_per_second,
         "temperature": found.about.get("temperature", dream.config.temperature), "controls": models.task.all_controls,
-        "starts": [_leaves(state) for state in states], "carry": _leaves(models.actor.begin()),
+        "starts": [_leaves(state) for state in states], "carry": _leaves(driver.actor.begin()),
         "samples": [b64encode(frame.tobytes()).decode() for frame in frames[spread(len(frames), SAMPLES)]],
-        "latents": _latents(found, params, frames), "told": f"{models.task.name}; C: {models.actor.words}.",
+        "latents": _latents(found, params, frames), "told": f"{models.task.name}; {driver.told}.",
     }  # fmt: skip
 
 
