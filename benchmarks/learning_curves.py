@@ -1,0 +1,93 @@
+"""How fast ways of learning learn: validation scores over environment steps and over minutes.
+
+    python benchmarks/learning_curves.py NAME=RUN[,RUN…]… --out DIR
+
+A run that searches in the actual environment has a point for each evaluation: the steps of all episodes that it has learned
+from. One with a world model has a point for each round: the frames recorded so far. Validation episodes decide what is
+deployed in both, and are not counted. Runs of one name, or searches side by side in one run, are training seeds; the thick
+line is their mean. DIR/learning_curves.json has every point, DIR/learning_curves.png the picture.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from tyro.conf import Positional
+
+from wm_jax.data.files import write_atomically, write_json
+from wm_jax.errors import UserError
+from wm_jax.pipeline.reporting import read
+from wm_jax.report.facts import RunFacts
+from wm_jax.report.figures import figure, png
+
+Points = list[dict[str, float]]
+"""[{"steps", "minutes", "score"}], in order."""
+
+
+def curves(path: Path) -> list[Points]:
+    """Of each training seed of a run."""
+    run = read(path, path.name)
+    return in_actual(run) if run.place == "actual" else [by_round(run)]
+
+
+def in_actual(run: RunFacts) -> list[Points]:
+    """Of each search in the actual environment; those side by side share the minutes."""
+    lines = [line for line in run.metrics if line["stage"] == "controller/round-0"]
+    count, begun = run.side_by_side, lines[0]["time"]
+    steps, found = np.zeros(count), [Points() for _ in range(count)]
+    for line in lines:
+        steps = steps + np.broadcast_to(line.get("steps", 0), count)
+        if "mean_actual" in line:
+            scores, minutes = np.broadcast_to(line["mean_actual"], count), (line["time"] - begun) / 60 / count
+            for number, points in enumerate(found):
+                points.append({"steps": float(steps[number]), "minutes": minutes, "score": float(scores[number])})
+    return found
+
+
+def by_round(run: RunFacts) -> Points:
+    """Of a run with a world model: what each round's C scores."""
+    seconds, frames, found = 0.0, 0, Points()
+    for stage in run.stages:
+        seconds += stage.summary.get("seconds", 0.0) if stage.stage != "evaluate" else 0.0
+        if stage.stage == "collect":
+            frames += stage.summary["frames"]
+        if stage.stage == "evolve":
+            found.append({"steps": frames, "minutes": seconds / 60, "score": stage.summary["actual"]["mean"]})
+    return found
+
+
+def main(runs: Positional[tuple[str, ...]], out: Path) -> None:
+    """Read the runs; write points and picture."""
+    found: dict[str, list[Points]] = {}
+    for entry in runs:
+        name, _, paths = entry.partition("=")
+        if not paths:
+            raise UserError(f"expected NAME=RUN[,RUN…], found {entry}")
+        found[name] = [points for path in paths.split(",") for points in curves(Path(path))]
+    write_json(out / "learning_curves.json", found)
+    drawing = figure(11, 4)
+    labels = {"steps": "environment steps", "minutes": "minutes"}
+    for axis, (x, label) in zip(drawing.subplots(1, 2), labels.items(), strict=True):
+        for index, (name, seeds) in enumerate(found.items()):
+            _draw(axis, name, seeds, x, f"C{index}")
+        axis.set(xlabel=label, ylabel="validation score", xscale="log")
+        axis.legend()
+    write_atomically(out / "learning_curves.png", png(drawing))
+
+
+def _draw(axis: Any, name: str, seeds: list[Points], x: str, colour: str) -> None:
+    """A line for each training seed, and their mean as far as all have come."""
+    for points in seeds:
+        axis.plot([p[x] for p in points], [p["score"] for p in points], color=colour, alpha=0.3, linewidth=1)
+    shared = min(map(len, seeds))
+    means = {of: np.mean([[p[of] for p in points[:shared]] for points in seeds], axis=0) for of in (x, "score")}
+    axis.plot(means[x], means["score"], "o-", color=colour, label=f"{name}, {len(seeds)} training seeds", markersize=3)
+
+
+if __name__ == "__main__":
+    try:
+        tyro.cli(main)
+    except UserError as error:
+        sys.exit(f"learning_curves.py: {error}")
