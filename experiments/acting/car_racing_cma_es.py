@@ -1,0 +1,43 @@
+"""Car Racing by CMA-ES in the dream: the paper's linear C. V and M are those of `pretrained/car_racing.safetensors`, as for
+all ways to act that `results/acting/README.md` compares.
+
+wm-jax run experiments/acting/car_racing_cma_es.py
+
+Scores: results/acting/README.md.
+"""
+
+from wm_jax.actors.mlp import MLPConfig
+from wm_jax.dream import DreamConfig
+from wm_jax.experiment import Experiment
+from wm_jax.memory import MemoryConfig
+from wm_jax.rollouts import CollectConfig, EvaluateConfig
+from wm_jax.search.cma_es import CMAESConfig
+from wm_jax.search.config import EvolveConfig
+from wm_jax.vision import VisionConfig
+from wm_jax.worlds.vision_memory import VisionMemoryConfig
+
+CONFIG = Experiment(
+    name="car_racing_cma_es",
+    task="car_racing",
+    seed=11,
+    mirror=True,
+    initial="../../pretrained/car_racing.safetensors",
+    collect=CollectConfig(episodes=100, policy="smooth_walk", max_steps=300),
+    world=VisionMemoryConfig(
+        vision=VisionConfig(steps=0),
+        memory=MemoryConfig(hidden_size=256, predict_reward=True, reward_loss="poisson", steps=0),
+    ),
+    dream=DreamConfig(temperature=2.0, horizon=1000, start="anywhere", full_return=900.0, reward="predicted"),
+    actor=MLPConfig(features=("z", "h")),
+    search=CMAESConfig(population=32, rollouts=16),
+    evolve=EvolveConfig(
+        generations=60,
+        evaluate_every=10,
+        evaluation_rollouts=256,
+        select="actual",
+        actual_episodes=16,
+        backend="envpool",
+        seeds=3,
+    ),
+    evaluate=EvaluateConfig(episodes=100, environments=16),
+)

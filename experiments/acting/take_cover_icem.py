@@ -1,0 +1,34 @@
+"""Take Cover by planning with iCEM, a plan every fourth step: nothing is searched for. V and M are those of
+`pretrained/take_cover.safetensors`, as for all ways to act that `results/acting/README.md` compares.
+
+wm-jax run experiments/acting/take_cover_icem.py
+
+Scores: results/acting/README.md.
+"""
+
+from wm_jax.actors.icem import ICEMConfig
+from wm_jax.dream import DreamConfig
+from wm_jax.experiment import Experiment
+from wm_jax.memory import MemoryConfig
+from wm_jax.rollouts import CollectConfig, EvaluateConfig
+from wm_jax.search.config import EvolveConfig
+from wm_jax.search.none import NoSearchConfig
+from wm_jax.vision import VisionConfig
+from wm_jax.worlds.vision_memory import VisionMemoryConfig
+
+CONFIG = Experiment(
+    name="take_cover_icem",
+    task="take_cover",
+    seed=11,
+    initial="../../pretrained/take_cover.safetensors",
+    collect=CollectConfig(episodes=200, policy="wander", max_holds=(40, 80, 120, 160), min_length=101),
+    world=VisionMemoryConfig(
+        vision=VisionConfig(latent_size=64, steps=0),
+        memory=MemoryConfig(hidden_size=256, predict_done=True, restart_input=True, steps=0),
+    ),
+    dream=DreamConfig(temperature=1.1, horizon=2100, start="first", end="drawn", reward="survival"),
+    actor=ICEMConfig(horizon=12, hold=4, particles=2),
+    search=NoSearchConfig(),
+    evolve=EvolveConfig(generations=1, evaluation_rollouts=16, actual_episodes=0),
+    evaluate=EvaluateConfig(episodes=100, environments=16, baselines=("sweep",)),
+)
