@@ -158,8 +158,8 @@ class Bench:
     """Measure how fast this machine is, beside the limit that it sets."""
 
     names: Positional[tuple[str, ...]]
-    """Any of dream, evolve, vision, memory, collect, scaling; all of them unless given. Or an experiment's Python file,
-    whose own parts are measured then."""
+    """Any of dream, evolve, plan, vision, memory, collect, scaling; all of them unless given. Or an experiment's Python
+    file, whose own parts are measured then."""
     config: Annotated[BenchConfig, arg(name="")]
     json: Path | None = None
     """Also write the rows to this file, after each benchmark."""

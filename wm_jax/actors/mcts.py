@@ -89,6 +89,8 @@ class MCTS(Planner):
         rules = replace(self.dream, config=replace(self.dream.config, full_return=None))
         tree = _Tree(self, rules, params, replace(world, params=rules.prepare(world.params)))
         search_key, tree.key = jax.random.split(key)
+        # A typed key would be taken for used twice where lanes that have finished wait for others.
+        search_key = jax.random.key_data(search_key)
         root = DreamState(state, jnp.int32(0), jnp.float32(0))
         logits, value = tree.judge(root)
         begin = mctx.RootFnOutput(prior_logits=logits[None], value=value[None], embedding=alone(root))
@@ -143,10 +145,11 @@ class _Tree:
         # A dream that breaks is over, and no number of a tree may be infinite.
         return state, jnp.where(jnp.isfinite(earned), earned, 0), weight
 
-    def step(self, nothing: Any, key: Key, action: Array, states: DreamState) -> tuple[Any, DreamState]:
-        """`mctx`'s recurrent function."""
+    def step(self, nothing: Any, key: Array, action: Array, states: DreamState) -> tuple[Any, DreamState]:
+        """`mctx`'s recurrent function; its key is raw."""
         mctx = _mctx()
-        after, earned, weight = jax.vmap(self.follow)(states, action, jax.random.split(key, len(action)))
+        keys = jax.random.split(jax.random.wrap_key_data(key), len(action))
+        after, earned, weight = jax.vmap(self.follow)(states, action, keys)
         logits, value = jax.vmap(self.judge)(after)
         value = jnp.where(weight > 0, value, 0)
         return mctx.RecurrentFnOutput(reward=earned, discount=weight, prior_logits=logits, value=value), after
