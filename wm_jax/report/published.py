@@ -54,7 +54,7 @@ BLIND = {
 }
 """By task: policies that never look."""
 
-BOUNDS = {
+STATE = {
     "swing_up": (
         Score("CMA-ES from the physical state", 920.1, 12.1, 100, "measured for wm_jax: experiments/swing_up_state.py"),
     ),

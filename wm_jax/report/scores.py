@@ -131,7 +131,7 @@ def _table(run: RunFacts) -> Table:
         names = [CONTROLLER, *(name for name in run.scores if name != CONTROLLER)]
         rows += [Row(("This run",), "group"), *(_own_row(run, name, run.scores[name]) for name in names)]
     for title, scores in (
-        ("Without eyes", published.BLIND), ("Upper bound", published.BOUNDS), ("Published", published.PUBLISHED)
+        ("Without eyes", published.BLIND), ("From the physical state", published.STATE), ("Published", published.PUBLISHED)
     ):  # fmt: skip
         if task in scores:
             rows += [Row((title,), "group"), *map(_published_row, scores[task])]

@@ -1,6 +1,6 @@
 """The actual environment as its own world model, where it is written in JAX: nothing is learned and nothing is dreamt.
 
-What a search or a planner reaches in it is the upper bound of what it can reach in a learned model, and a check of the
+What a search or a planner reaches in it is a mark for what it reaches in a learned model, and a check of the
 environment. Its state is the environment's: an episode's first one follows from the same key as in the actual environment
 (`rollouts.device`), and from there it goes the same way; frames are not looked at.
 """
