@@ -31,5 +31,5 @@ CONFIG = Experiment(
     actor=CEMConfig(hold=2),
     search=NoSearchConfig(),
     evolve=EvolveConfig(generations=1, evaluation_rollouts=8, actual_episodes=0),
-    evaluate=EvaluateConfig(episodes=100, environments=64, baselines=("random",)),
+    evaluate=EvaluateConfig(episodes=100, environments=16, baselines=("random",)),
 )

@@ -39,5 +39,5 @@ CONFIG = Experiment(
         actual_episodes=32,
         seeds=3,
     ),
-    evaluate=EvaluateConfig(episodes=100, environments=64, baselines=("random",)),
+    evaluate=EvaluateConfig(episodes=100, environments=16, baselines=("random",)),
 )
