@@ -20,9 +20,9 @@ STEPS = {
     "cem": 10 * 1000 * 12,
     "icem": (40 + 32 + 26 + 3 * 3) * 30,
     "mppi": 120 * 30,
-    # 50 nodes, 4 steps from each to the next; and 4 outcomes of each with one more.
+    # 50 nodes, 4 steps from each to the next; and 4 outcomes of each with one more, those of the root besides.
     "mcts, gumbel": 50 * 4,
-    "mcts, stochastic": 50 * 4 * 5,
+    "mcts, stochastic": 50 * 4 * 5 + 4 * 4,
 }
 """Dreamt steps of a decision."""
 

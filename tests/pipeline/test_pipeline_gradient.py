@@ -7,19 +7,18 @@ import jax
 import numpy as np
 import pytest
 from dream_probe import recordings
-from untrained import Impatient, context
+from untrained import context, evolve_in_two
 
 from wm_jax.actors import protocol as actors
 from wm_jax.actors.mlp import MLPConfig
-from wm_jax.data import observations
 from wm_jax.data.weights import load_weights
 from wm_jax.experiment import Experiment, load
 from wm_jax.models import Models
 from wm_jax.pipeline import machine, searching, side_by_side
 from wm_jax.pipeline.info import describe
 from wm_jax.pipeline.plan import plan
-from wm_jax.pipeline.progress import Interrupt, Stopped
-from wm_jax.pipeline.weights import ENCODED, load_means, load_world
+from wm_jax.pipeline.progress import Interrupt
+from wm_jax.pipeline.weights import load_means, load_world
 from wm_jax.search.config import EvolveConfig
 from wm_jax.search.policy_gradient import PolicyGradientConfig
 
@@ -38,26 +37,10 @@ def experiment(probe_experiment: Path) -> Experiment:
     )
 
 
-def evolve(experiment: Experiment, folder: Path, interrupt: Interrupt) -> Path:
-    """The stage on a V and M of random weights."""
-    here = context(experiment, folder, interrupt)
-    seen = recordings((30, 50), here.models.state_shapes[1].mean.size, here.models.world.action_size)
-    observations.save(here.stage("latents", 0).path / ENCODED, seen)
-    stage = here.stage("controller", 0)
-    with interrupt:
-        searching.Evolve().run(here, 0, stage)
-    return stage.path
-
-
 def test_stopped_and_gone_on_with_it_ends_with_the_same_bits(experiment: Experiment, tmp_path: Path) -> None:
     """Its noise falls, and its dreams end by chance."""
     experiment = replace(experiment, dream=replace(experiment.dream, end="drawn"))
-    whole = evolve(experiment, tmp_path / "whole", Interrupt())
-    with pytest.raises(Stopped, match="step 1 of 4"):
-        evolve(experiment, tmp_path / "stopped", Impatient(0))
-    gone_on = evolve(experiment, tmp_path / "stopped", Interrupt())
-    for name in searching.RESULTS:
-        assert (whole / name).read_bytes() == (gone_on / name).read_bytes(), name
+    whole = evolve_in_two(experiment, tmp_path, 0, "step 1 of 4")
     means = actors.flat(load_means(context(experiment, tmp_path / "whole", Interrupt()), 0), 1)
     assert means.shape == (2 * 2, actors.size(Models(experiment).actor))
     assert len({row.tobytes() for row in np.asarray(means)}) == 4, "seeds and generations must differ"

@@ -23,9 +23,9 @@ from wm_jax.rollouts.acting import Lanes
 from wm_jax.rollouts.config import EVOLUTION_SEED, VALIDATION_SEED, evolution_seeds
 from wm_jax.rollouts.limits import WHOLE, Limits
 from wm_jax.run import RunDir
+from wm_jax.search.backprop import BackpropConfig
 from wm_jax.search.cma_es import CMAESConfig
 from wm_jax.search.config import EvolveConfig, TuneConfig
-from wm_jax.search.policy_gradient import PolicyGradientConfig
 from wm_jax.worlds.vision_memory import VisionMemoryConfig
 
 pytestmark = [pytest.mark.whole, pytest.mark.usefixtures("quick_compilation")]
@@ -264,10 +264,10 @@ def test_only_what_dreams_have_made_is_tuned(experiment: Experiment) -> None:
 
 def test_a_search_that_learns_in_dreams_cannot_play_outside(experiment: Experiment, probe_experiment: Path) -> None:
     """Neither from the start nor where it tunes."""
-    learning = dataclasses.replace(experiment, search=PolicyGradientConfig())
-    with pytest.raises(UserError, match=r"^search\.kind is 'policy_gradient', which learns in dreams"):
+    learning = dataclasses.replace(experiment, search=BackpropConfig())
+    with pytest.raises(UserError, match=r"^search\.kind is 'backprop', which learns in dreams"):
         check(learning, Models(learning))
-    tuned = TuneConfig(generations=GENERATIONS, search=PolicyGradientConfig())
+    tuned = TuneConfig(generations=GENERATIONS, search=BackpropConfig())
     tuning = dataclasses.replace(load(probe_experiment), tune=tuned)
-    with pytest.raises(UserError, match=r"^tune\.search\.kind is 'policy_gradient', which learns in dreams"):
+    with pytest.raises(UserError, match=r"^tune\.search\.kind is 'backprop', which learns in dreams"):
         check(tuning, Models(tuning))

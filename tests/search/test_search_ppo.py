@@ -7,16 +7,22 @@ import pytest
 from dream_probe import Breaking, Line, Push, line_starts, recordings
 from jax.scipy.stats import norm
 
-from wm_jax.actors.mlp import MLP, Layer
+from wm_jax.actors import protocol as actors
+from wm_jax.actors.icem import ICEMConfig
+from wm_jax.actors.mcts import MCTSConfig
+from wm_jax.actors.mlp import MLP, Layer, MLPConfig
+from wm_jax.actors.policy import PolicyConfig
 from wm_jax.dream import Dream, DreamConfig, start_states
 from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment
 from wm_jax.models import Models
 from wm_jax.pipeline.searching import actual_search
-from wm_jax.search import SEARCHES, Dreams, PopulationSearch
+from wm_jax.search import SEARCHES, Dreams, EpisodeSearch, PopulationSearch
+from wm_jax.search.actor_critic import LAMBDA, advantages
 from wm_jax.search.config import EvolveConfig
 from wm_jax.search.policy_gradient import PolicyGradientConfig
-from wm_jax.search.ppo import LAMBDA, Decisions, advantages
+from wm_jax.search.ppo import Decisions, PPOConfig
+from wm_jax.search.protocol import Experience
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -95,10 +101,9 @@ def decisions(generator, controller, weights, count=50):
     center = controller.outputs(weights, inputs)
     drawn = center + CONFIG.noise * jnp.asarray(generator.normal(size=center.shape), jnp.float32)
     likelihood = norm.logpdf(drawn, center, CONFIG.noise).sum(axis=-1)
-    noise = jnp.full(count, CONFIG.noise, jnp.float32)
-    return center, Decisions(
-        inputs, drawn, noise, likelihood, jnp.asarray(generator.normal(size=count)), jnp.zeros(count, jnp.float32)
-    )
+    noise, nothing = jnp.full(count, CONFIG.noise, jnp.float32), jnp.zeros(count, jnp.float32)
+    advantage = jnp.asarray(generator.normal(size=count))
+    return center, Decisions(inputs, drawn, noise, likelihood, advantage, nothing, nothing + 1)
 
 
 def test_the_first_step_follows_the_gradient_of_the_expected_return():
@@ -255,13 +260,129 @@ def test_what_cannot_be_searched_is_refused():
         CONFIG.build(Push(), search().dream, 1)
     with pytest.raises(UserError, match=r"search\.hold"):
         PolicyGradientConfig(hold=0)
-    with pytest.raises(UserError, match=r"search\.dreams is 2 and search\.decisions 3.*8 batches"):
+    with pytest.raises(UserError, match=r"search\.dreams is 2 and search\.decisions 3.*search\.batches, 8"):
         PolicyGradientConfig(dreams=2, decisions=3)
     assert SEARCHES["policy_gradient"] is PolicyGradientConfig
 
 
-def test_it_learns_in_dreams_alone():
-    assert not isinstance(search(), PopulationSearch)
+def test_it_also_learns_in_the_actual_environment():
     experiment = Experiment(search=CONFIG, evolve=EvolveConfig(fitness="actual", select="actual"))
-    with pytest.raises(UserError, match=r"search\.kind is 'policy_gradient'.*evolve\.fitness to 'dream'.*'cma_es'"):
-        actual_search(Models(experiment), experiment.evolve, False)
+    found = actual_search(Models(experiment), experiment.evolve, False)
+    assert isinstance(found, EpisodeSearch) and not isinstance(found, PopulationSearch)
+    assert found.episodes == CONFIG.dreams and found.player.hold == CONFIG.hold
+
+
+ACTIONS = ((-1.0,), (0.0,), (1.0,))
+PPO = PPOConfig(dreams=64, decisions=8, hold=3, length=30, learning_rate=1e-2)
+
+
+def in_dream(actor, config=PPO):
+    """The search for an actor, as it is set, in a dream with discrete actions."""
+    dream = Dream(Line(push=0.2), DreamConfig(temperature=1.0, reward="predicted", start=config.start), ACTIONS)
+    return config.build(actor.build(dream), dream, 40)
+
+
+@pytest.mark.parametrize("distribution", ["gaussian", "beta", "categorical"])
+def test_the_best_policy_of_the_line_is_found(distribution):
+    """As the best controller, by a policy that tells itself how much its actions differ."""
+    policy = PolicyConfig(features=("z",), hidden_sizes=(8,), distribution=distribution)
+    gradient = in_dream(policy, replace(PPO, discount=0.9))
+    dreams, state = begun(gradient)
+    state, metrics = gradient.iterate(state, dreams, 0, new_key(), 40)
+    assert metrics["outcome"][-5:].mean() > 0.7 > metrics["outcome"][:2].mean() + 0.1
+    sides = jnp.asarray([[-1.0], [1.0]], jnp.float32)
+    left, right = gradient.policy.distribution(gradient.candidate(state), sides, 0.0).mode()[:, 0]
+    assert left > 0.5 and right < -0.5
+
+
+PLANNERS = [MCTSConfig(hidden_sizes=(8,)), ICEMConfig(hidden_sizes=(8,), discount=0.99)]
+
+
+@pytest.mark.parametrize("planner", PLANNERS)
+def test_of_a_planner_it_finds_the_policy_and_the_critic_and_goes_on_from_both(planner):
+    gradient = in_dream(planner)
+    weights = gradient.actor.init(jax.random.key(9))
+    assert set(weights) == {"policy", "critic"}
+    _, state = begun(gradient, weights)
+    jax.tree.map(np.testing.assert_array_equal, gradient.candidate(state), weights)
+    jax.tree.map(np.testing.assert_array_equal, state.networks["critic"], weights["critic"])
+    _, fresh = begun(gradient)
+    assert jax.tree.structure(gradient.candidate(fresh)) == jax.tree.structure(weights)
+    assert not np.array_equal(actors.flat(gradient.candidate(fresh)), actors.flat(weights))
+
+
+@pytest.mark.parametrize("planner", PLANNERS)
+def test_a_value_of_another_discount_than_the_planners_is_refused(planner):
+    with pytest.raises(UserError, match=r"search\.discount is 0\.98 but actor\.discount 0\.99"):
+        in_dream(planner, replace(PPO, discount=0.98))
+
+
+def test_who_sets_the_noise_decides_which_actors_are_refused():
+    policy = PolicyConfig(features=("z",), hidden_sizes=(8,))
+    with pytest.raises(UserError, match=r"search\.kind ppo .* actor of kind policy, or a planner .* found z, linear;"):
+        in_dream(MLPConfig(features=("z",)))
+    with pytest.raises(UserError, match=r"search\.kind policy_gradient .* kind mlp, found z, hidden .* 8, gaussian;"):
+        in_dream(policy, CONFIG)
+    with pytest.raises(UserError, match=r"search\.kind ppo .* actor\.hidden_sizes, found icem in plans"):
+        in_dream(ICEMConfig())
+    with pytest.raises(UserError, match=r"actor\.distribution is 'categorical' but the task names no"):
+        replace(policy, distribution="categorical").build(Dream(Line(), DreamConfig()))
+
+
+STEPS, HOLD = 10, 2
+LENGTHS, TERMINATED = (10, 7, 3, 1), (False, True, False, True)
+EPISODES = PPOConfig(dreams=len(LENGTHS), hold=HOLD, batches=2, passes=1, discount=0.9)
+
+
+def experience(generator):
+    """Episodes of these lengths; the last decision of some is cut short."""
+    shape = len(LENGTHS), STEPS // HOLD
+    rewards = generator.normal(size=(len(LENGTHS), STEPS)) * (np.arange(STEPS) < np.array(LENGTHS)[:, None])
+    inputs, drawn = (jnp.asarray(generator.normal(size=(*shape, 1)), jnp.float32) for _ in range(2))
+    rewards = jnp.asarray(rewards.reshape(*shape, HOLD), jnp.float32)
+    return Experience(inputs, drawn, rewards, jnp.asarray(LENGTHS, jnp.int32), jnp.asarray(TERMINATED))
+
+
+@jax.jit
+def learned(state, experience):
+    return episodic().learn(state, experience, 1, new_key())
+
+
+def episodic():
+    """A search that learns from such episodes."""
+    return in_dream(PolicyConfig(features=("z",), hidden_sizes=(8,)), EPISODES)
+
+
+def test_what_stands_after_an_episodes_end_teaches_nothing():
+    found = experience(np.random.default_rng(0))
+    state = episodic().init(new_key())
+    there = np.arange(STEPS // HOLD) * HOLD < np.array(LENGTHS)[:, None]
+    after, metrics = learned(state, found)
+    for changed in (there, ~there):
+        others = [
+            jnp.where(changed[..., None], array + 3 * jnp.cos(array), array) for array in (found.inputs, found.drawn)
+        ]
+        other, about = learned(state, replace(found, inputs=others[0], drawn=others[1]))
+        same = bool((actors.flat(other.networks) == actors.flat(after.networks)).all())
+        assert same == (changed is not there) == (metrics == about)
+    assert not np.array_equal(actors.flat(after.networks), actors.flat(state.networks))
+
+
+def test_what_follows_on_an_end_is_nothing_and_on_a_limit_what_the_critic_says():
+    """Outcomes with a critic that always says 0.7, written out; what else is told are the mean return and the steps."""
+    found, value, rate = experience(np.random.default_rng(0)), 0.7, 0.9**HOLD
+    state = episodic().init(new_key())
+    critic = jax.tree.map(jnp.zeros_like, state.networks["critic"])
+    critic = (*critic[:-1], replace(critic[-1], bias=jnp.full(1, value, jnp.float32)))
+    _, metrics = learned(replace(state, networks={**state.networks, "critic": critic}), found)
+    outcomes = []
+    for rewards, length, terminated in zip(np.asarray(found.reward), LENGTHS, TERMINATED, strict=True):
+        advantage, following = 0.0, 0.0 if terminated else value
+        for number in reversed(range(-(-length // HOLD))):
+            earned = 0.1 * (rewards[number] * 0.9 ** np.arange(HOLD)).sum()
+            advantage = earned + rate * following - value + rate * LAMBDA * advantage
+            outcomes.append(advantage + value)
+            following = value
+    np.testing.assert_allclose(metrics["outcome"], np.mean(outcomes), rtol=1e-5)
+    np.testing.assert_allclose(metrics["mean"], found.reward.sum() / len(LENGTHS), rtol=1e-5)
+    assert metrics["steps"] == sum(LENGTHS)

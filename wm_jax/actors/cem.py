@@ -4,6 +4,7 @@ distribution over action sequences is fitted to the best of those that were draw
 With other settings it is iCEM (`wm_jax.actors.icem`).
 """
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -100,7 +101,7 @@ class CEM(SequencePlanner):
     @property
     def _kept(self) -> int:
         """k: elites that compete again."""
-        return int(self.config.kept * self.config.elites)
+        return math.floor(self.config.kept * self.config.elites + 1e-6)
 
     def first_plan(self) -> CEMPlan:
         """Nothing is done."""
@@ -139,7 +140,9 @@ class CEM(SequencePlanner):
             drawn = drawn.at[0].set(jnp.where(number == config.iterations - 1, fitted.mean, drawn[0]))
         sequences = jnp.concatenate([drawn, fitted.kept])
         returns = self.returns(params, world, state, sequences, dream_key)
-        elites = sequences[jax.lax.top_k(returns, config.elites)[1]]
+        best, number_of = jax.lax.top_k(returns, config.elites)
+        # Where fewer are finite, the very best stands for the others.
+        elites = sequences[jnp.where(jnp.isfinite(best), number_of, number_of[0])]
         share = jnp.float32(config.momentum)
         return _Fitted(
             mean=share * fitted.mean + (1 - share) * elites.mean(axis=0),

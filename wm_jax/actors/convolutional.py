@@ -129,6 +129,11 @@ class Convolutional(Policy):
         return f"{self.network.frames} grey frames, convolutional, {self.head.distribution}"
 
     @property
+    def discrete(self) -> bool:
+        """Whether it is categorical."""
+        return self.head.distribution == "categorical"
+
+    @property
     def drawn_size(self) -> int:
         """A, or 1 where an action is one of the task's."""
         return self.head.drawn_size

@@ -75,9 +75,10 @@ class MCTS(Planner):
     def dream_steps(self) -> int:
         """Dreamt steps of a decision."""
         config = self.config
-        # Whatever is added to a tree with outcomes: all of them for an action, or one once more.
-        each = 1 if config.policy == "gumbel" else config.outcomes + 1
-        return config.simulations * config.hold * each
+        if config.policy == "gumbel":
+            return config.simulations * config.hold
+        # With every node all outcomes of an action and one of them once more, and at the root all of them.
+        return (config.simulations * (config.outcomes + 1) + config.outcomes) * config.hold
 
     def first_plan(self) -> None:
         """None."""
@@ -94,7 +95,9 @@ class MCTS(Planner):
         root = DreamState(state, jnp.int32(0), jnp.float32(0))
         logits, value = tree.judge(root)
         begin = mctx.RootFnOutput(prior_logits=logits[None], value=value[None], embedding=alone(root))
-        how = {"num_simulations": config.simulations, "max_depth": config.horizon}
+        # With outcomes an action takes two edges: to what is chosen, and to what is drawn.
+        depth = config.horizon * (1 if config.policy == "gumbel" else 2)
+        how = {"num_simulations": config.simulations, "max_depth": depth}
         with as_meant():
             if config.policy == "gumbel":
                 # No noise at the root: what it seems best at is to be done.

@@ -78,6 +78,10 @@ class Planner(Guided):
     """A `PlannerConfig`."""
     dream: Dream
 
+    def __post_init__(self) -> None:
+        # Raises where it cannot be had.
+        self.config.guide(self.dream)
+
     @property
     def guide(self) -> Policy | None:
         """The policy that is learned with the value, if any."""

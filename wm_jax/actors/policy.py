@@ -106,6 +106,11 @@ class NetworkPolicy(Policy):
         return f"{self.network.words}, {self.head.distribution}"
 
     @property
+    def discrete(self) -> bool:
+        """Whether it is categorical."""
+        return self.head.distribution == "categorical"
+
+    @property
     def drawn_size(self) -> int:
         """A, or 1 where an action is one of the task's."""
         return self.head.drawn_size

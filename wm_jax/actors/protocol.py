@@ -77,6 +77,11 @@ class Policy(Guided):
     """Whether how much its draws differ is a matter of the search, and not of its own."""
 
     @property
+    def discrete(self) -> bool:
+        """Whether it chooses among discrete actions, so that no gradient passes a draw."""
+        return False
+
+    @property
     def guide(self) -> "Policy":
         """Itself."""
         return self

@@ -48,7 +48,8 @@ class Imagination:
             states, reward, ending = dreams(params, states, action, jax.vmap(self.dream.model.noise)(keys))
             weight = survival * jnp.float32(self.discount) ** number
             # What is read after an end may be anything.
-            earned += jnp.where(survival > 0, weight * reward, 0)
+            counted = jnp.where(jnp.isfinite(reward), weight * reward, reward)
+            earned += jnp.where(survival > 0, counted, 0)
             return (states, earned, survival * (1 - ending)), None
 
         nothing = jnp.zeros((count, self.particles), jnp.float32)

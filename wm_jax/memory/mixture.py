@@ -88,7 +88,8 @@ def draw(mixture: Mixture, temperature: Array | float, noise: MixtureNoise, comp
     nothing is chosen: two possible futures become one between them.
     straight_through: as held, and through the weights as if z moved with them to that mean. Biased: it does not.
     implicit: dz = -dF(z) / p(z), F being the distribution function of the mixture (arXiv 1805.08498, equation 6).
-    Unbiased, as each dimension is drawn on its own.
+    Unbiased, as each dimension is drawn on its own, where components overlap; where they lie many deviations apart, what
+    crosses the gap between them is cut off (`LEAST_DENSITY`).
     """
     if component == "held":
         return sample_mixture(mixture, temperature, noise)

@@ -12,6 +12,7 @@ import numpy as np
 
 from wm_jax import parallel
 from wm_jax.actors.protocol import Trying
+from wm_jax.errors import require_range
 from wm_jax.lanes import alone
 from wm_jax.pipeline import side_by_side
 from wm_jax.pipeline.context import Context
@@ -51,6 +52,8 @@ class Generations:
         self.lanes = stack.enter_context(lanes)
         self.steps = self.limits.max_steps or context.models.task.max_steps
         self.note = ""
+        decisions = search.episodes * -(-self.steps // search.player.hold)
+        require_range("decisions of a generation's episodes, beside search.batches", decisions, search.batches)
 
     @property
     def episodes(self) -> int:
@@ -64,13 +67,12 @@ class Generations:
         seeds = [evolution_seeds(self.seed, variant.seed, first, count) for variant in self.variants]
         wanted = [(seed, row) for row, mine in enumerate(seeds) for seed in mine]
         played = self._play(AgentDriver(self.agent, self.arena.params, tables), wanted, first)
-        learned = []
+        # They are the same in every generation.
+        learned, keys = [], jax.random.clone(self.keys)
         for number in range(len(self.variants)):
             one = partial(jax.tree.map, lambda array, number=number: array[number])
             experience = self._experience(played[number * count : (number + 1) * count], one(tables))
-            learned.append(
-                _learn(search, one(states), experience, jnp.int32(first), jax.random.clone(self.keys[number]))
-            )
+            learned.append(_learn(search, one(states), experience, jnp.int32(first), keys[number]))
         states, metrics = jax.tree.map(lambda *parts: jnp.stack(parts), *learned)
         self.note = f", last mean {float(metrics['mean'].mean()):.4g}"
         return parallel.replicate(self.mesh, states), {name: values[:, None] for name, values in metrics.items()}

@@ -44,7 +44,7 @@ class ActorCriticConfig(SearchConfig):
         require_range("search.dreams", self.dreams, 1, 2**24)
         require_range("search.length", self.length, 1, 2**30)
         require_choice("search.start", self.start, ("first", "anywhere"))
-        require_range("search.discount", self.discount, 0.0, 1.0)
+        require_range("search.discount", self.discount, 0.0, 0.9999)
         require_range("search.learning_rate", self.learning_rate, 1e-9, 10.0)
 
     def guided(self, actor: Actor, fitting: str, needs_noise: bool | None) -> tuple[Guided, Policy]:

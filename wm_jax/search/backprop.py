@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 
 from wm_jax.actors import protocol as actors
 from wm_jax.dream import Dream, DreamState
-from wm_jax.errors import require_choice, require_range
+from wm_jax.errors import UserError, require_choice, require_range
 from wm_jax.lanes import choose
 from wm_jax.optimizers import single_precision
 from wm_jax.search.actor_critic import LAMBDA, ActorCritic, ActorCriticConfig, ActorCriticState
@@ -51,7 +51,7 @@ class BackpropConfig(ActorCriticConfig):
     """What stands for the gradient of choosing one of a mixture's components: implicit, unbiased; straight_through, biased;
     expectation, exact in another dream, in which nothing is chosen; held, none (`memory.mixture.draw`)."""
     clip: float = 1.0
-    """Largest norm of the gradient of C's weights; a larger one is scaled down to it."""
+    """Largest norm of the gradient of C's weights, and of the critic's; a larger one is scaled down to it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,11 +59,17 @@ class BackpropConfig(ActorCriticConfig):
         require_range("search.truncation", self.truncation, 0, self.horizon)
         require_choice("search.component", self.component, ("implicit", "straight_through", "expectation", "held"))
         require_range("search.clip", self.clip, 1e-6, 1e6)
+        if self.dreams * self.horizon < BATCHES:
+            raise UserError(f"search.dreams is {self.dreams} and search.horizon {self.horizon}: fewer steps than the "
+                            f"{BATCHES} batches that the critic learns from; raise either")  # fmt: skip
 
     def build(self, actor: Actor, dream: Dream, generations: int, mesh: Mesh | None = None) -> "Backprop":
         """The search of so many generations; every device does the same. Raises `UserError` where the actor has no policy
         to learn, or one that chooses among discrete actions."""
-        guided = self.guided(actor, "mlp or policy", None)
+        guided = self.guided(actor, "mlp, or policy without discrete actions", None)
+        if guided[1].discrete:
+            raise UserError(f"search.kind backprop cannot learn to choose among discrete actions, as {actor.words} does: "
+                            "no gradient passes the choice; choose another search, or another distribution")  # fmt: skip
         model: Any = dream.model.differentiable(self.component)
         return Backprop(self, *guided, replace(dream, model=model), generations)
 
@@ -72,8 +78,8 @@ class BackpropConfig(ActorCriticConfig):
 class Backprop(ActorCritic):
     """An `ActorCritic`. Metrics of a generation: outcome, the mean lambda-return, as the critic counts; gradient, the norm
     of the gradient of C's weights before it is scaled down; ended, the share of steps expected to end a dream; known, the
-    share of the outcome's variance that the critic knew of; non_finite, 1 where the gradient was not finite and nothing was
-    learned."""
+    share of the outcome's variance that the critic knew of; non_finite, 1 where gradient or outcome was not finite: nothing
+    was learned then, and outcome and gradient are told as 0."""
 
     sizes: ClassVar[tuple[str, ...]] = ("search.dreams", "search.horizon")
     curves: ClassVar[tuple[Curve, ...]] = (
@@ -123,14 +129,8 @@ class Backprop(ActorCritic):
             (_, (following, inputs, value, outcome, ended)), gradient = slope(
                 state.networks["controller"], key=play_key
             )
-            networks, optimizer, about = self._learn(state, gradient, inputs, outcome, learn_key)
-            metrics = {
-                "outcome": outcome.mean(),
-                "known": 1 - jnp.var(outcome - value) / jnp.maximum(jnp.var(outcome), 1e-12),
-                "ended": ended.mean(),
-                **about,
-            }
-            return ActorCriticState(networks, optimizer, following), metrics
+            networks, optimizer, told = self._learn(state, gradient, inputs, value, outcome, learn_key)
+            return ActorCriticState(networks, optimizer, following), {**told, "ended": ended.mean()}
 
         return jax.lax.scan(generation, state, first + jnp.arange(count, dtype=jnp.int32))
 
@@ -165,14 +165,14 @@ class Backprop(ActorCritic):
         return -outcome.mean(), jax.lax.stop_gradient((going, inputs, value, outcome, ending))
 
     def _learn(
-        self, state: ActorCriticState, gradient: Params, inputs: Array, outcome: Array, key: Key
+        self, state: ActorCriticState, gradient: Params, inputs: Array, value: Array, outcome: Array, key: Key
     ) -> "tuple[Params, optax.OptState, Metrics]":
         """The networks after a generation: C after a step along the `gradient`, and the critic after some of Adam's."""
         import optax
 
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         sound = jnp.isfinite(norm) & jnp.isfinite(outcome).all()
-        # A dream whose numbers are not finite says nothing of where to go.
+        # A dream whose numbers are not finite says nothing of where to go, and nothing is told of it but that.
         gradient = jax.tree.map(lambda leaf: jnp.where(sound, leaf, 0), gradient)
         outcome = jnp.where(sound, outcome, 0)
         networks, optimizer = self._move(state.networks, state.optimizer, "controller", gradient)
@@ -191,7 +191,13 @@ class Backprop(ActorCritic):
             return self._move(networks, optimizer, "critic", slope), None
 
         networks, optimizer = jax.lax.scan(learn, (networks, optimizer), parts)[0]
-        return networks, optimizer, {"gradient": norm, "non_finite": (~sound).astype(jnp.int32)}
+        told = {
+            "outcome": outcome.mean(),
+            "known": 1 - jnp.var(outcome - value) / jnp.maximum(jnp.var(outcome), 1e-12),
+            "gradient": jnp.where(sound, norm, 0),
+            "non_finite": (~sound).astype(jnp.int32),
+        }
+        return networks, optimizer, told
 
     def _move(self, networks: Params, optimizer: Any, name: str, gradient: Params) -> tuple[Params, Any]:
         """One network after a step of its Adam."""

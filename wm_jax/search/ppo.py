@@ -265,6 +265,11 @@ class PPO(ActorCritic, EpisodeSearch):
         return self.config.dreams
 
     @property
+    def batches(self) -> int:
+        """One for each of them."""
+        return self.config.batches
+
+    @property
     def player(self) -> Trying:
         """The policy, which draws."""
         return Trying(self.policy, self.config.hold)
@@ -283,7 +288,7 @@ class PPO(ActorCritic, EpisodeSearch):
         noise = config.noise_in(generation, self.generations)
         inputs, drawn = (jnp.moveaxis(array, 1, 0) for array in (experience.inputs, experience.drawn))
         weights = jnp.float32(config.discount) ** jnp.arange(config.hold, dtype=jnp.int32) * (1 - config.discount)
-        earned = (experience.reward * weights).sum(axis=-1).T
+        earned = jnp.einsum("bds,s->db", experience.reward, weights)
         number = jnp.arange(len(inputs), dtype=jnp.int32)[:, None]
         count = -(-experience.length // config.hold)[None]
         last = number == count - 1

@@ -131,6 +131,11 @@ class EpisodeSearch(Search):
 
     @property
     @abstractmethod
+    def batches(self) -> int:
+        """Decisions that it needs at least to learn from a generation."""
+
+    @property
+    @abstractmethod
     def player(self) -> Trying:
         """What plays them."""
 

@@ -66,13 +66,15 @@ class Pixels(WorldModel):
     @property
     def missing(self) -> Mapping[str, str]:
         """All of it."""
-        how = "choose another world model, or set evolve.fitness to 'actual'"
-        return dict.fromkeys(("reward", "end", "surprise"), how)
+        return dict.fromkeys(
+            ("reward", "end", "surprise"), "choose another world model, as pixels alone predict nothing"
+        )
 
     def encode(self, params: Params, frames: Array) -> Array:
         """[..., 64, 64] uint8: in grey."""
-        grey = jnp.asarray(GREY, jnp.float32)
-        return jnp.round((frames.astype(jnp.float32) * grey).sum(axis=-1)).astype(jnp.uint8)
+        # No product of matrices, which an accelerator rounds.
+        grey = sum(share * frames[..., channel].astype(jnp.float32) for channel, share in enumerate(GREY))
+        return jnp.round(grey).astype(jnp.uint8)
 
     def begin(self, params: Params, obs: Array, key: Key) -> PixelsState:
         """The first frame, as if it had stood there before."""
