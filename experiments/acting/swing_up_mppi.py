@@ -30,6 +30,6 @@ CONFIG = Experiment(
     dream=DreamConfig(temperature=1.0, horizon=250, start="anywhere", end="drawn", reward="predicted"),
     actor=MPPIConfig(candidates=120, particles=4),
     search=NoSearchConfig(),
-    evolve=EvolveConfig(generations=1, evaluation_rollouts=64, actual_episodes=0),
+    evolve=EvolveConfig(generations=1, evaluation_rollouts=32, actual_episodes=0),
     evaluate=EvaluateConfig(episodes=300, environments=16, baselines=("random",)),
 )

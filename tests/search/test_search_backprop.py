@@ -236,7 +236,7 @@ def test_what_is_told_of_a_generation_that_breaks_is_finite():
 
 def test_what_cannot_be_learned_is_refused():
     dream = Dream(LINE, RULES)
-    with pytest.raises(UserError, match=r"search\.kind backprop .* actor of kind mlp, or policy without .*, found its weight;"):
+    with pytest.raises(UserError, match=r"search\.kind backprop .* kind mlp, or policy without .*, found its weight;"):
         CONFIG.build(Push(), dream, 1)
     with pytest.raises(UserError, match=r"search\.kind backprop .* found cem in plans"):
         CONFIG.build(CEMConfig().build(dream), dream, 1)
