@@ -90,11 +90,18 @@ def _check_unsearched(experiment: Experiment) -> None:
     if experiment.search.kind != "none":
         raise UserError(f"{what}, but search.kind is {experiment.search.kind!r}; set search.kind to 'none' and "
                         "evolve.generations to 1, or choose another actor")  # fmt: skip
-    if experiment.tune.generations:
-        raise UserError(f"{what}, but tune.generations is {experiment.tune.generations}; set it to 0")
-    if experiment.exploring is not None:
-        raise UserError(f"{what}, but explorer.kind is {experiment.explorer.kind!r}, which searches for a controller of "
-                        "its own; set explorer.kind to 'noise'")  # fmt: skip
+    evolve = experiment.evolve
+    for name, found, right in (
+        ("tune.generations", experiment.tune.generations, 0),
+        ("rounds.generations", experiment.rounds.generations, 0),
+        ("evolve.fitness", evolve.fitness, "dream"),
+        # Nothing would be different from one to the other.
+        ("evolve.seeds", evolve.seeds, 1),
+        ("evolve.temperatures", evolve.temperatures, ()),
+        ("explorer.kind", "noise" if experiment.exploring is None else experiment.explorer.kind, "noise"),
+    ):
+        if found != right:
+            raise UserError(f"{what}, but {name} is {found!r}, which is for searches; set it to {right!r}")
 
 
 def _check_dream(experiment: Experiment, models: Models) -> None:
