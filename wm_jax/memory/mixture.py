@@ -103,7 +103,8 @@ def draw(mixture: Mixture, temperature: Array | float, noise: MixtureNoise, comp
         return z - (below - jax.lax.stop_gradient(below)) / jnp.maximum(density, LEAST_DENSITY)
     values = mixture.means + stds * noise.normal[..., None, :]
     if component == "straight_through":
-        beyond = jnp.cumsum(weights, axis=-2) <= noise.uniform[..., None, :]
+        # The last component is what is left, however the sum is rounded.
+        beyond = jnp.cumsum(weights, axis=-2)[..., :-1, :] <= noise.uniform[..., None, :]
         chosen = jax.nn.one_hot(beyond.sum(axis=-2), weights.shape[-2], axis=-2, dtype=jnp.float32)
         weights = chosen + weights - jax.lax.stop_gradient(weights)
     return (weights * values).sum(axis=-2)

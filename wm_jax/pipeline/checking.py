@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from wm_jax import parallel
 from wm_jax.actors import protocol as actors
+from wm_jax.actors.planning import Planner
 from wm_jax.errors import UserError, require_choice, require_range
 from wm_jax.experiment import REGISTRIES, Experiment, digests, flatten
 from wm_jax.models import Models
@@ -41,6 +42,9 @@ def check(experiment: Experiment, models: Models) -> None:
             require_range(f"{name}.max_steps", limit, 1, task.max_steps)
     if not actors.size(models.actor):
         _check_unsearched(experiment)
+    if experiment.evolve.temperatures and isinstance(models.actor, Planner):
+        raise UserError(f"evolve.temperatures is {experiment.evolve.temperatures} but actor.kind is "
+                        f"{experiment.actor.kind!r}, which plans at dream.temperature alone; leave it empty")  # fmt: skip
     if experiment.exploring is not None:
         if experiment.rounds.drivers == "scripted":
             raise UserError(f"rounds.drivers is 'scripted' but explorer.kind is {experiment.explorer.kind!r}, whose "

@@ -12,7 +12,6 @@ import numpy as np
 
 from wm_jax import parallel
 from wm_jax.actors.protocol import Trying
-from wm_jax.errors import require_range
 from wm_jax.lanes import alone
 from wm_jax.pipeline import side_by_side
 from wm_jax.pipeline.context import Context
@@ -52,8 +51,6 @@ class Generations:
         self.lanes = stack.enter_context(lanes)
         self.steps = self.limits.max_steps or context.models.task.max_steps
         self.note = ""
-        decisions = search.episodes * -(-self.steps // search.player.hold)
-        require_range("decisions of a generation's episodes, beside search.batches", decisions, search.batches)
 
     @property
     def episodes(self) -> int:

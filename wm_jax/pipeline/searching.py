@@ -174,7 +174,14 @@ def actual_search(models: Models, config: EvolveConfig, tunes: bool) -> Populati
             ("tune.search.kind", "tune.generations to 0") if tunes else ("search.kind", "evolve.fitness to 'dream'")
         )
         raise UserError(f"{where} is {chosen.kind!r}, which learns in dreams, but its candidates are to play in the actual "
-                        f"environment; set {instead}, or {where} to 'cma_es'")  # fmt: skip
+                        f"environment; set {instead}, or {where} to 'cma_es' or 'ppo'")  # fmt: skip
+    if isinstance(search, EpisodeSearch):
+        steps = config.max_steps or models.task.max_steps
+        decisions = search.episodes * -(-steps // search.player.hold)
+        if decisions < search.batches:
+            raise UserError(f"search.dreams is {search.episodes}: so many episodes of {steps} steps have {decisions} "
+                            f"decisions, fewer than search.batches, {search.batches}; raise the one, or lower the "
+                            "other")  # fmt: skip
     return search
 
 

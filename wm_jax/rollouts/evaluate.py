@@ -11,7 +11,8 @@ from wm_jax import parallel
 from wm_jax.rollouts.acting import Count, Driver, Lanes, Tick
 
 BLOCK = 8
-"""A block holds this many episodes for each lane: what is finished survives a kill block by block."""
+"""A block holds this many episodes for each lane, of environments on the host, whose lanes would wait for each other at its
+end; on the device they do so in any case, and it holds one. What is finished survives a kill block by block."""
 
 
 RETURN = "return"
@@ -29,9 +30,8 @@ def summary(returns: Sequence[float]) -> dict[str, Any]:
     return {"mean": float(values.mean()), "sd": sd, "se": sd / math.sqrt(len(values)), "n": len(values)}
 
 
-def blocks(episodes: Sequence[tuple[int, int]], lanes: int) -> list[Sequence[tuple[int, int]]]:
-    """The episodes cut into blocks for so many lanes: fixed, so that going on after a stop plays the very same ones."""
-    size = lanes * BLOCK
+def blocks(episodes: Sequence[tuple[int, int]], size: int) -> list[Sequence[tuple[int, int]]]:
+    """The episodes cut into blocks of this size: fixed, so that going on after a stop plays the very same ones."""
     return [episodes[i : i + size] for i in range(0, len(episodes), size)]
 
 
@@ -52,7 +52,8 @@ def outcomes(
     """
     finished, count = list(done), Count()
     before = sum(len(block) for block in finished)
-    for block in blocks(episodes[before:], lanes.count * jax.process_count()):
+    each = BLOCK if lanes.environment is None else 1
+    for block in blocks(episodes[before:], each * lanes.count * jax.process_count()):
         mine = lanes.play(driver, parallel.share(block), tick=lambda now, count=count: tick(count + now))
         count += Count(len(mine), sum(len(episode.rewards) for episode in mine))
         wait(count)
