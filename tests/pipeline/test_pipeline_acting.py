@@ -24,6 +24,7 @@ from wm_jax.experiment import Experiment, load
 from wm_jax.models import Models
 from wm_jax.pipeline import playing, practising, searching, side_by_side
 from wm_jax.pipeline.checking import check
+from wm_jax.pipeline.info import describe
 from wm_jax.pipeline.progress import Interrupt
 from wm_jax.pipeline.weights import load_controller, load_controllers, load_world
 from wm_jax.rollouts.agent import Agent, AgentDriver
@@ -182,3 +183,13 @@ def test_what_there_is_nothing_to_find_of_is_not_searched_for(
     wrong = replace(planning, **settings)
     with pytest.raises(UserError, match=says):
         check(wrong, Models(wrong))
+
+
+def test_what_a_planner_takes_is_told(planning: Experiment) -> None:
+    """Each step of a dream that it is scored in costs the steps of its plans besides."""
+    facts = describe(planning)
+    plans = Models(planning).actor
+    each = facts["work"]["a dream step"] * (1 + plans.planned_steps)
+    dreamt = planning.evolve.evaluation_rollouts * planning.dream.horizon
+    assert facts["work"]["the search at most"] == pytest.approx(dreamt * each, rel=1e-3)
+    assert plans.planned_steps == 3 * (8 + 8) and plans.planned_dreams == 8

@@ -90,6 +90,11 @@ class CEM(SequencePlanner):
         return lengths * (sum(self._drawn) + config.iterations * self._kept)
 
     @property
+    def planned_dreams(self) -> int:
+        """Those of the largest iteration."""
+        return (max(self._drawn) + self._kept) * self.config.particles
+
+    @property
     def _drawn(self) -> list[int]:
         """Sequences that each iteration draws."""
         config = self.config

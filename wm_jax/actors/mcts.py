@@ -80,6 +80,11 @@ class MCTS(Planner):
         # With every node all outcomes of an action and one of them once more, and at the root all of them.
         return (config.simulations * (config.outcomes + 1) + config.outcomes) * config.hold
 
+    @property
+    def planned_dreams(self) -> int:
+        """The nodes of a tree."""
+        return self.config.simulations + 1
+
     def first_plan(self) -> None:
         """None."""
         return

@@ -56,6 +56,11 @@ class MPPI(SequencePlanner):
         config = self.config
         return config.iterations * config.candidates * config.horizon * config.hold * config.particles
 
+    @property
+    def planned_dreams(self) -> int:
+        """Those of an iteration."""
+        return self.config.candidates * self.config.particles
+
     def first_plan(self) -> Array:
         """Nothing is done."""
         return jnp.zeros((self.config.horizon, self.action_size), jnp.float32)

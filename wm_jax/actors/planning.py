@@ -105,6 +105,11 @@ class Planner(Guided):
     def dream_steps(self) -> int:
         """Dreamt steps of a decision."""
 
+    @property
+    def planned_steps(self) -> float:
+        """A decision's, over the steps that its action is kept."""
+        return self.dream_steps / self.config.hold
+
     @abstractmethod
     def first_plan(self) -> Any:
         """The plan that an episode begins with."""

@@ -113,14 +113,15 @@ def _work(
     image = _flop(world.encode, params, jax.ShapeDtypeStruct(FRAME_SHAPE, jnp.uint8))
     noise = jax.eval_shape(world.noise, key_shape())
     step = _flop(partial(world.imagine, temperature=1.0), params, state, action, noise)
-    later, whole, seen = rounds.count - 1, models.task.max_steps, step + image
+    acting = step + int(step * models.actor.planned_steps)
+    later, whole, seen = rounds.count - 1, models.task.max_steps, acting + image
     training = {
         f"training {name}": learner.flop(parameters[name]) * (learner.steps + later * learner.later_steps)
         for name, learner in world.learners.items()
     }
     evaluation = evolve.actual_episodes * whole * seen
     if evolve.fitness == "dream":
-        evaluation += evolve.evaluation_rollouts * experiment.dream.horizon * step
+        evaluation += evolve.evaluation_rollouts * experiment.dream.horizon * acting
         generation = search.dream_steps * step
     else:
         playing = actual_search(models, evolve, tunes=False)

@@ -186,7 +186,10 @@ def bytes_at_work(experiment: Experiment, models: Models, search: Search, device
     """Memory that one search needs on each of `devices`: its own, or that of the dreams that its candidate is evaluated in,
     where that is more."""
     rollouts = experiment.evolve.evaluation_rollouts
-    dreams = bytes_of_dreams(models.world, actors.size(models.actor), math.ceil(rollouts / devices), rollouts)
+    lanes = math.ceil(rollouts / devices)
+    dreams = bytes_of_dreams(models.world, actors.size(models.actor), lanes, rollouts)
+    # New and old.
+    dreams += FLOAT * 2 * lanes * models.actor.planned_dreams * lane_size(models.world)
     return max(search.bytes_at_work(devices), dreams)
 
 

@@ -166,6 +166,16 @@ class Actor(ABC):
         """The world model's features that it reads, in order: the observation of the dream's Gymnasium face. Empty: all."""
         return ()
 
+    @property
+    def planned_steps(self) -> float:
+        """Steps that it dreams for each of its own, on average."""
+        return 0
+
+    @property
+    def planned_dreams(self) -> int:
+        """Dreams that it has at hand at once."""
+        return 0
+
     @abstractmethod
     def init(self, key: Key) -> Params:
         """Fresh weights: a pytree of arrays, which may be empty."""
