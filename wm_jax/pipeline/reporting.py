@@ -149,7 +149,7 @@ def _search(run: RunDir, name: str, config: EvolveConfig, begun: Sequence[StageF
 
 
 def _evaluations(run: RunDir, stages: Sequence[StageFacts]) -> dict[int, list[dict[str, Any]]]:
-    """The evaluated means of the deployed evolution, by round, as far as it is finished."""
+    """The evaluated candidates of the deployed evolution, by round, as far as it is finished."""
     found = {}
     for stage in stages:
         if stage.finished:

@@ -190,7 +190,7 @@ def _chosen(experiment: Experiment, score: dict[str, Any]) -> str:
     if score["selected_by"] == "actual":
         chosen = f"in {validation['n']} validation episodes of {search.validated_in}"
     tuning = " of its tuning" if stage == "tune" else ""
-    told = f"C is the mean of generation {score['generation']}{tuning}, chosen by its score {chosen}"
+    told = f"C is the candidate of generation {score['generation']}{tuning}, chosen by its score {chosen}"
     return f"{told}; {dreamt}" if dreamt else told
 
 

@@ -7,7 +7,7 @@ from wm_jax.experiment import Experiment, flatten, to_share
 from wm_jax.report import published
 from wm_jax.report.facts import RunFacts
 from wm_jax.report.page import Page, Part, Row, Section, Table, markdown
-from wm_jax.report.scores import CONTROLLER, named, notes_on_selection, which_mean
+from wm_jax.report.scores import CONTROLLER, named, notes_on_selection, which_candidate
 from wm_jax.report.words import NOTHING, duration, number, scored, spread, value
 
 MARK = "a World Models agent"
@@ -50,7 +50,7 @@ def _scores(run: RunFacts, half: bool) -> Section:
         f"error of the mean. Scored on {score['device']}{rounded}."
     )
     dream = f" In the dream that it was evolved in it scores {scored(score['dream'])}." if score["dream"] else ""
-    chosen = f"C is {which_mean(run)}.{dream}"
+    chosen = f"C is {which_candidate(run)}.{dream}"
     table = Table("", ("policy", "mean ± sd", "se", "n", "seeds"), tuple(rows), "lrrrr")
     return Section("Scores", (told, chosen), tuple(notes_on_selection(run)), tables=(table,))
 

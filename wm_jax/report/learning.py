@@ -16,7 +16,7 @@ TUNED = "Begun from the controller that the dreams made; the world model stays a
 
 
 def controllers(run: RunFacts, name: str) -> tuple[Section, ...]:
-    """C, each search: the population, the evaluated means, the step size. `name` begins the pictures' names."""
+    """C, each search: the population, the evaluated candidates, the step size. `name` begins the pictures' names."""
     if not run.searched:
         return ()
     evolution, *tuning = run.searches
@@ -92,7 +92,7 @@ def _curve(run: RunFacts, curve: Curve, name: str, wing: str, x: str, search: Se
 
 
 def _means(run: RunFacts, search: SearchFacts, name: str) -> Chart:
-    """The evaluated means in the dream beside the actual environment, with the final scores."""
+    """The evaluated candidates in the dream beside the actual environment, with the final scores."""
     lines = evaluated_lines(run, search, ("dream", "actual"))
     levels: tuple[tuple[str, float], ...] = ()
     if run.scores and lines and search == run.chosen_by:
@@ -101,16 +101,18 @@ def _means(run: RunFacts, search: SearchFacts, name: str) -> Chart:
         label = f"deployed, fresh episodes (n = {score['n']})"
         lines.append(Line(label, [generation], [score["mean"]], "*", "black", [score["se"]]))
         levels = tuple((f"{policy(n)} (n = {s['n']})", s["mean"]) for n, s in run.scores.items() if n != CONTROLLER)
-    title = "The mean's score" + (", dream and actual" if search.place == "dream" and search != run.explorer else "")
+    title = "Evaluated candidates" + (
+        ", dream and actual" if search.place == "dream" and search != run.explorer else ""
+    )
     return Chart(f"{name}-means", title, "generation", "return", tuple(lines), levels=levels,
                  boundaries=run.boundaries(search.wing))  # fmt: skip
 
 
 def evaluated_lines(run: RunFacts, search: SearchFacts, places: tuple[str, ...]) -> list[Line]:
-    """The evaluated means over the generations of all rounds: with standard errors where the evolution is finished, as
+    """The evaluated candidates over the generations of all rounds: with standard errors where the evolution is finished, as
     logged where it is not."""
-    names = {"dream": f"mean of the search, dream {run.experiment.dream.words}",
-             "actual": f"mean of the search, validation in {search.config.validated_in}"}  # fmt: skip
+    names = {"dream": f"candidate of the search, dream {run.experiment.dream.words}",
+             "actual": f"candidate of the search, validation in {search.config.validated_in}"}  # fmt: skip
     found = []
     for place in places:
         points = [
@@ -129,7 +131,7 @@ def evaluated_lines(run: RunFacts, search: SearchFacts, places: tuple[str, ...])
 
 
 def _evaluated(run: RunFacts, search: SearchFacts) -> tuple[Table, ...]:
-    """A table of the evaluated means for each round."""
+    """A table of the evaluated candidates for each round."""
     tables = []
     for round_number, evaluations in search.evaluations.items():
         deployed = run.stage(search.stage, round_number).summary.get("generation")
@@ -142,7 +144,7 @@ def _evaluated(run: RunFacts, search: SearchFacts) -> tuple[Table, ...]:
             for e in evaluations
         ]  # fmt: skip
         columns = ("generation", "dream", "actual, validation seeds")
-        tables.append(Table(f"Evaluated means, round {round_number}", columns, tuple(rows), "lrr", folded=True))
+        tables.append(Table(f"Evaluated candidates, round {round_number}", columns, tuple(rows), "lrr", folded=True))
     return tuple(tables)
 
 

@@ -89,8 +89,8 @@ def notes_on_selection(run: RunFacts) -> list[str]:
         )
     else:
         found.append(
-            "C was chosen by its dream's score among the evaluated means: the dream's score is the best of several and "
-            "optimistic. The actual environment was not asked; the scores of the table are from fresh episodes."
+            "C was chosen by its dream's score among the evaluated candidates: the dream's score is the best of several, "
+            "and optimistic. The actual environment was not asked; the scores of the table are from fresh episodes."
         )
     if score["validation"] is not None and score["selected_by"] != "actual":
         found.append("Scores on validation seeds, in the curves, are shown for comparison and decided nothing.")
@@ -106,16 +106,16 @@ def _about(run: RunFacts) -> str:
     score = run.scores[CONTROLLER]
     return (
         f"{told} Fresh episodes have the environment seeds {score['seeds'][0]} to {score['seeds'][-1]}, the same for every "
-        f"policy of this run; C is {which_mean(run)}. Scored on {score['device']}."
+        f"policy of this run; C is {which_candidate(run)}. Scored on {score['device']}."
     )
 
 
-def which_mean(run: RunFacts) -> str:
-    """Which mean of its search a scored run's C is, in words."""
+def which_candidate(run: RunFacts) -> str:
+    """Which candidate of its search a scored run's C is, in words."""
     if not run.searched:
         return "without weights, and nothing was searched for"
     tuning, generation = " of its tuning" if run.chosen_by.stage == "tune" else "", run.scores[CONTROLLER]["generation"]
-    return f"the mean of generation {generation}{tuning}" if generation else "what its tuning began with"
+    return f"the candidate of generation {generation}{tuning}" if generation else "what its tuning began with"
 
 
 def _temperature(run: RunFacts) -> float:

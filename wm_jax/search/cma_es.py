@@ -99,7 +99,7 @@ class CMAES(PopulationSearch):
             "population",
             ("mean",),
             "C: returns of the population",
-            "The population's returns, and the evaluated means with one standard error.",
+            "The population's returns, and the evaluated candidates with one standard error.",
             band=("worst", "best"),
         ),
         Curve("sigma", ("sigma",), "CMA-ES: step size σ", "The search's step size."),
