@@ -120,5 +120,6 @@ def _check_dream(experiment: Experiment, models: Models) -> None:
                         "'actual'")  # fmt: skip
     missing = models.world.missing
     if experiment.dream.reward == "survival" and "end" in missing:
+        other = "" if "reward" in missing else ", or set dream.reward to 'predicted'"
         raise UserError("dream.reward is 'survival' but the world model does not predict the end of an episode: every "
-                        f"dream would score the same; {missing['end']}, or set dream.reward to 'predicted'")  # fmt: skip
+                        f"dream would score the same; {missing['end']}{other}")  # fmt: skip

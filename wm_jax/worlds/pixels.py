@@ -66,9 +66,11 @@ class Pixels(WorldModel):
     @property
     def missing(self) -> Mapping[str, str]:
         """All of it."""
-        return dict.fromkeys(
-            ("reward", "end", "surprise"), "choose another world model, as pixels alone predict nothing"
+        how = (
+            "choose another world model, as pixels predict nothing, or let no dream matter: evolve.fitness 'actual', "
+            "dream.reward 'survival', dream.end 'threshold'"
         )
+        return dict.fromkeys(("reward", "end", "surprise"), how)
 
     def encode(self, params: Params, frames: Array) -> Array:
         """[..., 64, 64] uint8: in grey."""
