@@ -46,7 +46,7 @@ def about(path: Path, mark: float | None) -> dict[str, Any]:
     return {
         "run": run.label,
         "actor": actor.words,
-        "search": found.words,
+        "search": run.generation,
         "weights": actors.size(actor),
         "dream": over_seeds(dreams) if dreams else None,
         "actual": over_seeds([each["actual"] for each in played]),

@@ -104,7 +104,7 @@ def _searched(run: RunFacts) -> tuple[tuple[str, str], ...]:
 def _generation(run: RunFacts) -> str:
     limit = run.experiment.evolve.max_steps
     where = f"dreams {run.experiment.dream.words}" if run.place == "dream" else "actual episodes"
-    return f"{run.found_by(run.searches[0]).words}, in {where}" + (f" of at most {limit} steps" if limit else "")
+    return f"{run.generation}, in {where}" + (f" of at most {limit} steps" if limit else "")
 
 
 def _tuned(run: RunFacts) -> tuple[tuple[str, str], ...]:

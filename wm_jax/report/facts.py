@@ -6,7 +6,7 @@ from typing import Any
 
 from wm_jax.experiment import Experiment
 from wm_jax.models import Models
-from wm_jax.search import Search
+from wm_jax.search import EpisodeSearch, Search
 from wm_jax.search.config import EvolveConfig
 from wm_jax.search.none import NoSearchConfig
 
@@ -149,6 +149,13 @@ class RunFacts:
         experiment, models = self.experiment, self.models
         config = experiment.tune.search if search.stage == "tune" else experiment.search
         return config.build(models.actor, models.dream, search.config.generations)
+
+    @property
+    def generation(self) -> str:
+        """What a generation of C's search is, in words."""
+        search = self.found_by(self.searches[0])
+        actual = self.place == "actual" and isinstance(search, EpisodeSearch)
+        return search.words_in_actual if actual else search.words
 
     @property
     def side_by_side(self) -> int:

@@ -149,8 +149,16 @@ class PPO(ActorCritic, EpisodeSearch):
     def words(self) -> str:
         """What a generation is."""
         config = self.config
-        kind = config.kind.replace("_", " ") if config.sets_noise else "PPO"
-        return f"{kind}: {config.decisions} decisions × {config.hold} steps in {config.dreams:,} dreams"
+        return f"{self._kind}: {config.decisions} decisions × {config.hold} steps in {config.dreams:,} dreams"
+
+    @property
+    def words_in_actual(self) -> str:
+        """What a generation is in the actual environment."""
+        return f"{self._kind}: {self.config.dreams:,} episodes, decisions of {self.config.hold} steps"
+
+    @property
+    def _kind(self) -> str:
+        return self.config.kind.replace("_", " ") if self.config.sets_noise else "PPO"
 
     @property
     def shapes(self) -> dict[str, list[int]]:

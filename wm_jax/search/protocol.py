@@ -131,6 +131,11 @@ class EpisodeSearch(Search):
 
     @property
     @abstractmethod
+    def words_in_actual(self) -> str:
+        """What a generation is there, for reports."""
+
+    @property
+    @abstractmethod
     def batches(self) -> int:
         """Decisions that it needs at least to learn from a generation."""
 
