@@ -154,8 +154,9 @@ class RunFacts:
     def generation(self) -> str:
         """What a generation of C's search is, in words."""
         search = self.found_by(self.searches[0])
-        actual = self.place == "actual" and isinstance(search, EpisodeSearch)
-        return search.words_in_actual if actual else search.words
+        if self.place == "actual" and isinstance(search, EpisodeSearch):
+            return search.words_in_actual
+        return search.words
 
     @property
     def side_by_side(self) -> int:
