@@ -2,9 +2,11 @@
 
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -17,8 +19,8 @@ from wm_jax.errors import UserError, require_choice, unreadable
 Thing = TypeVar("Thing", bound=Callable[..., Any])
 Registered = TypeVar("Registered", bound=Callable[..., Any])
 
-NO_PARTS = ("protocol", "config", "distributions", "planning", "actor_critic")
-"""Modules of a wing that are no parts themselves."""
+PART = re.compile(rb"^@\w+\.register", re.MULTILINE)
+"""What tells the modules of a wing that are parts from those that parts are made of."""
 PREFIX = "wm_jax_parts_"
 """How modules of users' own files are named; the start of the file's SHA-256 follows."""
 
@@ -55,8 +57,7 @@ class Registry(Generic[Thing]):
     def names(self) -> list[str]:
         """All parts that can be had, sorted."""
         folder = Path(import_module(self.package).__file__ or "").parent if self.package else None
-        modules = [module.name for module in iter_modules([str(folder)])] if folder else []
-        return sorted({*self._found, *modules} - {*NO_PARTS})
+        return sorted({*self._found, *(_parts(folder) if folder else ())})
 
     def __getitem__(self, name: str) -> Thing:
         """The part of that name. Raises `UserError` where there is none."""
@@ -83,6 +84,17 @@ class PartConfig:
     """Of the wing."""
 
     kind: str
+
+
+@cache
+def _parts(folder: Path) -> tuple[str, ...]:
+    """The modules and packages in a wing's folder that register something."""
+    found = []
+    for module in iter_modules([str(folder)]):
+        files = (folder / module.name).glob("*.py") if module.ispkg else [folder / f"{module.name}.py"]
+        if any(PART.search(file.read_bytes()) for file in files):
+            found.append(module.name)
+    return tuple(found)
 
 
 def load_parts(name: str | Path) -> ModuleType:
