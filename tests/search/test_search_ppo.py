@@ -20,8 +20,9 @@ from wm_jax.pipeline.searching import actual_search
 from wm_jax.search import SEARCHES, Dreams, EpisodeSearch, PopulationSearch
 from wm_jax.search.actor_critic import LAMBDA, advantages
 from wm_jax.search.config import EvolveConfig
+from wm_jax.search.decisions import Decisions
 from wm_jax.search.policy_gradient import PolicyGradientConfig
-from wm_jax.search.ppo import Decisions, PPOConfig
+from wm_jax.search.ppo import PPOConfig
 from wm_jax.search.protocol import Experience
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax.sharding import Mesh
 
 from wm_jax.actors import protocol as actors
@@ -25,7 +24,8 @@ from wm_jax.dream import Dream, DreamState
 from wm_jax.errors import UserError, require_range
 from wm_jax.lanes import choose
 from wm_jax.optimizers import single_precision
-from wm_jax.search.actor_critic import ActorCritic, ActorCriticConfig, ActorCriticState, advantages
+from wm_jax.search.actor_critic import ActorCritic, ActorCriticConfig, ActorCriticState
+from wm_jax.search.decisions import Came, Decisions, judged, mean, spread
 from wm_jax.search.protocol import SEARCHES, Dreams, EpisodeSearch, Experience, lane_size
 from wm_jax.types import FLOAT, Array, Curve, Key, Metrics, Params
 from wm_jax.worlds import Actor, World
@@ -83,44 +83,6 @@ class PPOConfig(ActorCriticConfig):
     def noise_in(self, generation: Array | int, generations: int) -> Array:
         """[]: the standard deviation of what is tried in a generation, of so many, where `sets_noise`."""
         return jnp.float32(0)
-
-
-@struct.dataclass
-class Decisions:
-    """What was decided in dreams and what came of it."""
-
-    inputs: Array
-    """[..., F]: what C read."""
-    drawn: Array
-    """[..., X]: what was drawn for the action."""
-    noise: Array
-    """[...]: as `PPOConfig.noise_in` has it."""
-    log_likelihood: Array
-    """[...]: of what was drawn."""
-    advantage: Array
-    """[...]"""
-    outcome: Array
-    """[...]: what the critic should have said."""
-    counts: Array
-    """[...]: 1, or 0 where nothing was decided, as the episode was over."""
-
-
-@struct.dataclass
-class _Outcome:
-    """What came of decisions [T, L]."""
-
-    earned: Array
-    """Up to the next one, in the critic's units; not finite where a dream's numbers were not."""
-    survival: Array
-    """The probability that the dream went on."""
-    left: Array
-    """Whether it was left after this one, or had ended."""
-    value: Array
-    """What the critic said before."""
-    next_value: Array
-    """And after."""
-    counts: Array | None = None
-    """As `Decisions.counts`; None: all do."""
 
 
 @dataclass(frozen=True)
@@ -221,29 +183,14 @@ class PPO(ActorCritic, EpisodeSearch):
 
         going, played = jax.lax.scan(decide, state.dreams, jnp.arange(config.decisions, dtype=jnp.int32))
         inputs, drawn, log_likelihood, earned, survival, left, value, next_value = played
-        came = _Outcome(earned, survival, left, value, next_value)
+        came = Came(earned, survival, left, value, next_value)
         return (
             going,
-            self._judged(inputs, drawn, log_likelihood, noise, came),
+            judged(inputs, drawn, log_likelihood, noise, came, self.config.discount**self.config.hold),
             {
                 "ended": (1 - survival).mean() / config.hold,
                 "non_finite": (~jnp.isfinite(earned)).sum(dtype=jnp.int32),
             },
-        )
-
-    def _judged(self, inputs: Array, drawn: Array, log_likelihood: Array, noise: Array, came: "_Outcome") -> Decisions:
-        """Decisions [T, L] and what came of them, with their advantages."""
-        discount = self.config.discount**self.config.hold
-        # Nothing follows on an end, and what is read after it may be anything.
-        next_value = jnp.where(came.survival > 0, came.next_value, 0)
-        broken = ~jnp.isfinite(came.earned)
-        # What broke a dream is worth nothing, or as little as the worst that was decided elsewhere.
-        lowest = jnp.min(came.earned + discount * came.survival * next_value, where=~broken, initial=0)
-        earned = jnp.where(broken, lowest, came.earned)
-        advantage = advantages(earned, came.value, next_value, came.survival, came.left, discount)
-        counts = jnp.ones_like(advantage) if came.counts is None else came.counts
-        return Decisions(
-            inputs, drawn, jnp.full_like(advantage, noise), log_likelihood, advantage, advantage + came.value, counts
         )
 
     def _keep(
@@ -304,9 +251,9 @@ class PPO(ActorCritic, EpisodeSearch):
         next_value = jnp.where(last, value, jnp.concatenate([value[1:], value[-1:]]))
         survival = jnp.where(last & experience.terminated[None], 0.0, jnp.ones_like(value))
         counts = (number < count).astype(jnp.float32)
-        came = _Outcome(earned, survival, number >= count - 1, value, next_value, counts)
+        came = Came(earned, survival, number >= count - 1, value, next_value, counts)
         log_likelihood = policy.distribution(networks["controller"], inputs, noise).log_likelihood(drawn)
-        decisions = self._judged(inputs, drawn, log_likelihood, noise, came)
+        decisions = judged(inputs, drawn, log_likelihood, noise, came, self.config.discount**self.config.hold)
         networks, optimizer, about = self._learn(state, decisions, jax.random.fold_in(key, generation))
         returned = experience.reward.sum(axis=(1, 2)).mean()
         steps = experience.length.sum(dtype=jnp.int32)
@@ -319,11 +266,11 @@ class PPO(ActorCritic, EpisodeSearch):
         config = self.config
         flat = jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), decisions)
         about = {
-            "outcome": _mean(flat.outcome, flat.counts),
-            "known": 1 - _spread(flat.advantage, flat.counts) / jnp.maximum(_spread(flat.outcome, flat.counts), 1e-12),
+            "outcome": mean(flat.outcome, flat.counts),
+            "known": 1 - spread(flat.advantage, flat.counts) / jnp.maximum(spread(flat.outcome, flat.counts), 1e-12),
         }
-        size, center = len(flat.advantage), _mean(flat.advantage, flat.counts)
-        scale = jnp.sqrt(_spread(flat.advantage, flat.counts)) + 1e-8
+        size, center = len(flat.advantage), mean(flat.advantage, flat.counts)
+        scale = jnp.sqrt(spread(flat.advantage, flat.counts)) + 1e-8
         flat = flat.replace(advantage=(flat.advantage - center) / scale)
         orders = [jax.random.permutation(jax.random.fold_in(key, number), size) for number in range(config.passes)]
         batches = [order[: size - size % config.batches].reshape(config.batches, -1) for order in orders]
@@ -345,7 +292,7 @@ class PPO(ActorCritic, EpisodeSearch):
         gain = jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - CLIP, 1 + CLIP) * advantage)
         error = (self.policy.value(networks["critic"], decisions.inputs) - decisions.outcome) ** 2
         entropy = distribution.entropy(decisions.drawn)
-        return _mean(CRITIC_WEIGHT * error - gain - self.config.entropy * entropy, decisions.counts)
+        return mean(CRITIC_WEIGHT * error - gain - self.config.entropy * entropy, decisions.counts)
 
     def begin_optimizer(self, networks: Params) -> "optax.OptState":
         """One Adam for both."""
@@ -359,13 +306,3 @@ class PPO(ActorCritic, EpisodeSearch):
         rate, steps = self.config.learning_rate, self.config.passes * self.config.batches * self.generations
         adam = optax.adam(optax.linear_schedule(rate, rate / 10, steps))
         return single_precision(optax.chain(optax.clip_by_global_norm(0.5), adam))
-
-
-def _mean(values: Array, counts: Array) -> Array:
-    """[]: of those that count."""
-    return (values * counts).sum() / jnp.maximum(counts.sum(), 1)
-
-
-def _spread(values: Array, counts: Array) -> Array:
-    """[]: their variance."""
-    return _mean((values - _mean(values, counts)) ** 2, counts)
