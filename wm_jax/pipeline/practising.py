@@ -44,7 +44,7 @@ class Generations:
         """`key` draws what the searches do, `seed` the episodes that they meet."""
         self.search, self.mesh, self.arena, self.variants, self.seed = search, context.mesh, arena, variants, seed
         self.context = context
-        self.keys = parallel.replicate(self.mesh, side_by_side.keys(key, variants))
+        self.keys = side_by_side.keys(key, variants)
         self.agent = Agent(context.models.world, search.player)
         self.limits = Limits(config.max_steps, config.patience)
         lanes = Lanes(context.experiment.task, config.environments, context.screen.warn, self.limits, config.backend)
@@ -60,6 +60,8 @@ class Generations:
     def __call__(self, states: Any, first: int) -> tuple[Any, dict[str, Array]]:
         """Generation `first`: the searches' states [E, ...] after it and metrics [E, 1]."""
         search, count = self.search, self.search.episodes
+        # Every process plays and learns by itself, at its own pace.
+        states = parallel.local(states)
         tables = jax.vmap(search.trying, (0, None))(states, jnp.int32(first))
         seeds = [evolution_seeds(self.seed, variant.seed, first, count) for variant in self.variants]
         wanted = [(seed, row) for row, mine in enumerate(seeds) for seed in mine]
