@@ -281,7 +281,9 @@ def test_a_part_of_another_kind_has_its_own_settings(
     assert tuned.tune.search == PolicyGradientConfig(hold=3) and tuned.search == load(probe_experiment).search
     same = parsed(probe_experiment, "--search.kind", "cma_es")
     assert same == load(probe_experiment), "what the experiment sets of a part stays"
-    with pytest.raises(UserError, match=r"search\.kind must be one of .*cma_es, .*found 'cma-es'; did you mean 'cma_es'"):
+    with pytest.raises(
+        UserError, match=r"search\.kind must be one of .*cma_es, .*found 'cma-es'; did you mean 'cma_es'"
+    ):
         parsed(probe_experiment, "--search.kind", "cma-es")
     with pytest.raises(SystemExit):
         parsed(probe_experiment, "--search.dreams", "64")

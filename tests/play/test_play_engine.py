@@ -9,6 +9,7 @@ import pytest
 from evaluated import evaluated
 
 import wm_jax
+from wm_jax.actors.distributions import Beta, Categorical, SquashedNormal
 from wm_jax.dream.environment import DreamState
 from wm_jax.dream.gymnasium_face import DreamSource
 from wm_jax.errors import UserError
@@ -70,6 +71,10 @@ CASES = {
     "spread with zeros": (lambda x: jax.lax.pad(x, jnp.float32(9), ((1, 2, 1), (0, 1, 2))), (X,)),
     "sums": (
         lambda x: (x.sum(), x.sum(0), x.max(1), x.min(0), x.mean(), (x > 0).all(1), (x > 0).any(0)), (X,),
+    ),
+    "policies": (
+        lambda x, y: (SquashedNormal(x, POSITIVE).mode(), Beta(1 + abs(x), 2 + abs(y)).mode(), Categorical(x, y.T).mode()),
+        (X, Y),
     ),
     "places": (lambda x: (x.argmax(1), x.argmin(0)), (X,),
     ),
