@@ -26,6 +26,7 @@ from wm_jax.rollouts import CollectConfig, EvaluateConfig, RoundsConfig
 from wm_jax.search import SEARCHES, SearchConfig
 from wm_jax.search.cma_es import CMAESConfig
 from wm_jax.search.config import EvolveConfig, TuneConfig
+from wm_jax.search.none import NoSearchConfig
 from wm_jax.worlds import WORLDS, WorldConfig
 from wm_jax.worlds.vision_memory import VisionMemoryConfig
 
@@ -91,6 +92,11 @@ class Experiment:
     saved by blocks of episodes. It does not change any result."""
     tensorboard: bool = False
     """Also write TensorBoard events (needs the extra `tensorboard`)."""
+
+    @property
+    def searched(self) -> bool:
+        """Whether C has weights that are searched for."""
+        return self.search.kind != NoSearchConfig.kind
 
     @property
     def searches(self) -> dict[str, EvolveConfig]:

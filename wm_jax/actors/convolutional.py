@@ -1,18 +1,18 @@
 """A policy from pixels: the convolutional actor of Kuth et al. (2021), model-free PPO's beside the world model's. Layers of
 32, 64 and 64 filters, two of 400 units, and the parameters of a distribution."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
-from wm_jax.actors.distributions import Distribution
 from wm_jax.actors.mlp import LAST_LAYER, Layer
-from wm_jax.actors.policy import Head, Kind
-from wm_jax.actors.protocol import ACTORS, ActorConfig, Policy
+from wm_jax.actors.policy import Head, HeadedPolicy, Kind
+from wm_jax.actors.protocol import ACTORS, ActorConfig
 from wm_jax.dream import Dream
 from wm_jax.errors import UserError, require_choice
 from wm_jax.tasks import FRAME_SHAPE
@@ -38,7 +38,7 @@ class ConvolutionalConfig(ActorConfig):
     """As that of `actor.kind` policy."""
 
     def __post_init__(self) -> None:
-        require_choice("actor.distribution", self.distribution, ("gaussian", "beta", "categorical"))
+        require_choice("actor.distribution", self.distribution, get_args(Kind))
 
     def build(self, dream: Dream) -> "Convolutional":
         """The policy. Raises `UserError` where the world model shows no pixels, or the task names no discrete actions."""
@@ -57,7 +57,7 @@ class Pyramid:
 
     frames: int
     """Channels of the pictures."""
-    outputs_: int
+    size: int
     """Numbers that it puts out."""
 
     @property
@@ -67,15 +67,13 @@ class Pyramid:
         for number, size, stride in FILTERS:
             found.append((size, size, channels, number))
             channels, side = number, (side - size) // stride + 1
-        return found + list(pairwise((side * side * channels, *UNITS, self.outputs_)))
+        return found + list(pairwise((side * side * channels, *UNITS, self.size)))
 
     def init(self, key: Key) -> Params:
         """Fresh weights: N(0, 2 / inputs), as for layers of ReLU; the last ones near 0; biases 0."""
         layers = []
         for number, shape in enumerate(shapes := self.shapes):
-            inputs = 1
-            for size in shape[:-1]:
-                inputs *= size
+            inputs = math.prod(shape[:-1])
             scale = LAST_LAYER / inputs**0.5 if number == len(shapes) - 1 else (2 / inputs) ** 0.5
             kernel = scale * jax.random.normal(jax.random.fold_in(key, number), shape, jnp.float32)
             layers.append(Layer(kernel, jnp.zeros(shape[-1], jnp.float32)))
@@ -112,11 +110,10 @@ def convolution(x: Array, kernel: Array, stride: int) -> Array:
 
 
 @dataclass(frozen=True)
-class Convolutional(Policy):
-    """What `ConvolutionalConfig` describes; its weights are those of the network."""
+class Convolutional(HeadedPolicy):
+    """What `ConvolutionalConfig` describes."""
 
     network: Pyramid
-    head: Head
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -129,28 +126,10 @@ class Convolutional(Policy):
         return f"{self.network.frames} grey frames, convolutional, {self.head.distribution}"
 
     @property
-    def discrete(self) -> bool:
-        """Whether it is categorical."""
-        return self.head.distribution == "categorical"
-
-    @property
-    def drawn_size(self) -> int:
-        """A, or 1 where an action is one of the task's."""
-        return self.head.drawn_size
-
-    @property
     def critic(self) -> Pyramid:
         """As the policy, with one output."""
         return Pyramid(self.network.frames, 1)
 
-    def init(self, key: Key) -> Params:
-        """Fresh weights."""
-        return self.network.init(key)
-
     def inputs(self, world: World, state: State) -> Array:
         """The pictures [..., 64 * 64 * frames]."""
         return world.features(state)[FEATURE]
-
-    def distribution(self, params: Params, inputs: Array, noise: Array | float) -> Distribution:
-        """What the network puts out for the pictures; the noise is its own."""
-        return self.head(self.network.outputs(params, inputs))

@@ -37,7 +37,7 @@ class MCTSConfig(PlannerConfig):
     """Steps that each action is kept, in a plan and when it is done."""
     discount: float = 0.99
     hidden_sizes: tuple[int, ...] = (64,)
-    """Units of the hidden layers of the prior and the value, which the search finds in dreams (`search.kind` ppo). None:
+    """Units of the hidden layers of the prior and the value, which the search finds in dreams (`search.kind` ppo). Empty:
     nothing is learned, the prior is the same for all actions and the value 0, and there is no search."""
     simulations: int = 50
     """Nodes that a decision adds to its tree."""
@@ -92,7 +92,7 @@ class MCTS(Planner):
     def decide(self, params: Params, world: World, state: State, plan: None, key: Key) -> tuple[Action, None]:
         """The action that the tree favours."""
         mctx, config = _mctx(), self.config
-        rules = replace(self.dream, config=replace(self.dream.config, full_return=None))
+        rules = self.dream.without_full_return
         tree = _Tree(self, rules, params, replace(world, params=rules.prepare(world.params)))
         search_key, tree.key = jax.random.split(key)
         # A typed key would be taken for used twice where lanes that have finished wait for others.

@@ -14,7 +14,7 @@ from wm_jax.dream import Dream
 from wm_jax.errors import UserError, require_choice, require_range
 from wm_jax.lanes import add
 from wm_jax.types import Array, Key, Params, State
-from wm_jax.worlds import World
+from wm_jax.worlds import World, WorldModel
 from wm_jax.worlds.protocol import feature_sizes
 
 CRITIC_SIZE = 128
@@ -38,18 +38,28 @@ class MLPConfig(ActorConfig):
     """Whether the layers have biases."""
 
     def __post_init__(self) -> None:
-        if not self.features:
-            raise UserError("actor.features must name at least one feature, found none")
-        for units in self.hidden_sizes:
-            require_range("actor.hidden_sizes", units, 1, 65536)
+        require_layers(self.features, self.hidden_sizes)
 
     def build(self, dream: Dream) -> "MLP":
         """The network for a world model. Raises `UserError` where it has no such feature."""
-        sizes = feature_sizes(dream.model)
-        for name in self.features:
-            require_choice("actor.features", name, list(sizes))
-        inputs = sum(sizes[name] for name in self.features)
-        return MLP(self.features, (inputs, *self.hidden_sizes, dream.model.action_size), self.bias)
+        sizes = inputs_of(dream.model, self.features), *self.hidden_sizes, dream.model.action_size
+        return MLP(self.features, sizes, self.bias)
+
+
+def require_layers(features: tuple[str, ...], hidden_sizes: tuple[int, ...]) -> None:
+    """Raise `UserError` where a network would read nothing, or have a layer of an impossible size."""
+    if not features:
+        raise UserError("actor.features must name at least one feature, found none")
+    for units in hidden_sizes:
+        require_range("actor.hidden_sizes", units, 1, 65536)
+
+
+def inputs_of(model: WorldModel, features: tuple[str, ...]) -> int:
+    """F: the numbers of these features of a world model. Raises `UserError` where it has no such feature."""
+    sizes = feature_sizes(model)
+    for name in features:
+        require_choice("actor.features", name, list(sizes))
+    return sum(sizes[name] for name in features)
 
 
 @struct.dataclass

@@ -39,7 +39,7 @@ class PlannerConfig(ActorConfig):
     """The world model's features that a learned policy and value read; all of them unless some are named."""
     hidden_sizes: tuple[int, ...] = ()
     """Units of the hidden layers of a policy and a value, which the search finds in dreams (`search.kind` ppo); the value
-    then stands for what comes after a plan. None: nothing is learned, and there is no search."""
+    then stands for what comes after a plan. Empty: nothing is learned, and there is no search."""
 
     def __post_init__(self) -> None:
         for name in ("horizon", "hold"):

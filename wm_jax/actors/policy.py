@@ -2,19 +2,18 @@
 (2021) is the default: layers of 256, 256, 128 and 64 units, means and standard deviations."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
 from wm_jax.actors.distributions import NARROWEST, Beta, Categorical, Distribution, SquashedNormal
-from wm_jax.actors.mlp import MLP
-from wm_jax.actors.protocol import ACTORS, ActorConfig, Policy
+from wm_jax.actors.mlp import MLP, inputs_of, require_layers
+from wm_jax.actors.protocol import ACTORS, ActorConfig, Network, Policy
 from wm_jax.dream import Dream
-from wm_jax.errors import UserError, require_choice, require_range
+from wm_jax.errors import UserError, require_choice
 from wm_jax.types import Array, Key, Params, State
 from wm_jax.worlds import World
-from wm_jax.worlds.protocol import feature_sizes
 
 Kind = Literal["gaussian", "beta", "categorical"]
 
@@ -34,19 +33,12 @@ class PolicyConfig(ActorConfig):
     categorical: over the discrete actions that the task names."""
 
     def __post_init__(self) -> None:
-        if not self.features:
-            raise UserError("actor.features must name at least one feature, found none")
-        for units in self.hidden_sizes:
-            require_range("actor.hidden_sizes", units, 1, 65536)
-        require_choice("actor.distribution", self.distribution, ("gaussian", "beta", "categorical"))
+        require_layers(self.features, self.hidden_sizes)
+        require_choice("actor.distribution", self.distribution, get_args(Kind))
 
     def build(self, dream: Dream) -> "NetworkPolicy":
         """The policy for a world model. Raises `UserError` where it has no such feature, or the task names no actions."""
-        sizes = feature_sizes(dream.model)
-        for name in self.features:
-            require_choice("actor.features", name, list(sizes))
-        head = Head.of(self.distribution, dream)
-        inputs = sum(sizes[name] for name in self.features)
+        inputs, head = inputs_of(dream.model, self.features), Head.of(self.distribution, dream)
         return NetworkPolicy(MLP(self.features, (inputs, *self.hidden_sizes, head.size)), head)
 
 
@@ -89,11 +81,36 @@ class Head:
 
 
 @dataclass(frozen=True)
-class NetworkPolicy(Policy):
-    """What `PolicyConfig` describes; its weights are those of the network."""
+class HeadedPolicy(Policy):
+    """A network whose outputs are the parameters of a distribution; its weights are those of the network."""
+
+    network: Network
+    head: Head
+
+    @property
+    def discrete(self) -> bool:
+        """Whether it is categorical."""
+        return self.head.distribution == "categorical"
+
+    @property
+    def drawn_size(self) -> int:
+        """A, or 1 where an action is one of the task's."""
+        return self.head.drawn_size
+
+    def init(self, key: Key) -> Params:
+        """Fresh weights."""
+        return self.network.init(key)
+
+    def distribution(self, params: Params, inputs: Array, noise: Array | float) -> Distribution:
+        """What the network puts out for `inputs` [..., F]; the noise is its own."""
+        return self.head(self.network.outputs(params, inputs))
+
+
+@dataclass(frozen=True)
+class NetworkPolicy(HeadedPolicy):
+    """What `PolicyConfig` describes."""
 
     network: MLP
-    head: Head
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -106,28 +123,10 @@ class NetworkPolicy(Policy):
         return f"{self.network.words}, {self.head.distribution}"
 
     @property
-    def discrete(self) -> bool:
-        """Whether it is categorical."""
-        return self.head.distribution == "categorical"
-
-    @property
-    def drawn_size(self) -> int:
-        """A, or 1 where an action is one of the task's."""
-        return self.head.drawn_size
-
-    @property
     def critic(self) -> MLP:
         """As the policy, with one output."""
         return MLP(self.network.reads, (*self.network.sizes[:-1], 1))
 
-    def init(self, key: Key) -> Params:
-        """Fresh weights."""
-        return self.network.init(key)
-
     def inputs(self, world: World, state: State) -> Array:
         """The features [..., F] of a state."""
         return self.network.inputs(world, state)
-
-    def distribution(self, params: Params, inputs: Array, noise: Array | float) -> Distribution:
-        """What the network puts out for `inputs` [..., F]; the noise is its own."""
-        return self.head(self.network.outputs(params, inputs))

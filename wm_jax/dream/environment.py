@@ -5,7 +5,7 @@ where its rewards add up to `full_return`, and where its numbers are no longer f
 Everything here is pure and for one agent; populations, rollouts and temperatures are axes that `jax.vmap` adds.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import jax
@@ -95,6 +95,11 @@ class Dream:
     config: DreamConfig
     actions: tuple[tuple[float, ...], ...] = ()
     """The task's discrete actions (`Task.actions`)."""
+
+    @property
+    def without_full_return(self) -> "Dream":
+        """The same dream for those who do not know what was earned before, so that no full return ends it."""
+        return replace(self, config=replace(self.config, full_return=None))
 
     def prepare(self, params: Params) -> Params:
         """Weights as the dream's precision has them; once for many steps, as the narrow copy is what is fast."""

@@ -1,7 +1,7 @@
 """Sequences of actions, judged in the dream of a world model: what planners choose by."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import jax
@@ -32,7 +32,7 @@ class Imagination:
         """[N]: the expected returns of the `actions` [N, T, A] from a world model's `state` on, with what `value` says of
         the last state where it is given; -inf where a dream's numbers are no longer finite. An end that is possible counts
         by its probability (`Dream.prospect`)."""
-        rules = replace(self.dream, config=replace(self.dream.config, full_return=None))
+        rules = self.dream.without_full_return
         params, config = rules.prepare(world.params), rules.config
         count, length, _ = actions.shape
         began = DreamState(state, jnp.int32(0), jnp.float32(0))

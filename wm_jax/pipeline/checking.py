@@ -91,7 +91,7 @@ def check_machine(experiment: Experiment, models: Models) -> None:
 def _check_unsearched(experiment: Experiment) -> None:
     """Raise `UserError` where an actor without weights is to be searched for."""
     what = f"actor.kind is {experiment.actor.kind!r}, as it is set without weights to be found"
-    if experiment.search.kind != "none":
+    if experiment.searched:
         raise UserError(f"{what}, but search.kind is {experiment.search.kind!r}; set search.kind to 'none' and "
                         "evolve.generations to 1, or choose another actor")  # fmt: skip
     evolve = experiment.evolve

@@ -22,9 +22,8 @@ from wm_jax.pipeline.progress import Interrupt, Screen, Stopped
 from wm_jax.pipeline.stages import Step
 from wm_jax.pipeline.stored import note_on, to_store
 from wm_jax.report import figures, published, seeds
-from wm_jax.report.words import measured, policy
+from wm_jax.report.words import controller, measured, policy
 from wm_jax.run import RunDir, StageDir
-from wm_jax.search.none import NoSearchConfig
 from wm_jax.types import Params
 
 
@@ -155,7 +154,7 @@ def _tell_scores(context: Context) -> None:
                f"{first['seeds'][0]} to {first['seeds'][-1]}, {first['device']})")  # fmt: skip
     screen.say(f"  {'policy':<56}{'mean ± sd':>18}{'standard error':>18}")
     for name, score in scores.items():
-        what = _controller(context.experiment) if name == "controller" else policy(name)
+        what = controller(context.experiment) if name == "controller" else policy(name)
         screen.say(f"  {what:<56}{score['mean']:>9.1f} ± {score['sd']:<6.1f}{score['se']:>18.1f}{measured(score)}")
     for bound in published.STATE.get(context.experiment.task, ()):
         told = f"{bound.mean:>9.1f} ± {bound.sd:<6.1f}{bound.se:>18.1f}"
@@ -171,19 +170,11 @@ def _tell_scores(context: Context) -> None:
         screen.say(f"    {seeds.across([each['actual'] for each in evolutions])} (standard deviation over seeds)")
 
 
-def _controller(experiment: Experiment) -> str:
-    """What the deployed controller is called in the table of scores."""
-    if experiment.search.kind == NoSearchConfig.kind:
-        return f"C ({experiment.actor.kind}), which needs no search"
-    place = "dream" if experiment.evolve.fitness == "dream" else "actual environment"
-    return f"C, evolved in the {place}" + (", tuned in the actual environment" if "tune" in experiment.searches else "")
-
-
 def _chosen(experiment: Experiment, score: dict[str, Any]) -> str:
     """How it was chosen, and what it scores in its dream."""
     dream, validation = score["dream"], score["validation"]
     dreamt = f"in its dream it scores {_spread(dream)} (n = {dream['n']})" if dream else ""
-    if experiment.search.kind == NoSearchConfig.kind:
+    if not experiment.searched:
         return dreamt.capitalize()
     *_, (stage, search) = experiment.searches.items()
     chosen = "in the dream"

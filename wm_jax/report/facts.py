@@ -8,7 +8,6 @@ from wm_jax.experiment import Experiment
 from wm_jax.models import Models
 from wm_jax.search import EpisodeSearch, Search
 from wm_jax.search.config import EvolveConfig
-from wm_jax.search.none import NoSearchConfig
 
 MetricsLine = dict[str, Any]
 """{"stage", "step", "time", and numbers by name}; lists of numbers where several evolutions ran side by side."""
@@ -127,7 +126,7 @@ class RunFacts:
     @property
     def searched(self) -> bool:
         """Whether C has weights that were searched for."""
-        return self.experiment.search.kind != NoSearchConfig.kind
+        return self.experiment.searched
 
     @property
     def chosen_by(self) -> SearchFacts:

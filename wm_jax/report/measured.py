@@ -1,12 +1,11 @@
 """The scores that runs have measured, as plain entries for a JSON file: what is left of them when the runs are gone."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 from wm_jax.report.facts import RunFacts, Summary
 from wm_jax.report.scores import CONTROLLER, named
-from wm_jax.report.seeds import over_seeds
+from wm_jax.report.seeds import by_temperature, over_seeds
 
 SUMMARY = ("mean", "sd", "se", "n")
 
@@ -43,9 +42,6 @@ def _evolutions(run: RunFacts) -> list[dict[str, Any]]:
 def _together(run: RunFacts) -> list[dict[str, Any]]:
     """The evolutions of each temperature, where there were several: the mean of their means, the standard deviation `over`
     seeds, `seeds_of_training` many, and as ever the standard deviation of single episodes."""
-    groups: dict[float, list[dict[str, Any]]] = defaultdict(list)
-    for each in run.evolutions:
-        groups[each["temperature"]].append(each)
     return [
         {
             "what": f"{run.label}: {named(run, CONTROLLER)}, over training seeds",
@@ -53,7 +49,7 @@ def _together(run: RunFacts) -> list[dict[str, Any]]:
             "seeds_of_training": len(alike),
             **({"temperature": temperature} if run.place == "dream" else {}),
         }
-        for temperature, alike in groups.items()
+        for temperature, alike in by_temperature(run).items()
         if len(alike) > 1
     ]
 

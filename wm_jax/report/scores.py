@@ -8,7 +8,7 @@ from wm_jax.report import published
 from wm_jax.report.facts import RunFacts, Summary
 from wm_jax.report.figures import figure, label, png
 from wm_jax.report.page import Picture, Row, Section, Table
-from wm_jax.report.words import EARLIER, NOTHING, PLACES, measured, number, policy, scored, spread
+from wm_jax.report.words import EARLIER, NOTHING, controller, measured, number, policy, scored, spread
 
 CONTROLLER = "controller"
 """C's name among the scored policies."""
@@ -147,12 +147,7 @@ def _measured(run: RunFacts) -> str:
 
 def named(run: RunFacts, name: str) -> str:
     """A scored policy of the run, in words."""
-    if name != CONTROLLER:
-        return policy(name)
-    if not run.searched:
-        return f"C ({run.experiment.actor.kind}), which needs no search"
-    tuned = f", tuned in {PLACES['actual']}" if run.chosen_by.stage == "tune" else ""
-    return f"C, evolved in {PLACES[run.place]}{tuned}"
+    return controller(run.experiment) if name == CONTROLLER else policy(name)
 
 
 def _own_row(run: RunFacts, name: str, score: Summary) -> Row:

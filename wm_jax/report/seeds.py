@@ -38,6 +38,14 @@ def over_seeds(summaries: Sequence[Summary]) -> Summary:
     }
 
 
+def by_temperature(run: RunFacts) -> dict[float, list[dict[str, Any]]]:
+    """A run's searches side by side, those of a temperature together."""
+    groups: dict[float, list[dict[str, Any]]] = defaultdict(list)
+    for each in sorted(run.evolutions, key=lambda each: each["temperature"]):
+        groups[each["temperature"]].append(each)
+    return groups
+
+
 def across(summaries: Sequence[Summary]) -> str:
     """The mean over seeds ± the standard deviation over them, in words."""
     together = over_seeds(summaries)

@@ -1,7 +1,6 @@
 """The section on evolutions at several temperatures side by side: what the dream's temperature does, beside the paper's
 table."""
 
-from collections import defaultdict
 from typing import Any
 
 from wm_jax.report import published
@@ -9,7 +8,7 @@ from wm_jax.report.charts import Chart, Line, draw
 from wm_jax.report.facts import RunFacts
 from wm_jax.report.figures import COLOURS
 from wm_jax.report.page import Row, Section, Table
-from wm_jax.report.seeds import over_seeds
+from wm_jax.report.seeds import by_temperature, over_seeds
 from wm_jax.report.words import NOTHING, number, scored, spread, value
 
 PLACES = ("dream", "actual")
@@ -17,7 +16,7 @@ PLACES = ("dream", "actual")
 
 def section(run: RunFacts, name: str) -> Section:
     """The table of temperatures, every evolution, and the chart. `name` begins the picture's name."""
-    groups, paper = _by_temperature(run), published.by_temperature(run.experiment.task)
+    groups, paper = by_temperature(run), published.by_temperature(run.experiment.task)
     text = (
         "Mean over seeds of each controller's mean return ± the standard deviation of single episodes; over seeds: the "
         "standard deviation of these means; se: standard error of their mean, from how the seeds differ (from the episodes "
@@ -26,13 +25,6 @@ def section(run: RunFacts, name: str) -> Section:
     caption = "Where a controller scores far more in its dream than in the actual environment, it cheats the dream."
     picture = draw(_chart(groups, paper, name), caption)
     return Section("Temperatures", (text,), tables=(_table(groups, paper), _each(run)), pictures=(picture,))
-
-
-def _by_temperature(run: RunFacts) -> dict[Any, list[dict[str, Any]]]:
-    groups: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-    for evolution in sorted(run.evolutions, key=lambda evolution: evolution["temperature"]):
-        groups[evolution["temperature"]].append(evolution)
-    return groups
 
 
 def _table(groups: dict[Any, list[dict[str, Any]]], paper: dict[float, published.Score]) -> Table:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from wm_jax.experiment import Experiment
+
 NOTHING = "–"
 """Stands where there is no number."""
 
@@ -60,3 +62,11 @@ def value(setting: Any) -> str:
     if isinstance(setting, list | tuple):
         return ", ".join(value(part) for part in setting)
     return str(setting)
+
+
+def controller(experiment: Experiment) -> str:
+    """The deployed controller, by where it comes from."""
+    if not experiment.searched:
+        return f"C ({experiment.actor.kind}), which needs no search"
+    tuned = f", tuned in {PLACES['actual']}" if "tune" in experiment.searches else ""
+    return f"C, evolved in {PLACES[experiment.evolve.fitness]}{tuned}"

@@ -13,6 +13,7 @@ from wm_jax.actors import protocol as actors
 from wm_jax.actors.protocol import Guided, Policy
 from wm_jax.dream import Dream, DreamState
 from wm_jax.errors import UserError, require_choice, require_range
+from wm_jax.optimizers import single_precision
 from wm_jax.search.protocol import Search, SearchConfig, lane_size
 from wm_jax.types import FLOAT, Array, Key, Params, State
 from wm_jax.worlds import Actor
@@ -139,6 +140,22 @@ class ActorCritic(Search):
     def left(self, over: Array, dreams: DreamState) -> Array:
         """[L]: which of the dreams are left for others: those that are `over` [L], and those that are long enough."""
         return over | (dreams.steps >= self.config.length) | (dreams.steps + self.step > self.dream.config.horizon)
+
+
+def falling_adam(rate: float, steps: int, clip: float) -> "optax.GradientTransformation":
+    """Adam whose learning rate falls to a tenth over so many steps, on gradients of at most this norm."""
+    # Imported here: to act and to dream needs no search, and starts faster without.
+    import optax
+
+    adam = optax.adam(optax.linear_schedule(rate, rate / 10, steps))
+    return single_precision(optax.chain(optax.clip_by_global_norm(clip), adam))
+
+
+def shuffled(key: Key, size: int, passes: int, batches: int) -> Array:
+    """[passes * batches, n]: the numbers below `size`, shuffled in each pass and cut into batches of the same size; those
+    that are left over are left out."""
+    orders = [jax.random.permutation(jax.random.fold_in(key, number), size) for number in range(passes)]
+    return jnp.concatenate([order[: size - size % batches].reshape(batches, -1) for order in orders])
 
 
 def advantages(

@@ -13,7 +13,7 @@ mixture's component has none of its own; `component` says what stands for it.
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +23,16 @@ from wm_jax.actors import protocol as actors
 from wm_jax.dream import Dream, DreamState
 from wm_jax.errors import UserError, require_choice, require_range
 from wm_jax.lanes import choose
-from wm_jax.optimizers import single_precision
-from wm_jax.search.actor_critic import LAMBDA, ActorCritic, ActorCriticConfig, ActorCriticState
+from wm_jax.search.actor_critic import (
+    LAMBDA,
+    ActorCritic,
+    ActorCriticConfig,
+    ActorCriticState,
+    falling_adam,
+    shuffled,
+)
 from wm_jax.search.protocol import SEARCHES, Dreams, lane_size
-from wm_jax.types import FLOAT, Array, Curve, Key, Metrics, Params
+from wm_jax.types import FLOAT, Array, Component, Curve, Key, Metrics, Params
 from wm_jax.worlds import Actor, World
 
 if TYPE_CHECKING:
@@ -47,7 +53,7 @@ class BackpropConfig(ActorCriticConfig):
     """T: steps of each dream in a generation, through all of which the gradient goes."""
     truncation: int = 0
     """Steps after which the gradient is cut within a generation's dreams; 0: never."""
-    component: Literal["implicit", "straight_through", "expectation", "held"] = "implicit"
+    component: Component = "implicit"
     """What stands for the gradient of choosing one of a mixture's components: implicit, unbiased; straight_through, biased;
     expectation, exact in another dream, in which nothing is chosen; held, none (`memory.mixture.draw`)."""
     clip: float = 1.0
@@ -57,7 +63,7 @@ class BackpropConfig(ActorCriticConfig):
         super().__post_init__()
         require_range("search.horizon", self.horizon, 1, 2**20)
         require_range("search.truncation", self.truncation, 0, self.horizon)
-        require_choice("search.component", self.component, ("implicit", "straight_through", "expectation", "held"))
+        require_choice("search.component", self.component, get_args(Component))
         require_range("search.clip", self.clip, 1e-6, 1e6)
         if self.dreams * self.horizon < BATCHES:
             raise UserError(f"search.dreams is {self.dreams} and search.horizon {self.horizon}: fewer steps than the "
@@ -177,9 +183,7 @@ class Backprop(ActorCritic):
         outcome = jnp.where(sound, outcome, 0)
         networks, optimizer = self._move(state.networks, state.optimizer, "controller", gradient)
         flat, target = inputs.reshape(-1, inputs.shape[-1]), outcome.reshape(-1)
-        size = len(target)
-        orders = [jax.random.permutation(jax.random.fold_in(key, number), size) for number in range(PASSES)]
-        parts = jnp.concatenate([order[: size - size % BATCHES].reshape(BATCHES, -1) for order in orders])
+        parts = shuffled(key, len(target), PASSES, BATCHES)
 
         def error(critic: Params, part: Array) -> Array:
             return jnp.mean((self.policy.value(critic, flat[part]) - target[part]) ** 2)
@@ -210,12 +214,8 @@ class Backprop(ActorCritic):
         return {name: self._adam(name).init(weights) for name, weights in networks.items()}
 
     def _adam(self, name: str) -> "optax.GradientTransformation":
-        # Imported here: to act and to dream needs no search, and starts faster without.
-        import optax
-
-        rate, steps = self.config.learning_rate, self.generations * (PASSES * BATCHES if name == "critic" else 1)
-        adam = optax.adam(optax.linear_schedule(rate, rate / 10, steps))
-        return single_precision(optax.chain(optax.clip_by_global_norm(self.config.clip), adam))
+        steps = self.generations * (PASSES * BATCHES if name == "critic" else 1)
+        return falling_adam(self.config.learning_rate, steps, self.config.clip)
 
 
 def lambda_returns(reward: Array, next_value: Array, ending: Array, left: Array, discount: Array | float) -> Array:

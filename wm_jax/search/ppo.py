@@ -23,8 +23,7 @@ from wm_jax.actors.protocol import Trying
 from wm_jax.dream import Dream, DreamState
 from wm_jax.errors import UserError, require_range
 from wm_jax.lanes import choose
-from wm_jax.optimizers import single_precision
-from wm_jax.search.actor_critic import ActorCritic, ActorCriticConfig, ActorCriticState
+from wm_jax.search.actor_critic import ActorCritic, ActorCriticConfig, ActorCriticState, falling_adam, shuffled
 from wm_jax.search.decisions import Came, Decisions, judged, mean, spread
 from wm_jax.search.protocol import SEARCHES, Dreams, EpisodeSearch, Experience, lane_size
 from wm_jax.types import FLOAT, Array, Curve, Key, Metrics, Params
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
 
 CLIP = 0.2
 """epsilon of the clipped objective."""
+CLIPPED_NORM = 0.5
+"""Largest norm of a gradient."""
 CRITIC_WEIGHT = 10.0
 """Of the critic's squared error beside C's objective; they share no weights, only the clipped norm."""
 
@@ -269,11 +270,10 @@ class PPO(ActorCritic, EpisodeSearch):
             "outcome": mean(flat.outcome, flat.counts),
             "known": 1 - spread(flat.advantage, flat.counts) / jnp.maximum(spread(flat.outcome, flat.counts), 1e-12),
         }
-        size, center = len(flat.advantage), mean(flat.advantage, flat.counts)
+        center = mean(flat.advantage, flat.counts)
         scale = jnp.sqrt(spread(flat.advantage, flat.counts)) + 1e-8
         flat = flat.replace(advantage=(flat.advantage - center) / scale)
-        orders = [jax.random.permutation(jax.random.fold_in(key, number), size) for number in range(config.passes)]
-        batches = [order[: size - size % config.batches].reshape(config.batches, -1) for order in orders]
+        parts = shuffled(key, len(flat.advantage), config.passes, config.batches)
 
         def learn(carry: tuple[Params, Any], part: Array) -> tuple[tuple[Params, Any], None]:
             networks, optimizer = carry
@@ -281,7 +281,7 @@ class PPO(ActorCritic, EpisodeSearch):
             updates, optimizer = self._optimizer.update(gradient, optimizer, networks)
             return (jax.tree.map(jnp.add, networks, updates), optimizer), None
 
-        networks, optimizer = jax.lax.scan(learn, (state.networks, state.optimizer), jnp.concatenate(batches))[0]
+        networks, optimizer = jax.lax.scan(learn, (state.networks, state.optimizer), parts)[0]
         return networks, optimizer, about
 
     def loss(self, networks: Params, decisions: Decisions) -> Array:
@@ -300,9 +300,5 @@ class PPO(ActorCritic, EpisodeSearch):
 
     @property
     def _optimizer(self) -> "optax.GradientTransformation":
-        # Imported here: to act and to dream needs no search, and starts faster without.
-        import optax
-
-        rate, steps = self.config.learning_rate, self.config.passes * self.config.batches * self.generations
-        adam = optax.adam(optax.linear_schedule(rate, rate / 10, steps))
-        return single_precision(optax.chain(optax.clip_by_global_norm(0.5), adam))
+        steps = self.config.passes * self.config.batches * self.generations
+        return falling_adam(self.config.learning_rate, steps, CLIPPED_NORM)
