@@ -22,7 +22,7 @@ CONFIG = Experiment(
     seed=11,
     mirror=True,
     initial="../../pretrained/car_racing.safetensors",
-    collect=CollectConfig(episodes=100, policy="smooth_walk", max_steps=300),
+    collect=CollectConfig(episodes=100, policy="smooth_walk", max_steps=300, backend="envpool"),
     world=VisionMemoryConfig(
         vision=VisionConfig(steps=0),
         memory=MemoryConfig(hidden_size=256, predict_reward=True, reward_loss="poisson", steps=0),
@@ -39,5 +39,5 @@ CONFIG = Experiment(
         backend="envpool",
         seeds=3,
     ),
-    evaluate=EvaluateConfig(episodes=100, environments=16),
+    evaluate=EvaluateConfig(episodes=34, environments=16),
 )
