@@ -32,7 +32,7 @@ CONFIG = Experiment(
     search=CMAESConfig(population=32, rollouts=16),
     evolve=EvolveConfig(
         generations=60,
-        evaluate_every=10,
+        evaluate_every=20,
         evaluation_rollouts=256,
         select="actual",
         actual_episodes=16,

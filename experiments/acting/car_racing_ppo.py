@@ -32,7 +32,7 @@ CONFIG = Experiment(
     search=PPOConfig(dreams=512, decisions=16, hold=2, length=200),
     evolve=EvolveConfig(
         generations=300,
-        evaluate_every=50,
+        evaluate_every=100,
         evaluation_rollouts=256,
         select="actual",
         actual_episodes=16,

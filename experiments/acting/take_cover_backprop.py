@@ -31,11 +31,11 @@ CONFIG = Experiment(
     search=BackpropConfig(dreams=256, horizon=15, length=200, learning_rate=3e-3),
     evolve=EvolveConfig(
         generations=300,
-        evaluate_every=50,
+        evaluate_every=100,
         evaluation_rollouts=256,
         select="actual",
-        actual_episodes=64,
+        actual_episodes=32,
         seeds=3,
     ),
-    evaluate=EvaluateConfig(episodes=100, environments=16, baselines=("sweep",)),
+    evaluate=EvaluateConfig(episodes=34, environments=16, baselines=("sweep",)),
 )

@@ -31,11 +31,11 @@ CONFIG = Experiment(
     search=CMAESConfig(population=32, rollouts=16),
     evolve=EvolveConfig(
         generations=100,
-        evaluate_every=25,
+        evaluate_every=50,
         evaluation_rollouts=256,
         select="actual",
-        actual_episodes=64,
+        actual_episodes=32,
         seeds=3,
     ),
-    evaluate=EvaluateConfig(episodes=100, environments=16, baselines=("sweep",)),
+    evaluate=EvaluateConfig(episodes=34, environments=16, baselines=("sweep",)),
 )

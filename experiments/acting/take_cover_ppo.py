@@ -31,11 +31,11 @@ CONFIG = Experiment(
     search=PPOConfig(dreams=512, decisions=16, hold=2, length=200),
     evolve=EvolveConfig(
         generations=300,
-        evaluate_every=50,
+        evaluate_every=100,
         evaluation_rollouts=256,
         select="actual",
-        actual_episodes=64,
+        actual_episodes=32,
         seeds=3,
     ),
-    evaluate=EvaluateConfig(episodes=100, environments=16, baselines=("sweep",)),
+    evaluate=EvaluateConfig(episodes=34, environments=16, baselines=("sweep",)),
 )
