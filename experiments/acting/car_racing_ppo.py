@@ -31,8 +31,8 @@ CONFIG = Experiment(
     actor=PolicyConfig(features=("z", "h")),
     search=PPOConfig(dreams=512, decisions=16, hold=2, length=200),
     evolve=EvolveConfig(
-        generations=300,
-        evaluate_every=100,
+        generations=150,
+        evaluate_every=50,
         evaluation_rollouts=256,
         select="actual",
         actual_episodes=16,
