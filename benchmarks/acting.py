@@ -58,7 +58,9 @@ def about(path: Path, mark: float | None) -> dict[str, Any]:
         "dream_steps_of_a_decision": actor.dream_steps if isinstance(actor, Planner) else 0,
         "environment_steps": environment_steps(run) // len(played),
         "minutes": sum(s.summary["seconds"] for s in run.stages if s.stage == "evolve") / len(played) / 60,
-        "dream_steps_to_mark": reached(path, found.dream_steps, mark) if mark is not None and search else None,
+        "dream_steps_to_mark": (
+            reached(path, found.dream_steps, mark) if mark is not None and search and config.actual_episodes else None
+        ),
         "device": run.devices,
         "command": run.commands[-1],
     }

@@ -69,9 +69,15 @@ def wait_for(processes: list[subprocess.Popen], folder: Path, pattern: str) -> N
 
 
 @pytest.fixture(scope="module")
-def alone(probe_experiment: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def experiment(probe_experiment: Path) -> Path:
+    """Whose last search learns from actual episodes, all of which both processes play."""
+    return probe_experiment.with_name("probe_tuned.py")
+
+
+@pytest.fixture(scope="module")
+def alone(experiment: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "alone"
-    command = [sys.executable, "-m", "wm_jax", "run", str(probe_experiment), "--run-dir", str(folder), *TINY]
+    command = [sys.executable, "-m", "wm_jax", "run", str(experiment), "--run-dir", str(folder), *TINY]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
@@ -88,10 +94,10 @@ def test_they_tell_each_other_and_share_arrays(environment: dict[str, str], tmp_
 
 
 def test_two_stopped_and_gone_on_end_as_one(
-    alone: Path, probe_experiment: Path, environment: dict[str, str], tmp_path: Path
+    alone: Path, experiment: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
     folder = tmp_path / "two"
-    processes = run_two(probe_experiment, folder, environment)
+    processes = run_two(experiment, folder, environment)
     wait_for(processes, folder, "vision/round-0/work/checkpoints/0*/manifest.json")
     # One of them is told; both stop.
     processes[1].send_signal(signal.SIGTERM)
@@ -100,7 +106,7 @@ def test_two_stopped_and_gone_on_end_as_one(
     assert "stopped in vision/round-0 at step" in first and "the same command goes on" in first
     assert second == ""
 
-    codes, (first, second) = ends(run_two(probe_experiment, folder, environment))
+    codes, (first, second) = ends(run_two(experiment, folder, environment))
     assert codes == [0, 0], (first, second)
     assert "collect (round 0): finished before" in first and second == ""
     assert files(folder) == files(alone)
@@ -112,7 +118,7 @@ def test_two_stopped_and_gone_on_end_as_one(
     for path in sorted(alone.glob("rollouts/**/*.array_record")):
         assert path.read_bytes() == (folder / path.relative_to(alone)).read_bytes()
     # Sums over a batch cut in two differ in their last bits; V and M carry that on over all their steps, C too.
-    for wing, tolerance in {"vision": 1e-5, "memory": 1e-5, "controller": 1e-3}.items():
+    for wing, tolerance in {"vision": 1e-5, "memory": 1e-5, "controller": 1e-3, "tuned": 1e-3}.items():
         weights = [load_weights(run / wing / "round-0" / "weights.safetensors")[0] for run in (folder, alone)]
         found, expected = (np.concatenate([leaf.ravel() for leaf in _leaves(tree)]) for tree in weights)
         np.testing.assert_allclose(found, expected, atol=tolerance, err_msg=wing)
@@ -130,9 +136,9 @@ def _leaves(tree: dict) -> list[np.ndarray]:
 
 
 def test_a_batch_that_two_cannot_share_is_said_once(
-    probe_experiment: Path, environment: dict[str, str], tmp_path: Path
+    experiment: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    two = run_two(probe_experiment, tmp_path / "odd", environment, "--world.memory.batch-size", "5")
+    two = run_two(experiment, tmp_path / "odd", environment, "--world.memory.batch-size", "5")
     codes, (first, second) = ends(two)
     assert codes == [1, 1]
     assert "world.memory.batch_size is 5, which 2 devices cannot share evenly" in first
@@ -140,10 +146,10 @@ def test_a_batch_that_two_cannot_share_is_said_once(
 
 
 def test_when_one_is_killed_the_other_ends_and_says_so(
-    probe_experiment: Path, environment: dict[str, str], tmp_path: Path
+    experiment: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
     folder = tmp_path / "killed"
-    processes = run_two(probe_experiment, folder, environment, "--collect.episodes", "2000")
+    processes = run_two(experiment, folder, environment, "--collect.episodes", "2000")
     wait_for(processes, folder, "rollouts/round-0/episodes/*.array_record")
     processes[1].kill()
     codes, (first, _) = ends(processes)

@@ -104,6 +104,16 @@ def test_tuning_is_told_where_there_is_some() -> None:
     assert "tuning at most" not in describe(load(FOLDER / "car_racing_dream_rounds.py"))["work"]
 
 
+def test_episodes_that_a_policy_learns_from_are_counted_and_no_dreams() -> None:
+    """Four grey frames at each of 125 decisions in 16 episodes, twice, beside 16 lanes of 250 frames in colour."""
+    found = load(FOLDER / "acting" / "swing_up_pixels.py")
+    memory, models = describe(found)["memory"], Models(found)
+    search = models.search(found.evolve.generations)
+    episodes = 4 * 2 * 16 * 125 * (4 * 64 * 64 + 1) + 16 * 250 * 64 * 64 * 3
+    assert memory["searches side by side"] == 3 * (search.bytes_at_rest() + episodes)
+    assert memory["states that dreams start in"] == 0
+
+
 def test_the_explorers_search_is_told_where_there_is_one() -> None:
     work = describe(load(FOLDER / "swing_up_curiosity.py"))["work"]
     # In each round but the last: 200 generations of 512 dreams, and 256 dreams for both evaluated candidates.

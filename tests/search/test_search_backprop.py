@@ -243,6 +243,14 @@ def test_what_cannot_be_learned_is_refused():
     assert SEARCHES["backprop"] is BackpropConfig
 
 
+def test_a_return_without_a_gradient_is_refused():
+    """The number of steps before a threshold is passed; with drawn ends, or predicted rewards, there is a gradient."""
+    for reward, end in (("survival", "drawn"), ("predicted", "threshold")):
+        CONFIG.build(CONTROLLER, Dream(LINE, replace(RULES, reward=reward, end=end)), 1)
+    with pytest.raises(UserError, match=r"dream\.reward is 'survival' and dream\.end 'threshold'.* set dream\.end to"):
+        CONFIG.build(CONTROLLER, Dream(LINE, replace(RULES, reward="survival", end="threshold")), 1)
+
+
 def test_a_policy_over_discrete_actions_is_refused():
     """No gradient goes through the choice of one."""
     dream = Dream(LINE, RULES, ((-1.0,), (0.0,), (1.0,)))
@@ -272,6 +280,6 @@ def test_settings_that_mean_nothing_are_refused(settings, says):
 
 
 def test_it_learns_in_dreams_alone():
-    experiment = Experiment(search=CONFIG, evolve=EvolveConfig(fitness="actual", select="actual"))
+    experiment = Experiment(search=CONFIG, dream=RULES, evolve=EvolveConfig(fitness="actual", select="actual"))
     with pytest.raises(UserError, match=r"search\.kind is 'backprop'.*evolve\.fitness to 'dream'.*'cma_es'"):
         actual_search(Models(experiment), experiment.evolve, False)

@@ -69,7 +69,8 @@ class _After:
 
 @dataclass(frozen=True)
 class MCTS(Planner):
-    """What `MCTSConfig` describes; no plan goes from one decision to the next."""
+    """What `MCTSConfig` describes; no plan goes from one decision to the next. A dream whose numbers are no longer finite
+    earns nothing and is over."""
 
     @property
     def dream_steps(self) -> int:
@@ -150,7 +151,7 @@ class _Tree:
             return state, earned, weight * jnp.float32(config.discount) * (1 - ending)
 
         state, earned, weight = jax.lax.fori_loop(0, config.hold, one, (state, jnp.float32(0), jnp.float32(1)))
-        # A dream that breaks is over, and no number of a tree may be infinite.
+        # No number of a tree may be infinite.
         return state, jnp.where(jnp.isfinite(earned), earned, 0), weight
 
     def step(self, nothing: Any, key: Array, action: Array, states: DreamState) -> tuple[Any, DreamState]:

@@ -14,10 +14,10 @@ from wm_jax.data.observations import bytes_of_a_frame
 from wm_jax.experiment import Experiment, flatten
 from wm_jax.models import Models
 from wm_jax.parallel import key_shape
-from wm_jax.pipeline import side_by_side
+from wm_jax.pipeline import practising, side_by_side
 from wm_jax.pipeline.checking import check
 from wm_jax.pipeline.searching import actual_search
-from wm_jax.search import Search
+from wm_jax.search import EpisodeSearch, Search
 from wm_jax.tasks import FRAME_SHAPE
 from wm_jax.types import FLOAT
 
@@ -90,12 +90,15 @@ def _memory(
     learners = models.world.learners
     episodes = recorded_episodes(experiment)
     starts = side_by_side.bytes_of_starts(models, search, experiment.views * episodes, frames / episodes)
-    side = search.bytes_at_rest() + side_by_side.bytes_at_work(experiment, models, search)
+    if experiment.evolve.fitness == "actual" and isinstance(search, EpisodeSearch):
+        starts, work = 0, practising.bytes_at_work(models, search, experiment.evolve)
+    else:
+        work = side_by_side.bytes_at_work(experiment, models, search)
     return {
         **{f"training {name}": learner.bytes_in_training(parameters[name]) for name, learner in learners.items()},
         "encoded frames on the device": experiment.views * frames * _encoded(models),
         "states that dreams start in": starts,
-        "searches side by side": experiment.evolve.evolutions * side,
+        "searches side by side": experiment.evolve.evolutions * (search.bytes_at_rest() + work),
     }
 
 

@@ -1,6 +1,7 @@
 """Generations of a search that learns from whole episodes of the actual environment, in which its policy tries things
 out."""
 
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -13,6 +14,7 @@ import numpy as np
 from wm_jax import parallel
 from wm_jax.actors.protocol import Trying
 from wm_jax.lanes import alone
+from wm_jax.models import Models
 from wm_jax.pipeline import side_by_side
 from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.playing import Arena
@@ -25,7 +27,8 @@ from wm_jax.rollouts.limits import Limits
 from wm_jax.search import EpisodeSearch
 from wm_jax.search.config import EvolveConfig
 from wm_jax.search.protocol import Experience
-from wm_jax.types import Array, Key, Params
+from wm_jax.tasks import FRAME_SHAPE
+from wm_jax.types import FLOAT, Array, Key, Params
 from wm_jax.worlds import World
 
 
@@ -119,6 +122,18 @@ class Generations:
             jnp.concatenate(inputs), jnp.concatenate(drawn), jnp.asarray(rewards.reshape(len(played), decisions, hold)),
             jnp.asarray([len(one.rewards) for one in played], jnp.int32), jnp.asarray([one.terminated for one in played]),
         )  # fmt: skip
+
+
+def bytes_at_work(models: Models, search: EpisodeSearch, config: EvolveConfig) -> int:
+    """Memory of a generation of one search: the frames of the episodes that are seen once more at a time, and what the
+    policy read and drew at every decision, once as played and once in batches."""
+    params, _, state = models.state_shapes
+    policy, hold = search.player.policy, search.player.hold
+    read = jax.eval_shape(lambda params, state: policy.inputs(World(models.world, params), state), params, state)
+    decisions = -(-(config.max_steps or models.task.max_steps) // hold)
+    lanes = min(config.environments, search.episodes * config.evolutions)
+    numbers = 2 * search.episodes * decisions * (math.prod(read.shape) + policy.drawn_size)
+    return FLOAT * numbers + lanes * decisions * hold * math.prod(FRAME_SHAPE)
 
 
 @partial(jax.jit, static_argnames="agent")

@@ -45,7 +45,8 @@ PASSES, BATCHES = 2, 4
 @SEARCHES.register
 @dataclass(frozen=True)
 class BackpropConfig(ActorCriticConfig):
-    """The gradient of the dreamt return through the world model."""
+    """The gradient of the dreamt return through the world model. With `dream.end` threshold an end has no gradient: whether
+    a probability is above the threshold does not change with a small change of C."""
 
     kind: Literal["backprop"] = "backprop"
     dreams: int = 256
@@ -71,11 +72,15 @@ class BackpropConfig(ActorCriticConfig):
 
     def build(self, actor: Actor, dream: Dream, generations: int, mesh: Mesh | None = None) -> "Backprop":
         """The search of so many generations; every device does the same. Raises `UserError` where the actor has no policy
-        to learn, or one that chooses among discrete actions."""
+        to learn, or one that chooses among discrete actions, or where nothing in the dream's return has a gradient."""
         guided = self.guided(actor, "mlp, or policy without discrete actions", None)
         if guided[1].discrete:
             raise UserError(f"search.kind backprop cannot learn to choose among discrete actions, as {actor.words} does: "
                             "no gradient passes the choice; choose another search, or another distribution")  # fmt: skip
+        if (dream.config.reward, dream.config.end) == ("survival", "threshold"):
+            raise UserError("search.kind backprop needs a return with a gradient, but dream.reward is 'survival' and "
+                            "dream.end 'threshold': the number of steps before a threshold is passed has none; set "
+                            "dream.end to 'drawn', or dream.reward to 'predicted'")  # fmt: skip
         model: Any = dream.model.differentiable(self.component)
         return Backprop(self, *guided, replace(dream, model=model), generations)
 
