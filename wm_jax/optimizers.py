@@ -1,12 +1,13 @@
-"""How learners are optimised: Adam with a learning-rate schedule and, for M, element-wise clipped gradients; and what
-others' libraries count on."""
+"""How learners are optimised: Adam with a learning-rate schedule and clipped gradients; and what others' libraries count
+on."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
+import jax.numpy as jnp
 
 from wm_jax.errors import require_choice, require_range
 
@@ -29,7 +30,10 @@ class OptimizerConfig:
     warm_up: int = 0
     """Steps over which the learning rate rises to the schedule's, evenly."""
     clip: float | None = None
-    """Each element of the gradient is clipped to [-clip, clip]; None leaves it as it is."""
+    """How far the gradient is clipped, as `clip_by` says; None leaves it as it is."""
+    clip_by: Literal["element", "norm", "array"] = "element"
+    """element: each number is clipped to [-clip, clip]; norm: the whole gradient is scaled down to this norm; array: the
+    gradient of each array of weights to this share of the weights' own norm (adaptive clipping, as in DreamerV3)."""
 
     def check(self, name: str) -> None:
         """Raise `UserError` where a value is impossible; `name`: the setting these belong to, "world.vision.optimizer"."""
@@ -40,6 +44,7 @@ class OptimizerConfig:
         require_range(f"{name}.warm_up", self.warm_up, 0)
         if self.clip is not None:
             require_range(f"{name}.clip", self.clip, 1e-9)
+        require_choice(f"{name}.clip_by", self.clip_by, ("element", "norm", "array"))
 
 
 def make(config: OptimizerConfig, steps: int) -> "optax.GradientTransformation":
@@ -58,7 +63,21 @@ def make(config: OptimizerConfig, steps: int) -> "optax.GradientTransformation":
     schedule = schedules[config.schedule]()
     rise = optax.linear_schedule(1 / max(config.warm_up, 1), 1.0, max(config.warm_up - 1, 0))
     adam = optax.adam(schedule if not config.warm_up else lambda step: rise(step) * schedule(step))
-    return single_precision(adam if config.clip is None else optax.chain(optax.clip(config.clip), adam))
+    if config.clip is None:
+        return single_precision(adam)
+    clips = {"element": optax.clip, "norm": optax.clip_by_global_norm, "array": _clip_arrays}
+    return single_precision(optax.chain(clips[config.clip_by](config.clip), adam))
+
+
+def _clip_arrays(share: float) -> "optax.GradientTransformation":
+    import optax
+
+    def clip(gradient: Any, weights: Any) -> Any:
+        # Weights that are 0, as those of a head that begins so, may move too.
+        most = jnp.float32(share) * jnp.maximum(jnp.linalg.norm(weights), jnp.float32(1e-3))
+        return gradient * jnp.minimum(most / jnp.maximum(jnp.linalg.norm(gradient), jnp.float32(1e-30)), 1)
+
+    return optax.stateless_with_tree_map(clip)
 
 
 @contextmanager

@@ -18,8 +18,8 @@ from wm_jax.memory import MemoryConfig
 from wm_jax.models import Models
 from wm_jax.pipeline.searching import actual_search
 from wm_jax.search import SEARCHES, Dreams
-from wm_jax.search.actor_critic import LAMBDA
-from wm_jax.search.backprop import BackpropConfig, lambda_returns
+from wm_jax.search.actor_critic import LAMBDA, lambda_returns
+from wm_jax.search.backprop import BackpropConfig
 from wm_jax.search.config import EvolveConfig
 from wm_jax.worlds import Actor, WorldModel
 

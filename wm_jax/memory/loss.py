@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from wm_jax.data.sequences import steps_at
 from wm_jax.memory.mixture import log_likelihood
 from wm_jax.memory.model import Memory, Prediction
 from wm_jax.memory.recurrence import MemoryState
@@ -53,23 +54,20 @@ def gather(recorded: Observations, positions: Array, key: Key) -> Sequences:
     Along T the positions go up by one within an episode, and jump only from an episode's last frame to a first one.
     """
     positions = positions.T
-    episode = jnp.searchsorted(recorded.start, positions, side="right") - 1
-    offset = positions - recorded.start[episode]
-    last = offset == recorded.length[episode] - 1
-    terminated = recorded.terminated[episode]
+    steps = steps_at(recorded, positions)
     after = jnp.minimum(positions[-1:] + 1, recorded.action.shape[0] - 1)
     frames = jnp.concatenate([positions, after])
     z = sample(jax.tree.map(lambda array: array[frames], recorded.encoded), key)
     return Sequences(
         z=z[:-1],
-        action=recorded.action[positions],
-        restart=offset == 0,
+        action=steps.action,
+        restart=steps.restart,
         next_z=z[1:],
         next_action=recorded.action[frames[1:]],
-        has_next=~last,
-        reward=recorded.reward[positions],
-        done=last & terminated,
-        done_known=~last | terminated,
+        has_next=steps.has_next,
+        reward=steps.reward,
+        done=steps.done,
+        done_known=steps.done_known,
     )
 
 

@@ -1,5 +1,5 @@
-"""What searches for a policy with a critic beside it have in common: dreams that go on from generation to generation, and
-two networks that learn from them."""
+"""What searches for a policy with a critic beside it have in common: two networks, and where it is so, dreams that go on
+from generation to generation (`LongDreams`)."""
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
@@ -31,19 +31,15 @@ class ActorCriticConfig(SearchConfig):
 
     dreams: int = 1024
     """Dreams side by side."""
-    length: int = 200
-    """Steps after which a dream is left and another one begins, `dream.horizon` at the latest; the critic stands for what
-    would have come."""
     start: Literal["first", "anywhere"] = "anywhere"
     """Where the dreams begin that C learns in, as in `dream.start`, which says where those begin that it is scored in."""
     discount: float = 0.99
     """gamma per step."""
     learning_rate: float = 1e-3
-    """Adam's, for C and the critic; it falls to a tenth in the course of the search."""
+    """Adam's, for C and the critic."""
 
     def __post_init__(self) -> None:
         require_range("search.dreams", self.dreams, 1, 2**24)
-        require_range("search.length", self.length, 1, 2**30)
         require_choice("search.start", self.start, ("first", "anywhere"))
         require_range("search.discount", self.discount, 0.0, 0.9999)
         require_range("search.learning_rate", self.learning_rate, 1e-9, 10.0)
@@ -62,6 +58,20 @@ class ActorCriticConfig(SearchConfig):
         return actor, guide
 
 
+@dataclass(frozen=True)
+class LongDreamsConfig(ActorCriticConfig):
+    """Base of the settings of those whose dreams go on from generation to generation; their learning rate falls to a tenth
+    in the course of the search."""
+
+    length: int = 200
+    """Steps after which a dream is left and another one begins, `dream.horizon` at the latest; the critic stands for what
+    would have come."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_range("search.length", self.length, 1, 2**30)
+
+
 @struct.dataclass
 class ActorCriticState:
     """All that a search needs to go on."""
@@ -70,7 +80,7 @@ class ActorCriticState:
     """The weights of the policy, "controller", and of its "critic"."""
     optimizer: "optax.OptState"
     dreams: Any
-    """A `DreamState` [L, ...]; None where it learns in the actual environment."""
+    """A `DreamState` [L, ...]; None where none goes on, or where it learns in the actual environment."""
 
 
 @dataclass(frozen=True)
@@ -86,12 +96,7 @@ class ActorCritic(Search):
     """The actor's guide."""
     dream: Dream
     generations: int
-    """In all: the learning rate falls over them."""
-
-    @property
-    def step(self) -> int:
-        """Steps that a dream goes on at once."""
-        return 1
+    """In all."""
 
     @abstractmethod
     def begin_optimizer(self, networks: Params) -> "optax.OptState":
@@ -103,13 +108,12 @@ class ActorCritic(Search):
         return self.config.start
 
     def bytes_at_rest(self) -> int:
-        """The weights of both networks, Adam's two moments of each, and the dreams; new and old."""
-        networks = 3 * (actors.size(self.policy) + actors.size(self.policy.critic))
-        return FLOAT * 2 * (networks + self.config.dreams * lane_size(self.dream.model))
+        """The weights of both networks, and Adam's two moments of each; new and old."""
+        return FLOAT * 2 * 3 * (actors.size(self.policy) + actors.size(self.policy.critic))
 
     def init(self, key: Key, begin: Params | None = None, starts: State | None = None) -> ActorCriticState:
         """The state before the first generation: fresh networks, or C's weights `begin`; dreams in some of `starts`
-        [S, ...], where there are any."""
+        [S, ...], where there are any and dreams go on."""
         keys = jax.random.split(key, 4)
         policy, critic = (None, None) if begin is None else self.actor.parts(begin)
         networks = {
@@ -117,13 +121,12 @@ class ActorCritic(Search):
             "critic": self.policy.critic.init(keys[1]) if critic is None else critic,
         }
         optimizer = self.begin_optimizer(networks)
-        if starts is None:
-            return ActorCriticState(networks, optimizer, None)
-        dreams = self.begin(starts, keys[2])
-        # Not all of them are to be left at the same time, and each has room to go on.
-        latest = min(self.config.length, self.dream.config.horizon - self.step + 1)
-        steps = jax.random.randint(keys[3], dreams.steps.shape, 0, latest, jnp.int32)
-        return ActorCriticState(networks, optimizer, replace(dreams, steps=steps))
+        dreams = None if starts is None else self.first_dreams(starts, keys[2], keys[3])
+        return ActorCriticState(networks, optimizer, dreams)
+
+    def first_dreams(self, starts: State, begin_key: Key, step_key: Key) -> DreamState | None:
+        """Those that the first generation finds [L, ...]; None where each begins its own."""
+        return None
 
     def candidate(self, state: ActorCriticState) -> Params:
         """C, which acts by its mode where it is evaluated and deployed."""
@@ -136,6 +139,26 @@ class ActorCritic(Search):
     def begin(self, starts: State, key: Key) -> DreamState:
         """`config.dreams` dreams before their first step."""
         return jax.vmap(self.dream.reset, (None, 0))(starts, jax.random.split(key, self.config.dreams))
+
+
+@dataclass(frozen=True)
+class LongDreams(ActorCritic):
+    """An `ActorCritic` whose dreams go on from generation to generation."""
+
+    @property
+    def step(self) -> int:
+        """Steps that a dream goes on at once."""
+        return 1
+
+    def bytes_at_rest(self) -> int:
+        """The dreams, too."""
+        return super().bytes_at_rest() + FLOAT * 2 * self.config.dreams * lane_size(self.dream.model)
+
+    def first_dreams(self, starts: State, begin_key: Key, step_key: Key) -> DreamState:
+        """Not all of them are to be left at the same time, and each has room to go on."""
+        dreams = self.begin(starts, begin_key)
+        latest = min(self.config.length, self.dream.config.horizon - self.step + 1)
+        return replace(dreams, steps=jax.random.randint(step_key, dreams.steps.shape, 0, latest, jnp.int32))
 
     def left(self, over: Array, dreams: DreamState) -> Array:
         """[L]: which of the dreams are left for others: those that are `over` [L], and those that are long enough."""
@@ -172,3 +195,20 @@ def advantages(
         return advantage, advantage
 
     return jax.lax.scan(back, jnp.zeros_like(value[0]), (errors, left), reverse=True)[1]
+
+
+def lambda_returns(reward: Array, next_value: Array, ending: Array, left: Array, discount: Array | float) -> Array:
+    """lambda-returns V_t [T, L] (Dreamer, arXiv 1912.01603, equation 6) of `reward` [T, L], what the
+    critic said after each step, the probability that the step was the end, and whether the dream was `left` for another
+    one."""
+    going = 1 - ending
+    # What is read after an end may be anything.
+    next_value = jnp.where(going > 0, next_value, 0)
+
+    def back(later: Array, step: tuple[Array, ...]) -> tuple[Array, Array]:
+        reward, next_value, going, left = step
+        mixed = jnp.where(left, next_value, (1 - LAMBDA) * next_value + LAMBDA * later)
+        outcome = reward + discount * going * mixed
+        return outcome, outcome
+
+    return jax.lax.scan(back, next_value[-1], (reward, next_value, going, left), reverse=True)[1]

@@ -24,11 +24,11 @@ from wm_jax.dream import Dream, DreamState
 from wm_jax.errors import UserError, require_choice, require_range
 from wm_jax.lanes import choose
 from wm_jax.search.actor_critic import (
-    LAMBDA,
-    ActorCritic,
-    ActorCriticConfig,
     ActorCriticState,
+    LongDreams,
+    LongDreamsConfig,
     falling_adam,
+    lambda_returns,
     shuffled,
 )
 from wm_jax.search.protocol import SEARCHES, Dreams, lane_size
@@ -44,7 +44,7 @@ PASSES, BATCHES = 2, 4
 
 @SEARCHES.register
 @dataclass(frozen=True)
-class BackpropConfig(ActorCriticConfig):
+class BackpropConfig(LongDreamsConfig):
     """The gradient of the dreamt return through the world model. With `dream.end` threshold an end has no gradient: whether
     a probability is above the threshold does not change with a small change of C."""
 
@@ -86,7 +86,7 @@ class BackpropConfig(ActorCriticConfig):
 
 
 @dataclass(frozen=True)
-class Backprop(ActorCritic):
+class Backprop(LongDreams):
     """An `ActorCritic`. Metrics of a generation: outcome, the mean lambda-return, as the critic counts; gradient, the norm
     of the gradient of C's weights before it is scaled down; ended, the share of steps expected to end a dream; known, the
     share of the outcome's variance that the critic knew of; non_finite, 1 where gradient or outcome was not finite: nothing
@@ -221,19 +221,3 @@ class Backprop(ActorCritic):
     def _adam(self, name: str) -> "optax.GradientTransformation":
         steps = self.generations * (PASSES * BATCHES if name == "critic" else 1)
         return falling_adam(self.config.learning_rate, steps, self.config.clip)
-
-
-def lambda_returns(reward: Array, next_value: Array, ending: Array, left: Array, discount: Array | float) -> Array:
-    """V_t [T, L] of `reward` [T, L], what the critic said after each step, the probability that the step was the end, and
-    whether the dream was `left` for another one."""
-    going = 1 - ending
-    # What is read after an end may be anything.
-    next_value = jnp.where(going > 0, next_value, 0)
-
-    def back(later: Array, step: tuple[Array, ...]) -> tuple[Array, Array]:
-        reward, next_value, going, left = step
-        mixed = jnp.where(left, next_value, (1 - LAMBDA) * next_value + LAMBDA * later)
-        outcome = reward + discount * going * mixed
-        return outcome, outcome
-
-    return jax.lax.scan(back, next_value[-1], (reward, next_value, going, left), reverse=True)[1]

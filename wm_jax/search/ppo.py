@@ -23,7 +23,7 @@ from wm_jax.actors.protocol import Trying
 from wm_jax.dream import Dream, DreamState
 from wm_jax.errors import UserError, require_range
 from wm_jax.lanes import choose
-from wm_jax.search.actor_critic import ActorCritic, ActorCriticConfig, ActorCriticState, falling_adam, shuffled
+from wm_jax.search.actor_critic import ActorCriticState, LongDreams, LongDreamsConfig, falling_adam, shuffled
 from wm_jax.search.decisions import Came, Decisions, judged, mean, spread
 from wm_jax.search.protocol import SEARCHES, Dreams, EpisodeSearch, Experience, lane_size
 from wm_jax.types import FLOAT, Array, Curve, Key, Metrics, Params
@@ -42,7 +42,7 @@ CRITIC_WEIGHT = 10.0
 
 @SEARCHES.register
 @dataclass(frozen=True)
-class PPOConfig(ActorCriticConfig):
+class PPOConfig(LongDreamsConfig):
     """PPO in many short dreams side by side, for policies with a distribution of their own (`actor.kind` policy)."""
 
     kind: Literal["ppo"] = "ppo"
@@ -87,7 +87,7 @@ class PPOConfig(ActorCriticConfig):
 
 
 @dataclass(frozen=True)
-class PPO(ActorCritic, EpisodeSearch):
+class PPO(LongDreams, EpisodeSearch):
     """An `ActorCritic`. Metrics of a generation: outcome, the mean of what followed on a decision, as the critic counts;
     ended, the share of dreams expected to end in a step; known, the share of the outcome's variance that the critic knew
     of; non_finite, the dreams that ended as their numbers were no longer finite."""

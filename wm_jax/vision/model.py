@@ -93,9 +93,15 @@ class Vision:
 
     def encode(self, params: Params, frames: Array) -> LatentStats:
         """The posterior of z for `frames` [..., 64, 64, 3] uint8. Raises ValueError for another shape or type."""
+        x, layers = self.convolve(params, frames), params["encoder"]
+        return LatentStats(*(_dense(layers[name], x) for name in ("mean", "log_var")))
+
+    def convolve(self, params: Params, frames: Array) -> Array:
+        """What the encoder's convolutions make of `frames` [..., 64, 64, 3] uint8: [..., 32 width]. Raises ValueError for
+        another shape or type."""
         if frames.shape[-3:] != FRAME_SHAPE or frames.dtype != jnp.uint8:
             raise ValueError(f"frames must be [..., 64, 64, 3] uint8, found {frames.shape} {frames.dtype}")
-        leading, layers = frames.shape[:-3], params["encoder"]
+        layers = params["encoder"]
 
         def features(frames: Array) -> Array:
             x = frames.astype(jnp.float32) / 255
@@ -109,8 +115,7 @@ class Vision:
             cpu=lambda frames: by_chunks(features, frames, ENCODED_AT_ONCE),
             default=features,
         )
-        mean, log_var = (_dense(layers[name], x).reshape(*leading, -1) for name in ("mean", "log_var"))
-        return LatentStats(mean, log_var)
+        return x.reshape(*frames.shape[:-3], -1)
 
     def decode(self, params: Params, z: Array) -> Array:
         """What `z` [..., Z] looks like: float32 [..., 64, 64, 3] in [0, 1]. Raises ValueError for another size of z."""

@@ -1,0 +1,6 @@
+"""The recurrent state-space model (RSSM) of PlaNet and Dreamer; loss, training and learner are modules of their own."""
+
+from wm_jax.rssm.config import RSSMConfig
+from wm_jax.rssm.model import RSSM, RSSMState
+
+__all__ = ["RSSM", "RSSMConfig", "RSSMState"]

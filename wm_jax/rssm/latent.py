@@ -1,0 +1,133 @@
+"""What the stochastic state is drawn from: independent normals, or categorical variables."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from wm_jax.types import Array, Key
+
+
+class Latent(ABC):
+    """A family of distributions over the stochastic state [..., S]. Hashable."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """S: numbers of the stochastic state."""
+
+    @property
+    @abstractmethod
+    def outputs(self) -> int:
+        """Numbers that a network puts out for a distribution."""
+
+    @abstractmethod
+    def distribution(self, outputs: Array) -> Any:
+        """The distribution that a network's outputs [..., outputs] stand for: a pytree."""
+
+    @abstractmethod
+    def noise(self, key: Key, shape: tuple[int, ...] = ()) -> Array:
+        """What draws of this shape take of chance."""
+
+    @abstractmethod
+    def draw(self, distribution: Any, noise: Array, temperature: Array | float = 1.0) -> Array:
+        """The stochastic state [..., S]; a higher `temperature` [] makes less likely ones likelier. Reparameterised: a
+        gradient passes."""
+
+    @abstractmethod
+    def divergence(self, p: Any, q: Any) -> Array:
+        """KL(p || q) [...] in nats."""
+
+
+@struct.dataclass
+class Normals:
+    """Independent normals."""
+
+    mean: Array
+    """[..., S]"""
+    deviation: Array
+    """[..., S]"""
+
+
+@dataclass(frozen=True)
+class GaussianLatent(Latent):
+    """S independent normals."""
+
+    variables: int
+    narrowest: float
+
+    @property
+    def size(self) -> int:
+        """As many numbers as variables."""
+        return self.variables
+
+    @property
+    def outputs(self) -> int:
+        """Means, and what deviations are told from."""
+        return 2 * self.variables
+
+    def distribution(self, outputs: Array) -> Normals:
+        """The deviations are positive, and no less than `narrowest`."""
+        mean, raw = jnp.split(outputs, 2, axis=-1)
+        return Normals(mean, jax.nn.softplus(raw) + self.narrowest)
+
+    def noise(self, key: Key, shape: tuple[int, ...] = ()) -> Array:
+        """Standard normal [*shape, S]."""
+        return jax.random.normal(key, (*shape, self.variables), jnp.float32)
+
+    def draw(self, distribution: Normals, noise: Array, temperature: Array | float = 1.0) -> Array:
+        """N(mean, deviation^2 temperature)"""
+        spread = distribution.deviation * jnp.sqrt(jnp.asarray(temperature, jnp.float32))
+        return distribution.mean + spread * noise
+
+    def divergence(self, p: Normals, q: Normals) -> Array:
+        """Summed over the variables."""
+        ratio = (p.deviation / q.deviation) ** 2
+        distance = ((p.mean - q.mean) / q.deviation) ** 2
+        return 0.5 * (ratio + distance - 1 - jnp.log(ratio)).sum(axis=-1)
+
+
+@dataclass(frozen=True)
+class CategoricalLatent(Latent):
+    """Categorical variables, each as a one-hot vector."""
+
+    variables: int
+    classes: int
+    unimix: float
+
+    @property
+    def size(self) -> int:
+        """One number for each value of each variable."""
+        return self.variables * self.classes
+
+    @property
+    def outputs(self) -> int:
+        """A logit for each."""
+        return self.size
+
+    def distribution(self, outputs: Array) -> Array:
+        """Log-probabilities [..., variables, classes], the uniform share mixed in."""
+        logits = outputs.reshape(*outputs.shape[:-1], self.variables, self.classes)
+        if not self.unimix:
+            return jax.nn.log_softmax(logits)
+        return jnp.log((1 - self.unimix) * jax.nn.softmax(logits) + self.unimix / self.classes)
+
+    def noise(self, key: Key, shape: tuple[int, ...] = ()) -> Array:
+        """Gumbel noise [*shape, variables, classes]."""
+        return jax.random.gumbel(key, (*shape, self.variables, self.classes), jnp.float32)
+
+    def draw(self, distribution: Array, noise: Array, temperature: Array | float = 1.0) -> Array:
+        """The likeliest value after noise (Gumbel-max). The gradient is that of the probabilities (straight-through), which
+        is biased."""
+        scaled = distribution / jnp.asarray(temperature, jnp.float32)
+        chosen = jax.nn.one_hot((scaled + noise).argmax(axis=-1), self.classes, dtype=jnp.float32)
+        probabilities = jax.nn.softmax(scaled)
+        passed = chosen + (probabilities - jax.lax.stop_gradient(probabilities))
+        return passed.reshape(*passed.shape[:-2], self.size)
+
+    def divergence(self, p: Array, q: Array) -> Array:
+        """Summed over the variables."""
+        return (jnp.exp(p) * (p - q)).sum(axis=(-2, -1))

@@ -1,0 +1,228 @@
+"""The recurrent state-space model (PlaNet, arXiv 1811.04551, section 3; DreamerV3, arXiv 2301.04104, equation 1). With h
+the deterministic and s the stochastic state,
+
+    h' = f(h, s, action),   prior s' ~ p(s' | h'),   posterior s' ~ q(s' | h', o'),
+
+and heads on [h', s'] tell the observation, the reward that the action brought, and whether it was the end.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from wm_jax.rssm import two_hot
+from wm_jax.rssm.config import RSSMConfig
+from wm_jax.rssm.latent import CategoricalLatent, GaussianLatent, Latent
+from wm_jax.rssm.layers import GRU, Layers
+from wm_jax.types import Action, Array, Key, Params
+from wm_jax.vision import LatentStats, Vision, VisionConfig
+
+NARROWEST = 1e-2
+"""V's standard deviations count as no less than this where errors are measured in them."""
+
+
+class Sight(Protocol):
+    """What the model sees, and what it tells of it. Hashable."""
+
+    @property
+    def size(self) -> int:
+        """Numbers that an observation is embedded in."""
+        ...
+
+    def init(self, key: Key, features: int, layers: Layers, config: RSSMConfig) -> Params:
+        """Fresh weights, for states of so many numbers: {"encoder", "decoder"}."""
+        ...
+
+    def embed(self, params: Params, obs: Any) -> Array:
+        """Observations [...] as numbers [..., size]."""
+        ...
+
+    def expect(self, params: Params, features: Array, layers: Layers) -> Array:
+        """What is expected to be seen in states [..., F]."""
+        ...
+
+    def error(self, expected: Array, obs: Any) -> Array:
+        """What the expectation costs, [...]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames, by an encoder and a decoder like those of the paper's V."""
+
+    width: int
+
+    @property
+    def size(self) -> int:
+        """The outputs of the last convolution."""
+        return 32 * self.width
+
+    def _vision(self, features: int) -> Vision:
+        return Vision(VisionConfig(width=self.width, latent_size=features))
+
+    def init(self, key: Key, features: int, layers: Layers, config: RSSMConfig) -> Params:
+        """V's without the two layers that its z is told from."""
+        params = self._vision(features).init(key)
+        convolutions = {name: layer for name, layer in params["encoder"].items() if name.startswith("conv")}
+        return {"encoder": convolutions, "decoder": params["decoder"]}
+
+    def embed(self, params: Params, obs: Array) -> Array:
+        """Frames [..., 64, 64, 3] uint8 through the convolutions."""
+        return self._vision(1).convolve(params, obs)
+
+    def expect(self, params: Params, features: Array, layers: Layers) -> Array:
+        """[..., 64, 64, 3] in [0, 1]"""
+        return self._vision(features.shape[-1]).decode(params, features)
+
+    def error(self, expected: Array, obs: Array) -> Array:
+        """The squared error, summed over a frame's pixels and colours."""
+        return ((expected - obs.astype(jnp.float32) / 255) ** 2).sum(axis=(-3, -2, -1))
+
+
+@dataclass(frozen=True)
+class Latents:
+    """What a V that is trained before makes of frames: the posterior of z."""
+
+    size: int
+    """Z"""
+
+    def init(self, key: Key, features: int, layers: Layers, config: RSSMConfig) -> Params:
+        """Of a head that tells z; nothing is needed to read it."""
+        hidden = [config.head_size] * config.head_layers
+        return {"encoder": {}, "decoder": layers.mlp_init(key, [features, *hidden, self.size])}
+
+    def embed(self, params: Params, obs: LatentStats) -> Array:
+        """The posterior's mean [..., Z]."""
+        return obs.mean.astype(jnp.float32)
+
+    def expect(self, params: Params, features: Array, layers: Layers) -> Array:
+        """z [..., Z]"""
+        return layers.mlp(params["decoder"], features)
+
+    def error(self, expected: Array, obs: LatentStats) -> Array:
+        """Half the squared error in units of V's own variance, summed: what is left of the negative log-likelihood of z."""
+        variance = jnp.maximum(jnp.exp(obs.log_var.astype(jnp.float32)), NARROWEST**2)
+        return 0.5 * ((expected - obs.mean.astype(jnp.float32)) ** 2 / variance).sum(axis=-1)
+
+
+@struct.dataclass
+class RSSMState:
+    """What the model remembers and believes."""
+
+    deterministic: Array
+    """[..., D]: h"""
+    stochastic: Array
+    """[..., S]: s"""
+
+
+@dataclass(frozen=True)
+class RSSM:
+    """The model without its weights: hashable. Every method is pure."""
+
+    config: RSSMConfig
+    sight: Sight
+    action_size: int
+    """A"""
+    reward_range: tuple[float, float] = (-math.inf, math.inf)
+    """The task's: rewards are learned clipped to it."""
+
+    @property
+    def latent(self) -> Latent:
+        """What s is drawn from."""
+        config = self.config
+        if config.latent == "gaussian":
+            return GaussianLatent(config.variables, config.narrowest)
+        return CategoricalLatent(config.variables, config.classes, config.unimix)
+
+    @property
+    def layers(self) -> Layers:
+        """How hidden layers are made."""
+        return Layers(self.config.activation, self.config.normalize)
+
+    @property
+    def gru(self) -> GRU:
+        """f, but for the layer before it."""
+        config = self.config
+        return GRU(self.layers, config.hidden_size, config.deterministic_size, config.blocks)
+
+    @property
+    def features(self) -> int:
+        """F: numbers of a state."""
+        return self.config.deterministic_size + self.latent.size
+
+    def init(self, key: Key) -> Params:
+        """Fresh weights: Glorot-uniform, biases 0. A two-hot reward is 0 at first."""
+        config, layers, keys = self.config, self.layers, jax.random.split(key, 7)
+        deterministic, hidden = config.deterministic_size, config.hidden_size
+        # With several blocks this layer is the only one through which a block meets the others.
+        inputs = self.latent.size + self.action_size + (deterministic if config.blocks > 1 else 0)
+        head = [self.features, *[config.head_size] * config.head_layers]
+        two = config.reward_loss == "two_hot"
+        params = {
+            **self.sight.init(keys[0], self.features, layers, config),
+            "input": layers.init(keys[1], inputs, hidden),
+            "gru": self.gru.init(keys[2]),
+            "prior": layers.mlp_init(keys[3], [deterministic, hidden, self.latent.outputs]),
+            "posterior": layers.mlp_init(keys[4], [deterministic + self.sight.size, hidden, self.latent.outputs]),
+            "reward": layers.mlp_init(keys[5], [*head, two_hot.BINS if two else 1], "zero" if two else "random"),
+        }
+        if config.predict_end:
+            params["end"] = layers.mlp_init(keys[6], [*head, 1])
+        return params
+
+    def initial(self, batch_shape: tuple[int, ...] = ()) -> RSSMState:
+        """The state before an episode: zeros."""
+        sizes = self.config.deterministic_size, self.latent.size
+        return RSSMState(*(jnp.zeros((*batch_shape, size), jnp.float32) for size in sizes))
+
+    def follow(self, params: Params, state: RSSMState, action: Action) -> Array:
+        """h' [..., D] after `action` [..., A] in a state [..., D], [..., S]."""
+        parts = [state.stochastic, action]
+        if self.config.blocks > 1:
+            parts.append(state.deterministic)
+        x = self.layers.hidden(params["input"], jnp.concatenate(parts, axis=-1))
+        return self.gru(params["gru"], x, state.deterministic)
+
+    def begin(self, params: Params, batch_shape: tuple[int, ...] = ()) -> Array:
+        """h [..., D] on an episode's first frame: what follows on nothing."""
+        nothing = jnp.zeros((*batch_shape, self.action_size), jnp.float32)
+        return self.follow(params, self.initial(batch_shape), nothing)
+
+    def prior(self, params: Params, deterministic: Array) -> Any:
+        """p(s | h), a distribution of `latent`."""
+        return self.latent.distribution(self.layers.mlp(params["prior"], deterministic))
+
+    def posterior(self, params: Params, deterministic: Array, embedded: Array) -> Any:
+        """q(s | h, o), the observation being embedded [..., E]."""
+        inputs = jnp.concatenate([deterministic, embedded], axis=-1)
+        return self.latent.distribution(self.layers.mlp(params["posterior"], inputs))
+
+    def embed(self, params: Params, obs: Any) -> Array:
+        """Observations as numbers [..., E]."""
+        return self.sight.embed(params, obs)
+
+    def expect(self, params: Params, state: RSSMState) -> Array:
+        """What is expected to be seen in a state."""
+        return self.sight.expect(params, joined(state), self.layers)
+
+    def reward(self, params: Params, state: RSSMState) -> Array:
+        """The expected reward [...] of the action that led to a state."""
+        outputs = self.reward_outputs(params, state)
+        return two_hot.mean(outputs) if self.config.reward_loss == "two_hot" else outputs[..., 0]
+
+    def reward_outputs(self, params: Params, state: RSSMState) -> Array:
+        """[..., BINS or 1]: what the reward is told from."""
+        return self.layers.mlp(params["reward"], joined(state))
+
+    def end_logit(self, params: Params, state: RSSMState) -> Array:
+        """[...]: log-odds that the action that led to a state ended the episode. Needs `predict_end`."""
+        return self.layers.mlp(params["end"], joined(state))[..., 0]
+
+
+def joined(state: RSSMState) -> Array:
+    """[h, s]: [..., F]."""
+    return jnp.concatenate([state.deterministic, state.stochastic], axis=-1)

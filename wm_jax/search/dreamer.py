@@ -1,0 +1,246 @@
+"""Dreamer's actor-critic (V1, arXiv 1912.01603; V2, arXiv 2010.02193; V3, arXiv 2301.04104): C learns in short dreams, each
+from a state of an actual episode on.
+
+A generation is one update. From its states the dreams go `horizon` steps, and the critic, a slow copy of which tells what
+comes after them, gives the lambda-returns R (`actor_critic.lambda_returns`). C ascends the mean of
+
+    w (rho sg((R - v) / S) log pi(a | s) + (1 - rho) R / S + eta H[pi(a | s)])
+
+with w the probability that the dream has come so far, discounted, v the critic, H the entropy, and S the spread of the
+returns. V1 is rho 0, the gradient through the dream, V3 rho 1 (REINFORCE); V2 mixes the two.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax.sharding import Mesh
+
+from wm_jax.actors import protocol as actors
+from wm_jax.dream import Dream, DreamState
+from wm_jax.errors import UserError, require_range
+from wm_jax.optimizers import OptimizerConfig, make
+from wm_jax.search.actor_critic import ActorCritic, ActorCriticConfig, lambda_returns
+from wm_jax.search.protocol import SEARCHES, Dreams, lane_size
+from wm_jax.types import FLOAT, Array, Curve, Key, Metrics, Params, State
+from wm_jax.worlds import Actor, World
+
+if TYPE_CHECKING:
+    import optax
+
+CLIP = 0.3
+"""Share of its own norm that an array of weights may have as a gradient."""
+PERCENTILES = 5.0, 95.0
+"""Of the returns, between which their spread lies."""
+MEMORY = 0.99
+"""How much of the spread of the generations before stays in that of the next one."""
+
+
+@SEARCHES.register
+@dataclass(frozen=True)
+class DreamerConfig(ActorCriticConfig):
+    """Dreamer's actor-critic. The defaults are DreamerV3's."""
+
+    kind: Literal["dreamer"] = "dreamer"
+    horizon: int = 15
+    """T: steps of a dream."""
+    reinforce: float = 1.0
+    """rho: share of REINFORCE in C's objective; the rest is the gradient through the dream."""
+    entropy: float = 3e-4
+    """eta: weight of the entropy of C's actions."""
+    scale_returns: bool = True
+    """Whether returns are divided by their spread, the distance of their 5th and 95th percentiles (a moving mean over
+    generations), where that is more than a reward of 1."""
+    slow_rate: float = 0.02
+    """By how much of the difference the slow critic follows the critic, every `slow_every` generations."""
+    slow_every: int = 1
+    """Generations between two steps of the slow critic. V2: 100, with `slow_rate` 1; V1, without a slow critic: 1 and 1."""
+    discount: float = 1 - 1 / 333
+    """gamma per step."""
+    learning_rate: float = 4e-5
+    """Adam's, for C and the critic."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_range("search.horizon", self.horizon, 1, 2**20)
+        require_range("search.reinforce", self.reinforce, 0.0, 1.0)
+        require_range("search.entropy", self.entropy, 0.0, 1e3)
+        require_range("search.slow_rate", self.slow_rate, 0.0, 1.0)
+        require_range("search.slow_every", self.slow_every, 1, 2**30)
+
+    def build(self, actor: Actor, dream: Dream, generations: int, mesh: Mesh | None = None) -> "Dreamer":
+        """The search; every device does the same. Raises `UserError` where the actor has no policy to learn, or where a
+        gradient through the dream is wanted and actions are discrete."""
+        guided = self.guided(actor, "actor_critic or policy, or a planner with actor.hidden_sizes", False)
+        if guided[1].discrete and self.reinforce < 1:
+            raise UserError(f"search.reinforce is {self.reinforce}, but no gradient passes the choice among discrete "
+                            f"actions, as {actor.words} makes it; set it to 1, or choose another distribution")  # fmt: skip
+        model: Any = dream.model.differentiable("implicit") if self.reinforce < 1 else dream.model
+        return Dreamer(self, *guided, replace(dream, model=model), generations)
+
+
+@struct.dataclass
+class DreamerState:
+    """All that the search needs to go on."""
+
+    networks: Params
+    """The weights of the policy, "controller", and of its "critic"."""
+    optimizer: "optax.OptState"
+    slow: Params
+    """The slow critic."""
+    spread: Array
+    """[]: of the returns; 0 before the first generation."""
+
+
+@struct.dataclass
+class _Imagined:
+    """T steps of L dreams."""
+
+    inputs: Array
+    """[T + 1, L, F]: what C read, and what it would have read next."""
+    drawn: Array
+    """[T, L, X]"""
+    reward: Array
+    """[T, L], times 1 - gamma."""
+    ending: Array
+    """[T, L]: the probability that the step ended the dream."""
+
+
+@dataclass(frozen=True)
+class Dreamer(ActorCritic):
+    """An `ActorCritic`. Metrics of a generation: outcome, the mean lambda-return, as the critic counts; entropy, of C's
+    actions; spread, of the returns; ended, the share of steps expected to end a dream; known, the share of the outcome's
+    variance that the critic knew of; non_finite, 1 where a number was not finite: nothing was learned then."""
+
+    sizes: ClassVar[tuple[str, ...]] = ("search.dreams", "search.horizon")
+    curves: ClassVar[tuple[Curve, ...]] = (
+        Curve("entropy", ("entropy",), "Dreamer: entropy", "The entropy of the actions that C draws, in nats."),
+        Curve("spread", ("spread",), "Dreamer: spread of returns", "What returns are divided by, unless it is small."),
+    )
+
+    @property
+    def words(self) -> str:
+        """What a generation is."""
+        config = self.config
+        return f"Dreamer's actor-critic: {config.horizon} steps of {config.dreams:,} dreams, rho {config.reinforce:g}"
+
+    @property
+    def shapes(self) -> dict[str, list[int]]:
+        """What a generation is made of."""
+        return {
+            "C's weights": [actors.size(self.actor)],
+            "steps of a generation": [self.config.horizon, self.config.dreams],
+        }
+
+    @property
+    def dream_steps(self) -> int:
+        """Steps of all dreams."""
+        return self.config.dreams * self.config.horizon
+
+    def bytes_at_work(self, devices: int) -> int:
+        """What C read, and where a gradient goes through the dreams their states with what a step makes on the way."""
+        kept = 3 * (self.config.horizon + 10) if self.config.reinforce < 1 else self.config.horizon + 2
+        return FLOAT * self.config.dreams * kept * lane_size(self.dream.model)
+
+    def init(self, key: Key, begin: Params | None = None, starts: State | None = None) -> DreamerState:  # type: ignore[override]
+        """The state before the first generation: fresh networks, or C's weights `begin`; the slow critic is the critic."""
+        state = super().init(key, begin, starts)
+        slow = jax.tree.map(jnp.copy, state.networks["critic"])
+        return DreamerState(state.networks, state.optimizer, slow, jnp.float32(0))
+
+    def iterate(
+        self, state: DreamerState, dreams: Dreams, first: Array | int, key: Key, count: int
+    ) -> tuple[DreamerState, Metrics]:
+        """Generations `first` [] to `first + count - 1`: the state after them and metrics stacked [count]."""
+        prepared = replace(dreams, params=self.dream.prepare(dreams.params))
+
+        def generation(state: DreamerState, number: Array) -> tuple[DreamerState, Metrics]:
+            slope = jax.grad(partial(self.objective, state=state, dreams=prepared), has_aux=True)
+            gradient, told = slope(state.networks, key=jax.random.fold_in(key, number))
+            sound = jnp.isfinite(told["outcome"])
+            for leaf in jax.tree.leaves(gradient):
+                sound &= jnp.isfinite(leaf).all()
+            # A dream whose numbers are not finite says nothing of where to go, and nothing is told of it but that.
+            gradient = jax.tree.map(lambda leaf: jnp.where(sound, leaf, 0), gradient)
+            updates, optimizer = self._optimizer.update(gradient, state.optimizer, state.networks)
+            networks = jax.tree.map(jnp.add, state.networks, updates)
+            due = (number + 1) % self.config.slow_every == 0
+            rate = jnp.where(due, jnp.float32(self.config.slow_rate), 0)
+            slow = jax.tree.map(lambda old, new: old + rate * (new - old), state.slow, networks["critic"])
+            told = {name: jnp.where(sound, value, 0) for name, value in told.items()}
+            after = DreamerState(networks, optimizer, slow, jnp.where(sound, told["spread"], state.spread))
+            return after, {**told, "non_finite": (~sound).astype(jnp.int32)}
+
+        return jax.lax.scan(generation, state, first + jnp.arange(count, dtype=jnp.int32))
+
+    def objective(self, networks: Params, state: DreamerState, dreams: Dreams, key: Key) -> tuple[Array, Metrics]:
+        """What C and the critic descend [], and the metrics."""
+        config, policy = self.config, self.policy
+        imagined = self._imagine(networks["controller"], dreams, key)
+        inputs = jax.lax.stop_gradient(imagined.inputs)
+        later = policy.value(state.slow, imagined.inputs[1:])
+        left = jnp.zeros(imagined.ending.shape, bool)
+        outcome = lambda_returns(imagined.reward, later, imagined.ending, left, config.discount)
+        target = jax.lax.stop_gradient(outcome)
+        going = jax.lax.stop_gradient(config.discount * (1 - imagined.ending))
+        weight = jnp.concatenate([jnp.ones_like(going[:1]), jnp.cumprod(going, axis=0)[:-1]])
+        value = policy.value(networks["critic"], inputs[:-1])
+        spread = self._spread(state.spread, target)
+        scale = jnp.maximum(spread, 1 - config.discount) if config.scale_returns else jnp.float32(1)
+        distribution = policy.distribution(networks["controller"], inputs[:-1], 0.0)
+        drawn = jax.lax.stop_gradient(imagined.drawn)
+        advantage = jax.lax.stop_gradient((outcome - value) / scale)
+        entropy = distribution.entropy(drawn)
+        gain = config.entropy * entropy
+        if config.reinforce > 0:
+            gain += config.reinforce * advantage * distribution.log_likelihood(drawn)
+        if config.reinforce < 1:
+            gain += (1 - config.reinforce) * outcome / scale
+        # The critic's error in units of the scale, so that neither network's part of the loss depends on the rewards' size.
+        error = 0.5 * ((value - target) / scale) ** 2
+        told = {
+            "outcome": target.mean(),
+            "entropy": entropy.mean(),
+            "spread": spread,
+            "ended": imagined.ending.mean(),
+            "known": 1 - jnp.var(target - value) / jnp.maximum(jnp.var(target), 1e-12),
+        }
+        return (weight * (error - gain)).mean(), jax.lax.stop_gradient(told)
+
+    def _imagine(self, controller: Params, dreams: Dreams, key: Key) -> _Imagined:
+        """Fresh dreams."""
+        config, policy, world = self.config, self.policy, World(self.dream.model, dreams.params)
+        prospect = jax.vmap(partial(self.dream.prospect, dreams.params), (0, 0, 0, None))
+        begin_key, key = jax.random.split(key)
+        going = self.begin(dreams.starts, begin_key)
+
+        @jax.checkpoint
+        def step(going: DreamState, number: Array) -> tuple[DreamState, tuple[Array, ...]]:
+            draw_key, dream_key = jax.random.split(jax.random.fold_in(key, number))
+            inputs = policy.inputs(world, going.world)
+            distribution = policy.distribution(controller, inputs, 0.0)
+            drawn = distribution.draw(draw_key)
+            noise = jax.vmap(self.dream.noise)(jax.random.split(dream_key, config.dreams))
+            after, reward, ending = prospect(going, distribution.action(drawn), noise.world, dreams.temperature)
+            return after, (inputs, drawn, reward * (1 - config.discount), ending)
+
+        going, (inputs, drawn, reward, ending) = jax.lax.scan(step, going, jnp.arange(config.horizon, dtype=jnp.int32))
+        last = policy.inputs(world, going.world)
+        imagined = _Imagined(jnp.concatenate([inputs, last[None]]), drawn, reward, ending)
+        return imagined if config.reinforce < 1 else jax.lax.stop_gradient(imagined)
+
+    def _spread(self, before: Array, returns: Array) -> Array:
+        """The moving mean of the returns' spread."""
+        low, high = jnp.percentile(returns, jnp.asarray(PERCENTILES, jnp.float32))
+        return jnp.where(before > 0, MEMORY * before + (1 - MEMORY) * (high - low), high - low)
+
+    def begin_optimizer(self, networks: Params) -> "optax.OptState":
+        """One Adam for both."""
+        return self._optimizer.init(networks)
+
+    @property
+    def _optimizer(self) -> "optax.GradientTransformation":
+        return make(OptimizerConfig(self.config.learning_rate, clip=CLIP, clip_by="array"), self.generations)
