@@ -31,17 +31,22 @@ class ActorCriticConfig(PolicyConfig):
 class KeptCritic(Guided):
     """What `ActorCriticConfig` describes. Its weights are {"policy", "critic"}; it acts by the policy's mode."""
 
-    guide: NetworkPolicy  # type: ignore[assignment]
+    policy: NetworkPolicy
+
+    @property
+    def guide(self) -> NetworkPolicy:
+        """The policy."""
+        return self.policy
 
     @property
     def words(self) -> str:
         """What it is and what it reads."""
-        return f"{self.guide.words}, with its critic"
+        return f"{self.policy.words}, with its critic"
 
     @property
     def features(self) -> tuple[str, ...]:
         """What it reads."""
-        return self.guide.features
+        return self.policy.features
 
     def assemble(self, policy: Params, critic: Params) -> Params:
         """Both."""
@@ -54,8 +59,8 @@ class KeptCritic(Guided):
     def init(self, key: Key) -> Params:
         """Fresh weights."""
         policy_key, critic_key = jax.random.split(key)
-        return self.assemble(self.guide.init(policy_key), self.guide.critic.init(critic_key))
+        return self.assemble(self.policy.init(policy_key), self.policy.critic.init(critic_key))
 
     def act(self, params: Params, world: World, state: State, carry: None, key: Key) -> tuple[Action, None]:
         """The policy's mode."""
-        return self.guide.act(params["policy"], world, state, carry, key)
+        return self.policy.act(params["policy"], world, state, carry, key)
