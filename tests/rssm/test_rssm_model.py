@@ -234,5 +234,9 @@ def test_frames_are_embedded_and_expected_as_V_does() -> None:
     drawn = model.expect(params, state)
     assert drawn.shape == frames.shape and 0 <= drawn.min() <= drawn.max() <= 1
     expected = ((np.asarray(drawn) - frames / 255) ** 2).sum(axis=(1, 2, 3))
-    np.testing.assert_allclose(model.sight.error(drawn, jnp.asarray(frames)), expected, rtol=1e-4)
+    before = jnp.asarray(frames[::-1])
+    np.testing.assert_allclose(model.sight.error(drawn, jnp.asarray(frames), before), expected, rtol=1e-4)
+    change = np.abs(frames.astype(float) - frames[::-1]).max(axis=-1, keepdims=True) / 255
+    weighed = ((np.asarray(drawn) - frames / 255) ** 2 * (1 + 3 * change)).sum(axis=(1, 2, 3))
+    np.testing.assert_allclose(Frames(1, 3.0).error(drawn, jnp.asarray(frames), before), weighed, rtol=1e-4)
     assert MODEL.sight.size == Z

@@ -71,6 +71,8 @@ def load(path: Path, like: Any) -> Observations:
 
 def concatenate(parts: Sequence[Observations]) -> Observations:
     """All episodes of `parts`, one after the other; every part was encoded by the same model."""
+    if len(parts) == 1:
+        return parts[0]
     shifts = np.cumsum([0, *(part.action.shape[0] for part in parts[:-1])])
     joined = jax.tree.map(lambda *arrays: jax.device_put(np.concatenate(arrays)), *parts)
     start = [np.asarray(part.start) + np.int32(shift) for part, shift in zip(parts, shifts, strict=True)]
@@ -94,6 +96,29 @@ def select(observations: Observations, episodes: np.ndarray) -> Observations:
         length=jax.device_put(length),
         terminated=jax.device_put(np.asarray(observations.terminated)[episodes]),
     )
+
+
+def padded(observations: Observations) -> Observations:
+    """The same with room up to the next powers of two, for frames and for episodes: what is compiled for it serves until
+    there are twice as many. The frames that are added belong to no episode."""
+    frames, episodes = len(observations.action), len(observations.start)
+    more_frames, more_episodes = (_power(count) - count for count in (frames, episodes))
+
+    def pad(array: Any, more: int, value: Any = 0) -> Any:
+        return jnp.pad(array, ((0, more), *((0, 0),) * (array.ndim - 1)), constant_values=value)
+
+    encoded, action, reward = jax.tree.map(
+        lambda array: pad(array, more_frames), (observations.encoded, observations.action, observations.reward)
+    )
+    # No position lies behind where those episodes begin that are added.
+    start = pad(observations.start, more_episodes, np.iinfo(np.int32).max)
+    length, terminated = pad(observations.length, more_episodes), pad(observations.terminated, more_episodes, False)
+    return Observations(encoded, action, reward, start, length, terminated)
+
+
+def _power(count: int) -> int:
+    """The least power of two that is no less."""
+    return 1 << (count - 1).bit_length()
 
 
 def bytes_of_a_frame(like: Any, action_size: int) -> int:

@@ -121,7 +121,7 @@ class Encode(Stage):
         return () if later else ("world.kind", *self.shared)
 
     def outputs(self, context: Context, round_number: int) -> list[str]:
-        """All rounds' encoded frames."""
+        """The encoded frames: of all rounds, or of the new one."""
         return [ENCODED]
 
     def run(self, context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
@@ -151,8 +151,7 @@ class Encode(Stage):
                 frames, episodes = frames + int(store.lengths[part.start : part.stop].sum()), episodes + len(part)
                 meetings.tell(frames, episodes)
             meetings.finish(frames, episodes)
-        before = [] if changed else [context.stage(self.folder, round_number - 1).path / ENCODED]
-        files = [*before, *(folder / PART.format(part.start) for part in parts)]
+        files = [folder / PART.format(part.start) for part in parts]
         return parallel.on_main(lambda: _join(context, stage.path / ENCODED, files))
 
 

@@ -34,9 +34,15 @@ def load_world(context: Context, round_number: int) -> Params:
 
 
 def load_observations(context: Context, round_number: int) -> Observations:
-    """Every frame of all rounds so far as the world model encodes it, on the device."""
-    path = context.stage("latents", round_number).path / ENCODED
-    return jax.device_put(observations.load(path, context.models.state_shapes[1]))
+    """Every frame of all rounds so far as the world model encodes it, on the device. A round whose encoder was that of the
+    round before has stored its own episodes alone."""
+    expected = context.experiment.views * sum(context.episodes_in(number) for number in range(round_number + 1))
+    parts = []
+    while sum(len(part.start) for part in parts) < expected and round_number >= 0:
+        path = context.stage("latents", round_number).path / ENCODED
+        parts.insert(0, observations.load(path, context.models.state_shapes[1]))
+        round_number -= 1
+    return observations.concatenate(parts)
 
 
 def load_controller(context: Context, round_number: int) -> tuple[Params, dict[str, Any]]:

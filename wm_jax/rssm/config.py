@@ -46,6 +46,9 @@ class RSSMConfig:
     image_weight: float = 1.0
     """Weight of what is seen: of pixels in [0, 1] the squared error, summed; of V's z half of it, in units of V's own
     variances."""
+    motion_weight: float = 0.0
+    """Where the model sees frames, how much more a pixel's error weighs if it went from black to white since the frame
+    before, in proportion for smaller changes; 0 is the papers' loss. Small moving things are learnt first."""
     reward_weight: float = 1.0
     """Weight of the reward."""
     end_weight: float = 1.0
@@ -80,7 +83,8 @@ class RSSMConfig:
         require_range(f"{name}head_layers", self.head_layers, 0, 64)
         require_choice(f"{name}activation", self.activation, ("relu", "elu", "silu"))
         require_choice(f"{name}reward_loss", self.reward_loss, ("squared", "two_hot"))
-        for weight in ("image_weight", "reward_weight", "end_weight", "prior_weight", "posterior_weight", "free_nats"):
+        parts = "image", "motion", "reward", "end", "prior", "posterior"
+        for weight in (*(f"{part}_weight" for part in parts), "free_nats"):
             require_range(f"{name}{weight}", getattr(self, weight), 0.0, 1e6)
         require_range(f"{name}batch_size", self.batch_size, 1, 2**20)
         require_range(f"{name}sequence_length", self.sequence_length, 2, 2**20)

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from jax.stages import Traced
 
 from wm_jax import parallel
+from wm_jax.data.observations import padded
 from wm_jax.data.training import Learner, Report, TrainingData, spread
 from wm_jax.errors import UserError
 from wm_jax.rssm.loss import follow, gather
@@ -65,7 +66,7 @@ class RSSMLearner(Learner):
     ) -> Callable[[TrainState], tuple[TrainState, Metrics]]:
         """What does steps `begun`, `begun` + 1, … one a call. Sequences follow from `seed`, draws from `key`."""
         assert data.recorded is not None
-        recorded, config = parallel.replicate(mesh, data.recorded), self.model.config
+        recorded, config = parallel.replicate(mesh, padded(data.recorded)), self.model.config
         episodes, steps = _episodes(data.recorded, data.training), iter(range(begun, self.steps))
 
         def step(state: TrainState) -> tuple[TrainState, Metrics]:
@@ -89,10 +90,10 @@ class RSSMLearner(Learner):
     def reporter(self, data: TrainingData) -> Callable[[Params, Key], Report]:
         """What reports the loss's parts on held-out episodes, and on as many that are trained on, the same sequences each
         time; with frames that the first of these end in, and what is expected to be seen there."""
-        recorded, length = data.recorded, self.model.config.sequence_length
-        assert recorded is not None
+        assert data.recorded is not None
+        recorded, length = padded(data.recorded), self.model.config.sequence_length
         chosen = {HELD_OUT: data.held_out, TRAINED: data.trained}
-        found = {prefix: _episodes(recorded, numbers) for prefix, numbers in chosen.items()}
+        found = {prefix: _episodes(data.recorded, numbers) for prefix, numbers in chosen.items()}
         positions = {
             prefix: jnp.asarray(windows(*episodes, SEQUENCES, length, 0, 0))
             for prefix, episodes in found.items()

@@ -87,7 +87,7 @@ def loss(model: RSSM, params: Params, batch: Batch, key: Key) -> tuple[Array, di
     squared = config.reward_loss == "squared"
     error = 0.5 * (outputs[..., 0] - reward) ** 2 if squared else two_hot.cross_entropy(outputs, reward)
     means = {
-        "image": model.sight.error(expected, batch.obs).mean(),
+        "image": model.sight.error(expected, batch.obs, _before(batch)).mean(),
         "reward": error.mean(),
         "kl": divergence.mean(),
     }
@@ -102,6 +102,16 @@ def loss(model: RSSM, params: Params, batch: Batch, key: Key) -> tuple[Array, di
         means["end"] = entropy.sum(where=steps.done_known) / jnp.maximum(steps.done_known.sum(), 1)
         total += config.end_weight * means["end"]
     return total, {"loss": total, **means}
+
+
+def _before(batch: Batch) -> Any:
+    """The observations before [T, B, ...]; the same ones where nothing came before."""
+
+    def shift(array: Array) -> Array:
+        alone = batch.steps.restart[1:].reshape(*batch.steps.restart[1:].shape, *[1] * (array.ndim - 2))
+        return jnp.concatenate([array[:1], jnp.where(alone, array[1:], array[:-1])])
+
+    return jax.tree.map(shift, batch.obs)
 
 
 def _after(model: RSSM, params: Params, followed: Followed, steps: Steps, key: Key) -> RSSMState:

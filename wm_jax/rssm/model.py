@@ -45,8 +45,8 @@ class Sight(Protocol):
         """What is expected to be seen in states [..., F]."""
         ...
 
-    def error(self, expected: Array, obs: Any) -> Array:
-        """What the expectation costs, [...]."""
+    def error(self, expected: Array, obs: Any, before: Any) -> Array:
+        """What the expectation costs, [...]; `before` is the observation before, or the same where there is none."""
         ...
 
 
@@ -55,6 +55,7 @@ class Frames:
     """Frames, by an encoder and a decoder like those of the paper's V."""
 
     width: int
+    motion_weight: float = 0.0
 
     @property
     def size(self) -> int:
@@ -78,9 +79,14 @@ class Frames:
         """[..., 64, 64, 3] in [0, 1]"""
         return self._vision(features.shape[-1]).decode(params, features)
 
-    def error(self, expected: Array, obs: Array) -> Array:
-        """The squared error, summed over a frame's pixels and colours."""
-        return ((expected - obs.astype(jnp.float32) / 255) ** 2).sum(axis=(-3, -2, -1))
+    def error(self, expected: Array, obs: Array, before: Array) -> Array:
+        """The squared error, summed over a frame's pixels and colours; more of pixels that have changed."""
+        pixels = obs.astype(jnp.float32) / 255
+        error = (expected - pixels) ** 2
+        if self.motion_weight:
+            change = jnp.abs(pixels - before.astype(jnp.float32) / 255).max(axis=-1, keepdims=True)
+            error *= 1 + self.motion_weight * change
+        return error.sum(axis=(-3, -2, -1))
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,7 @@ class Latents:
         """z [..., Z]"""
         return layers.mlp(params["decoder"], features)
 
-    def error(self, expected: Array, obs: LatentStats) -> Array:
+    def error(self, expected: Array, obs: LatentStats, before: LatentStats) -> Array:
         """Half the squared error in units of V's own variance, summed: what is left of the negative log-likelihood of z."""
         variance = jnp.maximum(jnp.exp(obs.log_var.astype(jnp.float32)), NARROWEST**2)
         return 0.5 * ((expected - obs.mean.astype(jnp.float32)) ** 2 / variance).sum(axis=-1)

@@ -34,7 +34,9 @@ class RSSMWorldConfig(WorldConfig):
 
     def build(self, task: Task) -> "RSSMWorld":
         """The model for a task."""
-        return RSSMWorld(RSSM(self.rssm, Frames(self.rssm.width), task.action_size, task.reward_range))
+        return RSSMWorld(
+            RSSM(self.rssm, Frames(self.rssm.width, self.rssm.motion_weight), task.action_size, task.reward_range)
+        )
 
 
 @dataclass(frozen=True)
