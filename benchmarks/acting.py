@@ -5,7 +5,7 @@
 Of every run: what C is and what finds it, its score in the dream and on fresh episodes of the actual environment (over
 training seeds, where several searches ran side by side), dreamt steps of the search and of a decision, environment steps of
 the search, and minutes. With `--mark` also the dreamt steps after which a search's validation score first reached that
-return. DIR/acting.json has every run, DIR/acting.md the table.
+return. DIR/acting.json has every run, DIR/acting.md the table; runs of other names that are there already stay.
 """
 
 import sys
@@ -102,9 +102,11 @@ def row(found: dict[str, Any]) -> str:
 
 def main(runs: Positional[tuple[Path, ...]], out: Path, mark: float | None = None) -> None:
     """Read the runs, and write table and numbers."""
-    found = [about(path, mark) for path in runs]
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "acting.json", found)
+    known = out / "acting.json"
+    before = {each["run"]: each for each in (read_json(known) if known.exists() else [])}
+    found = list((before | {each["run"]: each for each in (about(path, mark) for path in runs)}).values())
+    write_json(known, found)
     lines = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}", *map(row, found)]
     for each in found:
         if to_mark := each["dream_steps_to_mark"]:

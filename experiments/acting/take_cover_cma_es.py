@@ -30,8 +30,8 @@ CONFIG = Experiment(
     actor=MLPConfig(features=("z", "h")),
     search=CMAESConfig(population=32, rollouts=16),
     evolve=EvolveConfig(
-        generations=100,
-        evaluate_every=50,
+        generations=40,
+        evaluate_every=20,
         evaluation_rollouts=256,
         select="actual",
         actual_episodes=32,

@@ -25,7 +25,7 @@ from wm_jax.models import Models
 from wm_jax.pipeline import playing, practising, searching, side_by_side
 from wm_jax.pipeline.checking import check
 from wm_jax.pipeline.info import describe
-from wm_jax.pipeline.progress import Interrupt
+from wm_jax.pipeline.progress import Interrupt, Stopped
 from wm_jax.pipeline.weights import load_controller, load_controllers, load_world
 from wm_jax.rollouts.agent import Agent, AgentDriver
 from wm_jax.search import EpisodeSearch, SearchConfig
@@ -166,6 +166,26 @@ def test_a_planner_goes_through_the_stage_and_leaves_its_score_and_no_weights(
     weights, about = load_controller(context(planning, tmp_path, Interrupt()), 0)
     assert weights == {} and about["parameters"] == 0 and about["generation"] == 1
     assert about["dream"]["n"] == 8 and np.isfinite(about["dream"]["mean"]) and about["actual"] is None
+
+
+def test_a_planners_dreams_are_evaluated_some_at_a_time_and_can_be_stopped_in_between(
+    planning: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """8 dreams in calls of 3, the last with one too many: the same dreams as in one call."""
+
+    def scored(folder: Path) -> dict[str, Any]:
+        evolve(planning, folder, Interrupt())
+        return load_controller(context(planning, folder, Interrupt()), 0)[1]["dream"]
+
+    expected = scored(tmp_path / "whole")
+    monkeypatch.setattr(side_by_side, "PLANNED_IN_CALL", 3 * Models(planning).actor.planned_dreams)
+    found = scored(tmp_path / "parts")
+    assert found["n"] == expected["n"] == 8
+    assert found["mean"] == pytest.approx(expected["mean"], rel=1e-4)
+    asked = Interrupt()
+    asked.requested = True
+    with pytest.raises(Stopped, match=r"stopped in controller/round-0 after 3/8 dreams of the evaluation"):
+        evolve(planning, tmp_path / "stopped", asked)
 
 
 @pytest.mark.parametrize(

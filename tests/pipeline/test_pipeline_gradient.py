@@ -59,7 +59,7 @@ def test_searches_are_cut_to_what_the_start_states_leave(
 
     def set_up(room: int) -> side_by_side.InDreams:
         monkeypatch.setattr(machine, "memory", lambda: room)
-        return side_by_side.InDreams(here, 0, params, seen)
+        return side_by_side.InDreams(here, 0, params, seen, lambda words: None)
 
     monkeypatch.setattr(side_by_side, "SHARE_OF_MEMORY", 1)
     found = set_up(2**40)

@@ -60,7 +60,7 @@ def evolve(setup, group):
     states = jax.vmap(lambda key: search.init(key, None, dreams.starts))(keys)
     states, metrics = side_by_side.iterate(search, states, dreams, some[0], 0, some[1], 3)
     found = jax.vmap(search.candidate)(states)
-    returns = side_by_side.returns_of(models.dream, models.actor, dreams, found, *some, 3, 16, None)
+    returns = side_by_side.returns_of(models.dream, models.actor, dreams, found, *some, 3, 0, 16, None)
     return jax.device_get((actors.flat(found, 1), metrics["mean"], returns))
 
 
@@ -109,7 +109,7 @@ def test_the_memory_is_what_the_compiler_reserves():
     def reserved(count):
         means = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape), jnp.float32), shapes)
         some = means, temperatures[:count], keys[:count]
-        lowered = side_by_side.returns_of.lower(models.dream, models.actor, dreams, *some, 0, 512, None)
+        lowered = side_by_side.returns_of.lower(models.dream, models.actor, dreams, *some, 0, 0, 512, None)
         need = lowered.compile().memory_analysis()
         assert need is not None
         return need.temp_size_in_bytes + need.output_size_in_bytes

@@ -125,11 +125,12 @@ def population_returns(
     key: Key,
     *,
     rollouts: int,
+    first: Array | int = 0,
     temperature: Array | float | None = None,
     mesh: Mesh | None = None,
 ) -> DreamScores:
-    """Play `rollouts` dreams with each candidate of `population` [P, ...]: scores [P, R]. `params` are the world model's
-    weights, `starts` [S, ...] the states that dreams start in.
+    """Play `rollouts` dreams, counted from number `first` [], with each candidate of `population` [P, ...]: scores [P, R].
+    `params` are the world model's weights, `starts` [S, ...] the states that dreams start in.
 
     Ends when all dreams are over, at the horizon at the latest. Rollout r has the key `fold_in(key, r)`. `temperature`
     [] stands in for the dream's setting without compiling anew. The lanes are laid over the devices of `mesh`.
@@ -137,7 +138,7 @@ def population_returns(
     `jax.vmap` over population, key or temperature plays all the evolutions' dreams side by side as the lanes of one
     loop, and none of them waits for the others; over the world model's weights, one model after the other.
     """
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rollouts, dtype=jnp.int32))
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(rollouts, dtype=jnp.int32))
     begun, noise_keys = jax.vmap(partial(_begin, dream, starts))(keys)
     # Without weights there is but one candidate.
     size = max((len(leaf) for leaf in jax.tree.leaves(population)), default=1)

@@ -36,6 +36,13 @@ class Arena:
         """Show on this bar how far a play is."""
         self.bar = bar
 
+    def tell(self, words: str) -> None:
+        """Show on the bar what goes on; all processes call it. Raises `Stopped` where one of them was asked to stop."""
+        if self.bar is not None:
+            self.bar.update(self.bar.done, words)
+        if self.context.interrupt.agreed():
+            raise Stopped(f"stopped in {self.stage.name} after {words}; the same command begins these dreams again")
+
     def returns(
         self,
         name: str,

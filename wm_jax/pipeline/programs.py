@@ -127,7 +127,7 @@ def _search(
         shapes = actors.shapes(models.actor)
         candidates = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), shapes)
         return side_by_side.returns_of.trace(
-            models.dream, models.actor, *lie((dreams, candidates, temperatures, keys, number)),
+            models.dream, models.actor, *lie((dreams, candidates, temperatures, keys, number, number)),
             rollouts=config.evaluation_rollouts, mesh=mesh,
         )  # fmt: skip
 

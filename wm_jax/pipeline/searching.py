@@ -193,7 +193,7 @@ def _run(task: _Task, stage: StageDir) -> dict[str, Any]:
         scores: dict[str, Score] = {}
         if config.fitness == "dream":
             generations = side_by_side.InDreams(
-                context, task.round_number, params, load_observations(context, task.round_number)
+                context, task.round_number, params, load_observations(context, task.round_number), arena.tell
             )
             scores["dream"] = (config.evaluation_rollouts, generations.returns)
         else:

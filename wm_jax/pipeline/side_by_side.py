@@ -1,6 +1,7 @@
 """Searches side by side: every temperature with every seed, in the dream as one compiled program."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -28,6 +29,8 @@ from wm_jax.worlds import Actor
 
 GENERATIONS_IN_CALL = 5
 """At most this many generations run between two moments at which the loop can log, save or stop."""
+PLANNED_IN_CALL = 512
+"""Dreams of planners that one call goes on with, about, in an evaluation: minutes may go by in each."""
 SHARE_OF_MEMORY = 0.6
 """What searches may take of a device's memory: the world model, encoded frames and a block's products need some, and the
 formulas are no exact account."""
@@ -90,15 +93,15 @@ def iterate(
 @partial(jax.jit, static_argnames=("dream", "actor", "rollouts", "mesh"))
 def returns_of(
     dream: Dream, actor: Actor, dreams: Dreams, controllers: Params, temperatures: Array, keys: Key,
-    generation: Array | int, rollouts: int, mesh: Mesh | None,
+    generation: Array | int, first: Array | int, rollouts: int, mesh: Mesh | None,
 ) -> Array:  # fmt: skip
     """[E, rollouts]: what each of the `controllers` [E, ...] scores, at its temperature of `temperatures` [E], in dreams
-    that follow from its key of `keys` [E] and the `generation` [] that it is from."""
+    from number `first` [] on that follow from its key of `keys` [E] and the `generation` [] that it is from."""
 
     def one(weights: Params, temperature: Array, key: Key) -> Array:
         return population_returns(
             dream, actor, dreams.params, dreams.starts, alone(weights), jax.random.fold_in(key, generation),
-            rollouts=rollouts, temperature=temperature, mesh=mesh,
+            rollouts=rollouts, first=first, temperature=temperature, mesh=mesh,
         ).returns[0]  # fmt: skip
 
     return jax.vmap(one)(controllers, temperatures, keys)
@@ -107,7 +110,11 @@ def returns_of(
 class InDreams:
     """Generations in the dream, some in one compiled call, with searches that do not fit in memory in turn."""
 
-    def __init__(self, context: Context, round_number: int, params: Params, recorded: Observations):
+    def __init__(
+        self, context: Context, round_number: int, params: Params, recorded: Observations, tell: Callable[[str], None]
+    ):
+        """`tell` is told in words how far a long evaluation is, and may end it."""
+        self.tell = tell
         config, models = context.evolve(round_number), context.models
         self.dream, self.actor, self.mesh = models.dream, models.actor, context.mesh
         self.search = models.search(config.generations, context.mesh)
@@ -150,11 +157,22 @@ class InDreams:
 
     def returns(self, controllers: Params, generation: int) -> Array:
         """[E, rollouts]: what the controllers [E, ...] of a generation score."""
+        planned = self.actor.planned_dreams
+        size = min(self.rollouts, max(1, PLANNED_IN_CALL // planned)) if planned else self.rollouts
+        found = []
+        for first in range(0, self.rollouts, size):
+            if first:
+                self.tell(f"{first}/{self.rollouts} dreams of the evaluation")
+            found.append(self._returns(controllers, generation, first, size))
+        return jnp.concatenate(found, axis=1)[:, : self.rollouts]
+
+    def _returns(self, controllers: Params, generation: int, first: int, count: int) -> Array:
+        """[E, count]: of dreams `first` to `first + count - 1`."""
         keys = jax.random.clone(self.evaluation_keys)
         found = [
             returns_of(
                 self.dream, self.actor, self.scored, jax.tree.map(lambda array, group=group: array[group], controllers),
-                self.temperatures[group], keys[group], generation, self.rollouts, self.mesh,
+                self.temperatures[group], keys[group], generation, jnp.int32(first), count, self.mesh,
             )
             for group in self.groups
         ]  # fmt: skip
