@@ -67,6 +67,13 @@ def test_sequences_begin_anywhere_alike_and_never_leave_the_episodes() -> None:
         windows(start, length, 5, 12, 3, 2)
 
 
+def test_a_later_rounds_steps_follow_from_the_train_ratio() -> None:
+    """18 frames a step."""
+    assert LEARNER.steps_after(1000) == CONFIG.later_steps
+    ratio = RSSMLearner(replace(MODEL, config=replace(CONFIG, train_ratio=8)))
+    assert ratio.steps_after(1000) == 445 == -(-8 * 1000 // 18)
+
+
 def test_it_trains_on_the_training_episodes_alone() -> None:
     changed = replace(RECORDED, reward=RECORDED.reward.at[40:65].set(99))
     advance = LEARNER.advance(replace(DATA, recorded=changed), SEED, 0, KEY, MESH)

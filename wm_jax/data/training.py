@@ -78,6 +78,10 @@ class Learner(ABC):
         """Steps of the training of each later round."""
         return self.model.config.later_steps
 
+    def steps_after(self, frames: int) -> int:
+        """Steps of the training of a later round that has recorded so many frames."""
+        return self.later_steps
+
     @property
     def batch_size(self) -> int:
         """Rows of a batch, which all devices share evenly."""

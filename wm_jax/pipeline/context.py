@@ -56,7 +56,12 @@ class Context:
     def learner(self, name: str, round_number: int) -> Learner:
         """A learner as a round trains it: for so many steps, over which its learning rate falls."""
         learner = self.models.world.learners[name]
-        return learner.lasting(learner.later_steps) if round_number else learner
+        return learner.lasting(learner.steps_after(self.frames_in(round_number))) if round_number else learner
+
+    def frames_in(self, round_number: int) -> int:
+        """How many frames a round has recorded, mirror images included."""
+        episodes = self.experiment.views * self.episodes_in(round_number)
+        return int(self.store(round_number).lengths[-episodes:].sum())
 
     def encodes_anew(self, round_number: int) -> bool:
         """Whether a round changes what the world model makes of old frames."""

@@ -118,8 +118,9 @@ def _work(
     step = _flop(partial(world.imagine, temperature=1.0), params, state, action, noise)
     acting = step + int(step * models.actor.planned_steps)
     later, whole, seen = rounds.count - 1, models.task.max_steps, acting + image
+    recorded = experiment.views * rounds.episodes * models.task.typical_length
     training = {
-        f"training {name}": learner.flop(parameters[name]) * (learner.steps + later * learner.later_steps)
+        f"training {name}": learner.flop(parameters[name]) * (learner.steps + later * learner.steps_after(recorded))
         for name, learner in world.learners.items()
     }
     evaluation = evolve.actual_episodes * whole * seen

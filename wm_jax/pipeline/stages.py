@@ -11,8 +11,8 @@ from wm_jax.run import RunDir, StageDir
 
 WITHOUT_EFFECT = ("collect.workers", "devices")
 """Settings that change how fast a stage is, not what comes of it; of `devices`, the last bits."""
-LATER = "later_steps"
-"""A learner's setting that concerns the rounds after the first alone."""
+LATER = "later_steps", "train_ratio"
+"""A learner's settings that concern the rounds after the first alone."""
 
 
 class Stage(ABC):

@@ -49,7 +49,9 @@ class Train(Stage):
 
     def depends(self, later: bool) -> tuple[str, ...]:
         """The learner's settings, and those that are shared."""
-        return (f"{self.settings}{LATER}", "rounds.new_share") if later else (*self.shared, self.settings)
+        if not later:
+            return *self.shared, self.settings
+        return *(f"{self.settings}{name}" for name in LATER), "rounds.new_share"
 
     def outputs(self, context: Context, round_number: int) -> list[str]:
         """The learner's weights."""

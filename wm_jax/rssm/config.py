@@ -66,7 +66,10 @@ class RSSMConfig:
     steps: int = 5000
     """Training steps; 0 leaves the model as it begins."""
     later_steps: int = 500
-    """Training steps in each round after the first."""
+    """Training steps in each round after the first, unless there is a `train_ratio`."""
+    train_ratio: float = 0.0
+    """Frames that a later round trains on for each frame that it has recorded, as often as it comes; its steps follow from
+    that. 0: `later_steps` says."""
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(learning_rate=4e-5, warm_up=1000, clip=0.3, clip_by="array")
     )
@@ -90,6 +93,7 @@ class RSSMConfig:
         require_range(f"{name}sequence_length", self.sequence_length, 2, 2**20)
         require_range(f"{name}steps", self.steps, 0)
         require_range(f"{name}later_steps", self.later_steps, 0)
+        require_range(f"{name}train_ratio", self.train_ratio, 0.0, 1e6)
         self.optimizer.check(f"{name}optimizer")
         if self.deterministic_size % self.blocks:
             raise UserError(f"{name}deterministic_size is {self.deterministic_size}, which {name}blocks, {self.blocks}, "

@@ -1,5 +1,6 @@
 """The RSSM as a run trains it: on sequences of all recorded frames, which lie on the device."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -56,6 +57,11 @@ class RSSMLearner(Learner):
     def units(self) -> int:
         """Frames in a step."""
         return self.batch_size * self.model.config.sequence_length
+
+    def steps_after(self, frames: int) -> int:
+        """As the train ratio has it, where there is one."""
+        ratio = self.model.config.train_ratio
+        return math.ceil(ratio * frames / self.units) if ratio else self.later_steps
 
     def start(self, params: Params, mesh: Mesh) -> TrainState:
         """The state before the first step of a training that begins with `params`, whole on each device."""
