@@ -52,8 +52,9 @@ def by_round(run: RunFacts) -> Points:
     for stage in run.stages:
         seconds += stage.summary.get("seconds", 0.0) if stage.stage != "evaluate" else 0.0
         if stage.stage == "collect":
-            frames += stage.summary["frames"]
-        if stage.stage == "evolve":
+            frames += stage.summary.get("frames", 0)
+        # A run may still be at work.
+        if stage.stage == "evolve" and "actual" in stage.summary:
             found.append({"steps": frames, "minutes": seconds / 60, "score": stage.summary["actual"]["mean"]})
     return found
 
@@ -83,7 +84,8 @@ def _draw(axis: Any, name: str, seeds: list[Points], x: str, colour: str) -> Non
         axis.plot([p[x] for p in points], [p["score"] for p in points], color=colour, alpha=0.3, linewidth=1)
     shared = min(map(len, seeds))
     means = {of: np.mean([[p[of] for p in points[:shared]] for points in seeds], axis=0) for of in (x, "score")}
-    axis.plot(means[x], means["score"], "o-", color=colour, label=f"{name}, {len(seeds)} training seeds", markersize=3)
+    counted = f"{len(seeds)} training seed{'s' * (len(seeds) > 1)}"
+    axis.plot(means[x], means["score"], "o-", color=colour, label=f"{name}, {counted}", markersize=3)
 
 
 if __name__ == "__main__":

@@ -105,11 +105,11 @@ def test_tuning_is_told_where_there_is_some() -> None:
 
 
 def test_episodes_that_a_policy_learns_from_are_counted_and_no_dreams() -> None:
-    """Four grey frames at each of 125 decisions in 16 episodes, twice, beside 16 lanes of 250 frames in colour."""
+    """Four grey frames at each of 125 decisions in 8 episodes, twice, beside 16 lanes of 250 frames in colour."""
     found = load(FOLDER / "acting" / "swing_up_pixels.py")
     memory, models = describe(found)["memory"], Models(found)
     search = models.search(found.evolve.generations)
-    episodes = 4 * 2 * 16 * 125 * (4 * 64 * 64 + 1) + 16 * 250 * 64 * 64 * 3
+    episodes = 4 * 2 * 8 * 125 * (4 * 64 * 64 + 1) + 16 * 250 * 64 * 64 * 3
     assert memory["searches side by side"] == 3 * (search.bytes_at_rest() + episodes)
     assert memory["states that dreams start in"] == 0
 
