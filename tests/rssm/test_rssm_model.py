@@ -129,7 +129,10 @@ def test_a_batch_is_followed_as_single_frames_are(params: Any) -> None:
             at = jax.tree.map(lambda leaf, t=t, lane=lane: leaf[t, lane], batch.obs)
             fresh = t == 0 or bool(batch.steps.restart[t, lane])
             assert fresh == (t == 0 or t == first[lane]) or lane == 1
-            h = MODEL.begin(params) if fresh else MODEL.follow(params, state, batch.steps.action[t - 1, lane])  # type: ignore[arg-type]
+            if fresh or state is None:
+                h = MODEL.begin(params)
+            else:
+                h = MODEL.follow(params, state, batch.steps.action[t - 1, lane])
             posterior = MODEL.posterior(params, h, MODEL.embed(params, at))
             state = RSSMState(h, MODEL.latent.draw(posterior, noise[t, lane]))
             np.testing.assert_allclose(found.state.deterministic[t, lane], h, atol=1e-5)

@@ -15,7 +15,7 @@ from wm_jax.dream import Dream, DreamConfig
 from wm_jax.errors import UserError
 from wm_jax.search import SEARCHES, Dreams
 from wm_jax.search.actor_critic import lambda_returns
-from wm_jax.search.dreamer import MEMORY, DreamerConfig
+from wm_jax.search.dreamer import KEPT, DreamerConfig
 from wm_jax.worlds import World, WorldModel
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -142,7 +142,7 @@ def test_the_spread_is_a_moving_mean_of_that_of_the_returns():
     assert metrics["spread"][0] > 0
     again = replace(state, spread=jnp.float32(5))
     _, after = iterate(found, again, dreams, 0, new_key(), 1)
-    np.testing.assert_allclose(after["spread"], MEMORY * 5 + (1 - MEMORY) * metrics["spread"][0], rtol=1e-5)
+    np.testing.assert_allclose(after["spread"], KEPT * 5 + (1 - KEPT) * metrics["spread"][0], rtol=1e-5)
 
 
 def test_the_slow_critic_follows_when_it_is_due():

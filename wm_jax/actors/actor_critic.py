@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-import jax
-
 from wm_jax.actors.policy import NetworkPolicy, PolicyConfig
-from wm_jax.actors.protocol import ACTORS, Guided
+from wm_jax.actors.protocol import ACTORS, WithCritic
 from wm_jax.dream import Dream
 from wm_jax.types import Action, Key, Params, State
 from wm_jax.worlds import World
@@ -28,8 +26,8 @@ class ActorCriticConfig(PolicyConfig):
 
 
 @dataclass(frozen=True)
-class KeptCritic(Guided):
-    """What `ActorCriticConfig` describes. Its weights are {"policy", "critic"}; it acts by the policy's mode."""
+class KeptCritic(WithCritic):
+    """What `ActorCriticConfig` describes. It acts by the policy's mode."""
 
     policy: NetworkPolicy
 
@@ -47,19 +45,6 @@ class KeptCritic(Guided):
     def features(self) -> tuple[str, ...]:
         """What it reads."""
         return self.policy.features
-
-    def assemble(self, policy: Params, critic: Params) -> Params:
-        """Both."""
-        return {"policy": policy, "critic": critic}
-
-    def parts(self, params: Params) -> tuple[Params, Params]:
-        """Both."""
-        return params["policy"], params["critic"]
-
-    def init(self, key: Key) -> Params:
-        """Fresh weights."""
-        policy_key, critic_key = jax.random.split(key)
-        return self.assemble(self.policy.init(policy_key), self.policy.critic.init(critic_key))
 
     def act(self, params: Params, world: World, state: State, carry: None, key: Key) -> tuple[Action, None]:
         """The policy's mode."""

@@ -12,7 +12,7 @@ from flax import struct
 from jax.custom_batching import custom_vmap
 
 from wm_jax.actors.policy import Kind, PolicyConfig
-from wm_jax.actors.protocol import ActorConfig, Guided, Policy
+from wm_jax.actors.protocol import ActorConfig, Policy, WithCritic
 from wm_jax.dream import Dream
 from wm_jax.dream.imagination import Imagination
 from wm_jax.errors import require_range
@@ -70,9 +70,8 @@ class PlanState:
 
 
 @dataclass(frozen=True)
-class Planner(Guided):
-    """An actor that decides anew every `hold` steps, and keeps the action in between. Its weights are none, or {"policy",
-    "critic"} of its guide."""
+class Planner(WithCritic):
+    """An actor that decides anew every `hold` steps, and keeps the action in between."""
 
     config: Any
     """A `PlannerConfig`."""
@@ -91,14 +90,6 @@ class Planner(Guided):
     def discount(self) -> float:
         """gamma of its plans."""
         return self.config.discount
-
-    def assemble(self, policy: Params, critic: Params) -> Params:
-        """Both."""
-        return {"policy": policy, "critic": critic}
-
-    def parts(self, params: Params) -> tuple[Params, Params]:
-        """Both."""
-        return params["policy"], params["critic"]
 
     @property
     @abstractmethod
@@ -131,13 +122,6 @@ class Planner(Guided):
             f"{config.kind} in plans of {config.horizon} actions × {config.hold} steps{value}, "
             f"{self.dream_steps:,} dreamt steps a decision"
         )
-
-    def init(self, key: Key) -> Params:
-        """Fresh weights of the guide, if there is one."""
-        if self.guide is None:
-            return {}
-        policy_key, critic_key = jax.random.split(key)
-        return self.assemble(self.guide.init(policy_key), self.guide.critic.init(critic_key))
 
     def begin(self) -> PlanState:
         """Nothing decided yet."""

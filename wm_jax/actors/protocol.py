@@ -123,6 +123,25 @@ class Policy(Guided):
         return self.distribution(params, self.inputs(world, state), 0.0).mode(), None
 
 
+class WithCritic(Guided):
+    """An actor whose weights are {"policy", "critic"} of its guide; none, where it has no guide."""
+
+    def init(self, key: Key) -> Params:
+        """Fresh weights of the guide, if there is one."""
+        if self.guide is None:
+            return {}
+        policy_key, critic_key = jax.random.split(key)
+        return self.assemble(self.guide.init(policy_key), self.guide.critic.init(critic_key))
+
+    def assemble(self, policy: Params, critic: Params) -> Params:
+        """Both."""
+        return {"policy": policy, "critic": critic}
+
+    def parts(self, params: Params) -> tuple[Params, Params]:
+        """Both."""
+        return params["policy"], params["critic"]
+
+
 @struct.dataclass
 class Try:
     """What a `Trying` actor is at."""

@@ -79,9 +79,15 @@ def concatenate(parts: Sequence[Observations]) -> Observations:
     return replace(joined, start=jax.device_put(np.concatenate(start)))
 
 
+def extents(observations: Observations, episodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the chosen episodes (indices [e]) stand among the frames, and how long they are; on the host."""
+    start, length = jax.device_get((observations.start, observations.length))
+    return start[episodes], length[episodes]
+
+
 def select(observations: Observations, episodes: np.ndarray) -> Observations:
     """The chosen episodes (indices [e]) with their frames, in the order given."""
-    start, length = np.asarray(observations.start)[episodes], np.asarray(observations.length)[episodes]
+    start, length = extents(observations, episodes)
     new_start = np.cumsum(length, dtype=np.int32) - length
     frames = np.repeat(start - new_start, length) + np.arange(length.sum(), dtype=np.int32)
     encoded, action, reward = jax.tree.map(

@@ -110,5 +110,4 @@ class MemoryLearner(Learner):
     def _episodes(self, data: TrainingData) -> tuple[np.ndarray, np.ndarray]:
         """Where the training episodes stand among the frames, and how long they are."""
         assert data.recorded is not None
-        start, length = jax.device_get((data.recorded.start, data.recorded.length))
-        return start[data.training], length[data.training]
+        return observations.extents(data.recorded, data.training)

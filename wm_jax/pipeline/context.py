@@ -65,8 +65,8 @@ class Context:
 
     def encodes_anew(self, round_number: int) -> bool:
         """Whether a round changes what the world model makes of old frames."""
-        learners = [self.learner(name, round_number) for name in self.models.world.learners]
-        return round_number == 0 or any(learner.reads == "frames" and learner.steps for learner in learners)
+        read = [name for name, learner in self.models.world.learners.items() if learner.reads == "frames"]
+        return round_number == 0 or any(self.learner(name, round_number).steps for name in read)
 
     @property
     def exploring(self) -> "Context":

@@ -89,11 +89,11 @@ def _memory(
 ) -> dict[str, int]:
     learners = models.world.learners
     episodes = recorded_episodes(experiment)
-    starts = side_by_side.bytes_of_starts(models, search, experiment.views * episodes, frames / episodes)
     if experiment.evolve.fitness == "actual" and isinstance(search, EpisodeSearch):
         starts, work = 0, practising.bytes_at_work(models, search, experiment.evolve)
     else:
         work = side_by_side.bytes_at_work(experiment, models, search)
+        starts = side_by_side.bytes_of_starts(models, search, experiment.views * episodes, frames / episodes)
     return {
         **{f"training {name}": learner.bytes_in_training(parameters[name]) for name, learner in learners.items()},
         "encoded frames on the device": experiment.views * frames * _encoded(models),

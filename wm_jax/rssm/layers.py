@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -82,7 +81,7 @@ class GRU:
         part, keys = self.size // self.blocks, jax.random.split(key, 2)
         if self.blocks == 1:
             return {"gates": dense_init(keys[0], self.inputs + part, 3 * part)}
-        block = partial(jax.vmap(dense_init, (0, None, None)))
+        block = jax.vmap(dense_init, (0, None, None))
         hidden = block(jax.random.split(keys[0], self.blocks), self.inputs + part, part)
         scale = {"scale": jnp.ones(self.size, jnp.float32)} if self.layers.normalize else {}
         return {

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import jax
@@ -12,11 +13,11 @@ from jax.sharding import Mesh
 from jax.stages import Traced
 
 from wm_jax import parallel
-from wm_jax.data.observations import padded
+from wm_jax.data.observations import extents, padded, select
 from wm_jax.data.training import Learner, Report, TrainingData, spread
 from wm_jax.errors import UserError
 from wm_jax.rssm.loss import follow, gather
-from wm_jax.rssm.model import RSSM
+from wm_jax.rssm.model import RSSM, Frames
 from wm_jax.rssm.train import TrainState, continue_from, evaluate, train_step
 from wm_jax.types import FLOAT, HELD_OUT, TRAINED, Array, Curve, Key, Metrics, Observations, Params
 
@@ -24,6 +25,8 @@ REPORTS = 5
 """In a training."""
 SEQUENCES = 32
 """That a report is about."""
+PICTURES = 8
+"""Frames shown beside what is expected of them."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class RSSMLearner(Learner):
         """What does steps `begun`, `begun` + 1, … one a call. Sequences follow from `seed`, draws from `key`."""
         assert data.recorded is not None
         recorded, config = parallel.replicate(mesh, padded(data.recorded)), self.model.config
-        episodes, steps = _episodes(data.recorded, data.training), iter(range(begun, self.steps))
+        episodes, steps = extents(data.recorded, data.training), iter(range(begun, self.steps))
 
         def step(state: TrainState) -> tuple[TrainState, Metrics]:
             positions = windows(*episodes, config.batch_size, config.sequence_length, seed, next(steps))
@@ -97,56 +100,40 @@ class RSSMLearner(Learner):
         """What reports the loss's parts on held-out episodes, and on as many that are trained on, the same sequences each
         time; with frames that the first of these end in, and what is expected to be seen there."""
         assert data.recorded is not None
-        recorded, length = padded(data.recorded), self.model.config.sequence_length
-        chosen = {HELD_OUT: data.held_out, TRAINED: data.trained}
-        found = {prefix: _episodes(data.recorded, numbers) for prefix, numbers in chosen.items()}
-        positions = {
-            prefix: jnp.asarray(windows(*episodes, SEQUENCES, length, 0, 0))
-            for prefix, episodes in found.items()
-            if episodes[1].sum() >= length
-        }
+        length, chosen = self.model.config.sequence_length, {HELD_OUT: data.held_out, TRAINED: data.trained}
+        reported: dict[str, tuple[Observations, Array]] = {}
+        for prefix, numbers in chosen.items():
+            if extents(data.recorded, numbers)[1].sum() >= length:
+                found = select(data.recorded, numbers)
+                at = windows(*extents(found, np.arange(len(numbers))), SEQUENCES, length, 0, 0)
+                reported[prefix] = padded(found), jnp.asarray(at)
 
         def report(params: Params, key: Key) -> Report:
-            numbers: dict[str, float | None] = {}
-            for prefix, at in positions.items():
-                metrics = evaluate(self.model, params, recorded, at, jax.random.clone(key))
-                numbers |= {f"{prefix}{name}": float(value) for name, value in metrics.items()}
-            frames = positions.get(HELD_OUT)
-            if frames is None or not isinstance(recorded.encoded, jax.Array):
-                return Report(numbers)
-            shown = frames[spread(SEQUENCES, PICTURES)]
-            drawn = _expected(self.model, params, recorded, shown, jax.random.clone(key))
-            return Report(numbers, np.asarray(recorded.encoded[shown[:, -1]]), drawn)
+            told: dict[str, float | None] = {}
+            for prefix, (found, at) in reported.items():
+                metrics = evaluate(self.model, params, found, at, jax.random.clone(key))
+                told |= {f"{prefix}{name}": float(value) for name, value in metrics.items()}
+            if HELD_OUT not in reported or not isinstance(self.model.sight, Frames):
+                return Report(told)
+            found, at = reported[HELD_OUT]
+            shown = at[spread(SEQUENCES, PICTURES)]
+            drawn = _expected(self.model, params, found, shown, jax.random.clone(key))
+            return Report(told, np.asarray(found.encoded[shown[:, -1]]), drawn)
 
         return report
 
     def bytes_in_training(self, params: int) -> int:
         """Memory of a device while so many weights are trained: what the layers put out is kept for the gradient."""
         config = self.model.config
-        # The convolutions' outputs, and those of the decoder, in multiples of the width; a frame four times.
-        layers = 31**2 + 2 * 14**2 + 4 * 6**2 + 8 * 2**2 + 4 * 5**2 + 2 * 13**2 + 30**2
-        seen = config.width * layers + 4 * 64 * 64 * 3 if self.model.sight.size == 32 * config.width else 0
         inner = 12 * (config.deterministic_size + self.model.latent.size) + 8 * config.hidden_size
-        return 4 * FLOAT * params + 2 * FLOAT * self.units * (seen + inner)
+        return 4 * FLOAT * params + 2 * FLOAT * self.units * (self.model.sight.numbers_at_work + inner)
 
 
-PICTURES = 8
-"""Frames shown beside what is expected of them."""
-
-
-def _episodes(recorded: Observations, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where episodes stand among the frames, and how long they are."""
-    start, length = jax.device_get((recorded.start, recorded.length))
-    return start[numbers], length[numbers]
-
-
-def _expected_frames(model: RSSM, params: Params, recorded: Observations, positions: Array, key: Key) -> Array:
+@partial(jax.jit, static_argnames="model")
+def _expected(model: RSSM, params: Params, recorded: Observations, positions: Array, key: Key) -> Array:
     """[B, ...]: what is expected to be seen on the last frames of sequences, in the posterior's states."""
     followed = follow(model, params, gather(recorded, positions), key)
     return model.expect(params, jax.tree.map(lambda array: array[-1], followed.state))
-
-
-_expected = jax.jit(_expected_frames, static_argnames="model")
 
 
 def windows(

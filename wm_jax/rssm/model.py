@@ -18,6 +18,7 @@ from wm_jax.rssm import two_hot
 from wm_jax.rssm.config import RSSMConfig
 from wm_jax.rssm.latent import CategoricalLatent, GaussianLatent, Latent
 from wm_jax.rssm.layers import GRU, Layers
+from wm_jax.tasks import FRAME_SHAPE
 from wm_jax.types import Action, Array, Key, Params
 from wm_jax.vision import LatentStats, Vision, VisionConfig
 
@@ -31,6 +32,11 @@ class Sight(Protocol):
     @property
     def size(self) -> int:
         """Numbers that an observation is embedded in."""
+        ...
+
+    @property
+    def numbers_at_work(self) -> int:
+        """What layers put out for an observation, about, beside those of the heads."""
         ...
 
     def init(self, key: Key, features: int, layers: Layers, config: RSSMConfig) -> Params:
@@ -61,6 +67,11 @@ class Frames:
     def size(self) -> int:
         """The outputs of the last convolution."""
         return 32 * self.width
+
+    @property
+    def numbers_at_work(self) -> int:
+        """Of V's layers, and two frames more than there: errors, and what is expected."""
+        return self._vision(1).numbers_at_work + 2 * math.prod(FRAME_SHAPE)
 
     def _vision(self, features: int) -> Vision:
         return Vision(VisionConfig(width=self.width, latent_size=features))
@@ -95,6 +106,11 @@ class Latents:
 
     size: int
     """Z"""
+
+    @property
+    def numbers_at_work(self) -> int:
+        """None."""
+        return 0
 
     def init(self, key: Key, features: int, layers: Layers, config: RSSMConfig) -> Params:
         """Of a head that tells z; nothing is needed to read it."""
@@ -193,10 +209,9 @@ class RSSM:
         x = self.layers.hidden(params["input"], jnp.concatenate(parts, axis=-1))
         return self.gru(params["gru"], x, state.deterministic)
 
-    def begin(self, params: Params, batch_shape: tuple[int, ...] = ()) -> Array:
-        """h [..., D] on an episode's first frame: what follows on nothing."""
-        nothing = jnp.zeros((*batch_shape, self.action_size), jnp.float32)
-        return self.follow(params, self.initial(batch_shape), nothing)
+    def begin(self, params: Params) -> Array:
+        """h [D] on an episode's first frame: what follows on nothing."""
+        return self.follow(params, self.initial(), jnp.zeros(self.action_size, jnp.float32))
 
     def prior(self, params: Params, deterministic: Array) -> Any:
         """p(s | h), a distribution of `latent`."""

@@ -142,6 +142,26 @@ class ActorCritic(Search):
 
 
 @dataclass(frozen=True)
+class Unrolled(ActorCritic):
+    """An `ActorCritic` of which a generation is `config.horizon` steps of each dream."""
+
+    sizes: ClassVar[tuple[str, ...]] = ("search.dreams", "search.horizon")
+
+    @property
+    def shapes(self) -> dict[str, list[int]]:
+        """What a generation is made of."""
+        return {
+            "C's weights": [actors.size(self.actor)],
+            "steps of a generation": [self.config.horizon, self.config.dreams],
+        }
+
+    @property
+    def dream_steps(self) -> int:
+        """Steps of all dreams."""
+        return self.config.dreams * self.config.horizon
+
+
+@dataclass(frozen=True)
 class LongDreams(ActorCritic):
     """An `ActorCritic` whose dreams go on from generation to generation."""
 

@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from wm_jax.actors import protocol as actors
 from wm_jax.dream import Dream, DreamState
 from wm_jax.errors import UserError, require_choice, require_range
 from wm_jax.lanes import choose
@@ -27,6 +26,7 @@ from wm_jax.search.actor_critic import (
     ActorCriticState,
     LongDreams,
     LongDreamsConfig,
+    Unrolled,
     falling_adam,
     lambda_returns,
     shuffled,
@@ -86,13 +86,12 @@ class BackpropConfig(LongDreamsConfig):
 
 
 @dataclass(frozen=True)
-class Backprop(LongDreams):
+class Backprop(LongDreams, Unrolled):
     """An `ActorCritic`. Metrics of a generation: outcome, the mean lambda-return, as the critic counts; gradient, the norm
     of the gradient of C's weights before it is scaled down; ended, the share of steps expected to end a dream; known, the
     share of the outcome's variance that the critic knew of; non_finite, 1 where gradient or outcome was not finite: nothing
     was learned then, and outcome and gradient are told as 0."""
 
-    sizes: ClassVar[tuple[str, ...]] = ("search.dreams", "search.horizon")
     curves: ClassVar[tuple[Curve, ...]] = (
         Curve(
             "gradient",
@@ -109,19 +108,6 @@ class Backprop(LongDreams):
         config = self.config
         cut = f", cut every {config.truncation}" if config.truncation else ""
         return f"backpropagation through {config.horizon} steps{cut} of {config.dreams:,} dreams ({config.component})"
-
-    @property
-    def shapes(self) -> dict[str, list[int]]:
-        """What a generation is made of."""
-        return {
-            "C's weights": [actors.size(self.actor)],
-            "steps of a generation": [self.config.horizon, self.config.dreams],
-        }
-
-    @property
-    def dream_steps(self) -> int:
-        """Steps of all dreams."""
-        return self.config.dreams * self.config.horizon
 
     def bytes_at_work(self, devices: int) -> int:
         """The states of all steps, and what one step makes on the way, which is computed anew for the gradient."""

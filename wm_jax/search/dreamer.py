@@ -19,11 +19,10 @@ import jax.numpy as jnp
 from flax import struct
 from jax.sharding import Mesh
 
-from wm_jax.actors import protocol as actors
 from wm_jax.dream import Dream, DreamState
 from wm_jax.errors import UserError, require_range
 from wm_jax.optimizers import OptimizerConfig, make
-from wm_jax.search.actor_critic import ActorCritic, ActorCriticConfig, lambda_returns
+from wm_jax.search.actor_critic import ActorCriticConfig, ActorCriticState, Unrolled, lambda_returns
 from wm_jax.search.protocol import SEARCHES, Dreams, lane_size
 from wm_jax.types import FLOAT, Array, Curve, Key, Metrics, Params, State
 from wm_jax.worlds import Actor, World
@@ -35,7 +34,7 @@ CLIP = 0.3
 """Share of its own norm that an array of weights may have as a gradient."""
 PERCENTILES = 5.0, 95.0
 """Of the returns, between which their spread lies."""
-MEMORY = 0.99
+KEPT = 0.99
 """How much of the spread of the generations before stays in that of the next one."""
 
 
@@ -83,12 +82,9 @@ class DreamerConfig(ActorCriticConfig):
 
 
 @struct.dataclass
-class DreamerState:
-    """All that the search needs to go on."""
+class DreamerState(ActorCriticState):
+    """All that the search needs to go on; no dream does."""
 
-    networks: Params
-    """The weights of the policy, "controller", and of its "critic"."""
-    optimizer: "optax.OptState"
     slow: Params
     """The slow critic."""
     spread: Array
@@ -110,12 +106,11 @@ class _Imagined:
 
 
 @dataclass(frozen=True)
-class Dreamer(ActorCritic):
+class Dreamer(Unrolled):
     """An `ActorCritic`. Metrics of a generation: outcome, the mean lambda-return, as the critic counts; entropy, of C's
     actions; spread, of the returns; ended, the share of steps expected to end a dream; known, the share of the outcome's
     variance that the critic knew of; non_finite, 1 where a number was not finite: nothing was learned then."""
 
-    sizes: ClassVar[tuple[str, ...]] = ("search.dreams", "search.horizon")
     curves: ClassVar[tuple[Curve, ...]] = (
         Curve("entropy", ("entropy",), "Dreamer: entropy", "The entropy of the actions that C draws, in nats."),
         Curve("spread", ("spread",), "Dreamer: spread of returns", "What returns are divided by, unless it is small."),
@@ -127,29 +122,16 @@ class Dreamer(ActorCritic):
         config = self.config
         return f"Dreamer's actor-critic: {config.horizon} steps of {config.dreams:,} dreams, rho {config.reinforce:g}"
 
-    @property
-    def shapes(self) -> dict[str, list[int]]:
-        """What a generation is made of."""
-        return {
-            "C's weights": [actors.size(self.actor)],
-            "steps of a generation": [self.config.horizon, self.config.dreams],
-        }
-
-    @property
-    def dream_steps(self) -> int:
-        """Steps of all dreams."""
-        return self.config.dreams * self.config.horizon
-
     def bytes_at_work(self, devices: int) -> int:
         """What C read, and where a gradient goes through the dreams their states with what a step makes on the way."""
         kept = 3 * (self.config.horizon + 10) if self.config.reinforce < 1 else self.config.horizon + 2
         return FLOAT * self.config.dreams * kept * lane_size(self.dream.model)
 
-    def init(self, key: Key, begin: Params | None = None, starts: State | None = None) -> DreamerState:  # type: ignore[override]
+    def init(self, key: Key, begin: Params | None = None, starts: State | None = None) -> DreamerState:
         """The state before the first generation: fresh networks, or C's weights `begin`; the slow critic is the critic."""
         state = super().init(key, begin, starts)
         slow = jax.tree.map(jnp.copy, state.networks["critic"])
-        return DreamerState(state.networks, state.optimizer, slow, jnp.float32(0))
+        return DreamerState(state.networks, state.optimizer, None, slow, jnp.float32(0))
 
     def iterate(
         self, state: DreamerState, dreams: Dreams, first: Array | int, key: Key, count: int
@@ -171,7 +153,7 @@ class Dreamer(ActorCritic):
             rate = jnp.where(due, jnp.float32(self.config.slow_rate), 0)
             slow = jax.tree.map(lambda old, new: old + rate * (new - old), state.slow, networks["critic"])
             told = {name: jnp.where(sound, value, 0) for name, value in told.items()}
-            after = DreamerState(networks, optimizer, slow, jnp.where(sound, told["spread"], state.spread))
+            after = DreamerState(networks, optimizer, None, slow, jnp.where(sound, told["spread"], state.spread))
             return after, {**told, "non_finite": (~sound).astype(jnp.int32)}
 
         return jax.lax.scan(generation, state, first + jnp.arange(count, dtype=jnp.int32))
@@ -235,7 +217,7 @@ class Dreamer(ActorCritic):
     def _spread(self, before: Array, returns: Array) -> Array:
         """The moving mean of the returns' spread."""
         low, high = jnp.percentile(returns, jnp.asarray(PERCENTILES, jnp.float32))
-        return jnp.where(before > 0, MEMORY * before + (1 - MEMORY) * (high - low), high - low)
+        return jnp.where(before > 0, KEPT * before + (1 - KEPT) * (high - low), high - low)
 
     def begin_optimizer(self, networks: Params) -> "optax.OptState":
         """One Adam for both."""

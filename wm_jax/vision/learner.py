@@ -1,6 +1,5 @@
 """V as a run trains it: on single recorded frames, straight from the disk."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -95,10 +94,7 @@ class VisionLearner(Learner):
 
     def bytes_in_training(self, params: int) -> int:
         """Memory of a device while V of so many weights is trained."""
-        # Outputs of the layers, in multiples of V's width: side² × channels of each, then the frame in and out.
-        layers = 31**2 + 2 * 14**2 + 4 * 6**2 + 8 * 2**2 + 4 * 5**2 + 2 * 13**2 + 30**2
-        per_image = FLOAT * (self.model.config.width * layers + 2 * math.prod(FRAME_SHAPE))
-        return 4 * FLOAT * params + 3 * self.batch_size * per_image
+        return 4 * FLOAT * params + 3 * self.batch_size * FLOAT * self.model.numbers_at_work
 
     def flop(self, params: int) -> int:
         """Floating-point operations of a training step."""

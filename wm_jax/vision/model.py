@@ -51,6 +51,13 @@ class Vision:
 
     config: VisionConfig
 
+    @property
+    def numbers_at_work(self) -> int:
+        """What all layers put out for a frame, with the frame that goes in and the one that comes out."""
+        # In multiples of the width: side² × channels of each layer.
+        layers = 31**2 + 2 * 14**2 + 4 * 6**2 + 8 * 2**2 + 4 * 5**2 + 2 * 13**2 + 30**2
+        return self.config.width * layers + 2 * math.prod(FRAME_SHAPE)
+
     def shapes(self) -> Params:
         """Of the weights: {"encoder", "decoder"} of layers {"kernel", "bias"}."""
         config = self.config

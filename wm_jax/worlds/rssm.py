@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import jax
-import jax.numpy as jnp
 
 from wm_jax.data.training import Learner
 from wm_jax.rssm import RSSM, RSSMConfig, RSSMState
@@ -107,4 +106,4 @@ class RSSMWorld(WorldModel):
 
     def frame(self, params: Params, state: RSSMState) -> Array:
         """What is expected to be seen."""
-        return jnp.asarray(self.rssm.expect(params["rssm"], state))
+        return self.rssm.expect(params["rssm"], state)
