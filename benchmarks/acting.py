@@ -61,6 +61,7 @@ def about(path: Path, mark: float | None) -> dict[str, Any]:
         "dream_steps_to_mark": (
             reached(path, found.dream_steps, mark) if mark is not None and search and config.actual_episodes else None
         ),
+        "backend": run.experiment.evaluate.backend,
         "device": run.devices,
         "command": run.commands[-1],
     }
@@ -87,6 +88,7 @@ def row(found: dict[str, Any]) -> str:
     """A line of the table."""
     actual, dream = found["actual"], found["dream"]
     each = ", ".join(spread(seed["mean"], seed["sd"]) for seed in found["seeds"])
+    backend = f", {found['backend']}" if found.get("backend") else ""
     several = len(found["seeds"]) > 1
     score = f"**{spread(actual['mean'], actual['over'])}** ({each})" if several else f"**{each}**"
     counts = found["dream_steps"], found["dream_steps_of_a_decision"]
@@ -94,7 +96,7 @@ def row(found: dict[str, Any]) -> str:
     cells = (
         found["actor"], found["search"], f"{found['weights']:,}",
         spread(dream["mean"], dream["over"] if several else dream["sd"]) if dream else NOTHING, score,
-        number(actual["se"]), f"{found['seeds'][0]['n']}{' each' if several else ''}", steps,
+        number(actual["se"]), f"{found['seeds'][0]['n']}{' each' if several else ''}{backend}", steps,
         f"{found['environment_steps']:,}" if found["environment_steps"] else NOTHING, number(found["minutes"]),
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"

@@ -31,5 +31,5 @@ CONFIG = Experiment(
     actor=ICEMConfig(horizon=20, hold=4, particles=4, deviation=0.3, execute="mean"),
     search=NoSearchConfig(),
     evolve=EvolveConfig(generations=1, evaluation_rollouts=16, actual_episodes=0),
-    evaluate=EvaluateConfig(episodes=100, environments=16),
+    evaluate=EvaluateConfig(episodes=100, environments=16, backend="envpool"),
 )

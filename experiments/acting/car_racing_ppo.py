@@ -39,5 +39,5 @@ CONFIG = Experiment(
         backend="envpool",
         seeds=3,
     ),
-    evaluate=EvaluateConfig(episodes=34, environments=16),
+    evaluate=EvaluateConfig(episodes=100, environments=16, backend="envpool"),
 )

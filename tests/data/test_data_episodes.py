@@ -3,7 +3,6 @@
 import json
 import os
 import resource
-import time
 from pathlib import Path
 
 import numpy as np
@@ -215,16 +214,6 @@ def test_every_frame_comes_once_before_any_comes_again(folder: Path) -> None:
     which = [int(np.flatnonzero((known == frame).all((1, 2, 3)))[0]) for frame in frames]
     assert sorted(which[:17]) == list(range(17))
     assert sorted(which[17:]) != which[17:]
-
-
-def test_reading_single_frames_is_fast(tmp_path: Path) -> None:
-    episode = made_up(300)
-    write_index(tmp_path, [write_episode(tmp_path, 0, episode)])
-    store = EpisodeStore([tmp_path])
-    start = time.process_time()
-    for index in np.random.default_rng(0).integers(0, 300, 2000):
-        store.frame(index)
-    assert 2000 / (time.process_time() - start) > 5000
 
 
 def test_a_mirror_image_follows_every_episode(folder: Path) -> None:

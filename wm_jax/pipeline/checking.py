@@ -66,7 +66,7 @@ def check(experiment: Experiment, models: Models) -> None:
     for stage, config in experiment.searches.items():
         if config.fitness == "actual":
             actual_search(models, config, tunes=stage == "tune")
-    for name in ("collect", "evolve", "tune"):
+    for name in ("collect", "evolve", "tune", "evaluate"):
         backend = getattr(experiment, name).backend
         if backend is not None:
             require_choice(f"{name}.backend", backend, task.backend_names)
@@ -81,7 +81,7 @@ def check_machine(experiment: Experiment, models: Models) -> None:
         if size % devices:
             raise UserError(f"{learner.settings}batch_size is {size}, which {devices} devices cannot share evenly; take a "
                             f"multiple of {devices}, as {-(-size // devices) * devices}, or other --devices")  # fmt: skip
-    for name in ("collect", "evolve", "tune"):
+    for name in ("collect", "evolve", "tune", "evaluate"):
         backend = getattr(experiment, name).backend
         if backend is not None:
             # A package that is missing is to be missed now.

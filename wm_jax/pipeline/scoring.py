@@ -53,7 +53,7 @@ class Evaluate(Stage):
         agent, params = Agent(models.world, models.actor), load_world(context, round_number)
         weights, chosen = load_controller(context, round_number)
         drivers: dict[str, Driver] = {
-            name: scripted_driver(task, name, context.experiment.collect) for name in config.baselines
+            name: scripted_driver(task, name, context.experiment.collect, config.backend) for name in config.baselines
         }
         for number in config.rounds:
             earlier = load_deployed(context, context.stage("controller", number))[0]
@@ -62,7 +62,7 @@ class Evaluate(Stage):
         seeds = range(config.seed, config.seed + config.episodes)
         results: dict[str, Any] = {}
         count = config.lanes(config.episodes)
-        with Lanes(context.experiment.task, count, context.screen.warn) as lanes:
+        with Lanes(context.experiment.task, count, context.screen.warn, backend=config.backend) as lanes:
             for name, driver in drivers.items():
                 results[name] = play(lanes, driver, seeds, context.screen, context.interrupt, name, stage)
             deployed = {chosen["evolution"]: results["controller"]}
@@ -122,6 +122,8 @@ def play(
         found = scores.outcomes(lanes, driver, episodes, done, save, meetings.count, meetings.finish_count)
     returns = [outcome[scores.RETURN] for outcome in found]
     about = {"policy": name, "device": machine.device(), "versions": machine.versions()}
+    if lanes.backend is not None:
+        about["backend"] = lanes.backend
     return scores.score(returns, seeds, measures=scores.measures(found), **about)
 
 

@@ -51,7 +51,7 @@ class RoundsConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Scoring in the actual environment, on its reference backend."""
+    """Scoring in the actual environment."""
 
     episodes: int = 100
     """n: fresh episodes for every policy that is scored."""
@@ -62,6 +62,9 @@ class EvaluateConfig:
     does. Later rounds of collection, validation and scores use it in every process of a run (`lanes`)."""
     baselines: tuple[str, ...] = ("random",)
     """The task's scripted policies that are scored beside C; their settings are those of `collect`."""
+    backend: str | None = None
+    """Which of the task's backends is played; the reference unless given. Scores name another one: compare them with each
+    other only."""
     rounds: tuple[int, ...] = ()
     """Rounds before the last, counted from 0, whose C is scored too, on what V and M were then."""
 

@@ -19,7 +19,7 @@ class EvolveConfig:
     """With `fitness` actual: environments stepped side by side."""
     backend: str | None = None
     """Which of the task's backends is played, by candidates with `fitness` actual and in validation; the reference unless
-    given. Scores are the reference's in any case."""
+    given."""
     max_steps: int | None = None
     """With `fitness` actual: a candidate's episodes are cut off after this many steps; the task's own limit unless given.
     Validation and scores are whole episodes in any case."""
