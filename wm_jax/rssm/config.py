@@ -63,6 +63,9 @@ class RSSMConfig:
     """Sequences in a training step."""
     sequence_length: int = 64
     """Frames of a sequence."""
+    reconstructed: int = 0
+    """Observations of a training step from which the decoder learns, drawn anew in each step; 0 is all of them, as in the
+    papers. The loss has the same expectation, and the decoder is most of a step's work on a CPU."""
     steps: int = 5000
     """Training steps; 0 leaves the model as it begins."""
     later_steps: int = 500
@@ -91,6 +94,7 @@ class RSSMConfig:
             require_range(f"{name}{weight}", getattr(self, weight), 0.0, 1e6)
         require_range(f"{name}batch_size", self.batch_size, 1, 2**20)
         require_range(f"{name}sequence_length", self.sequence_length, 2, 2**20)
+        require_range(f"{name}reconstructed", self.reconstructed, 0, self.batch_size * self.sequence_length)
         require_range(f"{name}steps", self.steps, 0)
         require_range(f"{name}later_steps", self.later_steps, 0)
         require_range(f"{name}train_ratio", self.train_ratio, 0.0, 1e6)

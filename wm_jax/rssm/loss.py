@@ -73,21 +73,20 @@ def loss(model: RSSM, params: Params, batch: Batch, key: Key) -> tuple[Array, di
     - kl: KL(posterior || prior) in nats, before `free_nats` are taken off.
     """
     config, latent, steps = model.config, model.latent, batch.steps
-    follow_key, prior_key = jax.random.split(key)
+    follow_key, prior_key, image_key = jax.random.split(key, 3)
     followed = follow(model, params, batch, follow_key)
     prior = model.prior(params, followed.state.deterministic)
     fixed_prior, fixed_posterior = jax.lax.stop_gradient((prior, followed.posterior))
     # One value, two gradients.
     divergence = latent.divergence(fixed_posterior, prior)
     back = latent.divergence(followed.posterior, fixed_prior)
-    expected = model.expect(params, followed.state)
     after = _after(model, params, followed, steps, prior_key)
     reward = jnp.clip(steps.reward, *model.reward_range)
     outputs = model.reward_outputs(params, after)
     squared = config.reward_loss == "squared"
     error = 0.5 * (outputs[..., 0] - reward) ** 2 if squared else two_hot.cross_entropy(outputs, reward)
     means = {
-        "image": model.sight.error(expected, batch.obs, _before(batch)).mean(),
+        "image": _image_error(model, params, followed.state, batch, image_key),
         "reward": error.mean(),
         "kl": divergence.mean(),
     }
@@ -102,6 +101,17 @@ def loss(model: RSSM, params: Params, batch: Batch, key: Key) -> tuple[Array, di
         means["end"] = entropy.sum(where=steps.done_known) / jnp.maximum(steps.done_known.sum(), 1)
         total += config.end_weight * means["end"]
     return total, {"loss": total, **means}
+
+
+def _image_error(model: RSSM, params: Params, state: RSSMState, batch: Batch, key: Key) -> Array:
+    """[]: the mean error of what is seen, or an unbiased estimate from `config.reconstructed` observations."""
+    seen = state, batch.obs, _before(batch)
+    count = batch.steps.reward.size
+    if chosen := model.config.reconstructed:
+        which = jax.random.permutation(key, count)[:chosen]
+        seen = jax.tree.map(lambda array: array.reshape(count, *array.shape[2:])[which], seen)
+    state, obs, before = seen
+    return model.sight.error(model.expect(params, state), obs, before).mean()
 
 
 def _before(batch: Batch) -> Any:
