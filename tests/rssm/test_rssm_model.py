@@ -227,6 +227,19 @@ def test_below_the_free_nats_nothing_pulls_the_two_together(params: Any) -> None
     assert np.abs(actors.flat(gradient)).max() == 0
 
 
+def test_a_part_of_what_is_seen_stands_for_all_of_it(params: Any) -> None:
+    def image(reconstructed: int) -> np.ndarray:
+        model = replace(MODEL, config=replace(CONFIG, batch_size=3, sequence_length=10, reconstructed=reconstructed))
+        each = jax.vmap(lambda key: losses(model, params, RECORDED, key)[1]["image"])
+        return np.asarray(each(jax.random.split(jax.random.key(5), 400)))
+
+    whole, part = image(0), image(7)
+    np.testing.assert_allclose(image(30), whole, rtol=1e-5)
+    difference = part - whole
+    assert difference.std() > 0
+    assert abs(difference.mean()) < 4 * difference.std() / 20
+
+
 def test_frames_are_embedded_and_expected_as_V_does() -> None:
     model = RSSM(replace(CONFIG, width=1), Frames(1), A)
     params = jax.jit(model.init)(jax.random.key(0))

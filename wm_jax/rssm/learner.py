@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
@@ -101,6 +101,8 @@ class RSSMLearner(Learner):
         time; with frames that the first of these end in, and what is expected to be seen there."""
         assert data.recorded is not None
         length, chosen = self.model.config.sequence_length, {HELD_OUT: data.held_out, TRAINED: data.trained}
+        # What training draws a part of counts whole here.
+        whole = replace(self.model, config=replace(self.model.config, reconstructed=0))
         reported: dict[str, tuple[Observations, Array]] = {}
         for prefix, numbers in chosen.items():
             if extents(data.recorded, numbers)[1].sum() >= length:
@@ -111,7 +113,7 @@ class RSSMLearner(Learner):
         def report(params: Params, key: Key) -> Report:
             told: dict[str, float | None] = {}
             for prefix, (found, at) in reported.items():
-                metrics = evaluate(self.model, params, found, at, jax.random.clone(key))
+                metrics = evaluate(whole, params, found, at, jax.random.clone(key))
                 told |= {f"{prefix}{name}": float(value) for name, value in metrics.items()}
             if HELD_OUT not in reported or not isinstance(self.model.sight, Frames):
                 return Report(told)
