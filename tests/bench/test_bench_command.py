@@ -52,12 +52,12 @@ def test_report_has_a_headline_for_each_benchmark(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_every_benchmark_runs_beside_its_references(tmp_path, monkeypatch):
-    file, names = tmp_path / "report.json", ("dream", "vision", "memory", "scaling")
+    file, names = tmp_path / "report.json", ("dream", "vision", "memory", "rssm", "scaling")
     sizes = (*TINY.split(), "--frames", 2, "--sequences", 2, "--sequence-length", 4)
     assert command(monkeypatch, *names, *sizes, "--json", file) == 0
     report = json.loads(file.read_text())
     assert list(report["sizes"]) == list(names)
-    assert sum("PyTorch" in row["against"] for row in report["rows"]) == 5
+    assert sum("PyTorch" in row["against"] for row in report["rows"]) == 6
     scaling.figure(tmp_path / "figure.png", from_json(report)["scaling"].rows, "title")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
 

@@ -18,6 +18,7 @@ from wm_jax.rssm.loss import follow, gather, loss
 from wm_jax.rssm.model import Frames, joined
 from wm_jax.rssm.two_hot import cross_entropy
 from wm_jax.tasks import load_task
+from wm_jax.weights import draw
 from wm_jax.worlds.protocol import feature_sizes, shapes
 from wm_jax.worlds.rssm import RSSMWorldConfig
 
@@ -95,7 +96,7 @@ def test_PlaNets_parameters_are_counted_by_hand() -> None:
 def test_the_GRU_is_its_equation(blocks: int) -> None:
     """In NumPy, block after block."""
     gru = GRU(Layers("silu", True), 3, 4, blocks)
-    params = jax.tree.map(lambda leaf: leaf + 0.1, gru.init(jax.random.key(0)))
+    params = jax.tree.map(lambda leaf: leaf + 0.1, draw(jax.random.key(0), gru.fresh()))
     rng = np.random.default_rng(0)
     x, h = rng.normal(size=3).astype(np.float32), rng.normal(size=4).astype(np.float32)
     weights: Any = jax.tree.map(np.asarray, params)

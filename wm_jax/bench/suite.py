@@ -16,7 +16,7 @@ from wm_jax.pipeline.progress import Screen
 from wm_jax.rollouts.workers import usable_cores
 from wm_jax.tasks import load_task
 
-BENCHMARKS = ("dream", "evolve", "plan", "vision", "memory", "collect", "scaling")
+BENCHMARKS = ("dream", "evolve", "plan", "vision", "memory", "rssm", "collect", "scaling")
 """Each is a module of this package with `measure(config, screen) -> Result`."""
 
 

@@ -1,16 +1,16 @@
 """Layers of the RSSM: dense ones with an activation, and a GRU whose state is cut into blocks."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
+from wm_jax import weights
 from wm_jax.lanes import add
 from wm_jax.memory.model import dense
-from wm_jax.types import Array, Key, Params
+from wm_jax.types import Array, Params
 
 EPSILON = 1e-4
 """Added to a mean square before its root is divided by."""
@@ -23,10 +23,10 @@ class Layers:
     activation: Literal["relu", "elu", "silu"]
     normalize: bool
 
-    def init(self, key: Key, inputs: int, outputs: int) -> Params:
-        """Fresh weights of a hidden layer."""
-        params = dense_init(key, inputs, outputs)
-        return {**params, "scale": jnp.ones(outputs, jnp.float32)} if self.normalize else params
+    def fresh(self, inputs: int, outputs: int) -> dict[str, Any]:
+        """What a hidden layer's fresh weights are drawn from (`weights.draw`)."""
+        scale = {"scale": weights.Constant((outputs,), 1.0)} if self.normalize else {}
+        return weights.dense(inputs, outputs) | scale
 
     def hidden(self, layer: Params, inputs: Array) -> Array:
         """`inputs` [..., I] through a hidden layer: [..., O]."""
@@ -39,26 +39,16 @@ class Layers:
             outputs = outputs / size * jnp.broadcast_to(layer["scale"], outputs.shape)
         return getattr(jax.nn, self.activation)(outputs)
 
-    def mlp_init(self, key: Key, sizes: Sequence[int], fresh: Literal["random", "zero"] = "random") -> Params:
-        """Fresh weights of hidden layers and a last one, from and to so many numbers: {"hidden_0", …, "output"}. With
-        `fresh` zero the last one puts out 0."""
+    def fresh_mlp(self, *sizes: int) -> dict[str, Any]:
+        """The same of hidden layers and a last one, from and to so many numbers: {"hidden_0", …, "output"}."""
         *inner, last = pairwise(sizes)
-        keys = jax.random.split(key, len(inner) + 1)
-        params = {f"hidden_{i}": self.init(keys[i], *shape) for i, shape in enumerate(inner)}
-        output = dense_init(keys[-1], *last)
-        return {**params, "output": output if fresh == "random" else jax.tree.map(jnp.zeros_like, output)}
+        return {f"hidden_{i}": self.fresh(*shape) for i, shape in enumerate(inner)} | {"output": weights.dense(*last)}
 
     def mlp(self, params: Params, inputs: Array) -> Array:
         """`inputs` [..., I] through all layers."""
         for number in range(len(params) - 1):
             inputs = self.hidden(params[f"hidden_{number}"], inputs)
         return dense(params["output"], inputs)
-
-
-def dense_init(key: Key, inputs: int, outputs: int) -> Params:
-    """{"kernel": [I, O], "bias": [O]}: Glorot-uniform, and 0."""
-    kernel = jax.nn.initializers.glorot_uniform()(key, (inputs, outputs), jnp.float32)
-    return {"kernel": kernel, "bias": jnp.zeros(outputs, jnp.float32)}
 
 
 @dataclass(frozen=True)
@@ -76,17 +66,22 @@ class GRU:
     """D"""
     blocks: int
 
-    def init(self, key: Key) -> Params:
-        """Fresh weights; with several blocks, of a hidden layer of each block before the gates, too."""
-        part, keys = self.size // self.blocks, jax.random.split(key, 2)
+    def fresh(self) -> dict[str, Any]:
+        """What fresh weights are drawn from; with several blocks, of a hidden layer of each before the gates, too."""
+        part = self.size // self.blocks
         if self.blocks == 1:
-            return {"gates": dense_init(keys[0], self.inputs + part, 3 * part)}
-        block = jax.vmap(dense_init, (0, None, None))
-        hidden = block(jax.random.split(keys[0], self.blocks), self.inputs + part, part)
-        scale = {"scale": jnp.ones(self.size, jnp.float32)} if self.layers.normalize else {}
+            return {"gates": weights.dense(self.inputs + part, 3 * part)}
+        scale = {"scale": weights.Constant((self.size,), 1.0)} if self.layers.normalize else {}
         return {
-            "hidden": {**hidden, **scale},
-            "gates": block(jax.random.split(keys[1], self.blocks), part, 3 * part),
+            "hidden": self._fresh_blocks(self.inputs + part, part) | scale,
+            "gates": self._fresh_blocks(part, 3 * part),
+        }
+
+    def _fresh_blocks(self, inputs: int, outputs: int) -> dict[str, Any]:
+        limit = weights.kernel(inputs, outputs).limit
+        return {
+            "kernel": weights.Uniform((self.blocks, inputs, outputs), limit),
+            "bias": weights.Constant((self.blocks, outputs)),
         }
 
     def __call__(self, params: Params, x: Array, state: Array) -> Array:

@@ -10,10 +10,10 @@ import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import jax
 import jax.numpy as jnp
 from flax import struct
 
+from wm_jax import weights
 from wm_jax.rssm import two_hot
 from wm_jax.rssm.config import RSSMConfig
 from wm_jax.rssm.latent import CategoricalLatent, GaussianLatent, Latent
@@ -39,8 +39,8 @@ class Sight(Protocol):
         """What layers put out for an observation, about, beside those of the heads."""
         ...
 
-    def init(self, key: Key, features: int, layers: Layers, config: RSSMConfig) -> Params:
-        """Fresh weights, for states of so many numbers: {"encoder", "decoder"}."""
+    def fresh(self, features: int, layers: Layers, config: RSSMConfig) -> dict[str, Any]:
+        """What fresh weights are drawn from, for states of so many numbers: {"encoder", "decoder"}."""
         ...
 
     def embed(self, params: Params, obs: Any) -> Array:
@@ -76,9 +76,9 @@ class Frames:
     def _vision(self, features: int) -> Vision:
         return Vision(VisionConfig(width=self.width, latent_size=features))
 
-    def init(self, key: Key, features: int, layers: Layers, config: RSSMConfig) -> Params:
+    def fresh(self, features: int, layers: Layers, config: RSSMConfig) -> dict[str, Any]:
         """V's without the two layers that its z is told from."""
-        params = self._vision(features).init(key)
+        params = self._vision(features).fresh()
         convolutions = {name: layer for name, layer in params["encoder"].items() if name.startswith("conv")}
         return {"encoder": convolutions, "decoder": params["decoder"]}
 
@@ -112,10 +112,10 @@ class Latents:
         """None."""
         return 0
 
-    def init(self, key: Key, features: int, layers: Layers, config: RSSMConfig) -> Params:
+    def fresh(self, features: int, layers: Layers, config: RSSMConfig) -> dict[str, Any]:
         """Of a head that tells z; nothing is needed to read it."""
         hidden = [config.head_size] * config.head_layers
-        return {"encoder": {}, "decoder": layers.mlp_init(key, [features, *hidden, self.size])}
+        return {"encoder": {}, "decoder": layers.fresh_mlp(features, *hidden, self.size)}
 
     def embed(self, params: Params, obs: LatentStats) -> Array:
         """The posterior's mean [..., Z]."""
@@ -178,23 +178,24 @@ class RSSM:
 
     def init(self, key: Key) -> Params:
         """Fresh weights: Glorot-uniform, biases 0. A two-hot reward is 0 at first."""
-        config, layers, keys = self.config, self.layers, jax.random.split(key, 7)
+        config, layers = self.config, self.layers
         deterministic, hidden = config.deterministic_size, config.hidden_size
         # With several blocks this layer is the only one through which a block meets the others.
         inputs = self.latent.size + self.action_size + (deterministic if config.blocks > 1 else 0)
         head = [self.features, *[config.head_size] * config.head_layers]
         two = config.reward_loss == "two_hot"
-        params = {
-            **self.sight.init(keys[0], self.features, layers, config),
-            "input": layers.init(keys[1], inputs, hidden),
-            "gru": self.gru.init(keys[2]),
-            "prior": layers.mlp_init(keys[3], [deterministic, hidden, self.latent.outputs]),
-            "posterior": layers.mlp_init(keys[4], [deterministic + self.sight.size, hidden, self.latent.outputs]),
-            "reward": layers.mlp_init(keys[5], [*head, two_hot.BINS if two else 1], "zero" if two else "random"),
+        reward = layers.fresh_mlp(*head, two_hot.BINS if two else 1)
+        fresh = {
+            **self.sight.fresh(self.features, layers, config),
+            "input": layers.fresh(inputs, hidden),
+            "gru": self.gru.fresh(),
+            "prior": layers.fresh_mlp(deterministic, hidden, self.latent.outputs),
+            "posterior": layers.fresh_mlp(deterministic + self.sight.size, hidden, self.latent.outputs),
+            "reward": reward | {"output": weights.zero(reward["output"])} if two else reward,
         }
         if config.predict_end:
-            params["end"] = layers.mlp_init(keys[6], [*head, 1])
-        return params
+            fresh["end"] = layers.fresh_mlp(*head, 1)
+        return weights.draw(key, fresh)
 
     def initial(self, batch_shape: tuple[int, ...] = ()) -> RSSMState:
         """The state before an episode: zeros."""

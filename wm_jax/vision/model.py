@@ -8,13 +8,14 @@ stride-2 transposed convolutions draw the frame that a z stands for.
 import math
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import lax
 
+from wm_jax import weights
 from wm_jax.lanes import add
 from wm_jax.tasks import FRAME_SHAPE
 from wm_jax.types import Array, Key, Params
@@ -41,10 +42,6 @@ def _dense(layer: Params, x: Array) -> Array:
     return add(layer["bias"], x @ layer["kernel"])
 
 
-def _glorot_limit(shape: tuple[int, ...]) -> float:
-    return math.sqrt(6 / (math.prod(shape[:-2]) * (shape[-2] + shape[-1])))
-
-
 @dataclass(frozen=True)
 class Vision:
     """V without its weights: hashable, so that it can be a static argument of a compiled function."""
@@ -58,8 +55,8 @@ class Vision:
         layers = 31**2 + 2 * 14**2 + 4 * 6**2 + 8 * 2**2 + 4 * 5**2 + 2 * 13**2 + 30**2
         return self.config.width * layers + 2 * math.prod(FRAME_SHAPE)
 
-    def shapes(self) -> Params:
-        """Of the weights: {"encoder", "decoder"} of layers {"kernel", "bias"}."""
+    def fresh(self) -> dict[str, Any]:
+        """What fresh weights are drawn from: {"encoder", "decoder"} of layers {"kernel", "bias"}."""
         config = self.config
         width, flat, colours = config.width, 32 * config.width, FRAME_SHAPE[-1]
         down = [colours, width, 2 * width, 4 * width, 8 * width]
@@ -71,8 +68,8 @@ class Vision:
         return {
             part: {
                 layer: {
-                    "kernel": jax.ShapeDtypeStruct(kernel, jnp.float32),
-                    "bias": jax.ShapeDtypeStruct((bias,), jnp.float32),
+                    "kernel": weights.kernel(*kernel),
+                    "bias": weights.Constant((bias,)),
                 }
                 for layer, (kernel, bias) in layers.items()
             }
@@ -81,22 +78,8 @@ class Vision:
 
     @partial(jax.jit, static_argnums=0)
     def init(self, key: Key) -> Params:
-        """Fresh weights: Glorot-uniform kernels, zero biases; 4,348,547 numbers for Z = 32 and 4,446,915 for Z = 64.
-
-        All kernels are cut from one draw, which compiles many times faster than a draw for each.
-        """
-        leaves, tree = jax.tree.flatten(self.shapes())
-        ends = list(accumulate(leaf.size for leaf in leaves))
-        draw = jnp.split(jax.random.uniform(key, (ends[-1],), jnp.float32, -1, 1), ends[:-1])
-        return jax.tree.unflatten(
-            tree,
-            [
-                _glorot_limit(leaf.shape) * part.reshape(leaf.shape)
-                if leaf.ndim > 1
-                else jnp.zeros(leaf.shape, leaf.dtype)
-                for leaf, part in zip(leaves, draw, strict=True)
-            ],
-        )
+        """Fresh weights: Glorot-uniform kernels, zero biases; 4,348,547 numbers for Z = 32 and 4,446,915 for Z = 64."""
+        return weights.draw(key, self.fresh())
 
     def encode(self, params: Params, frames: Array) -> LatentStats:
         """The posterior of z for `frames` [..., 64, 64, 3] uint8. Raises ValueError for another shape or type."""

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from wm_jax import weights
 from wm_jax.data.training import Learner
 from wm_jax.memory import Memory, MemoryConfig, MemoryState, MixtureNoise, draw, draw_noise, log_likelihood
 from wm_jax.tasks import Task
@@ -115,7 +116,7 @@ class VisionMemory(WorldModel):
     def shapes(self) -> Params:
         """Told without tracing V's `init`: bundles load faster."""
         memory = jax.eval_shape(lambda: self.memory.init(jax.random.key(0)))
-        return {"vision": self.vision.shapes(), "memory": memory}
+        return {"vision": weights.shapes(self.vision.fresh()), "memory": memory}
 
     def encode(self, params: Params, frames: Array) -> LatentStats:
         """V's posterior of the z of frames [..., 64, 64, 3] uint8."""
