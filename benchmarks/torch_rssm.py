@@ -88,9 +88,10 @@ class Network(nn.Module):
         return torch.log((1 - config.unimix) * softmax(logits, dim=-1) + config.unimix / config.classes)
 
     def draw(self, distribution: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """One value of each variable, by Gumbel noise; straight-through."""
-        chosen = one_hot((distribution + noise).argmax(dim=-1), self.config.classes).float()
+        """One value of each variable, by a number of [0, 1); straight-through."""
         probabilities = torch.exp(distribution)
+        ends = probabilities.detach()[..., :-1].cumsum(dim=-1)
+        chosen = one_hot((noise[..., None] >= ends).sum(dim=-1), self.config.classes).float()
         return (chosen + probabilities - probabilities.detach()).flatten(-2)
 
     def follow(self, deterministic: torch.Tensor, stochastic: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
@@ -100,8 +101,8 @@ class Network(nn.Module):
     def loss(
         self, frames: torch.Tensor, action: torch.Tensor, reward: torch.Tensor, noise: torch.Tensor, last: torch.Tensor
     ) -> torch.Tensor:
-        """From frames [T, B, 64, 64, 3] uint8, action [T, B, A] and reward [T, B] of an episode in each lane, with Gumbel
-        noise for the posteriors [T, B, ...] and for the state after the last action [B, ...]."""
+        """From frames [T, B, 64, 64, 3] uint8, action [T, B, A] and reward [T, B] of an episode in each lane, with
+        numbers of [0, 1) for the posteriors [T, B, S] and for the state after the last action [B, S]."""
         steps, lanes = reward.shape
         pixels = frames.flatten(0, 1).permute(0, 3, 1, 2).float() / 255
         x = pixels
@@ -157,8 +158,7 @@ class Opponent:
         """Some training steps; returns the frames in them."""
         steps, lanes = self.batch[2].shape
         for _ in range(self.steps):
-            uniform = torch.rand(steps + 1, lanes, self.config.variables, self.config.classes)
-            noise = -torch.log(-torch.log(uniform.clamp(min=1e-20)))
+            noise = torch.rand(steps + 1, lanes, self.config.variables)
             loss = self.network.loss(*self.batch, noise[:-1], noise[-1])
             self.optimizer.zero_grad()
             loss.backward()

@@ -116,15 +116,17 @@ class CategoricalLatent(Latent):
         return jnp.log((1 - self.unimix) * jax.nn.softmax(logits) + self.unimix / self.classes)
 
     def noise(self, key: Key, shape: tuple[int, ...] = ()) -> Array:
-        """Gumbel noise [*shape, variables, classes]."""
-        return jax.random.gumbel(key, (*shape, self.variables, self.classes), jnp.float32)
+        """Uniform in [0, 1): [*shape, variables]."""
+        return jax.random.uniform(key, (*shape, self.variables), jnp.float32)
 
     def draw(self, distribution: Array, noise: Array, temperature: Array | float = 1.0) -> Array:
-        """The likeliest value after noise (Gumbel-max). The gradient is that of the probabilities (straight-through), which
-        is biased."""
-        scaled = distribution / jnp.asarray(temperature, jnp.float32)
-        chosen = jax.nn.one_hot((scaled + noise).argmax(axis=-1), self.classes, dtype=jnp.float32)
-        probabilities = jax.nn.softmax(scaled)
+        """The value in whose share of [0, 1) the noise lies, shares being probabilities: one number of chance for each
+        variable, where Gumbel-max takes one for each value. The gradient is that of the probabilities (straight-through),
+        which is biased."""
+        probabilities = jax.nn.softmax(distribution / jnp.asarray(temperature, jnp.float32))
+        ends = jnp.cumsum(jax.lax.stop_gradient(probabilities)[..., :-1], axis=-1)
+        value = (noise[..., None] >= ends).sum(axis=-1, dtype=jnp.int32)
+        chosen = jax.nn.one_hot(value, self.classes, dtype=jnp.float32)
         passed = chosen + (probabilities - jax.lax.stop_gradient(probabilities))
         return passed.reshape(*passed.shape[:-2], self.size)
 
