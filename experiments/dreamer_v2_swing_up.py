@@ -1,0 +1,78 @@
+"""Swing-up from pixels by DreamerV2 (arXiv 2010.02193) in 100,000 steps of dm_control's cart-pole: an RSSM of categorical
+variables with a balanced KL, and an actor that learns by REINFORCE and by gradients through its dreams.
+
+wm-jax run experiments/dreamer_v2_swing_up.py
+
+The RSSM follows the latents of a V, as in `dreamer_v3_swing_up.py`, and is smaller than published.
+
+Scores: results/rssm/README.md.
+"""
+
+from dataclasses import replace
+
+from wm_jax.actors.actor_critic import ActorCriticConfig
+from wm_jax.dream import DreamConfig
+from wm_jax.experiment import Experiment
+from wm_jax.explore.noise import NoiseConfig
+from wm_jax.optimizers import OptimizerConfig
+from wm_jax.rollouts import CollectConfig, EvaluateConfig, RoundsConfig
+from wm_jax.rssm.config import DREAMER_V2
+from wm_jax.search.config import EvolveConfig
+from wm_jax.search.dreamer import DreamerConfig
+from wm_jax.vision import VisionConfig
+from wm_jax.worlds.vision_rssm import VisionRSSMConfig
+
+CONFIG = Experiment(
+    name="dreamer_v2_swing_up",
+    task="swing_up_dm",
+    mirror=True,
+    held_out=0.1,
+    # An action is four steps of dm_control's 1,000 in an episode: these and nine rounds are 100 episodes.
+    collect=CollectConfig(episodes=10, policy="random"),
+    world=VisionRSSMConfig(
+        vision=VisionConfig(
+            latent_size=16,
+            width=16,
+            kl_floor=1.0,
+            motion_weight=10.0,
+            batch_size=8,
+            steps=4000,
+            later_steps=600,
+            optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warm_up=300),
+        ),
+        rssm=replace(
+            DREAMER_V2,
+            deterministic_size=200,
+            variables=16,
+            classes=16,
+            hidden_size=64,
+            head_size=64,
+            head_layers=2,
+            batch_size=16,
+            sequence_length=32,
+            steps=2000,
+            later_steps=700,
+            optimizer=OptimizerConfig(
+                learning_rate=1e-3, schedule="cosine", final_learning_rate=1e-4, warm_up=50, clip=0.3, clip_by="array"
+            ),
+        ),
+    ),
+    dream=DreamConfig(temperature=1.0, horizon=250, start="anywhere", reward="predicted"),
+    actor=ActorCriticConfig(hidden_sizes=(64, 64, 64)),
+    # Half REINFORCE, half gradients through the dream; the slow critic is a copy every 100 generations.
+    search=DreamerConfig(
+        dreams=256,
+        reinforce=0.5,
+        entropy=1e-4,
+        scale_returns=False,
+        slow_rate=1.0,
+        slow_every=100,
+        discount=0.995,
+        learning_rate=1e-3,
+    ),
+    # Nothing is chosen by episodes that would have to be counted: the last generation acts.
+    evolve=EvolveConfig(generations=400, evaluate_every=400, evaluation_rollouts=64, actual_episodes=0),
+    rounds=RoundsConfig(count=10, episodes=10, new_share=0.01, warm_start=True),
+    explorer=NoiseConfig(action_noise=0.3),
+    evaluate=EvaluateConfig(episodes=100, environments=50, baselines=("random",), rounds=(4,)),
+)
