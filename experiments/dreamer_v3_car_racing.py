@@ -3,7 +3,7 @@
 
 wm-jax run experiments/dreamer_v3_car_racing.py
 
-Smaller than size1m: 256 deterministic numbers, and fewer and larger steps. Played, validated and scored on EnvPool's tracks.
+Smaller than size1m: 256 deterministic numbers, and fewer and larger steps. All tracks are EnvPool's.
 
 Scores: results/rssm/README.md.
 """
