@@ -1,5 +1,5 @@
 """The RSSM of DreamerV3 in PyTorch: the same layers, losses and optimiser, but for its clipping, which is by the gradient's
-norm here.
+norm here. Eager, with a loop over the steps of a sequence.
 """
 
 from typing import Any
@@ -71,9 +71,10 @@ class Network(nn.Module):
         self.up = nn.ModuleList(
             [nn.ConvTranspose2d(up[i], up[i + 1], size, stride=2) for i, size in enumerate((5, 5, 6, 6))]
         )
-        self.input = Hidden(stochastic + action_size + deterministic, hidden)
-        self.gru = BlockGRU(hidden, deterministic, config.blocks)
-        self.prior_head = nn.Sequential(Hidden(deterministic, hidden), nn.Linear(hidden, stochastic))
+        self.inputs = nn.ModuleList([Hidden(size, hidden) for size in (deterministic, stochastic, action_size)])
+        self.gru = BlockGRU(3 * hidden, deterministic, config.blocks)
+        between = [Hidden(hidden, hidden) for _ in range(config.prior_layers - 1)]
+        self.prior_head = nn.Sequential(Hidden(deterministic, hidden), *between, nn.Linear(hidden, stochastic))
         self.posterior_head = nn.Sequential(Hidden(deterministic + seen, hidden), nn.Linear(hidden, stochastic))
         sizes = [features, *[config.head_size] * config.head_layers]
         layers = [Hidden(sizes[i], sizes[i + 1]) for i in range(config.head_layers)]
@@ -96,7 +97,8 @@ class Network(nn.Module):
 
     def follow(self, deterministic: torch.Tensor, stochastic: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
         """The next deterministic state."""
-        return self.gru(self.input(torch.cat([stochastic, action, deterministic], dim=-1)), deterministic)
+        parts = zip(self.inputs, (deterministic, stochastic, action), strict=True)
+        return self.gru(torch.cat([layer(part) for layer, part in parts], dim=-1), deterministic)
 
     def loss(
         self, frames: torch.Tensor, action: torch.Tensor, reward: torch.Tensor, noise: torch.Tensor, last: torch.Tensor

@@ -46,6 +46,9 @@ CONFIG = Experiment(
             head_size=64,
             batch_size=16,
             sequence_length=32,
+            # The error of z has its half already.
+            image_weight=1.0,
+            free_nats=1.0,
             steps=2000,
             later_steps=700,
             optimizer=OptimizerConfig(
@@ -57,7 +60,14 @@ CONFIG = Experiment(
     actor=ActorCriticConfig(hidden_sizes=(64, 64, 64)),
     # Gradients through the dream; no slow critic, no scale, no entropy.
     search=DreamerConfig(
-        dreams=256, reinforce=0.0, entropy=0.0, scale_returns=False, slow_rate=1.0, discount=0.99, learning_rate=1e-3
+        dreams=256,
+        reinforce=0.0,
+        entropy=0.0,
+        scale_returns=False,
+        slow_critic="target",
+        slow_rate=1.0,
+        discount=0.99,
+        learning_rate=1e-3,
     ),
     # Nothing is chosen by episodes that would have to be counted: the last generation acts.
     evolve=EvolveConfig(generations=400, evaluate_every=400, evaluation_rollouts=64, actual_episodes=0),

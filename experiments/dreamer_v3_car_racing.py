@@ -25,6 +25,7 @@ from wm_jax.worlds.vision_rssm import VisionRSSMConfig
 CONFIG = Experiment(
     name="dreamer_v3_car_racing",
     task="car_racing",
+    seed=1,
     mirror=True,
     held_out=0.1,
     initial="../pretrained/car_racing.safetensors",

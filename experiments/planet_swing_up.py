@@ -48,6 +48,9 @@ CONFIG = Experiment(
             head_size=64,
             batch_size=16,
             sequence_length=32,
+            # The error of z has its half already.
+            image_weight=1.0,
+            free_nats=1.0,
             steps=2000,
             later_steps=700,
             optimizer=OptimizerConfig(

@@ -23,6 +23,8 @@ from wm_jax.worlds.vision_rssm import VisionRSSMConfig
 CONFIG = Experiment(
     name="swing_up_rssm",
     task="swing_up",
+    # Another than the bundle's, whose V has seen the episodes of its own seed.
+    seed=1,
     mirror=True,
     held_out=0.1,
     initial="../../pretrained/swing_up.safetensors",
@@ -33,15 +35,17 @@ CONFIG = Experiment(
         rssm=replace(
             SIZE1M,
             deterministic_size=256,
+            predict_end=True,
             sequence_length=32,
-            steps=1500,
-            later_steps=700,
+            # As many frames as its twin, of which a step has 512 and not 1,600.
+            steps=2200,
+            later_steps=2200,
             optimizer=OptimizerConfig(
                 learning_rate=1e-3, schedule="cosine", final_learning_rate=1e-4, warm_up=50, clip=0.3, clip_by="array"
             ),
         ),
     ),
-    dream=DreamConfig(temperature=1.0, horizon=250, start="anywhere", reward="predicted"),
+    dream=DreamConfig(temperature=1.0, horizon=250, start="anywhere", end="drawn", reward="predicted"),
     actor=MLPConfig(features=("deterministic", "stochastic"), hidden_sizes=(64,)),
     search=PolicyGradientConfig(dreams=256, decisions=16, hold=1, length=150, noise=0.7, final_noise=0.15),
     evolve=EvolveConfig(

@@ -100,7 +100,8 @@ def as_torch(params, width):
         found[f"down.{i}.weight"], found[f"down.{i}.bias"] = down["kernel"].transpose(3, 2, 0, 1), down["bias"]
         found[f"up.{i}.weight"], found[f"up.{i}.bias"] = up["kernel"].transpose(3, 2, 0, 1), up["bias"]
     linear("dense", params["decoder"]["dense"])
-    hidden("input", params["input"])
+    for number, name in enumerate(("deterministic", "stochastic", "action")):
+        hidden(f"inputs.{number}", params["input"][name])
     gru = params["gru"]
     found |= {
         "gru.hidden": gru["hidden"]["kernel"],
@@ -110,6 +111,8 @@ def as_torch(params, width):
     found |= {"gru.gates": gru["gates"]["kernel"], "gru.gates_bias": gru["gates"]["bias"]}
     for name in ("prior", "posterior", "reward"):
         head = "reward" if name == "reward" else f"{name}_head"
-        hidden(f"{head}.0", params[name]["hidden_0"])
-        linear(f"{head}.1", params[name]["output"])
+        layers = len(params[name]) - 1
+        for number in range(layers):
+            hidden(f"{head}.{number}", params[name][f"hidden_{number}"])
+        linear(f"{head}.{layers}", params[name]["output"])
     return found

@@ -65,8 +65,8 @@ def dense(inputs: int, outputs: int) -> int:
         (config.PLANET, 5_128_620, (200, 30)),
         (config.DREAMER_V1, 5_295_220, (200, 30)),
         (config.DREAMER_V2, 18_834_972, (600, 1024)),
-        (config.SIZE1M, 504_906, (512, 128)),
-        (config.SIZE12M, 7_828_002, (2048, 512)),
+        (config.SIZE1M, 574_922, (512, 128)),
+        (config.SIZE12M, 8_943_650, (2048, 512)),
     ],
 )
 def test_the_presets_have_their_sizes(preset: config.RSSMConfig, count: int, features: tuple[int, int]) -> None:
@@ -89,6 +89,17 @@ def test_PlaNets_parameters_are_counted_by_hand() -> None:
         "prior": dense(200, 200) + dense(200, 60),
         "posterior": dense(200 + 1024, 200) + dense(200, 60),
         "reward": dense(230, 200) + dense(200, 200) + dense(200, 1),
+    }
+
+
+def test_the_dynamics_of_size1m_are_counted_by_hand() -> None:
+    found = actors.shapes(RSSM(config.SIZE1M, Frames(4), 1))
+    sizes = {name: sum(leaf.size for leaf in jax.tree.leaves(found[name])) for name in ("input", "gru", "prior")}
+    # Normalised layers have a scale for each unit.
+    assert sizes == {
+        "input": sum(dense(i, 64) + 64 for i in (512, 32 * 4, 1)),
+        "gru": 8 * (dense(3 * 64 + 64, 64) + 64 + dense(64, 3 * 64)),
+        "prior": dense(512, 64) + 64 + dense(64, 64) + 64 + dense(64, 32 * 4),
     }
 
 

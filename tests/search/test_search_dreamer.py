@@ -94,14 +94,16 @@ def test_without_reinforce_the_objective_has_the_gradient_of_its_returns():
 
     @jax.jit
     def returns(controller):
-        """Minus the mean return, weighed by the probability that the dream has come so far, which has no gradient."""
+        """Minus the mean return, weighed by the probability that the dream has come so far, which has no gradient, and in
+        the rewards' own units."""
         imagined = found._imagine(controller, dreams, new_key())
         fixed = found._imagine(networks["controller"], dreams, new_key())
         left = jnp.zeros(imagined.ending.shape, bool)
         later = found.policy.value(networks["critic"], imagined.inputs[1:])
         outcome = lambda_returns(imagined.reward, later, imagined.ending, left, config.discount)
         going = jnp.cumprod(config.discount * (1 - fixed.ending), axis=0)
-        return -(jnp.concatenate([jnp.ones_like(going[:1]), going[:-1]]) * outcome).mean()
+        weight = jnp.concatenate([jnp.ones_like(going[:1]), going[:-1]])
+        return -(weight * outcome).mean() / (1 - config.discount)
 
     gradient = jax.grad(lambda p: objective(p)[0])(networks["controller"])
     center, size = np.asarray(actors.flat(networks["controller"])), 1e-2

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from wm_jax.actors.policy import NetworkPolicy, PolicyConfig
+from wm_jax.actors.policy import Kind, NetworkPolicy, PolicyConfig
 from wm_jax.actors.protocol import ACTORS, WithCritic
 from wm_jax.dream import Dream
 from wm_jax.types import Action, Key, Params, State
@@ -19,6 +19,7 @@ class ActorCriticConfig(PolicyConfig):
     kind: Literal["actor_critic"] = "actor_critic"  # type: ignore[assignment]
     features: tuple[str, ...] = ("deterministic", "stochastic")
     """The world model's features that it reads, in this order."""
+    distribution: Kind = "bounded_normal"
 
     def build(self, dream: Dream) -> "KeptCritic":  # type: ignore[override]
         """The policy for a world model. Raises `UserError` where it has no such feature, or the task names no actions."""

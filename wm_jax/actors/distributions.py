@@ -15,6 +15,8 @@ from wm_jax.types import Action, Array, Key
 
 NARROWEST = 0.01
 """The least standard deviation of a `SquashedNormal` that a network puts out."""
+DEVIATIONS = 0.1, 1.0
+"""Between these lies the standard deviation of a `BoundedNormal` that a network puts out."""
 EDGE = 1e-4
 """What is drawn from a `Beta` stays so far from 0 and 1, where its density may be infinite."""
 
@@ -74,6 +76,37 @@ class SquashedNormal(Distribution):
         standard = jax.lax.stop_gradient((drawn - self.center) / self.deviation)
         of_x = jnp.log(self.deviation) + jnp.float32(0.5) * jnp.log(jnp.float32(2 * jnp.pi * jnp.e))
         return (of_x + _log_slope(self.center + self.deviation * standard)).sum(axis=-1)
+
+
+@struct.dataclass
+class BoundedNormal(Distribution):
+    """x ~ N(center, deviation^2), action = x clipped to [-1, 1]; the center lies between the bounds (DreamerV3's)."""
+
+    center: Array
+    """[..., A]"""
+    deviation: Array
+    """[..., A]"""
+
+    def draw(self, key: Key) -> Array:
+        """x [..., A]"""
+        return self.center + self.deviation * jax.random.normal(key, self.center.shape, jnp.float32)
+
+    def action(self, drawn: Array) -> Action:
+        """x between the bounds."""
+        return jnp.clip(drawn, -1, 1)
+
+    def mode(self) -> Action:
+        """The center."""
+        return self.center
+
+    def log_likelihood(self, drawn: Array) -> Array:
+        """Of x, and not of the action: ratios are the same."""
+        return norm.logpdf(drawn, self.center, self.deviation).sum(axis=-1)
+
+    def entropy(self, drawn: Array) -> Array:
+        """That of x, exact."""
+        constant = jnp.float32(0.5) * jnp.log(jnp.float32(2 * jnp.pi * jnp.e))
+        return (jnp.log(self.deviation) + constant).sum(axis=-1)
 
 
 @struct.dataclass

@@ -7,7 +7,15 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from wm_jax.actors.distributions import NARROWEST, Beta, Categorical, Distribution, SquashedNormal
+from wm_jax.actors.distributions import (
+    DEVIATIONS,
+    NARROWEST,
+    Beta,
+    BoundedNormal,
+    Categorical,
+    Distribution,
+    SquashedNormal,
+)
 from wm_jax.actors.mlp import MLP, inputs_of, require_layers
 from wm_jax.actors.protocol import ACTORS, ActorConfig, Network, Policy
 from wm_jax.dream import Dream
@@ -15,7 +23,7 @@ from wm_jax.errors import UserError, require_choice
 from wm_jax.types import Array, Key, Params, State
 from wm_jax.worlds import World
 
-Kind = Literal["gaussian", "beta", "categorical"]
+Kind = Literal["gaussian", "bounded_normal", "beta", "categorical"]
 
 
 @ACTORS.register
@@ -29,7 +37,8 @@ class PolicyConfig(ActorConfig):
     hidden_sizes: tuple[int, ...] = (256, 256, 128, 64)
     """Units of each hidden layer, of tanh; the critic has the same."""
     distribution: Kind = "gaussian"
-    """gaussian: normal, its mean and deviation from the network, squashed by tanh; beta: between the bounds of an action;
+    """gaussian: normal, its mean and deviation from the network, squashed by tanh; bounded_normal: normal with
+    its mean between the bounds and its deviation in [0.1, 1], clipped (DreamerV3's); beta: between the bounds of an action;
     categorical: over the discrete actions that the task names."""
 
     def __post_init__(self) -> None:
@@ -77,6 +86,10 @@ class Head:
         first, second = jnp.split(outputs, 2, axis=-1)
         if self.distribution == "beta":
             return Beta(1 + jax.nn.softplus(first), 1 + jax.nn.softplus(second))
+        if self.distribution == "bounded_normal":
+            least, most = DEVIATIONS
+            # A new network's is near the largest.
+            return BoundedNormal(jnp.tanh(first), least + (most - least) * jax.nn.sigmoid(second + 2))
         return SquashedNormal(first, NARROWEST + jax.nn.softplus(second))
 
 

@@ -110,10 +110,11 @@ def step_products(model: RSSM, lanes: int) -> list[Product]:
         config.head_size,
         model.gru.size // config.blocks,
     )
-    block = [(lanes, hidden + part, part), (lanes, part, 3 * part)]
+    block = [(lanes, 3 * hidden + part, part), (lanes, part, 3 * part)]
     return [
-        (lanes, s + ACTION_SIZE + d, hidden), *(config.blocks * block),
-        (lanes, d, hidden), (lanes, hidden, model.latent.outputs),
+        (lanes, d, hidden), (lanes, s, hidden), (lanes, ACTION_SIZE, hidden), *(config.blocks * block),
+        (lanes, d, hidden), *((config.prior_layers - 1) * [(lanes, hidden, hidden)]),
+        (lanes, hidden, model.latent.outputs),
         (lanes, d + s, head), (lanes, head, two_hot.BINS),
     ]  # fmt: skip
 

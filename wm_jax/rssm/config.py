@@ -26,6 +26,8 @@ class RSSMConfig:
     """With gaussian: least standard deviation."""
     hidden_size: int = 64
     """Units of the layers around the GRU, and of those that prior and posterior are told from."""
+    prior_layers: int = 2
+    """Hidden layers of the prior."""
     head_size: int = 64
     """Units of the heads' hidden layers."""
     head_layers: int = 1
@@ -33,7 +35,9 @@ class RSSMConfig:
     width: int = 4
     """Channels of the first convolution, where the model sees frames; all others are multiples of it, as in V."""
     blocks: int = 8
-    """Parts that the GRU's state is cut into; each has weights of its own, and all read the same inputs. 1: a plain GRU."""
+    """Parts that the GRU's state is cut into; each has weights of its own, and all read the same inputs: deterministic and
+    stochastic state and action, through a layer each (V3). 1: a GRU that reads stochastic state and action through one
+    layer."""
     normalize: bool = True
     """Whether hidden layers are scaled to a root mean square of 1 before their activation (RMSNorm)."""
     activation: Literal["relu", "elu", "silu"] = "silu"
@@ -86,7 +90,8 @@ class RSSMConfig:
         require_range(f"{name}classes", self.classes, 2, 65536)
         require_range(f"{name}unimix", self.unimix, 0.0, 0.5)
         require_range(f"{name}narrowest", self.narrowest, 1e-6, 10.0)
-        require_range(f"{name}head_layers", self.head_layers, 0, 64)
+        for layers in ("prior_layers", "head_layers"):
+            require_range(f"{name}{layers}", getattr(self, layers), 0, 64)
         require_choice(f"{name}activation", self.activation, ("relu", "elu", "silu"))
         require_choice(f"{name}reward_loss", self.reward_loss, ("squared", "two_hot"))
         parts = "image", "motion", "reward", "end", "prior", "posterior"
@@ -105,26 +110,26 @@ class RSSMConfig:
 
 
 PLANET = RSSMConfig(
-    deterministic_size=200, latent="gaussian", variables=30, hidden_size=200, head_size=200, head_layers=2, width=32,
-    blocks=1, normalize=False, activation="relu", reward_loss="squared", image_weight=0.5, reward_weight=10.0,
+    deterministic_size=200, latent="gaussian", variables=30, hidden_size=200, prior_layers=1, head_size=200, head_layers=2,
+    width=32, blocks=1, normalize=False, activation="relu", reward_loss="squared", image_weight=0.5, reward_weight=10.0,
     posterior_weight=1.0, free_nats=3.0, batch_size=50, sequence_length=50,
     optimizer=OptimizerConfig(learning_rate=1e-3, clip=1000.0, clip_by="norm"),
 )  # fmt: skip
 """PlaNet's (arXiv 1811.04551)."""
 DREAMER_V1 = RSSMConfig(
-    deterministic_size=200, latent="gaussian", variables=30, hidden_size=200, head_size=400, head_layers=2, width=32,
-    blocks=1, normalize=False, activation="elu", reward_loss="squared", image_weight=0.5,
+    deterministic_size=200, latent="gaussian", variables=30, hidden_size=200, prior_layers=1, head_size=400, head_layers=2,
+    width=32, blocks=1, normalize=False, activation="elu", reward_loss="squared", image_weight=0.5,
     posterior_weight=1.0, free_nats=3.0, batch_size=50, sequence_length=50,
     optimizer=OptimizerConfig(learning_rate=6e-4, clip=100.0, clip_by="norm"),
 )  # fmt: skip
-"""Of DreamerV1 (arXiv 1912.01603)."""
+"""Of DreamerV1 (arXiv 1912.01603), whose free nats are taken from the mean over a batch; here from every step."""
 DREAMER_V2 = RSSMConfig(
-    deterministic_size=600, variables=32, classes=32, unimix=0.0, hidden_size=600, head_size=400, head_layers=4, width=48,
-    blocks=1, normalize=False, activation="elu", reward_loss="squared", image_weight=0.5, prior_weight=0.8,
-    posterior_weight=0.2, free_nats=0.0, batch_size=50, sequence_length=50,
+    deterministic_size=600, variables=32, classes=32, unimix=0.0, hidden_size=600, prior_layers=1, head_size=400,
+    head_layers=4, width=48, blocks=1, normalize=False, activation="elu", reward_loss="squared", image_weight=0.5,
+    prior_weight=0.8, posterior_weight=0.2, free_nats=0.0, batch_size=50, sequence_length=50,
     optimizer=OptimizerConfig(learning_rate=2e-4, clip=100.0, clip_by="norm"),
 )  # fmt: skip
-"""Of DreamerV2 (arXiv 2010.02193)."""
+"""Of DreamerV2 (arXiv 2010.02193), but for the layer norm in its GRU."""
 SIZE1M = RSSMConfig()
 """DreamerV3's size1m."""
 SIZE12M = RSSMConfig(

@@ -169,7 +169,8 @@ class RSSM:
     def gru(self) -> GRU:
         """f, but for the layer before it."""
         config = self.config
-        return GRU(self.layers, config.hidden_size, config.deterministic_size, config.blocks)
+        parts = 3 if config.blocks > 1 else 1
+        return GRU(self.layers, parts * config.hidden_size, config.deterministic_size, config.blocks)
 
     @property
     def features(self) -> int:
@@ -180,16 +181,22 @@ class RSSM:
         """Fresh weights: Glorot-uniform, biases 0. A two-hot reward is 0 at first."""
         config, layers = self.config, self.layers
         deterministic, hidden = config.deterministic_size, config.hidden_size
-        # With several blocks this layer is the only one through which a block meets the others.
-        inputs = self.latent.size + self.action_size + (deterministic if config.blocks > 1 else 0)
+        stochastic, action = self.latent.size, self.action_size
+        # With several blocks, what they are told of the deterministic state is the only way in which one meets the others.
+        parts = {"deterministic": deterministic, "stochastic": stochastic, "action": action}
+        inputs = (
+            {name: layers.fresh(size, hidden) for name, size in parts.items()}
+            if config.blocks > 1
+            else layers.fresh(stochastic + action, hidden)
+        )
         head = [self.features, *[config.head_size] * config.head_layers]
         two = config.reward_loss == "two_hot"
         reward = layers.fresh_mlp(*head, two_hot.BINS if two else 1)
         fresh = {
             **self.sight.fresh(self.features, layers, config),
-            "input": layers.fresh(inputs, hidden),
+            "input": inputs,
             "gru": self.gru.fresh(),
-            "prior": layers.fresh_mlp(deterministic, hidden, self.latent.outputs),
+            "prior": layers.fresh_mlp(deterministic, *[hidden] * config.prior_layers, self.latent.outputs),
             "posterior": layers.fresh_mlp(deterministic + self.sight.size, hidden, self.latent.outputs),
             "reward": reward | {"output": weights.zero(reward["output"])} if two else reward,
         }
@@ -204,10 +211,12 @@ class RSSM:
 
     def follow(self, params: Params, state: RSSMState, action: Action) -> Array:
         """h' [..., D] after `action` [..., A] in a state [..., D], [..., S]."""
-        parts = [state.stochastic, action]
+        layer = params["input"]
         if self.config.blocks > 1:
-            parts.append(state.deterministic)
-        x = self.layers.hidden(params["input"], jnp.concatenate(parts, axis=-1))
+            parts = {"deterministic": state.deterministic, "stochastic": state.stochastic, "action": action}
+            x = jnp.concatenate([self.layers.hidden(layer[name], part) for name, part in parts.items()], axis=-1)
+        else:
+            x = self.layers.hidden(layer, jnp.concatenate([state.stochastic, action], axis=-1))
         return self.gru(params["gru"], x, state.deterministic)
 
     def begin(self, params: Params) -> Array:

@@ -1,13 +1,15 @@
 """Dreamer's actor-critic (V1, arXiv 1912.01603; V2, arXiv 2010.02193; V3, arXiv 2301.04104): C learns in short dreams, each
 from a state of an actual episode on.
 
-A generation is one update. From its states the dreams go `horizon` steps, and the critic, a slow copy of which tells what
-comes after them, gives the lambda-returns R (`actor_critic.lambda_returns`). C ascends the mean of
+A generation is one update. From its states the dreams go `horizon` steps, and the critic, which tells what comes after
+them, gives the lambda-returns R (`actor_critic.lambda_returns`). C ascends the mean of
 
     w (rho sg((R - v) / S) log pi(a | s) + (1 - rho) R / S + eta H[pi(a | s)])
 
 with w the probability that the dream has come so far, discounted, v the critic, H the entropy, and S the spread of the
-returns. V1 is rho 0, the gradient through the dream, V3 rho 1 (REINFORCE); V2 mixes the two.
+returns. V1 is rho 0, the gradient through the dream, V3 rho 1 (REINFORCE); V2 mixes the two: its own settings are 0 for
+continuous actions and 1 for discrete ones. The gradient through the dream passes what C reads on the way, too, where the
+papers stop it.
 """
 
 from dataclasses import dataclass, replace
@@ -20,7 +22,7 @@ from flax import struct
 from jax.sharding import Mesh
 
 from wm_jax.dream import Dream, DreamState
-from wm_jax.errors import UserError, require_range
+from wm_jax.errors import UserError, require_choice, require_range
 from wm_jax.optimizers import OptimizerConfig, make
 from wm_jax.search.actor_critic import ActorCriticConfig, ActorCriticState, Unrolled, lambda_returns
 from wm_jax.search.protocol import SEARCHES, Dreams, lane_size
@@ -53,10 +55,13 @@ class DreamerConfig(ActorCriticConfig):
     scale_returns: bool = True
     """Whether returns are divided by their spread, the distance of their 5th and 95th percentiles (a moving mean over
     generations), where that is more than a reward of 1."""
+    slow_critic: Literal["regularizer", "target"] = "regularizer"
+    """What a slow copy of the critic is for. regularizer: the critic, which tells what comes after a dream, is drawn to it
+    (V3); target: it tells that itself (V2; V1, which has none, is `slow_rate` 1)."""
     slow_rate: float = 0.02
     """By how much of the difference the slow critic follows the critic, every `slow_every` generations."""
     slow_every: int = 1
-    """Generations between two steps of the slow critic. V2: 100, with `slow_rate` 1; V1, without a slow critic: 1 and 1."""
+    """Generations between two steps of the slow critic. V2: 100, with `slow_rate` 1."""
     discount: float = 1 - 1 / 333
     """gamma per step."""
     learning_rate: float = 4e-5
@@ -67,6 +72,7 @@ class DreamerConfig(ActorCriticConfig):
         require_range("search.horizon", self.horizon, 1, 2**20)
         require_range("search.reinforce", self.reinforce, 0.0, 1.0)
         require_range("search.entropy", self.entropy, 0.0, 1e3)
+        require_choice("search.slow_critic", self.slow_critic, ("regularizer", "target"))
         require_range("search.slow_rate", self.slow_rate, 0.0, 1.0)
         require_range("search.slow_every", self.slow_every, 1, 2**30)
 
@@ -163,7 +169,10 @@ class Dreamer(Unrolled):
         config, policy = self.config, self.policy
         imagined = self._imagine(networks["controller"], dreams, key)
         inputs = jax.lax.stop_gradient(imagined.inputs)
-        later = policy.value(state.slow, imagined.inputs[1:])
+        regularized = config.slow_critic == "regularizer"
+        # The gradient through the dream passes what the critic reads, never its weights.
+        told_by = jax.lax.stop_gradient(networks["critic"]) if regularized else state.slow
+        later = policy.value(told_by, imagined.inputs[1:])
         left = jnp.zeros(imagined.ending.shape, bool)
         outcome = lambda_returns(imagined.reward, later, imagined.ending, left, config.discount)
         target = jax.lax.stop_gradient(outcome)
@@ -171,7 +180,9 @@ class Dreamer(Unrolled):
         weight = jnp.concatenate([jnp.ones_like(going[:1]), jnp.cumprod(going, axis=0)[:-1]])
         value = policy.value(networks["critic"], inputs[:-1])
         spread = self._spread(state.spread, target)
-        scale = jnp.maximum(spread, 1 - config.discount) if config.scale_returns else jnp.float32(1)
+        # Rewards are times 1 - gamma here, and not in the papers, which count entropy beside them.
+        least = jnp.float32(1 - config.discount)
+        scale = jnp.maximum(spread, least) if config.scale_returns else least
         distribution = policy.distribution(networks["controller"], inputs[:-1], 0.0)
         drawn = jax.lax.stop_gradient(imagined.drawn)
         advantage = jax.lax.stop_gradient((outcome - value) / scale)
@@ -183,6 +194,8 @@ class Dreamer(Unrolled):
             gain += (1 - config.reinforce) * outcome / scale
         # The critic's error in units of the scale, so that neither network's part of the loss depends on the rewards' size.
         error = 0.5 * ((value - target) / scale) ** 2
+        if regularized:
+            error += 0.5 * ((value - policy.value(state.slow, inputs[:-1])) / scale) ** 2
         told = {
             "outcome": target.mean(),
             "entropy": entropy.mean(),
