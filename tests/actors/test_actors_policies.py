@@ -8,7 +8,7 @@ from scipy.integrate import quad
 
 from wm_jax.actors import protocol as actors
 from wm_jax.actors.convolutional import FILTERS, UNITS, ConvolutionalConfig, Pyramid, convolution
-from wm_jax.actors.distributions import NARROWEST, Beta, Categorical, SquashedNormal
+from wm_jax.actors.distributions import NARROWEST, Beta, BoundedNormal, Categorical, SquashedNormal
 from wm_jax.actors.mlp import MLP, Layer
 from wm_jax.actors.policy import Head, PolicyConfig
 from wm_jax.actors.protocol import Trying
@@ -72,6 +72,21 @@ def test_log_likelihoods_are_those_of_scipy():
     for number in range(3):
         expected = np.log(PROBABILITIES[[number]])
         np.testing.assert_allclose(likelihood(CATEGORICAL, single([[number]])), expected, rtol=1e-5)
+
+
+def test_a_bounded_normal_is_one_of_which_the_action_is_clipped():
+    bounded = BoundedNormal(single([[0.3, -0.9]]), single([[0.5, 0.2]]))
+    drawn = single([[1.7, -0.4]])
+    expected = scipy.stats.norm.logpdf(drawn, bounded.center, bounded.deviation).sum(axis=1)
+    np.testing.assert_allclose(bounded.log_likelihood(drawn), expected, rtol=1e-5)
+    of_x = scipy.stats.norm.entropy(bounded.center, bounded.deviation).sum(axis=1)
+    np.testing.assert_allclose(bounded.entropy(drawn), of_x, rtol=1e-5)
+    np.testing.assert_array_equal(bounded.action(drawn), single([[1.0, -0.4]]))
+    np.testing.assert_array_equal(bounded.mode(), bounded.center)
+    many = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (10_000, 2)), bounded).draw(new_key())
+    for number in range(2):
+        law = scipy.stats.norm(*(float(each[0, number]) for each in (bounded.center, bounded.deviation)))
+        assert scipy.stats.kstest(np.asarray(many)[:, number], law.cdf).pvalue > 1e-3
 
 
 def test_the_entropy_of_beta_is_that_of_the_action_but_for_a_constant():
@@ -173,13 +188,19 @@ def test_what_a_network_puts_out_are_the_parameters_of_a_distribution():
     np.testing.assert_allclose(normal.deviation, NARROWEST + np.log1p(np.exp([[3.0, -200.0]])), rtol=1e-5)
     np.testing.assert_allclose(beta.alpha, 1 + np.log1p(np.exp([[0.5, -0.2]])), rtol=1e-5)
     np.testing.assert_allclose(beta.beta, 1 + np.log1p(np.exp([[3.0, -200.0]])), rtol=1e-5)
+    bounded = Head("bounded_normal", 2, ())(outputs)
+    assert isinstance(bounded, BoundedNormal)
+    np.testing.assert_allclose(bounded.center, np.tanh([[0.5, -0.2]]), rtol=1e-5)
+    np.testing.assert_allclose(bounded.deviation, [[0.1 + 0.9 / (1 + np.exp(-5)), 0.1]], rtol=1e-5)
     choice = Head("categorical", 2, ACTIONS)(outputs[:, :3])
     assert isinstance(choice, Categorical)
     np.testing.assert_array_equal(choice.logits, outputs[:, :3])
     np.testing.assert_array_equal(choice.actions, ACTIONS)
 
 
-@pytest.mark.parametrize("kind, outputs, drawn", [("gaussian", 4, 2), ("beta", 4, 2), ("categorical", 3, 1)])
+@pytest.mark.parametrize(
+    "kind, outputs, drawn", [("gaussian", 4, 2), ("bounded_normal", 4, 2), ("beta", 4, 2), ("categorical", 3, 1)]
+)
 def test_a_policy_acts_by_the_mode_of_what_its_network_says(kind, outputs, drawn):
     config = PolicyConfig(features=("h", "z"), hidden_sizes=(5,), distribution=kind)
     actor = config.build(Dream(LINE, DreamConfig(), ACTIONS))

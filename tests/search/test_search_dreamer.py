@@ -137,6 +137,30 @@ def test_reinforce_weighs_the_likelihood_by_the_scaled_advantage():
     np.testing.assert_allclose(told["outcome"], outcome.mean(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("slow_critic", ["regularizer", "target"])
+def test_the_slow_critic_draws_the_critic_or_tells_the_returns(slow_critic):
+    found, dreams = search(config=replace(CONFIG, entropy=0.0, dreams=8, slow_critic=slow_critic)), starting()
+    state = first(found, dreams)
+    state = replace(state, slow=jax.tree.map(lambda leaf: leaf + 0.3, state.slow))
+    _, told = found.objective(state.networks, state, dreams, new_key())
+    imagined = found._imagine(state.networks["controller"], dreams, new_key())
+    critic, value = state.networks["critic"], found.policy.value
+    later = value(critic if slow_critic == "regularizer" else state.slow, imagined.inputs[1:])
+    outcome = lambda_returns(imagined.reward, later, imagined.ending, jnp.zeros_like(later, bool), 0.9)
+    np.testing.assert_allclose(told["outcome"], outcome.mean(), rtol=1e-5)
+
+    def lost(critic):
+        return found.objective({**state.networks, "critic": critic}, state, dreams, new_key())[0]
+
+    said, slow = (value(weights, imagined.inputs[:-1]) for weights in (critic, state.slow))
+    weight = np.cumprod(np.concatenate([np.ones((1, 8)), 0.9 * (1 - imagined.ending[:-1])]), axis=0)
+    pull = (said - outcome) + ((said - slow) if slow_critic == "regularizer" else 0)
+    # The last layer's bias moves all values alike.
+    bias = jax.grad(lost)(critic)[-1].bias
+    scale = max(float(told["spread"]), 0.1)
+    np.testing.assert_allclose(bias, [(weight * pull).mean() / scale**2], rtol=1e-3)
+
+
 def test_the_spread_is_a_moving_mean_of_that_of_the_returns():
     found, dreams = search(), starting()
     state = first(found, dreams)
