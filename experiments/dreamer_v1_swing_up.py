@@ -60,7 +60,7 @@ CONFIG = Experiment(
     actor=ActorCriticConfig(hidden_sizes=(64, 64, 64)),
     # Gradients through the dream; no slow critic, no scale, no entropy.
     search=DreamerConfig(
-        dreams=256,
+        dreams=128,
         reinforce=0.0,
         entropy=0.0,
         scale_returns=False,
@@ -70,7 +70,7 @@ CONFIG = Experiment(
         learning_rate=1e-3,
     ),
     # Nothing is chosen by episodes that would have to be counted: the last generation acts.
-    evolve=EvolveConfig(generations=400, evaluate_every=400, evaluation_rollouts=64, actual_episodes=0),
+    evolve=EvolveConfig(generations=800, evaluate_every=800, evaluation_rollouts=64, actual_episodes=0),
     rounds=RoundsConfig(count=10, episodes=10, new_share=0.01, warm_start=True),
     explorer=NoiseConfig(action_noise=0.3),
     evaluate=EvaluateConfig(episodes=100, environments=50, baselines=("random",), rounds=(4,)),

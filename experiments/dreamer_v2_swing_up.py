@@ -62,20 +62,20 @@ CONFIG = Experiment(
     dream=DreamConfig(temperature=1.0, horizon=250, start="anywhere", reward="predicted"),
     actor=ActorCriticConfig(hidden_sizes=(64, 64, 64)),
     # For continuous actions V2 has gradients through the dream alone (for discrete ones REINFORCE); the slow critic is a
-    # copy, made every 20 generations, as a round has only 400 (published: every 100).
+    # copy, made every 40 generations, as a round has only 800 (published: every 100).
     search=DreamerConfig(
-        dreams=256,
+        dreams=128,
         reinforce=0.0,
         entropy=1e-4,
         scale_returns=False,
         slow_critic="target",
         slow_rate=1.0,
-        slow_every=20,
+        slow_every=40,
         discount=0.995,
         learning_rate=1e-3,
     ),
     # Nothing is chosen by episodes that would have to be counted: the last generation acts.
-    evolve=EvolveConfig(generations=400, evaluate_every=400, evaluation_rollouts=64, actual_episodes=0),
+    evolve=EvolveConfig(generations=800, evaluate_every=800, evaluation_rollouts=64, actual_episodes=0),
     rounds=RoundsConfig(count=10, episodes=10, new_share=0.01, warm_start=True),
     explorer=NoiseConfig(action_noise=0.3),
     evaluate=EvaluateConfig(episodes=100, environments=50, baselines=("random",), rounds=(4,)),

@@ -223,6 +223,10 @@ def test_what_cannot_be_learned_is_refused():
     search(actor=discrete)
     with pytest.raises(UserError, match=r"search\.reinforce is 0\.5, but no gradient passes .* set it to 1"):
         search(config=replace(CONFIG, reinforce=0.5), actor=discrete)
+    counted = replace(dream(), config=DreamConfig(reward="survival", end="threshold"))
+    CONFIG.build(ACTOR.build(counted), counted, 1)
+    with pytest.raises(UserError, match=r"search\.kind dreamer needs a return with a gradient"):
+        replace(CONFIG, reinforce=0.5).build(ACTOR.build(counted), counted, 1)
     with pytest.raises(UserError, match=r"search\.kind dreamer .* kind actor_critic or policy"):
         CONFIG.build(Push(), dream(), 1)
     assert SEARCHES["dreamer"] is DreamerConfig
@@ -234,6 +238,7 @@ def test_what_cannot_be_learned_is_refused():
         ({"horizon": 0}, r"search\.horizon must be"),
         ({"reinforce": 1.5}, r"search\.reinforce must be between 0"),
         ({"slow_rate": -0.1}, r"search\.slow_rate must be"),
+        ({"slow_critic": "none"}, r"search\.slow_critic must be one of"),
         ({"slow_every": 0}, r"search\.slow_every must be"),
         ({"entropy": -1.0}, r"search\.entropy must be"),
         ({"discount": 1.0}, r"search\.discount must be"),

@@ -57,6 +57,13 @@ class ActorCriticConfig(SearchConfig):
                             "learned would be another one than the actor counts on; set them to the same")  # fmt: skip
         return actor, guide
 
+    def require_gradient(self, dream: Dream) -> None:
+        """Raise `UserError` where nothing in the dream's return has a gradient."""
+        if (dream.config.reward, dream.config.end) == ("survival", "threshold"):
+            raise UserError(f"search.kind {self.kind} needs a return with a gradient, but dream.reward is 'survival' and "
+                            "dream.end 'threshold': the number of steps before a threshold is passed has none; set "
+                            "dream.end to 'drawn', or dream.reward to 'predicted'")  # fmt: skip
+
 
 @dataclass(frozen=True)
 class LongDreamsConfig(ActorCriticConfig):

@@ -77,10 +77,7 @@ class BackpropConfig(LongDreamsConfig):
         if guided[1].discrete:
             raise UserError(f"search.kind backprop cannot learn to choose among discrete actions, as {actor.words} does: "
                             "no gradient passes the choice; choose another search, or another distribution")  # fmt: skip
-        if (dream.config.reward, dream.config.end) == ("survival", "threshold"):
-            raise UserError("search.kind backprop needs a return with a gradient, but dream.reward is 'survival' and "
-                            "dream.end 'threshold': the number of steps before a threshold is passed has none; set "
-                            "dream.end to 'drawn', or dream.reward to 'predicted'")  # fmt: skip
+        self.require_gradient(dream)
         model: Any = dream.model.differentiable(self.component)
         return Backprop(self, *guided, replace(dream, model=model), generations)
 
