@@ -151,7 +151,7 @@ def test_how_many_lanes_there_are_hangs_on_the_settings_alone(
 ) -> None:
     counts: list[int] = []
 
-    def noted(task: str, count: int, *rest: Any) -> Lanes:
+    def noted(task: str, count: int, *rest: Any, **options: Any) -> Lanes:
         counts.append(count)
         raise Enough
 
