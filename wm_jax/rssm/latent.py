@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from wm_jax.types import Array, Key
@@ -124,7 +125,10 @@ class CategoricalLatent(Latent):
         variable, where Gumbel-max takes one for each value. The gradient is that of the probabilities (straight-through),
         which is biased."""
         probabilities = jax.nn.softmax(distribution / jnp.asarray(temperature, jnp.float32))
-        ends = jnp.cumsum(jax.lax.stop_gradient(probabilities)[..., :-1], axis=-1)
+        # Sums of the first 1, 2, …; by a product, as pages of a browser know no cumsum.
+        sums = np.triu(np.ones((self.classes - 1, self.classes - 1), np.float32))
+        fixed = jax.lax.stop_gradient(probabilities)[..., :-1]
+        ends = jnp.dot(fixed, sums, precision=jax.lax.Precision.HIGHEST)
         value = (noise[..., None] >= ends).sum(axis=-1, dtype=jnp.int32)
         chosen = jax.nn.one_hot(value, self.classes, dtype=jnp.float32)
         passed = chosen + (probabilities - jax.lax.stop_gradient(probabilities))
