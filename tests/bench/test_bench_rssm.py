@@ -50,7 +50,7 @@ def test_the_limit_counts_what_a_dreamt_step_multiplies():
     world, params = RSSMWorld(model), jax.eval_shape(lambda: {"rssm": model.init(jax.random.key(0))})
     state = jax.eval_shape(lambda: model.initial())
     step = jax.jit(world.imagine).lower(
-        params, state, jnp.zeros(1), jax.eval_shape(world.noise, jax.random.key(0)), 1.0
+        params, state, jnp.zeros(1, jnp.float32), jax.eval_shape(world.noise, jax.random.key(0)), 1.0
     )
     counted = (step.cost_analysis() or {})["flops"]
     assert operations([(1, rssm.step_products(model, 1))]) == pytest.approx(counted, rel=0.1)
