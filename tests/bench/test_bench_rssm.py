@@ -75,7 +75,7 @@ def test_torch_has_the_same_loss(monkeypatch):
     expected, _ = loss(model, params, batch, key)
     network = import_module("torch_rssm").Network(model.config, rssm.ACTION_SIZE)
     network.load_state_dict(
-        {name: torch.tensor(np.array(array)) for name, array in as_torch(params, SMALL.width).items()}, strict=False
+        {name: torch.tensor(np.array(array)) for name, array in as_torch(params).items()}, strict=False
     )
     obs, action, reward = (
         torch.tensor(np.array(array)) for array in (batch.obs, batch.steps.action, batch.steps.reward)
@@ -84,7 +84,7 @@ def test_torch_has_the_same_loss(monkeypatch):
     np.testing.assert_allclose(found.item(), expected, rtol=1e-4)
 
 
-def as_torch(params, width):
+def as_torch(params):
     """Our weights by the reference's names, in its order of axes."""
     found = {}
 

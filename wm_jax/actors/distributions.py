@@ -47,8 +47,8 @@ class Distribution(ABC):
 
 
 @struct.dataclass
-class SquashedNormal(Distribution):
-    """x ~ N(center, deviation^2), action = tanh(x)."""
+class _Normal(Distribution):
+    """x ~ N(center, deviation^2)"""
 
     center: Array
     """[..., A]"""
@@ -58,6 +58,15 @@ class SquashedNormal(Distribution):
     def draw(self, key: Key) -> Array:
         """x [..., A]"""
         return self.center + self.deviation * jax.random.normal(key, self.center.shape, jnp.float32)
+
+    def log_likelihood(self, drawn: Array) -> Array:
+        """Of x, and not of the action: ratios are the same."""
+        return norm.logpdf(drawn, self.center, self.deviation).sum(axis=-1)
+
+
+@struct.dataclass
+class SquashedNormal(_Normal):
+    """x ~ N(center, deviation^2), action = tanh(x)."""
 
     def action(self, drawn: Array) -> Action:
         """tanh(x)"""
@@ -67,10 +76,6 @@ class SquashedNormal(Distribution):
         """tanh(center)"""
         return jnp.tanh(self.center)
 
-    def log_likelihood(self, drawn: Array) -> Array:
-        """Of x, and not of the action: ratios are the same."""
-        return norm.logpdf(drawn, self.center, self.deviation).sum(axis=-1)
-
     def entropy(self, drawn: Array) -> Array:
         """That of x, and log(1 - tanh(x)^2), with the same standard normal draw around where the distribution is now."""
         standard = jax.lax.stop_gradient((drawn - self.center) / self.deviation)
@@ -79,17 +84,8 @@ class SquashedNormal(Distribution):
 
 
 @struct.dataclass
-class BoundedNormal(Distribution):
+class BoundedNormal(_Normal):
     """x ~ N(center, deviation^2), action = x clipped to [-1, 1]; the center lies between the bounds (DreamerV3's)."""
-
-    center: Array
-    """[..., A]"""
-    deviation: Array
-    """[..., A]"""
-
-    def draw(self, key: Key) -> Array:
-        """x [..., A]"""
-        return self.center + self.deviation * jax.random.normal(key, self.center.shape, jnp.float32)
 
     def action(self, drawn: Array) -> Action:
         """x between the bounds."""
@@ -98,10 +94,6 @@ class BoundedNormal(Distribution):
     def mode(self) -> Action:
         """The center."""
         return self.center
-
-    def log_likelihood(self, drawn: Array) -> Array:
-        """Of x, and not of the action: ratios are the same."""
-        return norm.logpdf(drawn, self.center, self.deviation).sum(axis=-1)
 
     def entropy(self, drawn: Array) -> Array:
         """That of x, exact."""

@@ -89,8 +89,7 @@ class Setup:
         equal, else of all."""
         config, memory = self.config, self.params["memory"]
         outputs, inputs = memory["head"]["kernel"].shape[1], memory["gates"]["kernel"].shape[0]
-        block = blocks_of(self.dreams, jax.default_backend())[0]
-        block = self.dreams if self.dreams % block else block
+        block = block_of(self.dreams)
         shapes = [(block, inputs, 4 * config.hidden_size), (block, config.hidden_size, outputs)]
         return self.dream.config.horizon * self.dreams // block, shapes
 
@@ -106,6 +105,12 @@ def set_up(config: BenchConfig) -> Setup:
     recorded = recordings(np.full(64, 1), config.latent_size, ACTION_SIZE)
     starts = start_states(dream, params, recorded, jax.random.clone(KEY))
     return Setup(config, model, dream, actor, params, starts, candidates(actor, config.population))
+
+
+def block_of(dreams: int) -> int:
+    """Dreams that go a step at once: those of a block where blocks are equal, else all."""
+    block = blocks_of(dreams, jax.default_backend())[0]
+    return dreams if dreams % block else block
 
 
 def horizon_of(config: BenchConfig) -> int:

@@ -9,14 +9,13 @@ import numpy as np
 
 from wm_jax.actors.mlp import MLPConfig
 from wm_jax.bench.config import BenchConfig
-from wm_jax.bench.dream import candidates, horizon_of
+from wm_jax.bench.dream import block_of, candidates, horizon_of, steps_of
 from wm_jax.bench.limit import Product, operations, products
 from wm_jax.bench.references import reference
 from wm_jax.bench.table import Result, Row
 from wm_jax.bench.timing import Training, Work, compiled, interleaved
 from wm_jax.data.observations import build
 from wm_jax.dream import Dream, DreamConfig, population_returns, start_states
-from wm_jax.dream.rollout import blocks_of
 from wm_jax.pipeline.progress import Screen
 from wm_jax.rssm import two_hot
 from wm_jax.rssm.config import SIZE1M
@@ -71,17 +70,11 @@ def measure(config: BenchConfig, screen: Screen) -> Result:
     return Result(sizes, rows)
 
 
-def block_of(dreams: int) -> int:
-    """Dreams that go a step at once."""
-    block = blocks_of(dreams, jax.default_backend())[0]
-    return dreams if dreams % block else block
-
-
 def recordings(episodes: int, length: int) -> Observations:
     """Random episodes of `length` frames."""
     draw, frames = np.random.default_rng(0), episodes * length
     return build(
-        draw.integers(0, 256, (frames, *FRAME_SHAPE), np.uint8),  # type: ignore[arg-type]
+        draw.integers(0, 256, (frames, *FRAME_SHAPE), np.uint8),
         np.tanh(draw.standard_normal((frames, ACTION_SIZE))), draw.standard_normal(frames),
         np.full(episodes, length), np.zeros(episodes, bool),
     )  # fmt: skip
@@ -98,7 +91,7 @@ def dreaming(model: RSSM, params: Params, recorded: Observations, config: BenchC
     executable, _ = compiled(
         population_returns, dream, actor, weights, starts, population, KEY, rollouts=config.rollouts
     )
-    return lambda: float(np.asarray(executable(weights, starts, population, KEY).lengths).sum(dtype=np.int64))
+    return steps_of(lambda weights: executable(weights, starts, population, KEY).lengths, weights)
 
 
 def step_products(model: RSSM, lanes: int) -> list[Product]:

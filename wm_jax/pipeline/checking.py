@@ -66,10 +66,8 @@ def check(experiment: Experiment, models: Models) -> None:
     for stage, config in experiment.searches.items():
         if config.fitness == "actual":
             actual_search(models, config, tunes=stage == "tune")
-    for name in ("collect", "evolve", "tune", "evaluate"):
-        backend = getattr(experiment, name).backend
-        if backend is not None:
-            require_choice(f"{name}.backend", backend, task.backend_names)
+    for setting, backend in _backends(experiment).items():
+        require_choice(setting, backend, task.backend_names)
 
 
 def check_machine(experiment: Experiment, models: Models) -> None:
@@ -81,11 +79,15 @@ def check_machine(experiment: Experiment, models: Models) -> None:
         if size % devices:
             raise UserError(f"{learner.settings}batch_size is {size}, which {devices} devices cannot share evenly; take a "
                             f"multiple of {devices}, as {-(-size // devices) * devices}, or other --devices")  # fmt: skip
-    for name in ("collect", "evolve", "tune", "evaluate"):
-        backend = getattr(experiment, name).backend
-        if backend is not None:
-            # A package that is missing is to be missed now.
-            own(models.task.told("close"), models.task.make(backend).close)()
+    for backend in _backends(experiment).values():
+        # A package that is missing is to be missed now.
+        own(models.task.told("close"), models.task.make(backend).close)()
+
+
+def _backends(experiment: Experiment) -> dict[str, str]:
+    """The task's backends that settings name, by setting."""
+    sections = {name: getattr(experiment, name) for name in ("collect", "evolve", "tune", "evaluate")}
+    return {f"{name}.backend": section.backend for name, section in sections.items() if section.backend is not None}
 
 
 def _check_unsearched(experiment: Experiment) -> None:

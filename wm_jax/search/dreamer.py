@@ -80,12 +80,14 @@ class DreamerConfig(ActorCriticConfig):
         """The search; every device does the same. Raises `UserError` where the actor has no policy to learn, or where a
         gradient through the dream is wanted, and actions are discrete or no return has one."""
         guided = self.guided(actor, "actor_critic or policy, or a planner with actor.hidden_sizes", False)
-        if guided[1].discrete and self.reinforce < 1:
-            raise UserError(f"search.reinforce is {self.reinforce}, but no gradient passes the choice among discrete "
-                            f"actions, as {actor.words} makes it; set it to 1, or choose another distribution")  # fmt: skip
+        model: Any = dream.model
         if self.reinforce < 1:
+            if guided[1].discrete:
+                raise UserError(f"search.reinforce is {self.reinforce}, but no gradient passes the choice among discrete "
+                                f"actions, as {actor.words} makes it; set it to 1, or choose another "
+                                "distribution")  # fmt: skip
             self.require_gradient(dream)
-        model: Any = dream.model.differentiable("implicit") if self.reinforce < 1 else dream.model
+            model = model.differentiable("implicit")
         return Dreamer(self, *guided, replace(dream, model=model), generations)
 
 
