@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from wm_jax.registry import PartConfig, Registry
 from wm_jax.types import Action, Features, Key
+from wm_jax.worlds import Actor
 
 EXPLORERS: "Registry[type[ExplorerConfig]]" = Registry("explorer.kind", "wm_jax.explore")
 
@@ -20,6 +21,11 @@ class Explorer(ABC):
     def begin(self) -> Any:
         """What it carries from step to step, before an episode's first one: a pytree of arrays, or None."""
         return None
+
+    def collector(self, actor: Actor) -> Actor:
+        """The actor whose actions these are, with the weights of `actor`: itself, unless it is to act in another way while
+        it collects. Raises `UserError` where it cannot."""
+        return actor
 
     @abstractmethod
     def act(self, action: Action, features: Features, carry: Any, key: Key) -> tuple[Action, Any]:

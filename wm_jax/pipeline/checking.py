@@ -40,6 +40,7 @@ def check(experiment: Experiment, models: Models) -> None:
         limit = getattr(experiment, name).max_steps
         if limit is not None:
             require_range(f"{name}.max_steps", limit, 1, task.max_steps)
+    models.explorer.collector(models.actor)
     if not actors.size(models.actor):
         _check_unsearched(experiment)
     if experiment.evolve.temperatures and isinstance(models.actor, Planner):

@@ -31,6 +31,11 @@ class Agent:
     """What is done to the actor's actions, while it collects."""
 
     @property
+    def acting(self) -> Actor:
+        """The actor, or where an explorer has it act in another way, that."""
+        return self.explorer.collector(self.actor) if self.explorer else self.actor
+
+    @property
     def name(self) -> str:
         """Whose actions these are, as errors name it."""
         parts = (self.actor, self.explorer) if self.explorer else (self.actor,)
@@ -64,7 +69,7 @@ def initial_state(agent: Agent, table: Params, lanes: int) -> AgentState:
         weights=None if shares(table) else many(jax.tree.map(lambda array: array[0], table), lanes),
         world=many(world, lanes),
         action=jnp.zeros((lanes, agent.model.action_size), jnp.float32),
-        carry=many(agent.actor.begin(), lanes),
+        carry=many(agent.acting.begin(), lanes),
         exploration=many(agent.explorer.begin(), lanes) if agent.explorer else None,
         seed=jnp.zeros(lanes, jnp.uint32),
         step=jnp.zeros(lanes, jnp.int32),
@@ -93,7 +98,7 @@ def act(agent: Agent, params: Params, table: Params, state: AgentState, frames: 
     act_keys, explore_keys = (jax.vmap(jax.random.fold_in, (0, None))(keys, number) for number in range(2))
     shared = state.weights is None
     weights = jax.tree.map(lambda array: array[0], table) if shared else state.weights
-    choose_action = jax.vmap(agent.actor.act, (None if shared else 0, None, 0, 0, 0))
+    choose_action = jax.vmap(agent.acting.act, (None if shared else 0, None, 0, 0, 0))
     action, carry = choose_action(weights, world, now, state.carry, act_keys)
     exploration = state.exploration
     if agent.explorer is not None:

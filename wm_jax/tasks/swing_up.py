@@ -12,15 +12,16 @@ if TYPE_CHECKING:
     from wm_jax.envs.swing_up import SwingUp
 
 REPEAT = 4
-MAX_STEPS = 1000 // REPEAT
+PHYSICS_STEPS = 1000
+MAX_STEPS = PHYSICS_STEPS // REPEAT
 
 
-def make(standard: Literal["author", "dm_control"]) -> "SwingUp":
+def make(standard: Literal["author", "dm_control"], repeat: int = REPEAT) -> "SwingUp":
     """The environment in one of its standards."""
     # Worker processes read tasks, and have no JAX.
     from wm_jax.envs.swing_up import SwingUp
 
-    return SwingUp(standard, REPEAT)
+    return SwingUp(standard, repeat)
 
 
 TASK = Task(

@@ -1,0 +1,61 @@
+"""A policy that draws its actions while it collects, as in DreamerV2 and V3."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from wm_jax.actors.protocol import Guided, Policy
+from wm_jax.errors import UserError
+from wm_jax.explore.noise import Noise, NoiseConfig
+from wm_jax.explore.protocol import EXPLORERS
+from wm_jax.types import Action, Key, Params, State
+from wm_jax.worlds import Actor, World
+
+
+@EXPLORERS.register
+@dataclass(frozen=True)
+class DrawsConfig(NoiseConfig):
+    """The policy draws its actions, of which it otherwise takes the mode; noise and random stretches come on top."""
+
+    kind: Literal["draws"] = "draws"  # type: ignore[assignment]
+
+    def build(self, action_size: int) -> "Draws":
+        """The explorer for actions of so many numbers."""
+        return Draws(self, action_size)
+
+
+@dataclass(frozen=True)
+class Draws(Noise):
+    """What `DrawsConfig` describes."""
+
+    def collector(self, actor: Actor) -> "Drawing":
+        """The policy, which draws."""
+        policy = actor.guide if isinstance(actor, Guided) else None
+        # A planner with a policy acts by its plan.
+        if not isinstance(actor, Guided) or policy is None or policy.needs_noise or actor.planned_dreams:
+            raise UserError(f"explorer.kind is 'draws', which needs a policy with its own standard deviation, found "
+                            f"{actor.words}; set actor.kind to policy or actor_critic, or explorer.kind to "
+                            "noise")  # fmt: skip
+        return Drawing(actor, policy)
+
+
+@dataclass(frozen=True)
+class Drawing(Actor):
+    """A policy that draws its actions. Its weights are those of the actor that it is a part of."""
+
+    actor: Guided
+    policy: Policy
+
+    @property
+    def words(self) -> str:
+        """The policy's."""
+        return f"{self.actor.words}, drawn"
+
+    def init(self, key: Key) -> Params:
+        """Fresh weights."""
+        return self.actor.init(key)
+
+    def act(self, params: Params, world: World, state: State, carry: Any, key: Key) -> tuple[Action, Any]:
+        """A draw."""
+        weights, _ = self.actor.parts(params)
+        distribution = self.policy.distribution(weights, self.policy.inputs(world, state), 0.0)
+        return distribution.action(distribution.draw(key)), carry
