@@ -13,7 +13,7 @@ from dataclasses import replace
 from wm_jax.actors.actor_critic import ActorCriticConfig
 from wm_jax.dream import DreamConfig
 from wm_jax.experiment import Experiment
-from wm_jax.explore.noise import NoiseConfig
+from wm_jax.explore.draws import DrawsConfig
 from wm_jax.optimizers import OptimizerConfig
 from wm_jax.rollouts import CollectConfig, EvaluateConfig, RoundsConfig
 from wm_jax.rssm.config import DREAMER_V2
@@ -24,10 +24,10 @@ from wm_jax.worlds.vision_rssm import VisionRSSMConfig
 
 CONFIG = Experiment(
     name="dreamer_v2_swing_up",
-    task="swing_up_dm",
+    task="swing_up_planet",
     mirror=True,
     held_out=0.1,
-    # An action is four steps of dm_control's 1,000 in an episode: these and nine rounds are 100 episodes.
+    # An episode is 1,000 steps of dm_control: these and nine rounds are 100 episodes.
     collect=CollectConfig(episodes=10, policy="random"),
     world=VisionRSSMConfig(
         vision=VisionConfig(
@@ -59,7 +59,7 @@ CONFIG = Experiment(
             ),
         ),
     ),
-    dream=DreamConfig(temperature=1.0, horizon=250, start="anywhere", reward="predicted"),
+    dream=DreamConfig(temperature=1.0, horizon=125, start="anywhere", reward="predicted"),
     actor=ActorCriticConfig(hidden_sizes=(64, 64, 64)),
     # For continuous actions V2 has gradients through the dream alone (for discrete ones REINFORCE); the slow critic is a
     # copy, made every 40 generations, as a round has only 800 (published: every 100).
@@ -71,12 +71,14 @@ CONFIG = Experiment(
         slow_critic="target",
         slow_rate=1.0,
         slow_every=40,
-        discount=0.995,
+        # 0.995 for decisions of two steps, in decisions of eight.
+        discount=0.98,
         learning_rate=1e-3,
     ),
-    # Nothing is chosen by episodes that would have to be counted: the last generation acts.
-    evolve=EvolveConfig(generations=800, evaluate_every=800, evaluation_rollouts=64, actual_episodes=0),
-    rounds=RoundsConfig(count=10, episodes=10, new_share=0.01, warm_start=True),
-    explorer=NoiseConfig(action_noise=0.3),
+    # Nothing is chosen by episodes that would have to be counted: the dream says which generation is scored. Ten of them
+    # collect, an episode each, as the policy changes from episode to episode in the published loop.
+    evolve=EvolveConfig(generations=800, evaluate_every=80, evaluation_rollouts=64, actual_episodes=0),
+    rounds=RoundsConfig(count=10, episodes=10, drivers="evaluated", new_share=0.01, warm_start=True),
+    explorer=DrawsConfig(),
     evaluate=EvaluateConfig(episodes=100, environments=50, baselines=("random",), rounds=(4,)),
 )

@@ -24,10 +24,10 @@ from wm_jax.worlds.vision_rssm import VisionRSSMConfig
 
 CONFIG = Experiment(
     name="planet_swing_up",
-    task="swing_up_dm",
+    task="swing_up_planet",
     mirror=True,
     held_out=0.1,
-    # An action is four steps of dm_control's 1,000 in an episode: these and nine rounds are 100 episodes.
+    # An episode is 1,000 steps of dm_control: these and nine rounds are 100 episodes.
     collect=CollectConfig(episodes=10, policy="random"),
     world=VisionRSSMConfig(
         vision=VisionConfig(
@@ -58,10 +58,9 @@ CONFIG = Experiment(
             ),
         ),
     ),
-    dream=DreamConfig(temperature=1.0, horizon=250, start="anywhere", reward="predicted"),
-    # Kept for two steps, an action lasts eight of dm_control's, as in PlaNet. A decision is 5,760 dreamt steps; PlaNet's is
-    # 120,000.
-    actor=CEMConfig(horizon=12, hold=2, candidates=60, elites=8, iterations=4),
+    dream=DreamConfig(temperature=1.0, horizon=125, start="anywhere", reward="predicted"),
+    # A decision is 6,000 dreamt steps; PlaNet's is 120,000.
+    actor=CEMConfig(horizon=12, candidates=100, elites=10, iterations=5),
     search=NoSearchConfig(),
     evolve=EvolveConfig(generations=1, evaluation_rollouts=2, actual_episodes=0),
     rounds=RoundsConfig(count=10, episodes=10, new_share=0.01),

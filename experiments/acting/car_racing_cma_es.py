@@ -39,5 +39,6 @@ CONFIG = Experiment(
         backend="envpool",
         seeds=3,
     ),
-    evaluate=EvaluateConfig(episodes=100, environments=16, backend="envpool"),
+    # For each of the three controllers.
+    evaluate=EvaluateConfig(episodes=34, environments=16, backend="envpool"),
 )

@@ -29,7 +29,7 @@ CONFIG = Experiment(
     ),
     dream=DreamConfig(temperature=1.0, horizon=250, start="anywhere", end="drawn", reward="predicted"),
     actor=ActorCriticConfig(features=("z", "h"), hidden_sizes=(64, 64, 64)),
-    search=DreamerConfig(dreams=256, learning_rate=3e-4),
+    search=DreamerConfig(dreams=256, learning_rate=1e-3),
     evolve=EvolveConfig(
         generations=2000,
         evaluate_every=250,
