@@ -8,7 +8,7 @@ Score: 821.9 ± 114.1 (n = 100 fresh tracks of Gymnasium, standard error 11.4). 
 round, chosen among four by 32 validation tracks (745); its dream scores it 765.4 ± 168.4 (n = 256). Time, on an AMD EPYC
 with other work too: 23 minutes for the first drives, V and M on 2 cores, then 12 to 20 minutes for each round, most of them
 on one core; scoring 14. Episodes and validation are EnvPool's, scores Gymnasium's. Round by round:
-`results/car_racing/README.md`.
+`results/car_racing/log.md`.
 """
 
 from wm_jax.actors.mlp import MLPConfig

@@ -15,7 +15,7 @@ On 2 cores of an AMD EPYC, while other work took a part of them, about 4 hours: 
 M 14 (held-out NLL 0.999; of the held-out deaths it foretells 79 %, and 54 % of those that it foretells come), 100
 generations of the ten evolutions 40, each score 7. Deployed: 782 ± 463 (n = 1000), the best blind sweep of the same
 episodes 754 ± 452. No temperature stands out by much in the game, though the coldest dream is cheated; without M's memory C
-is as good as random. All scores: `results/take_cover/README.md`. A second round goes further:
+is as good as random. All scores: `results/take_cover/log.md`. A second round goes further:
 `experiments/take_cover_rounds.py`.
 """
 

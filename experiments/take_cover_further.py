@@ -4,7 +4,7 @@ wm-jax run experiments/take_cover_further.py
 
 Score: 778.9 ± 465.4 tics (n = 400 fresh episodes, standard error 23.3). C is the mean of generation 40 of the second round,
 chosen among four by 64 validation episodes (898). That of `take_cover_rounds.py`, whose V and M this begins with, has
-876.8: the dream is closer to the game now (`results/take_cover/README.md`), and C not better yet. Time on 2 cores of an
+876.8: the dream is closer to the game now (`results/take_cover/log.md`), and C not better yet. Time on 2 cores of an
 AMD EPYC: 5 minutes for the first episodes, 3 for the first C, 9 for its episodes, 60 for V, 3 to encode, 13 for M, 7 for C,
 of which its validation is half. The run that was measured had V's first 835 batches with `kl_floor` 0.5.
 """

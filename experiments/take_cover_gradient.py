@@ -3,7 +3,7 @@
 wm-jax run experiments/take_cover_gradient.py
 
 Score: 1292.4 ± 646.1 tics (n = 1000 fresh episodes, standard error 20.4), in its dream 1175.3 (n = 512, 29.1); a blind
-sweep on the same episodes 754.5 ± 452.5. What was measured had been made in pieces (`results/take_cover/README.md`, from
+sweep on the same episodes 754.5 ± 452.5. What was measured had been made in pieces (`results/take_cover/log.md`, from
 "Policy gradient" on): 2,500 of the drives turned after 60 to 129 tics, M was also trained on 1,600 older episodes, noise on
 C's actions was kept for 5 or 10 tics, the dreams of the first three rounds ended at a threshold and their C's had fewer
 units and constant noise, rounds had 800 to 1,100 episodes, and C is that of the fifth round's last generation. Time on 2

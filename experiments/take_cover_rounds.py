@@ -9,7 +9,7 @@ scores it 1015.7 ± 570.2 (n = 128). Time, on 2 cores of an AMD EPYC with
 other work too: 42 minutes for what is taken over from `take_cover_cpu.py` (episodes, V, latents, M), 53 minutes for both
 evolutions and for the second round's episodes (9 minutes) and M (12 minutes), 14 minutes of scoring.
 
-The game's score does not rise any more from generation 70 on, the dream's hardly: see `results/take_cover/README.md`.
+The game's score does not rise any more from generation 70 on, the dream's hardly: see `results/take_cover/log.md`.
 """
 
 from wm_jax.actors.mlp import MLPConfig

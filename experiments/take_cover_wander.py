@@ -3,7 +3,7 @@
 wm-jax run experiments/take_cover_wander.py
 
 Score: 755.8 ± 458.7 tics (n = 400 fresh episodes, standard error 22.9), in its dream 742.7 ± 479.7 (n = 400): the
-dream is as long as the game, and C no better than a blind sweep in either (754.5). `results/take_cover/README.md`
+dream is as long as the game, and C no better than a blind sweep in either (754.5). `results/take_cover/log.md`
 tells why. What was measured had been made in pieces: 2,500 of the drives turned after 60 to 129 tics, M was also
 trained on 1,600 older episodes, and C is the mean of generation 95. Time on 2 cores of an AMD EPYC: 6 minutes for the
 episodes, 17 to encode them, 15 for M, 10 for C, 3 for 400 episodes of scoring.

@@ -165,7 +165,7 @@ class Player:
     """Plays in the actual environment: a frame in, an action out."""
 
     def __init__(self, found: bundle.Bundle, seed: int):
-        self._crew = driver_of(found.agent, found.params, found.weights).open(1)
+        self._batch = driver_of(found.agent, found.params, found.weights).open(1)
         self.task, self.seed = found.models.task, require_integer("seed", seed, 0, LARGEST_SEED)
         self.reset(self.seed)
 
@@ -173,7 +173,7 @@ class Player:
         """Forget the episode: the next frame is the first of another one. `seed` is one more than the last unless given.
         Raises `UserError` for a seed that is not from 0 to 2**31 - 1."""
         self.seed = require_integer("seed", self.seed + 1 if seed is None else seed, 0, LARGEST_SEED)
-        self._crew.begin({0: (self.seed, 0)})
+        self._batch.begin({0: (self.seed, 0)})
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
         """Action [A] in [-1, 1] for the next frame, uint8 [64, 64, 3]. `player.task.frame` makes the frame of an
@@ -183,7 +183,7 @@ class Player:
         if (seen.shape, seen.dtype) != (FRAME_SHAPE, np.uint8):
             raise UserError(f"a frame must be uint8 {list(FRAME_SHAPE)}, found {seen.dtype} {list(seen.shape)}; "
                             "player.task.frame makes it of an observation")  # fmt: skip
-        return self._crew(seen[None])[0]
+        return self._batch(seen[None])[0]
 
 
 def make_dream(

@@ -1,4 +1,4 @@
-"""Parts by name. A part is one file in its wing's folder, or in a file of a user's own, that registers what it adds."""
+"""Parts by name. A part is one file in its package, or in a file of a user's own, that registers what it adds."""
 
 import importlib.util
 import inspect
@@ -20,13 +20,13 @@ Thing = TypeVar("Thing", bound=Callable[..., Any])
 Registered = TypeVar("Registered", bound=Callable[..., Any])
 
 PART = re.compile(rb"^@\w+\.register", re.MULTILINE)
-"""What tells the modules of a wing that are parts from those that parts are made of."""
+"""What tells the modules of a package that are parts from those that parts are made of."""
 PREFIX = "wm_jax_parts_"
 """How modules of users' own files are named; the start of the file's SHA-256 follows."""
 
 
 class Registry(Generic[Thing]):
-    """The parts of one wing: classes of settings, or functions.
+    """The parts of one kind: classes of settings, or functions.
 
     A built-in part is the module of that name in `package`, which is imported when it is first asked for.
     """
@@ -81,14 +81,14 @@ class PartConfig:
     """Base of the settings of a part: `kind` says which part they belong to."""
 
     registry: ClassVar[Registry[Any]]
-    """Of the wing."""
+    """Of parts of this kind."""
 
     kind: str
 
 
 @cache
 def _parts(folder: Path) -> tuple[str, ...]:
-    """The modules and packages in a wing's folder that register something."""
+    """The modules and packages in a package's folder that register something."""
     found = []
     for module in iter_modules([str(folder)]):
         files = (folder / module.name).glob("*.py") if module.ispkg else [folder / f"{module.name}.py"]

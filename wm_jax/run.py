@@ -46,10 +46,10 @@ class StageDir:
     Where the result was taken over from another run the folder is a link to that run's, in which nothing is ever written.
     """
 
-    def __init__(self, run: "RunDir", wing: str, round_number: int):
+    def __init__(self, run: "RunDir", folder: str, round_number: int):
         self.run = run
-        self.name = f"{wing}/round-{round_number}"
-        self.path = run.path / wing / f"round-{round_number}"
+        self.name = f"{folder}/round-{round_number}"
+        self.path = run.path / folder / f"round-{round_number}"
         self.work = self.path / "work"
         self.checkpoints = Checkpoints(self.work / "checkpoints")
 
@@ -131,7 +131,7 @@ class StageDir:
 
 
 class RunDir:
-    """runs/NAME: config.json, one folder a wing, metrics.jsonl, evaluation.json, figures/."""
+    """runs/NAME: config.json, one folder a stage, metrics.jsonl, evaluation.json, figures/."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -200,9 +200,9 @@ class RunDir:
         write_json(self.path / "config.json", config)
         self.writer = _tensorboard_writer(self.path) if tensorboard else None
 
-    def stage(self, wing: str, round_number: int) -> StageDir:
-        """The folder of a wing's stage in a round."""
-        return StageDir(self, wing, round_number)
+    def stage(self, folder: str, round_number: int) -> StageDir:
+        """The folder of a stage in a round."""
+        return StageDir(self, folder, round_number)
 
     @property
     def metrics_path(self) -> Path:

@@ -54,9 +54,10 @@ def agent() -> TrainedAgent:
     return wm_jax.load(BUNDLE)
 
 
-def test_what_readme_shows_in_python_runs() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 3
+def test_what_readme_and_the_guide_show_in_python_runs() -> None:
+    pages = ((ROOT / page).read_text() for page in ("README.md", "docs/python.md"))
+    blocks = re.findall(r"```python\n(.*?)```", "\n".join(pages), re.DOTALL)
+    assert len(blocks) >= 4
     printed = python("\n".join(blocks))
     assert "controller 82,433" in printed and "vision 4,446,915" in printed
 

@@ -1,4 +1,4 @@
-"""docs/extending.md: a world model, an actor, a search, an explorer and a rule of a user's own, in every command."""
+"""docs/extending/: a world model, an actor, a search, an explorer and a rule of a user's own, in every command."""
 
 import json
 import re
@@ -16,6 +16,7 @@ import wm_jax
 pytestmark = pytest.mark.whole
 
 ROOT = Path(__file__).parents[2]
+PAGES = "world_model", "actor", "search", "explorer", "experiment"
 BLOCK = re.compile(r"<!-- (\S+\.py) -->\n```python\n(.*?)```", re.DOTALL)
 
 
@@ -29,9 +30,10 @@ def command(environment: dict[str, str], folder: Path, *arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page's files, and the task, beside each other."""
+    """The pages' files, and the task, beside each other."""
     folder = tmp_path_factory.mktemp("extending")
-    for name, code in BLOCK.findall((ROOT / "docs" / "extending.md").read_text()):
+    pages = [(ROOT / "docs" / "extending" / f"{page}.md").read_text() for page in PAGES]
+    for name, code in BLOCK.findall("\n".join(pages)):
         with (folder / name).open("a") as file:
             file.write(code + "\n\n")
     shutil.copy(ROOT / "tests" / "probe_task.py", folder)
@@ -40,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(folder: Path, environment: dict[str, str]) -> Path:
-    """The page's experiment, run to its end."""
+    """The pages' experiment, run to its end."""
     printed = command(environment, folder, "run", "dot.py", "--run-dir", "run")
     assert "Dot, round 0" in printed and "Dot, round 1" in printed
     assert "C, exploring, round 0" in printed and "C, exploring, round 1" not in printed

@@ -62,9 +62,9 @@ SETTINGS = {
 }
 STAGES = [
     *(
-        f"{wing}/round-{number}"
+        f"{folder}/round-{number}"
         for number in (0, 1)
-        for wing in ("rollouts", "vision", "latents", "memory", "controller")
+        for folder in ("rollouts", "vision", "latents", "memory", "controller")
     ),
     "tuned/round-1",
     "evaluation/round-1",

@@ -118,10 +118,10 @@ def test_two_stopped_and_gone_on_end_as_one(
     for path in sorted(alone.glob("rollouts/**/*.array_record")):
         assert path.read_bytes() == (folder / path.relative_to(alone)).read_bytes()
     # Sums over a batch cut in two differ in their last bits; V and M carry that on over all their steps, C too.
-    for wing, tolerance in {"vision": 1e-4, "memory": 1e-4, "controller": 1e-3, "tuned": 1e-2}.items():
-        weights = [load_weights(run / wing / "round-0" / "weights.safetensors")[0] for run in (folder, alone)]
+    for stage, tolerance in {"vision": 1e-4, "memory": 1e-4, "controller": 1e-3, "tuned": 1e-2}.items():
+        weights = [load_weights(run / stage / "round-0" / "weights.safetensors")[0] for run in (folder, alone)]
         found, expected = (np.concatenate([leaf.ravel() for leaf in _leaves(tree)]) for tree in weights)
-        np.testing.assert_allclose(found, expected, atol=tolerance, err_msg=wing)
+        np.testing.assert_allclose(found, expected, atol=tolerance, err_msg=stage)
     scores = [json.loads((run / "evaluation.json").read_text()) for run in (folder, alone)]
     for name in ("random", "controller"):
         found, expected = (score[name] for score in scores)

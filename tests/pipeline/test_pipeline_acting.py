@@ -127,12 +127,14 @@ def test_what_is_learned_from_is_what_was_done(
     search = searching.actual_search(here.models, config, False)
     assert isinstance(search, EpisodeSearch)
     agent, variants = Agent(here.models.world, here.models.actor), side_by_side.variants(actual)
-    arena = playing.Arena(here, here.stage("controller", 0), agent, load_world(here, 0))
+    runner = playing.EpisodeRunner(here, here.stage("controller", 0), agent, load_world(here, 0))
     with ExitStack() as stack:
-        generations = practising.Generations(here, config, search, variants, jax.random.key(1), 5, arena, stack)
+        generations = practising.PracticeGenerations(
+            here, config, search, variants, jax.random.key(1), 5, runner, stack
+        )
         states = parallel.replicate(here.mesh, jax.vmap(search.init)(jax.random.split(jax.random.key(2))))
         tables = jax.vmap(search.trying, (0, None))(states, 0)
-        driver = AgentDriver(generations.agent, arena.params, tables)
+        driver = AgentDriver(generations.agent, runner.params, tables)
         played = generations._play(driver, [(seed, 1) for seed in (7, 8, 9)], 0)
         weights = jax.tree.map(lambda array: array[1], tables)
         found = generations._experience(played, weights)

@@ -67,9 +67,9 @@ def moved(whole: Bundle, tmp_path: Path) -> tuple[Path, Path]:
 def actions(bundle: Bundle, frames: np.ndarray) -> np.ndarray:
     """What the agent does, given these frames [T, B, 64, 64, 3]."""
     table = jax.tree.map(lambda array: array[None], bundle.weights)
-    crew = AgentDriver(bundle.agent, bundle.params, table).open(frames.shape[1])
-    crew.begin({lane: (lane, 0) for lane in range(frames.shape[1])})
-    return np.stack([crew(screen) for screen in frames])
+    batch = AgentDriver(bundle.agent, bundle.params, table).open(frames.shape[1])
+    batch.begin({lane: (lane, 0) for lane in range(frames.shape[1])})
+    return np.stack([batch(screen) for screen in frames])
 
 
 def written_and_read(bundle: Bundle, path: Path, half: bool) -> Bundle:

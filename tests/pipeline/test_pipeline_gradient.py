@@ -57,9 +57,9 @@ def test_searches_are_cut_to_what_the_start_states_leave(
     seen = recordings((32, 48), here.models.state_shapes[1].mean.size, here.models.world.action_size)
     params = load_world(here, 0)
 
-    def set_up(room: int) -> side_by_side.InDreams:
+    def set_up(room: int) -> side_by_side.DreamGenerations:
         monkeypatch.setattr(machine, "memory", lambda: room)
-        return side_by_side.InDreams(here, 0, params, seen, lambda words: None)
+        return side_by_side.DreamGenerations(here, 0, params, seen, lambda words: None)
 
     monkeypatch.setattr(side_by_side, "SHARE_OF_MEMORY", 1)
     found = set_up(2**40)

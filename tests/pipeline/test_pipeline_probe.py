@@ -224,8 +224,8 @@ def test_evolutions_run_side_by_side_and_all_are_scored(
     assert f"memory (round 0): taken over from {run}" in " ".join(printed.split())
     assert contents(run) == before
     told, source = read(folder, "side by side"), read(run, "run")
-    for wing, name in (("vision", "reconstruction"), ("vision", "held_out_kl"), ("memory", "nll")):
-        assert told.series(wing, name) == source.series(wing, name) != ([], [])
+    for stage, name in (("vision", "reconstruction"), ("vision", "held_out_kl"), ("memory", "nll")):
+        assert told.series(stage, name) == source.series(stage, name) != ([], [])
     assert [stage.stage for stage in told.stages if stage.taken_over] == ["collect", "vision", "encode", "memory"]
     assert told.reconstructions == source.reconstructions and len(told.reconstructions) == 1
     scores = json.loads((folder / "evaluation.json").read_text())

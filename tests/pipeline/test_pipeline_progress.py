@@ -110,15 +110,15 @@ def test_a_bar_moves_before_the_first_episode_ends_and_what_is_left_only_falls(s
     assert shown[-1] == (6 * 80, 6 * 80, "episode 6/6")
 
 
-def arena_returns(here: Context, stack: ExitStack, shows: list[tuple[float, str]]) -> tuple[np.ndarray, int]:
+def runner_returns(here: Context, stack: ExitStack, shows: list[tuple[float, str]]) -> tuple[np.ndarray, int]:
     """The returns of validation episodes (this process's), and the lanes of a group."""
     agent = Agent(here.models.world, here.models.actor)
-    arena = playing.Arena(here, here.stage("controller", 0), agent, load_world(here, 0))
-    arena.attach(cast(Bar, SimpleNamespace()))
-    validation = playing.Validation(here, here.experiment.evolve, arena, stack)
+    runner = playing.EpisodeRunner(here, here.stage("controller", 0), agent, load_world(here, 0))
+    runner.attach(cast(Bar, SimpleNamespace()))
+    validation = playing.Validation(here, here.experiment.evolve, runner, stack)
     table = jax.tree.map(lambda leaf: np.stack([leaf]), load_controller(here, 0)[0])
     episodes = [(500 + i, 0) for i in range(EPISODES)]
-    found = arena.returns(
+    found = runner.returns(
         "validation", 1, validation.lanes, table, episodes, lambda bar, done, words: shows.append((done, words))
     )
     return found, validation.lanes.size
@@ -129,10 +129,10 @@ def test_episodes_have_the_same_bits_in_one_process_and_in_a_share_of_three(
 ) -> None:
     shows: list[tuple[float, str]] = []
     with ExitStack() as stack:
-        whole, size = arena_returns(here, stack, shows)
+        whole, size = runner_returns(here, stack, shows)
         others = prepared(experiment, tmp_path / "three", Interrupt())
         as_first_of(3, monkeypatch)
-        share, size_of_three = arena_returns(others, stack, [])
+        share, size_of_three = runner_returns(others, stack, [])
     assert size == size_of_three == ENVIRONMENTS // 2
     assert share.tobytes() == whole[::3].tobytes() and len(set(whole.tolist())) > 3
     done = [done for done, _ in shows]

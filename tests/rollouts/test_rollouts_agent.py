@@ -18,7 +18,7 @@ from wm_jax.dream import Dream, DreamConfig, start_states
 from wm_jax.errors import UserError
 from wm_jax.explore.noise import NoiseConfig
 from wm_jax.lanes import SHARED_FROM
-from wm_jax.rollouts.acting import Lanes, Played, ScriptedCrew, ScriptedDriver
+from wm_jax.rollouts.acting import Lanes, Played, ScriptedBatch, ScriptedDriver
 from wm_jax.rollouts.agent import Agent, AgentDriver, act, begin, initial_state
 from wm_jax.rollouts.evaluate import BLOCK, outcomes, summary
 from wm_jax.tasks import load_task
@@ -88,14 +88,14 @@ def assert_near(left: Any, right: Any) -> None:
 def test_actions_are_those_of_a_plain_loop_in_the_dreams_order(actor: Any, explorer: Any) -> None:
     """Of two lanes with controllers and seeds of their own, the second of which begins later, and after another episode."""
     agent, table = small_agent(actor, explorer), controllers(actor) if size(actor) else {}
-    crew = AgentDriver(agent, PARAMS, table).open(2)
-    crew.begin({0: (5, 0), 1: (77, 0)})
+    batch = AgentDriver(agent, PARAMS, table).open(2)
+    batch.begin({0: (5, 0), 1: (77, 0)})
     frames, states, actions = noise(0, 7, 2), [], []
     for t, both in enumerate(frames):
         if t == 3:
-            crew.begin({1: (6, 1)})
-        actions.append(crew(both))
-        states.append(crew.state.world)
+            batch.begin({1: (6, 1)})
+        actions.append(batch(both))
+        states.append(batch.state.world)
     for lane, seed, first in ((0, 5, 0), (1, 6, 3)):
         expected, done = by_hand(agent, row(table, lane), seed, frames[first:, lane])
         np.testing.assert_allclose(np.stack(actions)[first:, lane], done, atol=1e-5)
@@ -163,17 +163,17 @@ def test_a_lone_controller_does_what_it_does_among_several(large: bool) -> None:
 
 def test_lanes_go_on_undisturbed_where_others_begin() -> None:
     frames, actions = noise(6, 6, 2), []
-    crews = [AgentDriver(small_agent(explorer=EXPLORER), PARAMS, TABLE).open(2) for _ in range(2)]
-    for crew in crews:
-        crew.begin({0: (1, 0), 1: (2, 1)})
+    batches = [AgentDriver(small_agent(explorer=EXPLORER), PARAMS, TABLE).open(2) for _ in range(2)]
+    for batch in batches:
+        batch.begin({0: (1, 0), 1: (2, 1)})
     for t, both in enumerate(frames):
         if t in (2, 4):
-            crews[1].begin({1: (t, 0)})
-        actions.append([crew(both) for crew in crews])
+            batches[1].begin({1: (t, 0)})
+        actions.append([batch(both) for batch in batches])
     undisturbed, disturbed = np.array(actions).swapaxes(0, 1)
     np.testing.assert_array_equal(undisturbed[:, 0], disturbed[:, 0])
     assert (undisturbed[2:, 1] != disturbed[2:, 1]).any(axis=1).all()
-    assert [int(step) for step in crews[1].state.step] == [6, 2]
+    assert [int(step) for step in batches[1].state.step] == [6, 2]
 
 
 def test_many_steps_are_traced_once() -> None:
@@ -184,55 +184,55 @@ def test_many_steps_are_traced_once() -> None:
             traces.append(0)
             return super().act(params, world, state, carry, key)
 
-    crew = AgentDriver(small_agent(Counting(moody=True)), PARAMS, controllers(Whim(moody=True))).open(2)
+    batch = AgentDriver(small_agent(Counting(moody=True)), PARAMS, controllers(Whim(moody=True))).open(2)
     for seed in range(3):
-        crew.begin({seed % 2: (seed, 0)})
+        batch.begin({seed % 2: (seed, 0)})
         for frames in noise(0, 2, 2):
-            crew(frames)
+            batch(frames)
     assert len(traces) == 1
 
 
 def test_exploration_is_what_M_is_fed() -> None:
     """Replaced actions are executed, recorded, and remembered by M."""
     agent = small_agent(explorer=NoiseConfig(random_stretches=0.5, stretch_length=1).build(1))
-    crew, calm = (AgentDriver(each, PARAMS, TABLE).open(8) for each in (agent, small_agent()))
+    batch, calm = (AgentDriver(each, PARAMS, TABLE).open(8) for each in (agent, small_agent()))
     episodes = {lane: (lane, 0) for lane in range(8)}
-    crew.begin(episodes)
+    batch.begin(episodes)
     calm.begin(episodes)
     first, second = noise(8, 2, 8)
-    action, chosen = crew(first), calm(first)
+    action, chosen = batch(first), calm(first)
     replaced = np.abs(action - chosen)[:, 0] > 1e-5
     assert 0 < replaced.sum() < 8
-    before = crew.state.world
-    crew(second)
+    before = batch.state.world
+    batch(second)
     expected = jax.vmap(WORLD.memory.advance, (None, 0, 0, 0, 0))(
         PARAMS["memory"], before.memory, before.z, jnp.asarray(action), before.restart
     )
-    assert_near(crew.state.world.memory, expected)
+    assert_near(batch.state.world.memory, expected)
     np.testing.assert_array_equal(before.restart, np.ones(8))
 
 
 def test_exploration_does_not_draw_what_the_environment_or_the_world_model_draws() -> None:
     agent = small_agent(explorer=NoiseConfig(action_noise=0.1).build(1))
-    crew = AgentDriver(agent, PARAMS, jax.tree.map(jnp.zeros_like, TABLE)).open(1)
-    crew.begin({0: (3, 0)})
+    batch = AgentDriver(agent, PARAMS, jax.tree.map(jnp.zeros_like, TABLE)).open(1)
+    batch.begin({0: (3, 0)})
     frame = noise(9, 1)
-    drawn = float(crew(frame)[0, 0]) / 0.1
+    drawn = float(batch(frame)[0, 0]) / 0.1
     environment = gymnasium.Env()
     environment.reset(seed=3)
     assert drawn != pytest.approx(environment.np_random.standard_normal(), rel=1e-3)
     stats = WORLD.encode(PARAMS, frame[0])
-    of_z = (crew.state.world.z[0] - stats.mean) / jnp.exp(stats.log_var / 2)
+    of_z = (batch.state.world.z[0] - stats.mean) / jnp.exp(stats.log_var / 2)
     assert np.abs(drawn - of_z).min() > 1e-3
 
 
 @pytest.mark.parametrize("longest", [1, 4])
 def test_random_stretches_have_the_length_they_are_given(longest: int) -> None:
     agent = small_agent(explorer=NoiseConfig(random_stretches=1.0, stretch_length=longest).build(1))
-    crew = AgentDriver(agent, PARAMS, TABLE).open(4)
-    crew.begin({lane: (3 + lane, 0) for lane in range(4)})
+    batch = AgentDriver(agent, PARAMS, TABLE).open(4)
+    batch.begin({lane: (3 + lane, 0) for lane in range(4)})
     frames = noise(10, 4)
-    drawn = np.stack([crew(frames)[:, 0] for _ in range(60)], axis=1)
+    drawn = np.stack([batch(frames)[:, 0] for _ in range(60)], axis=1)
     assert len(np.unique(drawn)) > 40 and np.abs(drawn).max() <= 1
     for values in drawn:
         ends = np.flatnonzero(np.diff(values, append=np.inf)) + 1
@@ -242,11 +242,11 @@ def test_random_stretches_have_the_length_they_are_given(longest: int) -> None:
 
 def test_without_an_explorer_or_with_one_that_does_nothing_the_actor_is_obeyed() -> None:
     idle = small_agent(explorer=NoiseConfig().build(1))
-    crews = [AgentDriver(agent, PARAMS, TABLE).open(2) for agent in (small_agent(), idle)]
-    for crew in crews:
-        crew.begin({0: (1, 0), 1: (2, 1)})
+    batches = [AgentDriver(agent, PARAMS, TABLE).open(2) for agent in (small_agent(), idle)]
+    for batch in batches:
+        batch.begin({0: (1, 0), 1: (2, 1)})
     for both in noise(11, 3, 2):
-        np.testing.assert_allclose(crews[0](both), crews[1](both), atol=1e-6)
+        np.testing.assert_allclose(batches[0](both), batches[1](both), atol=1e-6)
 
 
 def test_the_best_scripted_policy_scores_what_is_known() -> None:
@@ -257,7 +257,7 @@ def test_the_best_scripted_policy_scores_what_is_known() -> None:
 def test_finished_blocks_are_not_played_again() -> None:
     played: list[int] = []
 
-    class Counting(ScriptedCrew):
+    class Counting(ScriptedBatch):
         def begin(self, episodes: dict[int, tuple[int, int]]) -> None:
             played.extend(seed for seed, _ in episodes.values())
             super().begin(episodes)
@@ -292,7 +292,7 @@ class Wide(Whim):
 
 
 def test_actions_of_another_size_are_refused_by_the_actors_name() -> None:
-    crew = AgentDriver(small_agent(Wide(moody=False)), PARAMS, {}).open(2)
+    batch = AgentDriver(small_agent(Wide(moody=False)), PARAMS, {}).open(2)
     with pytest.raises(UserError) as told:
-        crew(noise(0, 2))
+        batch(noise(0, 2))
     assert str(told.value) == "act of Wide must return actions of shape [1], found [2]"

@@ -17,7 +17,7 @@ from wm_jax.memory import MemoryConfig
 from wm_jax.memory import train as memory_train
 from wm_jax.memory.evaluation import evaluate
 from wm_jax.optimizers import OptimizerConfig
-from wm_jax.rollouts.agent import Agent, AgentCrew, driver_of
+from wm_jax.rollouts.agent import Agent, AgentBatch, driver_of
 from wm_jax.search import Dreams
 from wm_jax.search.cma_es import CMAESConfig
 from wm_jax.search.policy_gradient import PolicyGradientConfig
@@ -79,9 +79,9 @@ def memory_trained():
 def acted():
     """An agent's state and what it does, with noise on it."""
     agent = Agent(WORLD, ACTOR, NoiseConfig(action_noise=0.1, random_stretches=0.5).build(2))
-    crew = AgentCrew(driver_of(agent, WORLD.init(key()), ACTOR.init(key())), 3)
-    crew.begin({0: (5, 0), 2: (2**32 - 1, 0)})
-    return [crew(FRAMES) for _ in range(3)], crew.state
+    batch = AgentBatch(driver_of(agent, WORLD.init(key()), ACTOR.init(key())), 3)
+    batch.begin({0: (5, 0), 2: (2**32 - 1, 0)})
+    return [batch(FRAMES) for _ in range(3)], batch.state
 
 
 WORKS = {

@@ -248,15 +248,15 @@ class Wild(ScriptedDriver):
         self.action = action
 
     def open(self, lanes: int) -> Any:
-        crew, action = super().open(lanes), self.action
+        batch, action = super().open(lanes), self.action
 
         class Crew:
             name = "act of Wild"
-            begin = crew.begin
+            begin = batch.begin
 
             def __call__(self, frames: np.ndarray) -> np.ndarray:
-                actions = crew(frames)
-                actions[-1] = action if crew.steps[-1] > 3 else 0.0
+                actions = batch(frames)
+                actions[-1] = action if batch.steps[-1] > 3 else 0.0
                 return actions
 
         return Crew()

@@ -1,7 +1,7 @@
 """Controllers' settings, and their weights as one array. What a controller is says `worlds.protocol.Actor`.
 
 A new actor is one file in this folder, or in a file of a user's own, whose settings are registered by `ACTORS.register`
-(docs/extending.md).
+(docs/extending/).
 """
 
 import math

@@ -1,6 +1,6 @@
 """What a dreamt step earns, and when a dream is over: functions of what the world model expects, by name.
 
-A rule of one's own is registered alike (docs/extending.md): `@REWARDS.register` or `@ENDS.register` on a function of an
+A rule of one's own is registered alike (docs/extending/): `@REWARDS.register` or `@ENDS.register` on a function of an
 `Outcome` and the world model that expects it, for one dream; its name is what `dream.reward` or `dream.end` says.
 """
 

@@ -8,9 +8,9 @@ Two standards, whose scores do not compare:
       ẍ = (−2 m l θ̇² sin θ + 3 m g sin θ cos θ + 4 (F − b ẋ)) / (4 (M + m) − 3 m cos²θ)
       θ̈ = (−3 m l θ̇² sin θ cos θ + 6 (M + m) g sin θ + 6 (F − b ẋ) cos θ) / (4 l (M + m) − 3 m l cos²θ)
 
-  by Euler's explicit method; an episode ends where |x| > 2.4.
+  by Euler's explicit method; an episode ends where x leaves [−2.4, 2.4].
 - `dm_control`: the cartpole of DeepMind's Control Suite (Tassa et al., 2018), task swingup. A capsule on a cart, by
-  Runge-Kutta's method of fourth order; the rail's soft stops push back beyond |x| = 1.8, as MuJoCo's reference acceleration
+  Runge-Kutta's method of fourth order; the rail's soft stops push back beyond ±1.8, as MuJoCo's reference acceleration
   of a limit does. No episode ends before its 1000 steps.
 """
 

@@ -1,7 +1,7 @@
 """What is done to an actor's actions while it collects (`Explorer`).
 
 A new explorer is one file in this folder, or in a file of a user's own, whose settings are registered by
-`EXPLORERS.register` (docs/extending.md).
+`EXPLORERS.register` (docs/extending/).
 """
 
 from abc import ABC, abstractmethod

@@ -145,7 +145,7 @@ class Memory:
         return params
 
     def initial_state(self, batch_shape: tuple[int, ...] = ()) -> MemoryState:
-        """The state before an episode's first step: zeros [*batch_shape, H]."""
+        """The state before an episode's first step: zeros [batch_shape, H]."""
         zeros = partial(jnp.zeros, (*batch_shape, self.config.hidden_size), jnp.float32)
         return MemoryState(h=zeros(), c=zeros())
 

@@ -14,7 +14,7 @@ from wm_jax.data.records import INDEX, Episode, Header, episode_path, read_heade
 from wm_jax.data.training import spread
 from wm_jax.lanes import alone, rows
 from wm_jax.pipeline.context import Context
-from wm_jax.pipeline.progress import Meetings, Stopped, expected_steps
+from wm_jax.pipeline.progress import Barrier, Stopped, expected_steps
 from wm_jax.pipeline.searching import Evolve, Explore
 from wm_jax.pipeline.stages import Stage
 from wm_jax.pipeline.weights import load_deployed, load_means, load_world
@@ -82,11 +82,11 @@ def _scripted(context: Context, round_number: int, stage: StageDir, folder: Path
             returns = progress.episodes * progress.mean_return
             return progress.episodes, progress.frames, progress.running, returns
 
-        meetings, numbers = Meetings(context.interrupt, show), parallel.share(range(total))
+        barrier, numbers = Barrier(context.interrupt, show), parallel.share(range(total))
         seed, warn = context.seed("collect", round_number), context.screen.warn
         headers = record_scripted(context.experiment.task, config, seed, folder, numbers,
-                                  lambda progress: meetings.tell(*counts(progress)), warn)  # fmt: skip
-        meetings.finish(*counts(Progress.of(headers)))
+                                  lambda progress: barrier.tell(*counts(progress)), warn)  # fmt: skip
+        barrier.finish(*counts(Progress.of(headers)))
     return headers
 
 
@@ -124,16 +124,16 @@ def _controllers(context: Context, round_number: int) -> _Recording:
         return alone(load_deployed(context, chosen)[0]) if deployed else load_means(context, before, folder)
 
     explored = round(goal.share * rounds.episodes) if goal else 0
-    parties = [("", found(context, Evolve.folder), rounds.episodes - explored)]
+    collectors = [("", found(context, Evolve.folder), rounds.episodes - explored)]
     if explored:
-        parties.append(("explorer, ", found(context.exploring, Explore.folder), explored))
+        collectors.append(("explorer, ", found(context.exploring, Explore.folder), explored))
     drivers, names = list[int](), list[str]()
-    for party, controllers, episodes in parties:
+    for collector, controllers, episodes in collectors:
         count = rows(controllers)
         chosen = (len(names) + spread(count, episodes)).tolist()
         drivers += [chosen[number % len(chosen)] for number in range(episodes)]
-        names += [f"{party}{'controller' if deployed else f'mean {row}'} of round {before}" for row in range(count)]
-    table = jax.tree.map(lambda *parts: jnp.concatenate(parts), *(controllers for _, controllers, _ in parties))
+        names += [f"{collector}{'controller' if deployed else f'mean {row}'} of round {before}" for row in range(count)]
+    table = jax.tree.map(lambda *parts: jnp.concatenate(parts), *(controllers for _, controllers, _ in collectors))
     driver = AgentDriver(Agent(models.world, models.actor, models.explorer), load_world(context, before), table)
     limits = Limits(patience=rounds.patience)
     return _Recording(driver, rounds.episodes, limits, lambda number: drivers[number], lambda row: names[row])
@@ -158,18 +158,18 @@ def _on_lanes(
                 raise Stopped(f"stopped in {stage.name} after {episodes} of {recording.episodes} episodes; "
                               "the same command goes on from the last block")  # fmt: skip
 
-        meetings = Meetings(context.interrupt, show)
+        barrier = Barrier(context.interrupt, show)
         blocks = [mine[first : first + count] for first in range(0, len(mine), count)]
         missing = [block for block in blocks if not all(episode_path(folder, number).is_file() for number in block)]
         headers = [header for block in blocks if block not in missing for header in _headers(folder, block)]
-        meetings.count(_counted(headers))
+        barrier.count(_counted(headers))
         seed = context.seed("collect", round_number)
         for block in missing:
             before = _counted(headers)
             _record_block(seed, recording, lanes, block, folder,
-                          lambda now, before=before: meetings.count(before + now))  # fmt: skip
+                          lambda now, before=before: barrier.count(before + now))  # fmt: skip
             headers += _headers(folder, block)
-        meetings.finish_count(_counted(headers))
+        barrier.finish_count(_counted(headers))
     return sorted(headers, key=lambda header: header.number)
 
 

@@ -31,7 +31,7 @@ def device_of(devices: Sequence[Any]) -> str:
     return f"{usable_cores()} cores of " + (names[0] if names else platform.machine())
 
 
-def memory() -> int:
+def device_memory() -> int:
     """Bytes of the memory of a device that this process computes on, in use or free: the same whenever it is asked."""
     statistics = jax.local_devices()[0].memory_stats() or {}
     return statistics.get("bytes_limit", os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))

@@ -13,7 +13,7 @@ from wm_jax.data.files import read_json, write_json
 from wm_jax.lanes import rows
 from wm_jax.pipeline import side_by_side
 from wm_jax.pipeline.context import Context
-from wm_jax.pipeline.progress import Bar, Meetings, Stopped, expected_steps
+from wm_jax.pipeline.progress import Bar, Barrier, Stopped, expected_steps
 from wm_jax.rollouts.acting import Lanes
 from wm_jax.rollouts.agent import Agent, AgentDriver
 from wm_jax.rollouts.config import VALIDATION_SEED, evolution_seeds
@@ -25,7 +25,7 @@ from wm_jax.search.config import EvolveConfig
 from wm_jax.types import Array, Key, Params, Population
 
 
-class Arena:
+class EpisodeRunner:
     """Where controllers play: the processes share out their episodes, and every finished block of them survives a kill."""
 
     def __init__(self, context: Context, stage: StageDir, agent: Agent, params: Params):
@@ -79,12 +79,12 @@ class Arena:
         done = saved["blocks"] if saved.get("generation") == generation else []
         before = sum(len(block) for block in done)
         driver = AgentDriver(self.agent, self.params, controllers)
-        meetings = Meetings(self.context.interrupt, tell)
-        found = outcomes(lanes, driver, episodes, done, save, meetings.count, meetings.finish_count)
+        barrier = Barrier(self.context.interrupt, tell)
+        found = outcomes(lanes, driver, episodes, done, save, barrier.count, barrier.finish_count)
         return np.array([outcome[RETURN] for outcome in found], np.float32)
 
 
-class Generations:
+class PlayedGenerations:
     """Generations whose candidates play in the actual environment, one a call."""
 
     in_call = 1
@@ -93,10 +93,10 @@ class Generations:
 
     def __init__(
         self, context: Context, config: EvolveConfig, search: PopulationSearch, variants: list[side_by_side.Variant],
-        key: Key, seed: int, arena: Arena, stack: ExitStack,
+        key: Key, seed: int, runner: EpisodeRunner, stack: ExitStack,
     ):  # fmt: skip
         """`key` draws the candidates, `seed` the episodes that they meet."""
-        self.search, self.mesh, self.arena, self.variants = search, context.mesh, arena, variants
+        self.search, self.mesh, self.runner, self.variants = search, context.mesh, runner, variants
         # The dream's own: the first of each two is for the candidates, the other for what the dream draws.
         keys = side_by_side.keys(key, variants)
         self.keys = parallel.replicate(self.mesh, jax.vmap(lambda key: jax.random.split(key)[0])(keys))
@@ -126,7 +126,7 @@ class Generations:
             bar.update(first * len(episodes) + int(done), f"generation {first + 1}{self.note}")
 
         table = jax.tree.map(lambda array: np.asarray(array).reshape(-1, *array.shape[2:]), populations)
-        found = self.arena.returns("generation", first + 1, self.lanes, table, episodes, show)
+        found = self.runner.returns("generation", first + 1, self.lanes, table, episodes, show)
         fitness = found.reshape(several, search.population, search.rollouts).mean(axis=2)
         self.note = f", last mean {fitness.mean():.4g}"
         states, metrics = _tell(search, states, populations, parallel.replicate(self.mesh, fitness))
@@ -150,9 +150,9 @@ def _tell(
 class Validation:
     """The validation episodes, the same for every candidate, on seeds that no score ever uses."""
 
-    def __init__(self, context: Context, config: EvolveConfig, arena: Arena, stack: ExitStack):
+    def __init__(self, context: Context, config: EvolveConfig, runner: EpisodeRunner, stack: ExitStack):
         experiment = context.experiment
-        self.episodes, self.arena = config.actual_episodes, arena
+        self.episodes, self.runner = config.actual_episodes, runner
         count = experiment.evaluate.lanes(self.episodes * config.evolutions)
         self.lanes = stack.enter_context(Lanes(experiment.task, count, context.screen.warn, backend=config.backend))
 
@@ -164,5 +164,5 @@ class Validation:
         def show(bar: Bar, done: float, words: str) -> None:
             bar.update(bar.done, f"validation of generation {generation}: {words}")
 
-        found = self.arena.returns("validation", generation, self.lanes, candidates, wanted, show)
+        found = self.runner.returns("validation", generation, self.lanes, candidates, wanted, show)
         return found.reshape(several, self.episodes)

@@ -17,8 +17,8 @@ from wm_jax.lanes import alone
 from wm_jax.models import Models
 from wm_jax.pipeline import side_by_side
 from wm_jax.pipeline.context import Context
-from wm_jax.pipeline.playing import Arena
-from wm_jax.pipeline.progress import Meetings, Stopped
+from wm_jax.pipeline.playing import EpisodeRunner
+from wm_jax.pipeline.progress import Barrier, Stopped
 from wm_jax.rollouts.acting import Count, Lanes, Played
 from wm_jax.rollouts.agent import Agent, AgentDriver, act, begin, initial_state
 from wm_jax.rollouts.config import evolution_seeds
@@ -32,7 +32,7 @@ from wm_jax.types import FLOAT, Array, Key, Params
 from wm_jax.worlds import World
 
 
-class Generations:
+class PracticeGenerations:
     """Generations of E searches, one a call. Every process of a run plays all episodes itself: they have to learn from the
     same, and sending it would take longer than playing it."""
 
@@ -42,10 +42,10 @@ class Generations:
 
     def __init__(
         self, context: Context, config: EvolveConfig, search: EpisodeSearch, variants: list[side_by_side.Variant],
-        key: Key, seed: int, arena: Arena, stack: ExitStack,
+        key: Key, seed: int, runner: EpisodeRunner, stack: ExitStack,
     ):  # fmt: skip
         """`key` draws what the searches do, `seed` the episodes that they meet."""
-        self.search, self.mesh, self.arena, self.variants, self.seed = search, context.mesh, arena, variants, seed
+        self.search, self.mesh, self.runner, self.variants, self.seed = search, context.mesh, runner, variants, seed
         self.context = context
         self.keys = side_by_side.keys(key, variants)
         self.agent = Agent(context.models.world, search.player)
@@ -68,7 +68,7 @@ class Generations:
         tables = jax.vmap(search.trying, (0, None))(states, jnp.int32(first))
         seeds = [evolution_seeds(self.seed, variant.seed, first, count) for variant in self.variants]
         wanted = [(seed, row) for row, mine in enumerate(seeds) for seed in mine]
-        played = self._play(AgentDriver(self.agent, self.arena.params, tables), wanted, first)
+        played = self._play(AgentDriver(self.agent, self.runner.params, tables), wanted, first)
         # They are the same in every generation.
         learned, keys = [], jax.random.clone(self.keys)
         for number in range(len(self.variants)):
@@ -84,15 +84,15 @@ class Generations:
 
         def tell(counts: list[float], stop: bool) -> None:
             finished = int(counts[0]) // jax.process_count()
-            if self.arena.bar is not None:
-                self.arena.bar.update(first * len(episodes) + finished, f"generation {first + 1}{self.note}")
+            if self.runner.bar is not None:
+                self.runner.bar.update(first * len(episodes) + finished, f"generation {first + 1}{self.note}")
             if stop and finished < len(episodes):
-                raise Stopped(f"stopped in {self.arena.stage.name}, generation {first + 1}, after {finished} of "
+                raise Stopped(f"stopped in {self.runner.stage.name}, generation {first + 1}, after {finished} of "
                               f"{len(episodes)} episodes; the same command plays that generation again")  # fmt: skip
 
-        meetings = Meetings(self.context.interrupt, tell)
-        played = self.lanes.play(driver, episodes, record=True, tick=meetings.count)
-        meetings.finish_count(Count(len(played), sum(len(episode.rewards) for episode in played)))
+        barrier = Barrier(self.context.interrupt, tell)
+        played = self.lanes.play(driver, episodes, record=True, tick=barrier.count)
+        barrier.finish_count(Count(len(played), sum(len(episode.rewards) for episode in played)))
         return played
 
     def _experience(self, played: Sequence[Played], weights: Params) -> Experience:
@@ -114,7 +114,7 @@ class Generations:
             seeds = np.array([key_seed(one.seed) if device else one.seed for one in filled], np.uint32)
             frames = np.stack([padded(one.frames) for one in filled], axis=1)
             frames = frames.reshape(decisions, hold, *frames.shape[1:])
-            found = _retrace(self.agent, self.arena.params, alone(weights), seeds, frames)
+            found = _retrace(self.agent, self.runner.params, alone(weights), seeds, frames)
             for kept, array in zip((inputs, drawn), found, strict=True):
                 kept.append(jnp.moveaxis(array, 0, 1)[: len(block)])
         rewards = np.stack([padded(one.rewards).astype(np.float32) for one in played])

@@ -17,7 +17,7 @@ from wm_jax.rollouts.acting import Count
 
 SECONDS_BETWEEN_LINES = 15.0
 """Without a terminal a line of progress is printed this often."""
-SECONDS_BETWEEN_MEETINGS = 1.0
+SECONDS_BETWEEN_BARRIERS = 1.0
 """How often processes that work apart tell each other how far they are."""
 
 
@@ -49,7 +49,7 @@ class Interrupt:
         self.requested = True
 
 
-class Meetings:
+class Barrier:
     """How far all processes are with work that each does a share of at its own pace.
 
     Now and then all wait for each other and tell. A process that is asked to stop says so there, so that all stop at once.
@@ -59,16 +59,16 @@ class Meetings:
         """`show` is told the sums of all processes' counts, and whether any of them was asked to stop; what it raises ends
         the work, on all of them."""
         self.interrupt, self.show = interrupt, show
-        self.last = -SECONDS_BETWEEN_MEETINGS
+        self.last = -SECONDS_BETWEEN_BARRIERS
 
     def tell(self, *counts: float) -> None:
         """This process has come so far; to be called often."""
-        if jax.process_count() == 1 or time.monotonic() - self.last > SECONDS_BETWEEN_MEETINGS:
-            self._meet(counts, finished=False)
+        if jax.process_count() == 1 or time.monotonic() - self.last > SECONDS_BETWEEN_BARRIERS:
+            self._wait(counts, finished=False)
 
     def finish(self, *counts: float) -> None:
         """This process has done its share; waits until all have."""
-        while not self._meet(counts, finished=True):
+        while not self._wait(counts, finished=True):
             pass
 
     def count(self, count: Count) -> None:
@@ -79,7 +79,7 @@ class Meetings:
         """`finish` of episodes."""
         self.finish(*astuple(count))
 
-    def _meet(self, counts: tuple[float, ...], finished: bool) -> bool:
+    def _wait(self, counts: tuple[float, ...], finished: bool) -> bool:
         """Whether all have finished."""
         told = parallel.gather([counts, finished, self.interrupt.requested])
         self.last = time.monotonic()

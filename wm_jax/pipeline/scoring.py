@@ -11,7 +11,7 @@ from wm_jax.errors import require_range
 from wm_jax.pipeline import machine
 from wm_jax.pipeline.bundle import Bundle
 from wm_jax.pipeline.context import Context
-from wm_jax.pipeline.progress import Interrupt, Meetings, Screen, Stopped, expected_steps
+from wm_jax.pipeline.progress import Barrier, Interrupt, Screen, Stopped, expected_steps
 from wm_jax.pipeline.stages import Stage
 from wm_jax.pipeline.weights import load_controller, load_controllers, load_deployed, load_world
 from wm_jax.report.words import EARLIER, policy
@@ -118,8 +118,8 @@ def play(
                 )
                 raise Stopped(f"stopped after {finished} of {len(seeds)} episodes of {name}; {rest}")
 
-        meetings, episodes = Meetings(interrupt, show), [(seed, 0) for seed in seeds]
-        found = scores.outcomes(lanes, driver, episodes, done, save, meetings.count, meetings.finish_count)
+        barrier, episodes = Barrier(interrupt, show), [(seed, 0) for seed in seeds]
+        found = scores.outcomes(lanes, driver, episodes, done, save, barrier.count, barrier.finish_count)
     returns = [outcome[scores.RETURN] for outcome in found]
     about = {"policy": name, "device": machine.device(), "versions": machine.versions()}
     if lanes.backend is not None:

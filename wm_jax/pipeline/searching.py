@@ -35,7 +35,7 @@ TUNING = "tuning"
 """The purpose of a search that goes on from C."""
 RESULTS = [WEIGHTS, CONTROLLERS, EVALUATIONS, MEANS]
 
-Generations = side_by_side.InDreams | playing.Generations | practising.Generations
+Generations = side_by_side.DreamGenerations | playing.PlayedGenerations | practising.PracticeGenerations
 Score = tuple[int, Callable[[Params, int], Array | np.ndarray]]
 """n, and what plays the candidates [E, ...] of a generation: their returns [E, n]."""
 
@@ -188,27 +188,27 @@ def actual_search(models: Models, config: EvolveConfig, tunes: bool) -> Populati
 def _run(task: _Task, stage: StageDir) -> dict[str, Any]:
     context, config = task.context, task.config
     params = load_world(context, task.round_number)
-    arena = playing.Arena(context, stage, Agent(context.models.world, context.models.actor), params)
+    runner = playing.EpisodeRunner(context, stage, Agent(context.models.world, context.models.actor), params)
     with ExitStack() as stack:
         scores: dict[str, Score] = {}
         if config.fitness == "dream":
-            generations = side_by_side.InDreams(
-                context, task.round_number, params, load_observations(context, task.round_number), arena.tell
+            generations = side_by_side.DreamGenerations(
+                context, task.round_number, params, load_observations(context, task.round_number), runner.tell
             )
             scores["dream"] = (config.evaluation_rollouts, generations.returns)
         else:
             search = actual_search(context.models, config, task.tunes)
-            asked = task.key("generations"), task.seed("evolution episodes"), arena, stack
+            asked = task.key("generations"), task.seed("evolution episodes"), runner, stack
             if isinstance(search, PopulationSearch):
-                generations = playing.Generations(context, config, search, task.variants, *asked)
+                generations = playing.PlayedGenerations(context, config, search, task.variants, *asked)
             else:
-                generations = practising.Generations(context, config, search, task.variants, *asked)
+                generations = practising.PracticeGenerations(context, config, search, task.variants, *asked)
         if config.actual_episodes:
-            scores["actual"] = (config.actual_episodes, playing.Validation(context, config, arena, stack))
+            scores["actual"] = (config.actual_episodes, playing.Validation(context, config, runner, stack))
         advance = _Advance(task, generations, scores)
         # A generation of the actual environment may take longer than all that a kill may cost.
         seconds = context.experiment.checkpoint_seconds if config.fitness == "dream" else 0
-        work = _work(task, advance, arena.attach)
+        work = _work(task, advance, runner.attach)
         state = run_loop(stage, work, advance.initial_state(), context.screen, context.interrupt, seconds)
     found = jax.device_get(parallel.local(state))
     return parallel.on_main(lambda: _deploy(task, stage, found))
@@ -218,8 +218,8 @@ def _work(task: _Task, advance: "_Advance", attach: Callable[[Bar], None]) -> Wo
     config, generations = task.config, advance.generations
     dream = config.fitness == "dream"
     return Work(
-        title=task.title, unit="generations" if dream else "episodes",
-        units=1 if isinstance(generations, side_by_side.InDreams) else generations.episodes, steps=config.generations,
+        title=task.title, unit="generations" if dream else "episodes", steps=config.generations,
+        units=1 if isinstance(generations, side_by_side.DreamGenerations) else generations.episodes,
         stride=generations.in_call, advance_from=lambda start: advance, watch=advance.search.watch, average=1,
         evaluate_every=config.evaluate_every, evaluate=lambda state, done: advance.report,
         result=lambda state: (state["candidates"], advance.search.vital(state["search"])),

@@ -107,7 +107,7 @@ def returns_of(
     return jax.vmap(one)(controllers, temperatures, keys)
 
 
-class InDreams:
+class DreamGenerations:
     """Generations in the dream, some in one compiled call, with searches that do not fit in memory in turn."""
 
     def __init__(
@@ -182,7 +182,7 @@ class InDreams:
 def _groups(context: Context, search: Search, count: int, starts: int) -> list[slice]:
     """The searches that fit in memory at a time beside the `starts`; says so where there are many."""
     rest, work = search.bytes_at_rest(), bytes_at_work(context.experiment, context.models, search, context.mesh.size)
-    memory = parallel.on_main(machine.memory)
+    memory = parallel.on_main(machine.device_memory)
     found = groups(count, starts, rest, work, memory)
     if count > 1:
         size = found[0].stop

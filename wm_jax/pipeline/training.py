@@ -18,7 +18,7 @@ from wm_jax.data.training import TrainingData
 from wm_jax.data.weights import save_weights
 from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.loop import Metrics, Work, run_loop
-from wm_jax.pipeline.progress import Meetings, Stopped
+from wm_jax.pipeline.progress import Barrier, Stopped
 from wm_jax.pipeline.stages import LATER, Stage
 from wm_jax.pipeline.weights import ENCODED, WEIGHTS, load_learner, load_observations
 from wm_jax.report import figures
@@ -145,14 +145,14 @@ class Encode(Stage):
                     raise Stopped(f"stopped in {stage.name} at episode {first + episodes} of {len(store)}; "
                                   "the same command goes on from there")  # fmt: skip
 
-            meetings, frames, episodes = Meetings(context.interrupt, show), 0, 0
+            barrier, frames, episodes = Barrier(context.interrupt, show), 0, 0
             for part in parallel.share(parts):
                 path = folder / PART.format(part.start)
                 if not path.exists():
                     observations.save(path, encode_episodes(context, params, store, part))
                 frames, episodes = frames + int(store.lengths[part.start : part.stop].sum()), episodes + len(part)
-                meetings.tell(frames, episodes)
-            meetings.finish(frames, episodes)
+                barrier.tell(frames, episodes)
+            barrier.finish(frames, episodes)
         files = [folder / PART.format(part.start) for part in parts]
         return parallel.on_main(lambda: _join(context, stage.path / ENCODED, files))
 

@@ -34,13 +34,13 @@ class Game:
 
     def __init__(self, found: Bundle):
         task = found.models.task
-        self.found, self.crew = found, driver_of(found.agent, found.params, found.weights).open(1)
+        self.found, self.batch = found, driver_of(found.agent, found.params, found.weights).open(1)
         self.environment = TaskEnv(task, task.make())
 
     def begin(self, seed: int) -> Moment:
         """The first moment of the episode of this seed."""
         frame = self.environment.reset(seed)
-        self.crew.begin({0: (seed, 0)})
+        self.batch.begin({0: (seed, 0)})
         self.now = self._seen(Moment(frame, frame))
         return self.now
 
@@ -51,8 +51,8 @@ class Game:
             return self.now
         if action is not None:
             # The world model is told what was done, by C or by the visitor.
-            self.crew.state = replace(self.crew.state, action=jnp.asarray(action)[None])
-        taken = np.array(self.crew.state.action[0])
+            self.batch.state = replace(self.batch.state, action=jnp.asarray(action)[None])
+        taken = np.array(self.batch.state.action[0])
         frame, reward, terminated, truncated = self.environment.step(taken)
         over = "it ended" if terminated else "its time was over" if truncated else ""
         moment = Moment(frame, self.now.seen, self.now.earned + reward, self.now.steps + 1, over)
@@ -65,8 +65,8 @@ class Game:
 
     def _seen(self, moment: Moment) -> Moment:
         """The moment with the frame as the world model sees it; C has chosen its action then."""
-        self.crew(moment.frame[None])
-        return replace(moment, seen=np.array(_drawn(self.found.models.world, self.found.params, self.crew.state)))
+        self.batch(moment.frame[None])
+        return replace(moment, seen=np.array(_drawn(self.found.models.world, self.found.params, self.batch.state)))
 
 
 @partial(jax.jit, static_argnames="model")

@@ -22,7 +22,7 @@ CURVES = (
     ("controller", "mean_dream", "o-", "C: the evaluated candidates in the dream", "generation", "return"),
     ("controller", "mean_actual", "o-", "C: the evaluated candidates, validation seeds", "generation", "return"),
 )
-"""Wing, metric, style, title, names of the axes of each overlaid chart, beside one for each learner."""
+"""Stage, metric, style, title, names of the axes of each overlaid chart, beside one for each learner."""
 
 
 def sections(runs: Sequence[RunFacts]) -> tuple[Section, ...]:
@@ -99,10 +99,10 @@ def _settings(runs: Sequence[RunFacts]) -> Table:
     return Table("", ("setting", *(run.label for run in runs)), rows, "l" * (len(runs) + 1))
 
 
-def _overlaid(runs: Sequence[RunFacts], wing: str, metric: str, style: str, title: str, x: str, y: str) -> Chart:
+def _overlaid(runs: Sequence[RunFacts], folder: str, metric: str, style: str, title: str, x: str, y: str) -> Chart:
     lines = []
     for index, run in enumerate(runs):
-        steps, values = run.series(wing, metric)
+        steps, values = run.series(folder, metric)
         if steps:
             lines.append(Line(run.label, steps, values, style, f"C{index % 10}"))
-    return Chart(f"comparison-{wing}-{metric.replace('_', '-')}", title, x, y, tuple(lines))
+    return Chart(f"comparison-{folder}-{metric.replace('_', '-')}", title, x, y, tuple(lines))

@@ -49,7 +49,7 @@ class SearchFacts:
 
     stage: str
     """As --stages names it: evolve, tune or explore."""
-    wing: str
+    folder: str
     """As its metrics name it."""
     config: EvolveConfig
     evaluations: dict[int, list[dict[str, Any]]]
@@ -166,11 +166,11 @@ class RunFacts:
         """Number of the evolution whose curves are shown: the deployed one, the first as long as none is."""
         return self.stage("evolve", round_number).summary.get("evolution", 0)
 
-    def series(self, wing: str, name: str) -> tuple[list[float], list[float]]:
+    def series(self, folder: str, name: str) -> tuple[list[float], list[float]]:
         """(steps, values) of a metric over all rounds, of the shown evolution; the steps of a round go on from those
         before it."""
         steps, values = [], []
-        for number, (start, lines) in enumerate(zip(self.starts(wing), self._by_round(wing), strict=True)):
+        for number, (start, lines) in enumerate(zip(self.starts(folder), self._by_round(folder), strict=True)):
             for line in lines:
                 found = line.get(name)
                 value = found[self.shown(number)] if isinstance(found, list) else found
@@ -179,15 +179,15 @@ class RunFacts:
                     values.append(value)
         return steps, values
 
-    def starts(self, wing: str) -> list[int]:
+    def starts(self, folder: str) -> list[int]:
         """For each round, the steps that the rounds before it did."""
-        lengths = [max((line["step"] for line in lines), default=0) for lines in self._by_round(wing)]
+        lengths = [max((line["step"] for line in lines), default=0) for lines in self._by_round(folder)]
         return [sum(lengths[:number]) for number in range(len(lengths))]
 
-    def boundaries(self, wing: str) -> tuple[int, ...]:
+    def boundaries(self, folder: str) -> tuple[int, ...]:
         """The steps at which rounds end."""
-        return tuple(start for start in self.starts(wing)[1:] if start)
+        return tuple(start for start in self.starts(folder)[1:] if start)
 
-    def _by_round(self, wing: str) -> list[list[MetricsLine]]:
+    def _by_round(self, folder: str) -> list[list[MetricsLine]]:
         rounds = range(self.experiment.rounds.count)
-        return [[line for line in self.metrics if line["stage"] == f"{wing}/round-{number}"] for number in rounds]
+        return [[line for line in self.metrics if line["stage"] == f"{folder}/round-{number}"] for number in rounds]

@@ -37,7 +37,7 @@ def _controller(run: RunFacts, search: SearchFacts, name: str, title: str, text:
     else:
         told = "Validation beside the score on fresh episodes."
     drawn = [
-        (_curve(run, curve, name, search.wing, "generation", search), curve.caption)
+        (_curve(run, curve, name, search.folder, "generation", search), curve.caption)
         for curve in run.found_by(search).curves
     ]
     charts = ((_means(run, search, name), told), *drawn)
@@ -72,23 +72,23 @@ def _drawn(run: RunFacts, charts: tuple[tuple[Chart, str], ...]) -> tuple[Pictur
     return tuple(draw(chart, caption + rounds) for chart, caption in charts if not chart.empty)
 
 
-def _curve(run: RunFacts, curve: Curve, name: str, wing: str, x: str, search: SearchFacts | None = None) -> Chart:
-    """Metrics of a wing over its steps, each with its held-out values in the same colour; with a band the evaluated
+def _curve(run: RunFacts, curve: Curve, name: str, folder: str, x: str, search: SearchFacts | None = None) -> Chart:
+    """Metrics of a stage over its steps, each with its held-out values in the same colour; with a band the evaluated
     candidates too, as it is in their units."""
     lines, bands = [], ()
     for index, metric in enumerate(curve.metrics):
         colour = COLOURS["population"] if curve.band else f"C{index}"
         for key, style, label in ((metric, "-", metric), (f"{HELD_OUT}{metric}", "o", f"{metric}, held out")):
-            steps, values = run.series(wing, key)
+            steps, values = run.series(folder, key)
             if steps:
                 lines.append(Line(label, steps, values, style, colour))
     if curve.band is not None and lines and search is not None:
-        low, high = (run.series(wing, metric)[1] for metric in curve.band)
+        low, high = (run.series(folder, metric)[1] for metric in curve.band)
         bands = (Band(" to ".join(curve.band), lines[0].x, low, high, COLOURS["population"]),)
         lines += evaluated_lines(run, search, (search.place,))
     title = f"{curve.title} in {PLACES[search.place]}" if curve.band and search else curve.title
     return Chart(f"{name}-{curve.name}", title, x, "return" if curve.band else "", tuple(lines), bands,
-                 boundaries=run.boundaries(wing), logarithmic=curve.logarithmic)  # fmt: skip
+                 boundaries=run.boundaries(folder), logarithmic=curve.logarithmic)  # fmt: skip
 
 
 def _means(run: RunFacts, search: SearchFacts, name: str) -> Chart:
@@ -97,7 +97,7 @@ def _means(run: RunFacts, search: SearchFacts, name: str) -> Chart:
     levels: tuple[tuple[str, float], ...] = ()
     if run.scores and lines and search == run.chosen_by:
         score = run.scores[CONTROLLER]
-        generation = run.starts(search.wing)[-1] + score["generation"]
+        generation = run.starts(search.folder)[-1] + score["generation"]
         label = f"deployed, fresh episodes (n = {score['n']})"
         lines.append(Line(label, [generation], [score["mean"]], "*", "black", [score["se"]]))
         levels = tuple((f"{policy(n)} (n = {s['n']})", s["mean"]) for n, s in run.scores.items() if n != CONTROLLER)
@@ -105,7 +105,7 @@ def _means(run: RunFacts, search: SearchFacts, name: str) -> Chart:
         ", dream and actual" if search.place == "dream" and search != run.explorer else ""
     )
     return Chart(f"{name}-means", title, "generation", "return", tuple(lines), levels=levels,
-                 boundaries=run.boundaries(search.wing))  # fmt: skip
+                 boundaries=run.boundaries(search.folder))  # fmt: skip
 
 
 def evaluated_lines(run: RunFacts, search: SearchFacts, places: tuple[str, ...]) -> list[Line]:
@@ -117,7 +117,7 @@ def evaluated_lines(run: RunFacts, search: SearchFacts, places: tuple[str, ...])
     for place in places:
         points = [
             (start + evaluation["generation"], evaluation[place])
-            for start, round_number in zip(run.starts(search.wing), range(run.experiment.rounds.count), strict=True)
+            for start, round_number in zip(run.starts(search.folder), range(run.experiment.rounds.count), strict=True)
             for evaluation in search.evaluations.get(round_number, [])
             if evaluation[place] is not None and evaluation[place]["mean"] is not None
         ]
@@ -125,7 +125,7 @@ def evaluated_lines(run: RunFacts, search: SearchFacts, places: tuple[str, ...])
             means, errors = [score["mean"] for _, score in points], [score["se"] for _, score in points]
             label = f"{names[place]} (n = {points[0][1]['n']})"
             found.append(Line(label, [step for step, _ in points], means, "o-", COLOURS[place], errors))
-        elif (logged := run.series(search.wing, f"mean_{place}"))[0]:
+        elif (logged := run.series(search.folder, f"mean_{place}"))[0]:
             found.append(Line(names[place], *logged, "o-", COLOURS[place]))
     return found
 
@@ -173,7 +173,7 @@ def _last_reports(run: RunFacts) -> tuple[Table, ...]:
     return (table,) if rows else ()
 
 
-def last(run: RunFacts, wing: str, metric: str) -> str:
+def last(run: RunFacts, folder: str, metric: str) -> str:
     """The last logged value of a metric."""
-    values = run.series(wing, metric)[1]
+    values = run.series(folder, metric)[1]
     return number(values[-1], 2) if values else number(None)

@@ -41,7 +41,7 @@ class Count:
 Tick = Callable[[Count], None]
 
 
-class Crew(Protocol):
+class BatchPolicy(Protocol):
     """What drives one group of lanes."""
 
     @property
@@ -62,8 +62,8 @@ class Crew(Protocol):
 class HostDriver(Protocol):
     """What acts on frames that come from the host: `rollouts.agent.AgentDriver`, or `ScriptedDriver` without eyes."""
 
-    def open(self, lanes: int) -> Crew:
-        """A crew for a group of `lanes` lanes."""
+    def open(self, lanes: int) -> BatchPolicy:
+        """A policy for a group of `lanes` lanes."""
         ...
 
 
@@ -109,9 +109,9 @@ class ScriptedDriver:
     def __init__(self, policy: ScriptedPolicy):
         self.policy = policy
 
-    def open(self, lanes: int) -> "ScriptedCrew":
-        """A crew for a group of `lanes` lanes."""
-        return ScriptedCrew(self.policy, lanes)
+    def open(self, lanes: int) -> "ScriptedBatch":
+        """A policy for a group of `lanes` lanes."""
+        return ScriptedBatch(self.policy, lanes)
 
 
 def scripted_driver(task: Task, name: str, settings: PolicySettings, backend: str | None = None) -> Driver:
@@ -123,7 +123,7 @@ def scripted_driver(task: Task, name: str, settings: PolicySettings, backend: st
     return device.ScriptDriver(environment.scripts[name](settings))
 
 
-class ScriptedCrew:
+class ScriptedBatch:
     """Drives one group of lanes with a scripted policy."""
 
     name = "a scripted policy"
@@ -296,7 +296,7 @@ def _play(group: Group, driver: HostDriver, episodes: Sequence[Played], record: 
         # A pool without episodes cannot be made.
         return
     lanes = group.num_envs
-    crew = driver.open(lanes)
+    batch = driver.open(lanes)
     group.prepare([episode.seed for episode in episodes])
     waiting = iter(episodes)
     current: list[Played | None] = [None] * lanes
@@ -312,10 +312,10 @@ def _play(group: Group, driver: HostDriver, episodes: Sequence[Played], record: 
             group.begin({lane: episode.seed for lane, episode in begun.items()})
             yield Count(finished, steps, running)
             frames = group.begun()
-            crew.begin({lane: (episode.seed, episode.row) for lane, episode in begun.items()})
-        actions = crew(frames)
+            batch.begin({lane: (episode.seed, episode.row) for lane, episode in begun.items()})
+        actions = batch(frames)
         at_work = [(lane, episode) for lane, episode in enumerate(current) if episode is not None]
-        _check(crew, actions, at_work)
+        _check(batch, actions, at_work)
         group.act(actions)
         yield Count(finished, steps, running)
         following, rewards, terminated, truncated = group.acted()
@@ -334,10 +334,10 @@ def _play(group: Group, driver: HostDriver, episodes: Sequence[Played], record: 
     yield Count(finished, steps, running)
 
 
-def _check(crew: Crew, actions: np.ndarray, at_work: Sequence[tuple[int, Played]]) -> None:
+def _check(batch: BatchPolicy, actions: np.ndarray, at_work: Sequence[tuple[int, Played]]) -> None:
     """Raise `UserError` unless the actions [B, A] of the lanes that are at an episode are in [-1, 1]; the others' are not
     used."""
     if not (np.abs(actions) <= LIMIT).all():
         for lane, episode in at_work:
-            where = f"{crew.name}, in step {len(episode.rewards)} of the episode of seed {episode.seed},"
+            where = f"{batch.name}, in step {len(episode.rewards)} of the episode of seed {episode.seed},"
             checked_action(where, actions[lane], actions.shape[1])

@@ -143,9 +143,9 @@ class AgentDriver(DeviceDriver):
         """The agent, and all weights."""
         return AgentPolicy(self.agent), (self.params, self.table)
 
-    def open(self, lanes: int) -> "AgentCrew":
-        """A crew for a group of `lanes` lanes."""
-        return AgentCrew(self, lanes)
+    def open(self, lanes: int) -> "AgentBatch":
+        """A policy for a group of `lanes` lanes."""
+        return AgentBatch(self, lanes)
 
 
 def driver_of(agent: Agent, params: Params, weights: Params) -> AgentDriver:
@@ -153,7 +153,7 @@ def driver_of(agent: Agent, params: Params, weights: Params) -> AgentDriver:
     return AgentDriver(agent, params, alone(weights))
 
 
-class AgentCrew:
+class AgentBatch:
     """An agent at the wheel of one group of lanes."""
 
     def __init__(self, driver: AgentDriver, lanes: int):

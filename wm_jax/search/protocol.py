@@ -1,7 +1,7 @@
 """How a controller is found (`Search`), whatever it is a controller of: in the dream, or from what candidates are worth.
 
 A new search is one file in this folder, or in a file of a user's own, whose settings are registered by `SEARCHES.register`
-(docs/extending.md).
+(docs/extending/).
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The one description of an environment that every other wing reads.
+"""The one description of an environment that every other package reads.
 
 A new environment is one new file that defines `TASK`: beside the built-in ones, or anywhere, named by its path.
 """
@@ -23,7 +23,7 @@ from wm_jax.tasks.calls import FRAME_SHAPE, checked_action, own, wrong
 if TYPE_CHECKING:
     from wm_jax.envs import JaxEnvironment
 
-HOUSE = ("task", "calls")
+INTERNAL = ("task", "calls")
 """Modules of this folder that are no tasks."""
 
 Act = Callable[[int, np.ndarray], np.ndarray]
@@ -258,7 +258,7 @@ def load_task(name: str) -> Task:
     if name.endswith(".py"):
         task = _run(Path(name)).get("TASK")
     else:
-        names = [module.name for module in iter_modules([str(Path(__file__).parent)]) if module.name not in HOUSE]
+        names = [module.name for module in iter_modules([str(Path(__file__).parent)]) if module.name not in INTERNAL]
         require_choice("task", name, sorted(names))
         module = own(f"the task's module {name}", partial(import_module, f"wm_jax.tasks.{name}"))()
         task = getattr(module, "TASK", None)

@@ -2,7 +2,7 @@
 is `data.training.Learner`.
 
 A new world model is one file in this folder, or in a file of a user's own, whose settings are registered by
-`WORLDS.register` (docs/extending.md).
+`WORLDS.register` (docs/extending/).
 """
 
 from abc import ABC, abstractmethod
