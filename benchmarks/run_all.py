@@ -17,7 +17,7 @@ from typing import Any
 import tyro
 from tyro.conf import Positional
 
-from wm_jax.bench import scaling, suite, table
+from wm_jax.bench import BENCHMARKS, scaling, suite, table
 from wm_jax.bench.config import BenchConfig
 from wm_jax.data.files import read_json, write_json
 from wm_jax.errors import UserError
@@ -36,7 +36,7 @@ def run_all(names: Positional[tuple[str, ...]] = (), /, missing: bool = False, m
     about = suite.about(config)
     path = HERE / "results" / f"{re.sub('[^a-z0-9]+', '-', about['device'].lower()).strip('-')}.json"
     results = _earlier(path, about, screen)
-    wanted = [name for name in names or suite.BENCHMARKS if not (missing and name in results)]
+    wanted = [name for name in names or BENCHMARKS if not (missing and name in results)]
     suite.warn_if_busy(screen)
     for name in wanted:
         if time.monotonic() - begin > LATEST * minutes * 60:
@@ -45,7 +45,7 @@ def run_all(names: Positional[tuple[str, ...]] = (), /, missing: bool = False, m
             break
         results[name] = suite.measure(name, config, screen)
         table.show(screen.console, name, results[name])
-        in_order = {known: results[known] for known in suite.BENCHMARKS if known in results}
+        in_order = {known: results[known] for known in BENCHMARKS if known in results}
         write_json(path, table.as_json(in_order, about))
         if name == "scaling":
             scaling.figure(path.with_suffix(".png"), results[name].rows, f"{about['device']}, {about['precision']}")

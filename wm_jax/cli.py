@@ -14,6 +14,7 @@ from rich.console import Console
 from tyro.conf import Positional, arg
 
 from wm_jax import parallel
+from wm_jax.bench import BENCHMARKS
 from wm_jax.bench.config import BenchConfig
 from wm_jax.command import DEBUG, ending
 from wm_jax.errors import UserError
@@ -157,9 +158,13 @@ class Report:
 class Bench:
     """Measure how fast this machine is, beside the limit that it sets."""
 
-    names: Positional[tuple[str, ...]]
-    """Any of dream, evolve, plan, vision, memory, collect, scaling; all of them unless given. Or an experiment's Python
-    file, whose own parts are measured then."""
+    names: Annotated[
+        Positional[tuple[str, ...]],
+        arg(
+            help=f"Any of {', '.join(BENCHMARKS)}; all of them unless given. Or an experiment's Python file, to "
+            "measure its own parts."
+        ),
+    ]
     config: Annotated[BenchConfig, arg(name="")]
     json: Path | None = None
     """Also write the rows to this file, after each benchmark."""
@@ -277,7 +282,7 @@ def bench(arguments: list[str]) -> None:
     default = Bench(names=(), config=BenchConfig())
     options = tyro.cli(Bench, prog="wm-jax bench", default=default, args=arguments)
     files = [name for name in options.names if name.endswith(".py")]
-    works = {name: suite.named(name, options.config) for name in options.names or suite.BENCHMARKS if name not in files}
+    works = {name: suite.named(name, options.config) for name in options.names or BENCHMARKS if name not in files}
     works |= {Path(file).stem: suite.of_experiment(load(Path(file)), options.config) for file in files}
     results, about, screen = {}, suite.about(options.config), Screen()
     suite.warn_if_busy(screen)

@@ -54,7 +54,8 @@ class Experiment:
     name: str = "experiment"
     """The run lives in runs/NAME unless --run-dir says otherwise."""
     task: str = "car_racing"
-    """car_racing, take_cover, or the path of a Python file that defines TASK."""
+    """A built-in task (car_racing, take_cover, swing_up, swing_up_dm, swing_up_planet), or a Python file that defines
+    TASK."""
     parts: tuple[str, ...] = ()
     """Python files, or installed modules, that register parts of one's own: world models, actors, searches, explorers,
     rules of the dream."""

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,8 @@ def test_random_access_takes_little_memory(tmp_path: Path) -> None:
     for index in np.random.default_rng(0).integers(0, 1200, 2000):
         store.frame(index)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert grown * 1024 < 1200 * 64 * 64 * 3 / 2
+    # In bytes on macOS, in KiB elsewhere.
+    assert grown * (1 if sys.platform == "darwin" else 1024) < 1200 * 64 * 64 * 3 / 2
 
 
 def damage(path: Path, how: str) -> None:

@@ -77,9 +77,16 @@ def pids(lanes: Lanes) -> list[int]:
 
 def session(worker: int) -> list[int]:
     """The processes alive in a worker's session: itself and what it has started."""
-    listing = subprocess.run(["ps", "-o", "pid=,stat=", "-s", str(worker)], stdout=subprocess.PIPE, text=True).stdout
+    listing = subprocess.run(["ps", "-A", "-o", "pid=,stat="], stdout=subprocess.PIPE, text=True).stdout
     found = [line.split() for line in listing.splitlines()]
-    return [int(pid) for pid, status in found if not status.startswith("Z")]
+    return [int(pid) for pid, status in found if not status.startswith("Z") and session_of(int(pid)) == worker]
+
+
+def session_of(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
 
 
 def test_lanes_share_workers(calm: list[Played], monkeypatch: pytest.MonkeyPatch) -> None:

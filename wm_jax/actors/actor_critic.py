@@ -17,6 +17,7 @@ class ActorCriticConfig(PolicyConfig):
     with C (`rounds.warm_start`) goes on with both."""
 
     kind: Literal["actor_critic"] = "actor_critic"  # type: ignore[assignment]
+    """The name of this part."""
     features: tuple[str, ...] = ("deterministic", "stochastic")
     """The world model's features that it reads, in this order."""
     distribution: Kind = "bounded_normal"

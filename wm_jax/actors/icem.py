@@ -14,6 +14,7 @@ class ICEMConfig(CEMConfig):
     """`CEMConfig` with iCEM's settings."""
 
     kind: Literal["icem"] = "icem"  # type: ignore[assignment]
+    """The name of this part."""
     horizon: int = 30
     iterations: int = 3
     candidates: int = 40

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from wm_jax.bench import BENCHMARKS
 from wm_jax.bench.config import BenchConfig
 from wm_jax.bench.table import Result
 from wm_jax.errors import require_choice
@@ -15,9 +16,6 @@ from wm_jax.pipeline.machine import device_of, versions
 from wm_jax.pipeline.progress import Screen
 from wm_jax.rollouts.workers import usable_cores
 from wm_jax.tasks import load_task
-
-BENCHMARKS = ("dream", "evolve", "plan", "vision", "memory", "rssm", "collect", "scaling")
-"""Each is a module of this package with `measure(config, screen) -> Result`."""
 
 
 def check(names: Sequence[str], config: BenchConfig) -> None:

@@ -17,6 +17,7 @@ class DrawsConfig(NoiseConfig):
     """The policy draws its actions, of which it otherwise takes the mode; noise and random stretches come on top."""
 
     kind: Literal["draws"] = "draws"  # type: ignore[assignment]
+    """The name of this part."""
 
     def build(self, action_size: int) -> "Draws":
         """The explorer for actions of so many numbers."""

@@ -94,12 +94,13 @@ class Bundle:
 
 
 def load(path: Path, task: Path | None = None, parts: Sequence[Path] = ()) -> Bundle:
-    """The bundle in a run's folder or in a file. `task` and `parts` are where files of the user's own lie that it names,
-    unless they lie where it was made, or beside it. Raises `UserError` that says what is missing or damaged."""
+    """The bundle in a run's folder or in a file. `task` and `parts` say where the files lie that it names; those that are
+    not given are looked for beside a bundle and nowhere else, because they are executed. Raises `UserError` that says
+    what is missing or damaged."""
     if path.is_dir():
         return _from_run(RunDir.open(path), task, parts)
     tree, about, config = _read(path)
-    stored = restored(config, path, task, parts)
+    stored = restored(_without_folders(config), path, task, parts)
     require_used([stored], parts)
     models = Models(stored.experiment)
     shapes, obs, _ = models.state_shapes
@@ -107,6 +108,20 @@ def load(path: Path, task: Path | None = None, parts: Sequence[Path] = ()) -> Bu
     recorded = _recorded(path, tree.pop("starts", {}), obs)
     weights = controller_like(path, tree, "actor", models.actor)
     return Bundle(stored, params, jax.device_put(weights), recorded, about)
+
+
+def _without_folders(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings with the files that they name by name alone."""
+
+    def plain(name: Any) -> Any:
+        return Path(name).name if str(name).endswith(".py") else name
+
+    found = dict(config)
+    if "task" in found:
+        found["task"] = plain(found["task"])
+    if isinstance(named := found.get("parts"), list | tuple):
+        found["parts"] = [plain(name) for name in named]
+    return found
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

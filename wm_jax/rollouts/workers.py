@@ -131,8 +131,8 @@ def serve(prepare: Callable[[Any, Callable[[Any], None]], Callable[[Any], Any]])
 def _watch(connection: int) -> None:
     """When the parent has closed the connection interrupt the main thread, and end everything if it does not react."""
     poll = select.poll()
-    poll.register(connection, 0)
-    # With no event asked for, only the end of the connection is one.
+    # Only the end of the connection is an event. macOS reports none where none is asked for.
+    poll.register(connection, select.POLLHUP)
     poll.poll()
     interrupt_main()
     time.sleep(GRACE_SECONDS)

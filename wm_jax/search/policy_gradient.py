@@ -23,6 +23,7 @@ class PolicyGradientConfig(PPOConfig):
     """PPO with falling noise, for a C of tens of thousands of weights (`actor.kind` mlp)."""
 
     kind: Literal["policy_gradient"] = "policy_gradient"  # type: ignore[assignment]
+    """The name of this part."""
     noise: float = 1.0
     """Standard deviation of x in the first generation."""
     final_noise: float = 0.2

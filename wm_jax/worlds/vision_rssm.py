@@ -21,6 +21,7 @@ class VisionRSSMConfig(RSSMWorldConfig):
     """V, and the RSSM on its latents. `rssm.width` has no effect."""
 
     kind: Literal["vision_rssm"] = "vision_rssm"  # type: ignore[assignment]
+    """The name of this part."""
     vision: VisionConfig = field(default_factory=VisionConfig)
 
     def build(self, task: Task) -> "VisionRSSM":
