@@ -1,4 +1,4 @@
-"""World models in JAX: an agent sees, dreams, and learns to act inside its dream.
+"""World models in JAX: an agent sees, dreams, and learns to act in its dream.
 
 agent = wm_jax.load("pretrained/take_cover.safetensors")
 """
@@ -25,8 +25,8 @@ gymnasium.register(
 
 
 def load(path: str | Path, task: str | Path | None = None, parts: Sequence[str | Path] = ()) -> "TrainedAgent":
-    """The agent of a run's folder or of a bundle (`wm_jax.agent.load`)."""
-    # Worker processes import this package: it comes without JAX.
+    """Load the agent in a run's folder or a bundle (see `wm_jax.agent.load`)."""
+    # Worker processes import this package, so it must not import JAX at module level.
     from wm_jax.agent import load
 
     return load(path, task, parts)

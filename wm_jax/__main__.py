@@ -1,6 +1,7 @@
 """`wm-jax` and `python -m wm_jax`.
 
-Worker processes import the main module again: here it comes without JAX, so that they start fast and stay small.
+Worker processes import the main module again. It does not import JAX here, so that they start fast and use little
+memory.
 """
 
 import sys
@@ -21,7 +22,8 @@ def main() -> None:
 
 
 def _meet_others(arguments: list[str]) -> None:
-    """Where this process is one of several, join them: first of all, since libraries compute as they are imported."""
+    """Join the other processes, if this one is part of a group. Must run first: some libraries compute at import
+    time."""
     import tyro
 
     from wm_jax.parallel import Hosts, start

@@ -1,6 +1,6 @@
-"""`wm_jax.load`: a finished run or a bundle as a thing that acts, dreams, scores and hands out its parts.
+"""`wm_jax.load`: loads a finished run or a bundle as an agent that can act, dream and be scored.
 
-Nothing here loads a game, a plotter or an optimiser before it is needed.
+Games, plotting libraries and optimisers are imported only when they are needed.
 """
 
 import warnings
@@ -25,16 +25,17 @@ from wm_jax.types import Observations, Params
 from wm_jax.worlds import Actor, World
 
 CONTROLLER = "controller"
-"""The actor's name among the parts."""
+"""The actor's key in `TrainedAgent.parts`."""
 LARGEST_SEED = 2**31 - 1
 
 
 def load(path: str | Path, task: str | Path | None = None, parts: Sequence[str | Path] = ()) -> "TrainedAgent":
-    """The agent of a run's folder or of a bundle.
+    """Load the agent in a run's folder or a bundle.
 
-    `task` and `parts` are the paths of Python files of one's own that it was made with; where they are not given, these are
-    looked for at their place, and beside it. A warning tells where their contents differ. Raises `UserError` that says
-    what is missing or damaged.
+    `task` and `parts` are paths of your own Python files that the agent was made with. If they are not given, a run's
+    files are looked for at their recorded paths and in its folder, a bundle's only beside it, because they are
+    executed. A warning names each file whose contents have changed. Raises `UserError`, which says what is missing or
+    damaged.
     """
     if not isinstance(parts, list | tuple):
         raise UserError(f"parts must be a list of paths, found {parts!r}")
@@ -53,19 +54,19 @@ def _path(name: str, value: str | Path) -> Path:
 
 
 class TrainedAgent:
-    """A world model and a controller with their weights."""
+    """A world model and a controller, with their weights."""
 
     def __init__(self, found: bundle.Bundle, path: Path):
         self._bundle, self.path = found, path
 
     @property
     def experiment(self) -> Experiment:
-        """All settings that it was made with."""
+        """All settings of the experiment that made the agent."""
         return self._bundle.experiment
 
     @property
     def about(self) -> dict[str, Any]:
-        """How the controller was chosen, its scores then, device and versions."""
+        """How the controller was chosen, its scores at that time, the device and the package versions."""
         return self._bundle.about
 
     @property
@@ -85,20 +86,21 @@ class TrainedAgent:
 
     @property
     def recorded(self) -> Observations:
-        """Recorded frames to start dreams on, encoded: a run's episodes, of a bundle the first frames of some."""
+        """Encoded recorded frames that dreams can start from: all episodes of a run; the first frames of some, in a
+        bundle."""
         return self._bundle.recorded
 
     @cached_property
     def parts(self) -> dict[str, tuple[Any, Params]]:
-        """Of each trained part its pure functions and its weights. The paper's are {"vision": (Vision, weights), "memory":
-        (Memory, weights), "controller": (MLP, weights)}: `vision, weights = agent.parts["vision"]`, then
-        `vision.encode(weights, frames)`."""
+        """Each trained part's pure functions and weights, by name. For the paper's agent: {"vision": (Vision, weights),
+        "memory": (Memory, weights), "controller": (MLP, weights)}. Example: `vision, weights = agent.parts["vision"]`,
+        then `vision.encode(weights, frames)`."""
         learners = self._bundle.models.world.learners
         found = {name: (learner.model, self._bundle.params[name]) for name, learner in learners.items()}
         return {**found, CONTROLLER: (self.actor, self.weights)}
 
     def player(self, seed: int = 0) -> "Player":
-        """What plays episodes in the actual environment, frame by frame; `seed` draws what it samples."""
+        """A player for episodes of the actual environment, frame by frame. `seed` seeds the agent's random draws."""
         return Player(self._bundle, seed)
 
     @cached_property
@@ -111,11 +113,11 @@ class TrainedAgent:
 
     @property
     def dream(self) -> Dream:
-        """The dream without weights: `step`, `reset`, and `config`, its rules."""
+        """The dream without weights: `step`, `reset`, and its rules, `config`."""
         return self._bundle.models.dream
 
     def dream_env(self, render_mode: RenderMode = None) -> DreamEnv:
-        """Its dream as a Gymnasium environment. An observation is what the controller reads."""
+        """The dream as a Gymnasium environment. An observation is the features that the controller reads."""
         return DreamEnv(self._source, render_mode)
 
     def dream_vector_env(self, num_envs: int, render_mode: RenderMode = None) -> DreamVectorEnv:
@@ -123,10 +125,10 @@ class TrainedAgent:
         return DreamVectorEnv(num_envs, self._source, render_mode)
 
     def dream_returns(self, rollouts: int = 256, seed: int = 0, temperature: float | None = None) -> np.ndarray:
-        """[rollouts]: what the controller scores in dreams, at the dream's own temperature unless another is given.
+        """The controller's returns in dreams, [rollouts]. `temperature` defaults to the dream's own.
 
-        Raises `UserError` without rollouts, for a seed that is not from 0 to 2**31 - 1, and for a temperature that
-        `dream.temperature` may not be.
+        Raises `UserError` if `rollouts` is less than 1, if `seed` is not in 0 to 2**31 - 1, or if `dream.temperature`
+        does not allow the temperature.
         """
         rollouts, seed = require_integer("rollouts", rollouts, 1), require_integer("seed", seed, 0, LARGEST_SEED)
         if temperature is not None:
@@ -141,9 +143,9 @@ class TrainedAgent:
         return np.asarray(scores.returns[0])
 
     def score(self, episodes: int = 100, seed: int = 2_000_000) -> dict[str, Any]:
-        """Mean, sd, se, n, returns, seeds, device and versions of the controller on fresh episodes of the actual
-        environment, with progress on the screen. Raises `UserError` for fewer than two, and for seeds that controllers are
-        selected on."""
+        """Score the controller on fresh episodes of the actual environment. Returns mean, sd, se, n, returns, seeds,
+        device and versions; shows progress on the screen. Raises `UserError` for fewer than two episodes, and for seeds
+        that are reserved for selecting controllers."""
         from wm_jax.pipeline.progress import Screen
         from wm_jax.pipeline.scoring import score_bundle
 
@@ -162,7 +164,7 @@ class TrainedAgent:
 
 
 class Player:
-    """Plays in the actual environment: a frame in, an action out."""
+    """Plays episodes in the actual environment: takes a frame, returns an action."""
 
     def __init__(self, found: bundle.Bundle, seed: int):
         self._batch = driver_of(found.agent, found.params, found.weights).open(1)
@@ -170,26 +172,27 @@ class Player:
         self.reset(self.seed)
 
     def reset(self, seed: int | None = None) -> None:
-        """Forget the episode: the next frame is the first of another one. `seed` is one more than the last unless given.
-        Raises `UserError` for a seed that is not from 0 to 2**31 - 1."""
+        """Start a new episode: the next frame is its first. `seed` defaults to the previous seed plus one. Raises
+        `UserError` if the seed is not in 0 to 2**31 - 1."""
         self.seed = require_integer("seed", self.seed + 1 if seed is None else seed, 0, LARGEST_SEED)
         self._batch.begin({0: (self.seed, 0)})
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
-        """Action [A] in [-1, 1] for the next frame, uint8 [64, 64, 3]. `player.task.frame` makes the frame of an
-        environment's observation, and `player.task.environment_action` of the action what the environment takes. Raises
-        `UserError` for what is no such frame."""
+        """Action [A] in [-1, 1] for the next frame, uint8 [64, 64, 3]. `player.task.frame` converts an observation to a
+        frame; `player.task.environment_action` converts the action to the environment's own. Raises `UserError` if
+        `frame` has another shape or type."""
         seen = np.asarray(frame)
         if (seen.shape, seen.dtype) != (FRAME_SHAPE, np.uint8):
             raise UserError(f"a frame must be uint8 {list(FRAME_SHAPE)}, found {seen.dtype} {list(seen.shape)}; "
-                            "player.task.frame makes it of an observation")  # fmt: skip
+                            "convert an observation with player.task.frame")  # fmt: skip
         return self._batch(seen[None])[0]
 
 
 def make_dream(
     run: str | Path, render_mode: RenderMode = None, task: str | Path | None = None, parts: Sequence[str | Path] = ()
 ) -> DreamEnv:
-    """`gymnasium.make("wm_jax/Dream-v0", run=…)`: the dream of a run's folder or of a bundle. Raises as `load` does."""
+    """`gymnasium.make("wm_jax/Dream-v0", run=…)`: the dream of the agent in a run's folder or bundle. Raises as
+    `load`."""
     return load(run, task, parts).dream_env(render_mode)
 
 
@@ -197,5 +200,5 @@ def make_dreams(
     num_envs: int, run: str | Path, render_mode: RenderMode = None, task: str | Path | None = None,
     parts: Sequence[str | Path] = (),
 ) -> DreamVectorEnv:  # fmt: skip
-    """`gymnasium.make_vec("wm_jax/Dream-v0", num_envs=…, run=…)`. Raises as `load` does."""
+    """`gymnasium.make_vec("wm_jax/Dream-v0", num_envs=…, run=…)`. Raises as `load`."""
     return load(run, task, parts).dream_vector_env(num_envs, render_mode)

@@ -1,4 +1,4 @@
-"""Checkpoints: the last states of a stage that is at work, each with a manifest of checksums."""
+"""Checkpoints: the last states of a running stage, each with a manifest of checksums."""
 
 import logging
 import os
@@ -19,17 +19,17 @@ from wm_jax.data.weights import flatten, misfit
 from wm_jax.errors import DamagedError, UserError
 
 KEPT = 2
-"""The last one, and the one before it in case the last is damaged."""
+"""Checkpoints that are kept: the newest, and the previous one in case the newest is damaged."""
 MANIFEST = "manifest.json"
 PLAIN = re.compile(r"[\w/. +=@,~-]+")
-"""Paths that Orbax takes as they are."""
+"""Paths that Orbax accepts unchanged."""
 
 
 @contextmanager
 def _orbax(deed: str, path: Path) -> Iterator[tuple[Any, str]]:
-    """Orbax, to DEED the checkpoint at `path`, and that path as Orbax takes it; all processes call it together.
+    """Yield Orbax and the path to give it, for the operation `deed` on the checkpoint at `path`. All processes call it.
 
-    It is imported here, and silent meanwhile: it logs what it also raises, which is a `UserError` then.
+    Orbax is imported here. Its logging is switched off meanwhile: it raises what it logs, which becomes a `UserError`.
     """
     from orbax.checkpoint import v1 as ocp
 
@@ -44,25 +44,26 @@ def _orbax(deed: str, path: Path) -> Iterator[tuple[Any, str]]:
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
-            f"cannot {deed} the checkpoint {path}: Orbax says {reason!r}; {remedy(error)}, then run the same command again"
+            f"cannot {deed} the checkpoint {path}: Orbax: {reason!r}; {remedy(error)}, then run the same command again"
         ) from error
     finally:
         logger.setLevel(level)
 
 
 def require_path(path: Path) -> None:
-    """Raise `UserError` where what lies in `path` cannot have checkpoints: several processes need a plain name."""
+    """Raise `UserError` if checkpoints cannot be saved under `path`: several processes need a path without special
+    characters."""
     if jax.process_count() > 1 and not PLAIN.fullmatch(str(path.absolute())):
         raise UserError(
-            f"{path.absolute()} has characters beside letters, digits and /._+=@,~- in its name, where Orbax cannot save "
-            "what several processes do; give another --run-dir"
+            f"{path.absolute()} has characters other than letters, digits and /._+=@,~-; Orbax cannot save what "
+            "several processes write there; give another --run-dir"
         )
 
 
 @contextmanager
 def _plain(path: Path) -> Iterator[Path]:
-    """`path` by a name that means only itself: Orbax looks for files by patterns in which `x[1]` is `x1`, and has a reading
-    of its own of `\\` and `gs:`. Such a folder gets a link from one for temporary files."""
+    """A path that Orbax reads literally. Orbax searches with glob patterns, in which `x[1]` matches `x1`, and treats
+    `\\` and `gs:` specially. For such a folder, this makes a link to it in a temporary folder."""
     if PLAIN.fullmatch(str(path.absolute())):
         yield path.absolute()
         return
@@ -78,13 +79,13 @@ def _write(path: Path, arrays: Any) -> None:
 
 
 def _shapes(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds, by name."""
+    """The shapes and types of a checkpoint's arrays, by name."""
     with _orbax("read", path) as (ocp, plain):
         return flatten(ocp.metadata(plain).metadata["state"])
 
 
 def _read(path: Path, like: Any) -> Any:
-    """The arrays of a checkpoint that is like `like`, on this process's first device."""
+    """The arrays of a checkpoint with the structure of `like`, on this process's first device."""
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like)
     with _orbax("read", path) as (ocp, plain):
@@ -92,31 +93,31 @@ def _read(path: Path, like: Any) -> Any:
 
 
 def _require_same(path: Path, written: dict[str, Any], found: dict[str, Any]) -> None:
-    """Raise `UserError` unless these arrays are the same, bit by bit."""
+    """Raise `UserError` unless the arrays are bitwise equal."""
     for name, array in written.items():
         if np.asarray(array).tobytes() != found[name].tobytes():
             raise UserError(
-                f"{name} in the checkpoint {path} is not read back as it was written; see to the disk, then run the same "
-                "command again: it goes on from the checkpoint before"
+                f"{name} in the checkpoint {path} differs when read back; check the disk, then run the same "
+                "command again: it continues from the previous checkpoint"
             )
 
 
 class Checkpoints:
     """A stage's last states, by step: Orbax trees, each with a manifest of checksums.
 
-    Where several processes are one run, all of them call it and process 0 alone writes. Raises `UserError`, on all of
-    them, where the system or Orbax does not write or read what it is to.
+    In a run of several processes, all of them call these methods and process 0 alone writes. Raises `UserError` on all
+    processes if the system or Orbax fails to write or read.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
 
     def save(self, step: int, state: Any) -> None:
-        """Write `state`, of arrays without keys, as the checkpoint of `step`; once it has been read back, it counts, and
-        those older than the last `KEPT` are dropped."""
+        """Write `state`, a pytree of arrays without random keys, as the checkpoint of `step`. The checkpoint is read
+        back and compared before it counts. Older ones beyond the last `KEPT` are deleted."""
         temporary = self.folder / f"writing-{step}"
         parallel.on_main(lambda: self._make_room(temporary))
-        # On the host every process has the same, and Orbax has process 0 write it.
+        # Every process has the same arrays on the host; Orbax lets process 0 write them.
         arrays = jax.device_get(parallel.local(state))
         parallel.on_all(partial(_write, temporary, arrays))
         found = parallel.on_all(partial(_read, temporary, arrays))
@@ -148,12 +149,12 @@ class Checkpoints:
         return sorted(int(name) for name in names if name.isascii() and name.isdigit())
 
     def damage(self, step: int) -> str | None:
-        """The first of a checkpoint's files that is missing or altered, in words; None where all are as they were written.
-        Raises `UserError` where they cannot be read."""
+        """A description of the first missing or altered file of a checkpoint; None if all files are intact. Raises
+        `UserError` if the files cannot be read."""
         path = self._path(step)
         with told("read", path):
             if not (path / MANIFEST).exists():
-                return f"the checkpoint {path} is not whole: it has no {MANIFEST}"
+                return f"the checkpoint {path} is incomplete: it has no {MANIFEST}"
             try:
                 sums = read_json(path / MANIFEST)
             except DamagedError as error:
@@ -163,15 +164,15 @@ class Checkpoints:
             for name, expected in sums.items():
                 file = path / name
                 if not file.exists():
-                    return f"the checkpoint {path} is not whole: its file {name} is missing"
+                    return f"the checkpoint {path} is incomplete: its file {name} is missing"
                 if (found := sha256(file)) != expected:
                     wanted = str(expected)[:12]
                     return f"the checkpoint's file {file} was altered: expected SHA-256 {wanted}…, found {found[:12]}…"
         return None
 
     def load(self, step: int, like: Any) -> Any:
-        """The checkpoint of `step`, in the structure, shapes and types of `like`, on the devices where its arrays are.
-        Raises `UserError` where it is damaged, does not fit or cannot be read."""
+        """Load the checkpoint of `step` with the structure, shapes, types and devices of `like`. Raises `UserError` if
+        it is damaged, does not fit or cannot be read."""
         damage = parallel.on_main(lambda: self.damage(step))
         if damage:
             raise parallel.SharedError(damage)
@@ -182,13 +183,14 @@ class Checkpoints:
         different = misfit(flatten(like), parallel.on_all(partial(_shapes, path)))
         if different:
             raise parallel.SharedError(f"the checkpoint {path} does not fit this experiment's models: {different}; use the "
-                                       "settings it was made with, or begin again with --redo")  # fmt: skip
+                                       "settings it was made with, or start again with --redo")  # fmt: skip
         loaded = parallel.on_all(partial(_read, path, like))
         return jax.tree.map(lambda leaf, array: parallel.place(array, leaf.sharding), like, loaded)
 
     def load_last(self, like: Any, warn: Callable[[str], None]) -> tuple[int, Any] | None:
-        """The newest checkpoint that is whole, or None where there is none; `warn(message)` names every damaged one. Raises
-        `UserError` where none is, and where one that is whole does not fit or cannot be read."""
+        """Load the newest intact checkpoint: (step, state), or None if there is no checkpoint. Calls `warn(message)`
+        for every damaged one. Raises `UserError` if all are damaged, or if an intact one does not fit or cannot be
+        read."""
         steps = parallel.on_main(self.steps)
         for step in reversed(steps):
             damage = parallel.on_main(partial(self.damage, step))
@@ -196,7 +198,7 @@ class Checkpoints:
                 return step, self._load(step, like)
             if step == steps[0]:
                 raise parallel.SharedError(
-                    f"{damage}; no older checkpoint is whole: delete {self.folder} to begin this stage again"
+                    f"{damage}; no older checkpoint is intact: delete {self.folder} to start this stage again"
                 )
-            warn(f"{damage}; going on from the checkpoint before it")
+            warn(f"{damage}; continuing from the previous checkpoint")
         return None

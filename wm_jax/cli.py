@@ -30,53 +30,54 @@ USAGE = """World Models in JAX: V sees, M dreams, C learns to act inside the dre
 
 usage: wm-jax COMMAND …   (wm-jax COMMAND --help explains each)
 
-  run EXPERIMENT.py [--section.setting value …]   all stages of an experiment: collect, train, evolve in the dream, score
-  info EXPERIMENT.py                              parameter counts, shapes, disk, memory and work, without running anything
+  run EXPERIMENT.py [--section.setting value …]   run all stages: collect, train, search in the dream, score
+  info EXPERIMENT.py                              print parameter counts, shapes, disk, memory and work; runs nothing
   evaluate RUN|BUNDLE                             score a finished run or a bundle in the actual environment
-  export RUN FILE.safetensors                     V, M and C of a run as one file, with a model card
-  export RUN|BUNDLE --web DIR                     a page that dreams in any browser, without a server
-  play RUN|BUNDLE                                 that page on this machine, with the actual environment beside the dream
-  report RUN … [--out DIR]                        one page of tables, curves and pictures: HTML and Markdown; scores: JSON
-  bench [NAME …] [--json FILE]                    how fast this machine is, beside the limit that it sets
-  bench EXPERIMENT.py                             how fast the parts of an experiment are here
+  export RUN FILE.safetensors                     write V, M and C of a run as one file (a bundle), with a model card
+  export RUN|BUNDLE --web DIR                     write a page that dreams in any browser, without a server
+  play RUN|BUNDLE                                 serve that page here, with the actual environment beside the dream
+  report RUN … [--out DIR]                        write tables, curves and pictures: HTML and Markdown; scores: JSON
+  bench [NAME …] [--json FILE]                    measure this machine's speed, against the limit of the same machine
+  bench EXPERIMENT.py                             measure the speed of an experiment's parts on this machine
 
---debug with any of them shows the traceback of every error.
+--debug with any command shows the traceback of every error.
 
---world.kind, --actor.kind, --search.kind and --explorer.kind choose other parts than an experiment has; --help then lists
-their settings.
+--world.kind, --actor.kind, --search.kind and --explorer.kind replace parts of an experiment; --help then lists
+the settings of these parts.
 """
 
 
 @dataclass
 class Run:
-    """Run an experiment's stages. The same command goes on where it was stopped."""
+    """Run an experiment's stages. If it was stopped, the same command continues it."""
 
     experiment: Positional[Path]
-    """Python file that exports CONFIG, for example experiments/quickstart.py."""
+    """Python file that defines CONFIG, for example experiments/quickstart.py."""
     config: Annotated[Experiment, arg(name="")]
     stages: tuple[str, ...] = ()
-    """Only these of collect, encode, evolve, tune, evaluate and the world model's learners (vision, memory); all of them
-    unless given."""
+    """Run only these stages: collect, encode, evolve, tune, evaluate, and the world model's learners (vision, memory).
+    Default: all stages."""
     run_dir: Path | None = None
-    """The run's folder; runs/NAME unless given."""
+    """The run's folder. Default: runs/NAME."""
     redo: bool = False
-    """Do the stages again whose settings changed, or those named by --stages, and all that come after them."""
+    """Run again the stages whose settings changed, or those named by --stages, and all stages after them."""
     reuse: Path | None = None
-    """Another run's folder: its finished stages are taken over as far as their settings are the same."""
+    """Another run's folder. Its finished stages are reused, as long as their settings are the same as here."""
     hosts: Annotated[parallel.Hosts, arg(name="")] = field(default_factory=parallel.Hosts)
-    """Read before all else (`wm_jax.__main__`); here for --help."""
+    """Read before everything else, in `wm_jax.__main__`; listed here for --help."""
 
 
 @dataclass
 class Info:
-    """Say what an experiment takes, without running it."""
+    """Print an experiment's sizes, memory and work, without running it."""
 
     experiment: Positional[Path]
-    """Python file that exports CONFIG."""
+    """Python file that defines CONFIG."""
     config: Annotated[Experiment, arg(name="")]
     target: str | None = None
-    """Compile its programs for this machine, which need not be here, and say whether they fit: h100, h100x8 (also a100,
-    h200), v5e:2x2, v5e:16x16 (also v4, v5p, v6e). For TPUs pip install "wm-jax[aot]"; for GPUs the command says what."""
+    """Compile the experiment's programs for this machine and report whether they fit. The machine need not be present.
+    Values: h100, h100x8 (also a100, h200), v5e:2x2, v5e:16x16 (also v4, v5p, v6e). TPU targets need pip install
+    "wm-jax[aot]"; for GPU targets the command prints what to install."""
     json: bool = False
     """Print JSON."""
 
@@ -86,45 +87,46 @@ Command = TypeVar("Command", Run, Info)
 
 @dataclass
 class Files:
-    """Files of the user's own that a run or a bundle names, where they lie neither where they did nor beside it."""
+    """Your own files that a run or a bundle names. Needed for a run if they have moved, for a bundle if they are not
+    beside it."""
 
     task: Path | None = None
-    """Where the Python file lies now that defines its task."""
+    """Path of the Python file that defines the task."""
     parts: tuple[Path, ...] = ()
-    """Where the Python files lie now that register its parts."""
+    """Paths of the Python files that register parts."""
 
 
 @dataclass
 class Evaluate:
-    """Score the controller of a finished run or a bundle in the actual environment, on fresh episodes."""
+    """Score the controller of a finished run or a bundle on fresh episodes of the actual environment."""
 
     run: Positional[Path]
     """A run's folder or a bundle (.safetensors)."""
     episodes: int = 100
-    """How many episodes."""
+    """Number of episodes."""
     seed: int = 2_000_000
-    """Episode i has the environment seed SEED + i."""
+    """Episode i uses the environment seed SEED + i."""
     json: Path | None = None
-    """Also write the score to this file: mean, sd, se, n, returns, seeds, device, versions."""
+    """Also write the score to this JSON file: mean, sd, se, n, returns, seeds, device, versions."""
     files: Annotated[Files, arg(name="")] = field(default_factory=Files)
-    """Of the user's own."""
+    """Your own files that the run or bundle names."""
 
 
 @dataclass
 class Export:
-    """Write V, M and C of a finished run, with the settings, as one file of at most 32 MB, and its model card; or, with
-    --web, a page that dreams in any browser, of a run or a bundle."""
+    """Write V, M and C of a finished run, with the settings, as one file of at most 32 MB (a bundle), and its model
+    card. With --web, write a page that dreams in any browser, from a run or a bundle."""
 
     run: Positional[Path]
-    """The run's folder; for --web also a bundle (.safetensors)."""
+    """The run's folder. With --web, a bundle (.safetensors) also works."""
     file: Positional[Path | None] = None
-    """The bundle to write, ending in .safetensors; its model card is written beside it, ending in .md."""
+    """The bundle to write; the name must end in .safetensors. The model card is written beside it, ending in .md."""
     web: Path | None = None
-    """Folder for index.html, a page of at most 24 MB in which the dream goes on without a server and without a network."""
+    """Folder for index.html, a page of at most 24 MB. The dream runs in it without a server or a network."""
     half: bool = False
     """Store the world model in half precision (float16): half the size; actions differ in the third digit."""
     files: Annotated[Files, arg(name="")] = field(default_factory=Files)
-    """Of the user's own."""
+    """Your own files that the run or bundle names."""
 
 
 @dataclass
@@ -134,40 +136,40 @@ class Play:
     run: Positional[Path]
     """A run's folder or a bundle (.safetensors)."""
     host: str = "127.0.0.1"
-    """The address to listen on; any but this machine's own lets others play."""
+    """The address to listen on. Any address other than this machine's own lets other people play."""
     port: int = 8000
-    """The port; 0: any that is free."""
+    """The port; 0 takes any free port."""
     files: Annotated[Files, arg(name="")] = field(default_factory=Files)
-    """Of the user's own."""
+    """Your own files that the run or bundle names."""
 
 
 @dataclass
 class Report:
-    """Write one page about runs, finished or not, as HTML and Markdown: scores beside published ones, curves, pictures. The
-    scores that were measured are written as JSON too."""
+    """Write one page about runs, finished or not, as HTML and Markdown: scores beside published ones, curves, pictures.
+    Measured scores are also written as JSON."""
 
     runs: Positional[tuple[Path, ...]]
-    """Runs' folders; several are compared with each other."""
+    """Run folders. Several runs are compared with each other."""
     out: Path | None = None
-    """Folder to write to; RUN/report unless given. Several runs need one."""
+    """Folder to write to. Default: RUN/report. Required for several runs."""
     files: Annotated[Files, arg(name="")] = field(default_factory=Files)
-    """Of the user's own."""
+    """Your own files that the runs name."""
 
 
 @dataclass
 class Bench:
-    """Measure how fast this machine is, beside the limit that it sets."""
+    """Measure this machine's speed. Each value is compared with a limit measured on the same machine."""
 
     names: Annotated[
         Positional[tuple[str, ...]],
         arg(
-            help=f"Any of {', '.join(BENCHMARKS)}; all of them unless given. Or an experiment's Python file, to "
+            help=f"Any of {', '.join(BENCHMARKS)}. Default: all. Or an experiment's Python file, to "
             "measure its own parts."
         ),
     ]
     config: Annotated[BenchConfig, arg(name="")]
     json: Path | None = None
-    """Also write the rows to this file, after each benchmark."""
+    """Also write the rows to this JSON file, after each benchmark."""
 
 
 def run(arguments: list[str]) -> None:
@@ -196,14 +198,14 @@ def compiled_for(options: Info) -> None:
     from wm_jax.pipeline.ahead import compile_for, table
     from wm_jax.targets import target
 
-    # What is printed may be JSON.
+    # Standard output may carry JSON: progress goes to standard error.
     screen = Screen(Console(stderr=True, highlight=False))
     facts = compile_for(options.config, target(options.target or ""), screen.say)
     print(json.dumps(facts, indent=1) if options.json else table(facts))
 
 
 def _agent(run: Path, files: Files, screen: Screen) -> "Bundle":
-    """The agent of a run or a bundle; of older formats and changed files the user is told."""
+    """Load the agent of a run or a bundle; report older formats and changed files on the screen."""
     from wm_jax.pipeline import bundle
 
     found = bundle.load(run, files.task, files.parts)
@@ -242,7 +244,7 @@ def export(arguments: list[str]) -> None:
     options = tyro.cli(Export, prog="wm-jax export", args=arguments)
     files, screen = options.files, Screen()
     if options.file is None and options.web is None:
-        raise UserError("wm-jax export needs a file to write, FILE.safetensors, or a folder for a page, --web DIR")
+        raise UserError("wm-jax export needs FILE.safetensors to write, or --web DIR for a page")
     if options.file is not None:
         card = export(options.run, options.file, options.half, files.task, files.parts, screen.say)
         print(f"{options.file}: {options.file.stat().st_size / 2**20:.1f} MiB\n{card}")
@@ -294,7 +296,7 @@ def bench(arguments: list[str]) -> None:
             results[name] = measure(screen)
         except KeyboardInterrupt as stop:
             raise Stopped(
-                f"stopped in {name}; what was finished before it is above, and in the file of --json"
+                f"stopped in {name}; finished benchmarks are shown above and stored in the --json file"
             ) from stop
         try:
             if options.json is not None:
@@ -315,12 +317,12 @@ COMMANDS = {
 
 
 def _with_experiment(kind: type[Command], arguments: list[str]) -> Command:
-    """Parse a command whose settings' defaults are those of the experiment file among its arguments."""
+    """Parse a command. The defaults of its settings are those of the experiment file among the arguments."""
     arguments = upgrade_arguments(arguments)
     paths, parts = _files(arguments)
     asks_help = {"-h", "--help"} & set(arguments)
     if not paths and not asks_help:
-        raise UserError(f"wm-jax {kind.__name__.lower()} needs an experiment: a Python file that exports CONFIG, "
+        raise UserError(f"wm-jax {kind.__name__.lower()} needs an experiment: a Python file that defines CONFIG, "
                         "for example experiments/quickstart.py")  # fmt: skip
     path = paths[0] if paths else Path("EXPERIMENT.py")
     for part in parts:
@@ -336,7 +338,7 @@ def _with_experiment(kind: type[Command], arguments: list[str]) -> Command:
 
 
 def _files(arguments: list[str]) -> tuple[list[Path], list[str]]:
-    """The experiments' files among the arguments, and those that are named as parts."""
+    """The experiment files among the arguments, and the files given by --parts."""
     experiments, parts, flag = [], [], ""
     for argument in arguments:
         if argument.startswith("--"):
@@ -351,7 +353,7 @@ def _files(arguments: list[str]) -> tuple[list[Path], list[str]]:
 
 
 def _kinds(arguments: list[str]) -> dict[str, str]:
-    """The kinds of parts that the arguments name, by setting: settings can then be given for parts of these kinds."""
+    """The kinds of parts chosen in the arguments, by setting, so that settings of these kinds can be parsed."""
     found = {}
     for argument, following in pairwise([*arguments, ""]):
         flag, equals, attached = argument.partition("=")
@@ -362,7 +364,7 @@ def _kinds(arguments: list[str]) -> dict[str, str]:
 
 
 def main() -> None:
-    """Entry point of the `wm-jax` command: exits with 0, 1 for an error a user can mend, 2 for wrong usage."""
+    """Entry point of `wm-jax`. Exit code 0: success; 1: an error the user can fix; 2: wrong usage."""
     with ending():
         arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
         if not arguments or arguments[0] in ("-h", "--help"):
@@ -371,7 +373,7 @@ def main() -> None:
         if arguments[0] not in COMMANDS:
             raise UserError(f"there is no command {arguments[0]!r}; wm-jax --help lists them")
         if any(argument.split("=")[0] == "--target" for argument in arguments):
-            # Compilers for machines that are not here need no device, and leave those alone that are here.
+            # Ahead-of-time compilers need no device; leave the devices of this machine free.
             jax.config.update("jax_platforms", "cpu")
         if not {"-h", "--help"} & set(arguments):
             parallel.require_devices()

@@ -1,4 +1,5 @@
-"""How a command ends: with an exit code, and one sentence for what a user can mend. What is printed never ends it."""
+"""How a command ends: an exit code, and one sentence for an error the user can fix. A failed print never ends a
+command."""
 
 import errno
 import os
@@ -16,15 +17,15 @@ from wm_jax.errors import ForeignError, UserError
 from wm_jax.pipeline.progress import Stopped
 
 DEBUG = "--debug"
-"""With any command: the traceback of every error."""
+"""Accepted by every command: show the traceback of every error."""
 STOPPED = 130
-"""Exit code after Ctrl-C, as shells have it."""
+"""Exit code after Ctrl-C, as in shells."""
 
 
 @contextmanager
 def ending() -> Iterator[None]:
-    """Turn the errors of the block into exit codes: 1 for what a user can mend, which is said in one sentence, `STOPPED`
-    after Ctrl-C. Others, which a user's mistake has not caused, keep their traceback."""
+    """Turn errors of the block into exit codes: 1 for an error the user can fix, printed as one sentence; `STOPPED`
+    after Ctrl-C. All other errors keep their traceback."""
     with _tolerant():
         try:
             yield
@@ -33,16 +34,16 @@ def ending() -> Iterator[None]:
                 _say(error)
             sys.exit(STOPPED if isinstance(error, Stopped) else 1)
         except KeyboardInterrupt:
-            print("wm-jax: stopped at once; the same command goes on from the last checkpoint", file=sys.stderr)
+            print("wm-jax: stopped at once; the same command continues from the last checkpoint", file=sys.stderr)
             parallel.leave(STOPPED)
         except (UserError, ForeignError) as error:
             _say(error)
             parallel.leave(1)
         except FloatingPointError as error:
-            # These switches are set to find the place.
-            _say(ForeignError(f"JAX stops where JAX_DEBUG_NANS or JAX_DEBUG_INFS has it stop ({error}); searches hold NaN "
-                              "and infinity on purpose where they know nothing yet: run the stages before them alone, by "
-                              "--stages, or leave these switches out", traceback.format_exc()))  # fmt: skip
+            # These switches exist to find the place of a NaN: keep the traceback.
+            _say(ForeignError(f"JAX_DEBUG_NANS or JAX_DEBUG_INFS stopped the program ({error}); searches use NaN "
+                              "and infinity on purpose for unknown values: run only the earlier stages with "
+                              "--stages, or unset these switches", traceback.format_exc()))  # fmt: skip
             parallel.leave(1)
         except (jax.errors.JaxRuntimeError, OSError, ImportError) as error:
             sentence = _sentence(error)
@@ -61,15 +62,16 @@ def _say(error: Exception, sentence: str = "") -> None:
 
 
 def _sentence(error: Exception) -> str:
-    """What can be said of an error that others than this package raise; empty where it may be a defect of ours."""
+    """A sentence for an error from outside this package that the user can fix; empty if it may be a bug of this
+    package."""
     first = next(iter(str(error).splitlines()), "")
     if isinstance(error, OSError) and error.errno in REMEDIES and error.errno not in WRONG_PATHS:
         place = f" ({error.filename})" if error.filename else ""
-        return f"{error.strerror}{place}; {remedy(error)}, then run the same command again: what was saved is used"
+        return f"{error.strerror}{place}; {remedy(error)}, then run the same command again to continue"
     if isinstance(error, ImportError) and "wm_jax" not in first:
-        return f"a library is missing or does not fit: {first}; install wm-jax again, with its extras for what you run"
+        return f"a library is missing or incompatible: {first}; reinstall wm-jax with the extras that you need"
     if isinstance(error, jax.errors.JaxRuntimeError) and "Disallowed" in first and "transfer" in first:
-        return f"JAX_TRANSFER_GUARD forbids what no command does without ({first}); leave it out"
+        return f"JAX_TRANSFER_GUARD blocks a transfer that every command needs ({first}); unset it"
     if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in first:
         return (f"the device has too little memory ({first}); take smaller batches (batch_size of world.*), fewer "
                 "candidates or dreams (sizes of search.*, evolve.evaluation_rollouts), or more devices")  # fmt: skip
@@ -77,7 +79,7 @@ def _sentence(error: Exception) -> str:
 
 
 class _Stream:
-    """A stream to the user that never fails: what it does not take is lost, and `failure` says why."""
+    """An output stream that never raises. Text that cannot be written is lost; `failure` holds the error."""
 
     def __init__(self, stream: TextIO):
         self.stream = stream
@@ -89,12 +91,12 @@ class _Stream:
         return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
-        """As a text file's."""
+        """Write `text`, as a text file does."""
         self._try(lambda: self.stream.write(text))
         return len(text)
 
     def flush(self) -> None:
-        """As a text file's."""
+        """Flush, as a text file does."""
         self._try(self.stream.flush)
 
     def _try(self, act: Callable[[], object]) -> None:
@@ -103,15 +105,15 @@ class _Stream:
                 act()
             except (OSError, ValueError) as failure:
                 self.failure = failure
-                # What it still holds would fail when Python ends.
+                # Buffered text would fail again when Python exits.
                 with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
                     os.dup2(nowhere.fileno(), self.stream.fileno())
 
 
 @contextmanager
 def _tolerant() -> Iterator[None]:
-    """Have what is printed in the block never end it. Where a disk did not take it, and no reader went away, that is said
-    at the end, and the exit code is 1."""
+    """Keep failed prints in the block from ending the command. If a disk did not take the output, this is reported at
+    the end and the exit code is 1. A reader that closed the pipe is no error."""
     if isinstance(sys.stdout, _Stream):
         yield
         return
@@ -126,13 +128,13 @@ def _tolerant() -> Iterator[None]:
         sys.stdout, sys.stderr = before
     failure = streams[0].failure
     if isinstance(failure, OSError) and failure.errno != errno.EPIPE:
-        streams[1].write(f"wm-jax: not all could be printed: {failure.strerror}; {remedy(failure)}\n")
+        streams[1].write(f"wm-jax: some output could not be printed: {failure.strerror}; {remedy(failure)}\n")
         sys.exit(1)
 
 
 def _open_standard_streams() -> None:
-    """Lead those nowhere that the shell has closed: the next file to be opened would have their number, and get what
-    libraries and workers print."""
+    """Point standard streams that the shell has closed to os.devnull. Otherwise the next opened file would get their
+    descriptor, and receive what libraries and workers print."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)

@@ -1,7 +1,7 @@
-"""What a compiled program will do, read from it before it is run: its memory, what devices exchange, its kernels.
+"""Facts about a compiled program, read before it runs: its memory, its collectives, its kernels.
 
-The text is XLA's, of the program after all optimisations: computations of instructions, one a line, as
-`%name = f32[8,4]{1,0} fusion(%a, %b), kind=kLoop, calls=%inner, …`.
+The text is XLA's, of the program after all optimisations: computations of instructions, one instruction a line, for
+example `%name = f32[8,4]{1,0} fusion(%a, %b), kind=kLoop, calls=%inner, …`.
 """
 
 import math
@@ -25,7 +25,7 @@ _NO_KERNELS = {
     "parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all", "partition-id", "replica-id",
     "while", "call", "conditional", "opt-barrier", "domain",
 }  # fmt: skip
-"""Instructions that launch nothing themselves."""
+"""Instructions that launch no kernel themselves."""
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\(")
 _SHAPE = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\]")
@@ -39,13 +39,13 @@ class Instruction:
     kind: str
     """fusion, all-reduce, while, …"""
     shape: str
-    """What it computes, as XLA writes it; several in brackets."""
+    """The result's shape, as XLA writes it; several shapes in brackets."""
     line: str
-    """All of it."""
+    """The whole line."""
 
     @property
     def bytes(self) -> int:
-        """Of what it computes."""
+        """Bytes of the result."""
         return sum(
             math.prod(int(size) for size in sizes.split(",") if size) * _width(kind)
             for kind, sizes in _SHAPE.findall(self.shape)
@@ -57,9 +57,9 @@ class ProgramFacts:
     """A compiled program."""
 
     text: str
-    """XLA's."""
+    """The program, as XLA writes it."""
     memory: int
-    """Bytes that it takes of a device: what it is given and gives, what it computes on the way, and its code."""
+    """Bytes of device memory: arguments, results, temporaries and code."""
 
     @classmethod
     def of(cls, compiled: Compiled) -> "ProgramFacts":
@@ -74,7 +74,7 @@ class ProgramFacts:
 
     @cached_property
     def computations(self) -> dict[str, list[Instruction]]:
-        """The program's functions and loops by name; fusions and what reductions apply are among them."""
+        """The program's functions and loops by name, including fusions and the functions that reductions apply."""
         found: dict[str, list[Instruction]] = {}
         inside = None
         for line in self.text.splitlines():
@@ -93,11 +93,11 @@ class ProgramFacts:
 
     @property
     def exchanged(self) -> dict[str, tuple[int, int]]:
-        """What devices send each other: of each kind of collective how many there are in the program's text, those in
-        loops once, and the bytes of what they compute."""
+        """Collectives between devices, by kind: how many stand in the program's text (those in loops count once), and
+        the bytes of their results."""
         counts, sizes = Counter[str](), Counter[str]()
         for instruction in self.instructions():
-            # Of two halves the second one tells what came out.
+            # Of an asynchronous pair, the second instruction has the result's shape.
             kind = instruction.kind.removesuffix("-done")
             if kind in _COLLECTIVES:
                 counts[kind] += 1
@@ -106,7 +106,7 @@ class ProgramFacts:
 
     @cached_property
     def loops(self) -> list[tuple[int, list[Instruction]]]:
-        """The loops without another one inside whose number of turns is known: that number, and their instructions."""
+        """The innermost loops whose number of iterations is known: that number, and their instructions."""
         found = []
         for instruction in self.instructions():
             turns = re.search(r'"known_trip_count":\{"n":"(\d+)"', instruction.line)
@@ -118,8 +118,8 @@ class ProgramFacts:
         return found
 
     def kernels_of_a_step(self, steps: int) -> float | None:
-        """Kernels that are launched for each step of the largest innermost loop that goes so many `steps`, some of them in
-        a turn; None where there is no such loop."""
+        """Kernels launched for each step by the largest innermost loop of `steps` steps; an iteration may do several
+        steps. None if there is no such loop."""
         counts = [
             sum(each.kind not in _NO_KERNELS and not each.kind.endswith("-done") for each in inside) * turns / steps
             for turns, inside in self.loops
@@ -129,7 +129,7 @@ class ProgramFacts:
 
 
 def _width(kind: str) -> int:
-    """Bytes of a number of a type such as f32, bf16 or u8."""
+    """Bytes of one number of a type such as f32, bf16 or u8."""
     if kind == "pred":
         return 1
     bits = re.search(r"\d+", kind)

@@ -1,4 +1,4 @@
-"""The errors a user can cause or mend: one clear sentence, printed without a traceback."""
+"""Errors that a user can cause or fix: one clear sentence, printed without a traceback."""
 
 import operator
 import traceback
@@ -8,16 +8,17 @@ from typing import Any, Self
 
 
 class UserError(Exception):
-    """Says what is wrong, where, what was expected and found, and what to do; ends the command with exit code 1."""
+    """States what is wrong, where, what was expected and found, and what to do. Ends the command with exit code 1."""
 
 
 class DamagedError(UserError):
-    """A file's digest or format is wrong: it is of no use, and may be made again. What the system refuses is never one."""
+    """A file's digest or format is wrong. The file is unusable and may be made again. Never raised for system
+    errors."""
 
 
 class ForeignError(Exception):
-    """An error in code that is not the package's own, such as a user's task: names the function that failed, and the error.
-    `trace` is its traceback as text, from the process where it happened: its author needs it to mend the code."""
+    """An error in code outside this package, such as a user's task. Names the function that failed, and the error.
+    `trace` is the traceback as text, from the process where the error happened: the author needs it to fix the code."""
 
     def __init__(self, message: str, trace: str):
         super().__init__(message)
@@ -25,13 +26,13 @@ class ForeignError(Exception):
 
     @classmethod
     def of(cls, message: str, error: BaseException) -> Self:
-        """With the traceback of this error."""
+        """A `ForeignError` with the traceback of `error`."""
         return cls(message, "".join(traceback.format_exception(error)))
 
 
 def unreadable(what: str, error: Exception) -> UserError | ForeignError:
-    """The error that says why a user's own Python file, `what`, cannot be run: with its traceback, but for what a line says
-    alone."""
+    """The error for a user's own Python file, `what`, that cannot be run. It has a traceback, unless one line says
+    all."""
     message = f"{what} cannot be read: {type(error).__name__}: {error}"
     if isinstance(error, SyntaxError):
         return UserError(message)
@@ -39,7 +40,8 @@ def unreadable(what: str, error: Exception) -> UserError | ForeignError:
 
 
 def require_range(name: str, value: float, low: float, high: float = float("inf")) -> None:
-    """Raise `UserError` unless `low <= value <= high` and finite; `name` is the setting as the user writes it."""
+    """Raise `UserError` unless `low <= value <= high` and `value` is finite. `name` is the setting as the user writes
+    it."""
     if value == float("inf") or not low <= value <= high:
         finite = "finite and " if value == float("inf") else ""
         allowed = f"{finite}at least {low}" if high == float("inf") else f"between {low} and {high}"
@@ -47,7 +49,7 @@ def require_range(name: str, value: float, low: float, high: float = float("inf"
 
 
 def require_integer(name: str, value: Any, low: int, high: float = float("inf")) -> int:
-    """`value`, an integer of any type, as Python's own. Raise `UserError` unless it is one, and in this range."""
+    """`value` as a Python int. Raises `UserError` unless it is an integer (of any type) in this range."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -57,7 +59,7 @@ def require_integer(name: str, value: Any, low: int, high: float = float("inf"))
 
 
 def require_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
-    """Raise `UserError` unless `value` is one of `choices`; names the nearest choice."""
+    """Raise `UserError` unless `value` is one of `choices`. The message suggests the nearest choice."""
     if value not in choices:
         nearest = get_close_matches(str(value), [str(choice) for choice in choices], n=1, cutoff=0.4)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""

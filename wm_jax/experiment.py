@@ -1,4 +1,4 @@
-"""Experiment: one frozen tree of settings, all that a run depends on."""
+"""Experiment: one frozen tree of all settings of a run."""
 
 import dataclasses
 import re
@@ -41,73 +41,73 @@ REGISTRIES: dict[str, Registry[Any]] = {
 }
 """The settings that name a registered part."""
 CONTENTS, GONE = "sha256:", "a file that is gone"
-"""What stands for a file where settings are compared."""
+"""Placeholders for a file where settings are compared: a prefix for its digest, and the value for a missing file."""
 KIND = ".kind"
-"""How the names of those end that choose a part with settings of its own."""
+"""Suffix of the settings that choose a part; the part brings settings of its own."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """All settings of a run. The paper's order: collect, train V, train M, evolve C in the dream, score in the actual
-    environment."""
+    """All settings of a run. The stages follow the paper: collect, train V, train M, evolve C in the dream, score in
+    the actual environment."""
 
     name: str = "experiment"
-    """The run lives in runs/NAME unless --run-dir says otherwise."""
+    """Name of the run's folder, runs/NAME; --run-dir overrides it."""
     task: str = "car_racing"
     """A built-in task (car_racing, take_cover, swing_up, swing_up_dm, swing_up_planet), or a Python file that defines
     TASK."""
     parts: tuple[str, ...] = ()
-    """Python files, or installed modules, that register parts of one's own: world models, actors, searches, explorers,
-    rules of the dream."""
+    """Python files or installed modules that register your own parts: world models, actors, searches, explorers, rules
+    of the dream."""
     seed: int = 0
-    """Every random number of the run follows from it."""
+    """Seed of all random numbers of the run."""
     held_out: float = 0.05
-    """Share of the recorded episodes that V and M never train on, only report on."""
+    """Share of the recorded episodes held out from the training of V and M; reports show the losses on them."""
     mirror: bool = False
-    """Every recorded episode counts twice, as it is and in the mirror, for V, for M and for the dream's starts: twice the
-    data, and no side that M knows better than the other, where C would find its dreams easier."""
+    """Whether to add the mirror image of every recorded episode to the data of V, M and the dream's starts. It doubles
+    the data, and M learns both sides equally well; otherwise C may exploit the side that M models worse."""
     initial: str | None = None
-    """A bundle of the same task whose world model the first round's training begins with; random weights unless given. A
-    learner with `steps` 0 stays as it is there. Give the run another `seed` than the bundle's: the same one records the
-    very episodes that it has been trained on."""
+    """A bundle of the same task; the first round trains its world model further. None: random weights. A learner with
+    `steps` 0 keeps the bundle's weights. Use another `seed` than the bundle's: the same seed would record the episodes
+    that the bundle was trained on."""
     initial_learners: tuple[str, ...] = ()
-    """The learners that begin with the bundle's weights, as vision or memory; all, unless some are named."""
+    """The learners that start from the bundle's weights, such as vision or memory; empty: all."""
     collect: CollectConfig = field(default_factory=CollectConfig)
     explorer: ExplorerConfig = field(default_factory=NoiseConfig)
-    """What is done to C's actions while it collects, in the rounds after the first."""
+    """How C's actions are changed while it collects, in the rounds after the first."""
     world: WorldConfig = field(default_factory=VisionMemoryConfig)
     """The world model."""
     dream: DreamConfig = field(default_factory=DreamConfig)
     actor: ActorConfig = field(default_factory=MLPConfig)
-    """C: what it reads and how it is made."""
+    """C: the controller, its inputs and its architecture."""
     search: SearchConfig = field(default_factory=CMAESConfig)
-    """How C is found."""
+    """The search for C's weights."""
     evolve: EvolveConfig = field(default_factory=EvolveConfig)
     rounds: RoundsConfig = field(default_factory=RoundsConfig)
     tune: TuneConfig = field(default_factory=TuneConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     devices: int = 0
-    """Devices to lay the population and the batches over; 0: all. It changes the last bits of results only."""
+    """Devices to distribute the population and the batches over; 0: all. It changes only the last bits of results."""
     checkpoint_seconds: float = 60.0
-    """V, M and C are saved after so many seconds, at the next step that is logged: about what a kill costs. Scores are
-    saved by blocks of episodes. It does not change any result."""
+    """Seconds between two checkpoints of V, M and C; each is saved at the next logged step. A killed run loses about
+    this much work. Scores are saved in blocks of episodes. It changes no result."""
     tensorboard: bool = False
     """Also write TensorBoard events (needs the extra `tensorboard`)."""
 
     @property
     def searched(self) -> bool:
-        """Whether C has weights that are searched for."""
+        """Whether C has weights to search for."""
         return self.search.kind != NoSearchConfig.kind
 
     @property
     def searches(self) -> dict[str, EvolveConfig]:
-        """What C is searched by, by stage: its evolution, and the tuning where there is one; the last C is deployed."""
+        """The searches for C by stage: evolution, then tuning if it is enabled. The C of the last one is deployed."""
         return {"evolve": self.evolve} | ({"tune": self.tune.as_evolution} if self.tune.generations else {})
 
     @property
     def exploring(self) -> "Experiment | None":
-        """The same experiment with its explorer's search in place of C's, where the explorer has a controller of its own:
-        in the dream, by another reward, and never told by the actual environment."""
+        """The same experiment with the explorer's search in place of C's; None if the explorer has no controller of its
+        own. That search runs in the dream, with another reward, and never validates in the actual environment."""
         goal = self.explorer.goal
         if goal is None:
             return None
@@ -122,7 +122,7 @@ class Experiment:
 
     @property
     def views(self) -> int:
-        """What each recorded episode counts for."""
+        """Copies of each recorded episode in the data: 2 with `mirror`, else 1."""
         return 1 + self.mirror
 
     def __post_init__(self) -> None:
@@ -133,8 +133,8 @@ class Experiment:
 
 
 def load(path: Path) -> Experiment:
-    """The `CONFIG` that an experiment's Python file exports. Raises `UserError` where it has none, names a setting that is
-    not there, or gives one another type, and `ForeignError` where it cannot be run."""
+    """The `CONFIG` that an experiment's Python file exports. Raises `UserError` if it is missing, has an unknown
+    setting, or has a setting of the wrong type, and `ForeignError` if the file fails to run."""
     if not path.is_file():
         raise UserError(f"experiment {path} does not exist; give a Python file that exports CONFIG")
     require_readable(path)
@@ -146,18 +146,18 @@ def load(path: Path) -> Experiment:
         wrong = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         hint = _nearest(wrong[1]) if wrong else ""
         if isinstance(error, ImportError) and "wm_jax" in str(error):
-            hint = "; CHANGELOG.md says where parts and their settings have moved to"
+            hint = "; CHANGELOG.md lists moved parts and settings"
         told = unreadable(f"experiment {path}", error)
         raise UserError(f"{told}{hint}") if hint or wrong else told from error
     if not isinstance(config, Experiment):
         raise UserError(f"{path} must export CONFIG, an Experiment; found {type(config).__name__}")
-    # As it will be read from a run's folder: Python itself checks no types.
+    # Rebuild it as if read from a run's folder: Python itself does not check types.
     return with_paths_from(_build(Experiment, to_dict(config), f"experiment {path}", ""), path.parent)
 
 
 def with_paths_from(config: Experiment, folder: Path) -> Experiment:
-    """The same settings, with the paths of files, if they are relative, taken from `folder`: a run
-    outlives the folder that it was started in."""
+    """The same settings, with relative file paths resolved against `folder`: a run may be resumed from another
+    folder."""
     files = {"task": config.task if config.task.endswith(".py") else None, "initial": config.initial}
     paths = {name: str(real(folder / file)) for name, file in files.items() if file is not None}
     parts = tuple(str(real(folder / part)) if part.endswith(".py") else part for part in config.parts)
@@ -165,7 +165,7 @@ def with_paths_from(config: Experiment, folder: Path) -> Experiment:
 
 
 def to_share(config: Experiment) -> Experiment:
-    """The same settings with all files by their names alone: elsewhere nobody needs to know in which folder they lay."""
+    """The same settings with file names instead of paths: the author's folders mean nothing elsewhere."""
     initial = None if config.initial is None else Path(config.initial).name
     task = Path(config.task).name if config.task.endswith(".py") else config.task
     parts = tuple(Path(part).name if part.endswith(".py") else part for part in config.parts)
@@ -173,12 +173,12 @@ def to_share(config: Experiment) -> Experiment:
 
 
 def to_dict(config: Experiment) -> dict[str, Any]:
-    """The settings as JSON holds them."""
+    """The settings as a JSON-compatible dict."""
     return dataclasses.asdict(config)
 
 
 def flatten(config: Experiment) -> dict[str, Any]:
-    """The settings by full name, as the command line spells them: {"world.vision.latent_size": 32, …}."""
+    """The settings by full name, as on the command line: {"world.vision.latent_size": 32, …}."""
 
     def walk(prefix: str, value: Any) -> typing.Iterator[tuple[str, Any]]:
         for name, inner in value.items():
@@ -191,12 +191,12 @@ def flatten(config: Experiment) -> dict[str, Any]:
 
 
 def kinds(config: Experiment) -> dict[str, str]:
-    """The kind of each part, by the setting's name: {"world.kind": "vision_memory", …}."""
+    """The kind of each part, by setting: {"world.kind": "vision_memory", …}."""
     return {name: value for name, value in flatten(config).items() if name.endswith(KIND)}
 
 
 def with_kinds(config: Experiment, wanted: Mapping[str, str]) -> Experiment:
-    """The same settings with parts of these kinds: as they are by default where they have been of another kind."""
+    """The same settings with parts of these kinds; a part whose kind changes gets its default settings."""
     for name, kind in wanted.items():
         *outer, group, _ = name.split(".")
         holder = getattr(config, outer[0]) if outer else config
@@ -207,22 +207,22 @@ def with_kinds(config: Experiment, wanted: Mapping[str, str]) -> Experiment:
 
 
 def digests(config: Experiment) -> dict[str, str]:
-    """The SHA-256 of every file that the settings name, by the file's name; without that of a bundle that is gone. Raises
-    `UserError` where two files have one name."""
+    """The SHA-256 of every file in the settings, by file name; a missing bundle is left out. Raises `UserError` if two
+    files have the same name."""
     paths = [Path(file) for file in dict.fromkeys((config.task, *config.parts)) if file.endswith(".py")]
     for number, path in enumerate(paths):
         if twin := next((other for other in paths[:number] if other.name == path.name), None):
-            raise UserError(f"task and parts name two files called {path.name}, {twin} and {path}, which other commands "
-                            "could not tell apart; rename one")  # fmt: skip
+            raise UserError(f"task and parts name two files called {path.name}, {twin} and {path}; other commands "
+                            "could not tell them apart; rename one")  # fmt: skip
     if config.initial is not None and Path(config.initial).is_file():
         paths.append(Path(config.initial))
     return {path.name: _digest(path) for path in paths}
 
 
 def identity(config: Experiment) -> dict[str, Any]:
-    """The settings by full name (`flatten`), files by their contents and not by their places; a part that a user's own file
-    registers counts by that file's contents, too. Raises `UserError` where a file is not there; a bundle need not be any
-    more, once the run has begun with it."""
+    """The settings by full name (`flatten`), with files identified by content instead of path. A part that a user's
+    file registers is identified by that file's content too. Raises `UserError` if a file is missing, except for a
+    bundle, which is not needed once the run has started."""
     values = flatten(config)
     if config.task.endswith(".py"):
         values["task"] = f"{CONTENTS}{_digest(Path(config.task))}"
@@ -244,12 +244,12 @@ def _digest(path: Path) -> str:
 
 @lru_cache(maxsize=64)
 def _digest_of(path: Path, modified: int, size: int) -> str:
-    """Read once as long as the file is the same: a run asks many times."""
+    """Cached while the file is unchanged: a run asks many times."""
     return sha256(path)
 
 
 def from_dict(values: dict[str, Any], source: str, found: int = formats.FORMAT) -> Experiment:
-    """The experiment whose `to_dict` was stored in `source`, in the format `found`; its `parts` are loaded. Raises
+    """The experiment whose `to_dict` was stored in `source`, in the format `found`; loads its `parts`. Raises
     `UserError` that names a wrong setting."""
     if not isinstance(values, dict):
         raise UserError(f"{source}: the settings must be a group of settings, found {values!r}")
@@ -280,8 +280,8 @@ def _build(kind: Any, values: Any, source: str, prefix: str) -> Any:
 
 
 def in_full(message: str, names: Sequence[str]) -> str:
-    """An error's `message` with the setting that it begins with as it is among these full `names`: a part's settings can
-    stand in several places, search.population in tune.search.population, and the part knows one."""
+    """`message` with the full name of the setting that it begins with, chosen from `names`. A part does not know its
+    place: its search.population can be tune.search.population."""
     name, _, rest = message.partition(" ")
     longer = [full for full in names if full.endswith(f".{name}")]
     return f"{longer[0]} {rest}" if longer and name not in names else message
@@ -299,15 +299,15 @@ def _value(hint: Any, value: Any, source: str, name: str) -> Any:
 
 
 DEFAULTS = {name.removesuffix("kind"): value for name, value in kinds(Experiment()).items()}
-"""The kind of each part where the settings do not say it: {"world.": "vision_memory", …}."""
+"""The default kind of each part: {"world.": "vision_memory", …}."""
 
 
 def _nearest(name: str) -> str:
-    """A hint at the setting that may have been meant."""
+    """A hint at the setting that was probably meant."""
     known = {full.rsplit(".", 1)[-1]: full for full in flatten(Experiment())}
     groups = {old.rstrip("."): new.rstrip(".") for old, new in formats.RENAMED.items()}
     if name in groups or name in {old.rsplit(".", 1)[-1] for old in groups}:
         new = groups.get(name) or next(new for old, new in groups.items() if old.rsplit(".", 1)[-1] == name)
-        return f"; it is called {new} now (CHANGELOG.md)"
+        return f"; it is now called {new} (CHANGELOG.md)"
     near = get_close_matches(name, known, n=1)
     return f"; did you mean {known[near[0]]}?" if near else ""

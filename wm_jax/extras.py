@@ -1,4 +1,4 @@
-"""Packages that some uses need and others do not: the extras of an installation."""
+"""Optional packages, installed as extras of wm-jax."""
 
 from importlib import import_module
 from typing import Any
@@ -7,8 +7,7 @@ from wm_jax.errors import UserError
 
 
 def need(module: str, extra: str) -> Any:
-    """The module of that name, imported. Raises `UserError` that names the `extra` which installs it, where it is not
-    there."""
+    """Import the module of that name. Raises `UserError`, which names the `extra` to install, if the import fails."""
     try:
         return import_module(module)
     except ImportError as error:

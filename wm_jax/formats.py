@@ -1,19 +1,19 @@
-"""Formats of run folders and bundles: which there were, what their settings are called today, and how old ones are read.
+"""Formats of run folders and bundles: older formats, their settings' current names, and how they are read.
 
-Names here are those of settings as the command line spells them; flags of old names go on working by the same table.
+Names are those of settings as the command line spells them. Flags with old names keep working through the same table.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
 FORMAT = 2
-"""What is written."""
+"""The format that is written today."""
 BUNDLE = "wm-jax bundle {}"
 """How a bundle names its format."""
 CHANGES = {
-    1: "settings are grouped by part since (world, actor, search, explorer), and a controller's weights layer by layer",
+    1: "settings are now grouped by part (world, actor, search, explorer), and a controller's weights by layer",
 }
-"""What has changed since each older format, in one line."""
+"""What changed after each older format, in one line."""
 
 RENAMED = {
     "vision.": "world.vision.",
@@ -35,17 +35,17 @@ RENAMED = {
     "tune.rollouts": "tune.search.rollouts",
     "tune.sigma": "tune.search.sigma",
 }
-"""Settings of format 1, or groups of them, and what they are called today; the first that fits counts."""
+"""Settings of format 1, or groups of them, and their current names. The first match counts."""
 FEATURES = {"z": ["z"], "zh": ["z", "h"], "zhc": ["z", "c", "h"]}
-"""What controller.features stood for."""
+"""Meaning of controller.features in format 1."""
 
 
 GONE = ("dream.burn_in",)
-"""Settings of format 1 that have no effect any more."""
+"""Settings of format 1 that no longer have any effect."""
 
 
 def renamed(name: str) -> str:
-    """What the setting `name` of format 1 is called today."""
+    """The current name of the setting `name` of format 1."""
     for old, new in RENAMED.items():
         if name == old or (old.endswith(".") and name.startswith(old)):
             return new + name.removeprefix(old)
@@ -53,7 +53,7 @@ def renamed(name: str) -> str:
 
 
 def translated(name: str, value: Any) -> tuple[str, Any]:
-    """A setting of format 1 as it is called, and as its value is written, today."""
+    """The current name and the current value of a setting of format 1."""
     if name == "controller.hidden_size":
         value = [value] if value else []
     if name == "controller.features":
@@ -62,18 +62,18 @@ def translated(name: str, value: Any) -> tuple[str, Any]:
 
 
 def upgrade_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Flat settings of format 1, by full name, as they are called today."""
+    """Flat settings of format 1, by full name, under their current names."""
     search = settings.get("evolve.search", "cma_es")
-    # Those of the search that was not chosen had no effect.
+    # Settings of the search that was not chosen had no effect.
     idle = ("gradient.",) if search == "cma_es" else ("evolve.population", "evolve.rollouts", "evolve.sigma")
     used = {name: value for name, value in settings.items() if not name.startswith(idle) and name not in GONE}
     return dict(translated(name, value) for name, value in used.items())
 
 
 def upgrade_config(config: dict[str, Any]) -> dict[str, Any]:
-    """An experiment of format 1, as JSON holds it, as it is written today."""
+    """Convert an experiment of format 1, as JSON, to the current format."""
     upgraded: dict[str, Any] = {}
-    # Of tune.sigma what it was unless given; that of a search which begins at nothing is larger.
+    # The default of tune.sigma in format 1; a search without a warm start has a larger default.
     for name, value in upgrade_settings({"tune.sigma": 0.03, **dict(_walk("", config))}).items():
         *groups, last = name.split(".")
         inner = upgraded
@@ -92,14 +92,14 @@ def _walk(prefix: str, values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def note(path: object, found: int) -> str:
-    """What is said when something of an older format is read; empty for today's."""
+    """The message shown when an older format is read; empty for the current format."""
     if found == FORMAT:
         return ""
-    return f"{path} has format {found}, today's is {FORMAT}: {CHANGES[found]}; it is read as it is"
+    return f"{path} has format {found}; the current format is {FORMAT}: {CHANGES[found]}; it is read unchanged"
 
 
 def upgrade_arguments(arguments: list[str]) -> list[str]:
-    """A command's arguments with the flags, and the values, of format 1 as they are written today."""
+    """Convert a command's arguments of format 1 to current flags and values."""
     known = {old.replace("_", "-") for old in RENAMED}
     upgraded, values = [], iter(arguments)
     for argument in values:

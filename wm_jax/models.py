@@ -1,4 +1,4 @@
-"""An experiment's parts, built: task, world model, dream, actor, search, explorer; all without weights."""
+"""Builds an experiment's parts, without weights: task, world model, dream, actor, search, explorer."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,7 +18,7 @@ from wm_jax.worlds.protocol import feature_sizes, shapes
 
 @dataclass(frozen=True)
 class Models:
-    """The parts of an experiment. Raises `UserError`, where one is asked for, if parts do not go together."""
+    """The parts of an experiment. Accessing a part raises `UserError` if the parts do not fit together."""
 
     experiment: Experiment
 
@@ -34,7 +34,7 @@ class Models:
 
     @cached_property
     def actor(self) -> Actor:
-        """C."""
+        """The actor C, without weights."""
         return self.experiment.actor.build(self.dream)
 
     @cached_property
@@ -44,15 +44,16 @@ class Models:
 
     @cached_property
     def explorer(self) -> Explorer:
-        """What is done to C's actions while it collects."""
+        """The explorer, which changes C's actions during collection."""
         return self.experiment.explorer.build(self.world.action_size)
 
     def search(self, generations: int, mesh: Mesh | None = None) -> Search:
-        """How C is found, in so many generations."""
+        """The search for C, over this many generations."""
         return self.experiment.search.build(self.actor, self.dream, generations, mesh)
 
     def start_dream(self, search: Search) -> Dream:
-        """The dream that a search learns in, which may start elsewhere than the one that controllers are scored in."""
+        """The dream that the search learns in. It may start from other states than the dream that scores
+        controllers."""
         start = search.start or self.experiment.dream.start
         return replace(self.dream, config=replace(self.experiment.dream, start=start))
 
@@ -63,5 +64,5 @@ class Models:
 
     @property
     def feature_sizes(self) -> dict[str, int]:
-        """Numbers of each feature that C may read."""
+        """Size of each feature that C may read."""
         return feature_sizes(self.world)

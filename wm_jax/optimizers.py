@@ -1,5 +1,5 @@
-"""How learners are optimised: Adam with a learning-rate schedule and clipped gradients; and what others' libraries count
-on."""
+"""Optimisers of the learners: Adam with a learning-rate schedule and gradient clipping; and the JAX defaults that other
+libraries rely on."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,26 +17,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Adam's settings."""
+    """Settings of Adam."""
 
     learning_rate: float = 1e-3
-    """Learning rate of the first step after `warm_up`."""
+    """Learning rate at the end of the warm-up."""
     schedule: Literal["constant", "exponential", "cosine"] = "constant"
-    """constant; exponential: falls by `decay` a step towards `final_learning_rate`; cosine: falls to it over all steps."""
+    """constant: no change; exponential: `decay` per step towards `final_learning_rate`; cosine: down to it over all
+    steps."""
     final_learning_rate: float = 1e-5
-    """Where exponential and cosine end."""
+    """Final learning rate of the exponential and cosine schedules."""
     decay: float = 0.99999
     """Factor per step of the exponential schedule."""
     warm_up: int = 0
-    """Steps over which the learning rate rises to the schedule's, evenly."""
+    """Steps of linear warm-up of the learning rate."""
     clip: float | None = None
-    """How far the gradient is clipped, as `clip_by` says; None leaves it as it is."""
+    """Threshold of gradient clipping, in the sense of `clip_by`; None: no clipping."""
     clip_by: Literal["element", "norm", "array"] = "element"
-    """element: each number is clipped to [-clip, clip]; norm: the whole gradient is scaled down to this norm; array: the
-    gradient of each array of weights to this share of the weights' own norm (adaptive clipping, as in DreamerV3)."""
+    """element: clip each number to [-clip, clip]; norm: scale the whole gradient down to the norm `clip`; array: scale
+    the gradient of each weight array down to `clip` times the norm of the weights (adaptive clipping, as in
+    DreamerV3)."""
 
     def check(self, name: str) -> None:
-        """Raise `UserError` where a value is impossible; `name`: the setting these belong to, "world.vision.optimizer"."""
+        """Raise `UserError` if a value is out of range; `name`: full name of this group, "world.vision.optimizer"."""
         require_range(f"{name}.learning_rate", self.learning_rate, 1e-9, 10.0)
         require_choice(f"{name}.schedule", self.schedule, ("constant", "exponential", "cosine"))
         require_range(f"{name}.final_learning_rate", self.final_learning_rate, 0.0, self.learning_rate)
@@ -49,7 +51,7 @@ class OptimizerConfig:
 
 def make(config: OptimizerConfig, steps: int) -> "optax.GradientTransformation":
     """The optimiser for a training of `steps` steps (the cosine's length)."""
-    # Imported here: acting and dreaming need no optimiser, and start faster without.
+    # Imported here: acting and dreaming need no optimiser and start faster without it.
     import optax
 
     fall = config.learning_rate - config.final_learning_rate
@@ -73,7 +75,7 @@ def _clip_arrays(share: float) -> "optax.GradientTransformation":
     import optax
 
     def clip(gradient: Any, weights: Any) -> Any:
-        # Weights that are 0, as those of a head that begins so, may move too.
+        # The floor lets weights that start at 0, such as a zero-initialised head, move too.
         most = jnp.float32(share) * jnp.maximum(jnp.linalg.norm(weights), jnp.float32(1e-3))
         return gradient * jnp.minimum(most / jnp.maximum(jnp.linalg.norm(gradient), jnp.float32(1e-30)), 1)
 
@@ -82,14 +84,14 @@ def _clip_arrays(share: float) -> "optax.GradientTransformation":
 
 @contextmanager
 def as_meant(precision: str | None = None) -> Iterator[None]:
-    """What others' libraries count on: JAX's default types and broadcasting, whatever is switched on for the rest, and
-    matrix products of this precision, where one is given."""
+    """JAX's default types and broadcasting, which other libraries rely on, whatever is enabled elsewhere; `precision`:
+    that of matrix products, if given."""
     with jax.default_matmul_precision(precision), jax.enable_x64(False), jax.numpy_rank_promotion("allow"):
         yield
 
 
 def single_precision(optimizer: "optax.GradientTransformation") -> "optax.GradientTransformation":
-    """The same optimiser, whose schedule and corrections are float32 where JAX's 64-bit types are switched on, too."""
+    """The same optimiser with its schedule and bias corrections in float32, even with JAX's 64-bit types enabled."""
     import optax
 
     single = jax.enable_x64(False)

@@ -1,8 +1,8 @@
-"""Many devices as one mesh, many processes as one run.
+"""One mesh of many devices; one run of many processes.
 
-Every process runs the same program (JAX's multi-controller runtime). What the functions here do together, as `gather`,
-they do once all processes have called them, in the same order: whatever decides about such a call must be the same
-everywhere. With one process they do nothing but what they say.
+Every process runs the same program (JAX's multi-controller runtime). Collective functions here, such as `gather`,
+complete once all processes have called them in the same order. Every decision about such a call must be the same in all
+processes. With one process, nothing is exchanged.
 """
 
 import json
@@ -25,45 +25,45 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from wm_jax.errors import UserError
 
 AXIS = "devices"
-"""The mesh's only axis: a population's lanes and a batch's rows are laid along it."""
+"""The mesh's only axis. A population's lanes and a batch's rows are split along it."""
 
 SECONDS_TO_MEET = 300
-"""How long a process waits for the others when a run begins."""
+"""How long a process waits for the others when a run starts."""
 SECONDS_TO_PART = 30
-"""How long a process that ends waits for the others: those of a failed one never come."""
+"""How long an ending process waits for the others. A failed process never arrives."""
 
 Item = TypeVar("Item")
 
 
 class SharedError(UserError):
-    """An error that all processes raise at once, so that process 0 can say it for all."""
+    """An error that all processes raise together, so that process 0 can print it for all."""
 
 
 @dataclass(frozen=True)
 class Hosts:
-    """How the processes of a run find each other; as it stands, this one is alone."""
+    """How the processes of a run find each other. By default, the process is alone."""
 
     distributed: bool = False
-    """This is one of several processes that are one run, as Slurm's srun, Open MPI or a TPU pod started them."""
+    """This process is one of several in a run started by Slurm's srun, Open MPI or a TPU pod."""
     coordinator: str | None = None
-    """Where none of these did: HOST:PORT of process 0, any free port; needs the following two."""
+    """HOST:PORT of process 0 (any free port), if none of these started the run. Needs --processes and --process-id."""
     processes: int | None = None
-    """How many processes are the run."""
+    """Number of processes in the run."""
     process_id: int | None = None
-    """Which of them this is, from 0."""
+    """Number of this process, from 0."""
 
 
 def start(hosts: Hosts) -> None:
-    """Join the other processes, if there are any; comes before anything else that JAX does.
+    """Join the other processes, if there are any. Call it before any other use of JAX.
 
-    Raises `UserError` where the options do not go together, or the others cannot be found.
+    Raises `UserError` if the options do not fit together, or if the other processes cannot be found.
     """
     explicit = (hosts.coordinator, hosts.processes, hosts.process_id)
     if explicit == (None, None, None) and not hosts.distributed:
         return
     if explicit != (None, None, None):
         _check(hosts)
-    # It would take SIGTERM for itself; a run stops at its own next safe point.
+    # This service would handle SIGTERM itself; a run stops at its own next safe point.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
@@ -78,13 +78,13 @@ def start(hosts: Hosts) -> None:
                 f"process {hosts.process_id} of {hosts.processes} cannot join {hosts.coordinator}: {_first_line(error)}"
             ) from error
         raise UserError(
-            "--distributed found no cluster that says which processes take part: start it by Slurm's srun, Open MPI or on "
+            "--distributed found no cluster that lists the processes: start the run with Slurm's srun or Open MPI, on "
             f"a TPU pod, or give --coordinator, --processes and --process-id ({_first_line(error)})"
         ) from error
 
 
 def _check(hosts: Hosts) -> None:
-    """Raise `UserError` unless the explicit options are whole and possible."""
+    """Raise `UserError` unless the explicit options are complete and valid."""
     host, _, port = (hosts.coordinator or "").rpartition(":")
     if not host or not port.isdigit():
         raise UserError(f"--coordinator must be HOST:PORT of process 0, found {hosts.coordinator or 'nothing'}")
@@ -100,31 +100,31 @@ def require_devices() -> None:
     except (RuntimeError, AssertionError) as error:
         asked = os.environ.get("JAX_PLATFORMS", "")
         raise UserError(
-            f"JAX finds nothing to compute on{f' with JAX_PLATFORMS={asked}' if asked else ''} ({_first_line(error)}); set "
-            "JAX_PLATFORMS=cpu to compute on the processor, or install what the accelerator needs (wm-jax[cuda], "
-            "wm-jax[tpu]) and see that no other program holds it"
+            f"JAX finds no device{f' with JAX_PLATFORMS={asked}' if asked else ''} ({_first_line(error)}); set "
+            "JAX_PLATFORMS=cpu to compute on the CPU, or install the accelerator's packages (wm-jax[cuda], "
+            "wm-jax[tpu]) and check that no other program uses it"
         ) from error
 
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Turn what JAX raises when another process has ended into a `UserError`."""
+    """Turn JAX's errors about another process that has ended into a `UserError`."""
     try:
         yield
     except (jax.errors.JaxRuntimeError, ValueError) as error:
-        # What fails at once is a ValueError; either begins with a status, as "UNAVAILABLE: ".
+        # An immediate failure is a ValueError. Both kinds begin with a status such as "UNAVAILABLE: ".
         if jax.process_count() == 1 or not re.match("[A-Z_]+: ", str(error)):
             raise
         raise UserError(
-            f"process {jax.process_index()} cannot go on, most likely because another one ended: see what that one said, "
-            f"then start all again, they go on from what was saved (JAX says: {_first_line(error)})"
+            f"process {jax.process_index()} cannot continue, most likely because another one ended: read its message, "
+            f"then start all processes again; they continue from what was saved (JAX reports: {_first_line(error)})"
         ) from error
 
 
 def leave(code: int) -> NoReturn:
-    """End this process, which the others do not expect, with exit code `code`; they find out and end too."""
+    """End this process with exit code `code` without waiting for the others. They notice, and end too."""
     if jax.distributed.is_initialized():
-        # The ordinary end would wait for them.
+        # A normal exit would wait for them.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -132,14 +132,14 @@ def leave(code: int) -> NoReturn:
 
 
 def is_main() -> bool:
-    """Whether this is process 0, the one that writes and speaks."""
+    """Whether this is process 0, which alone writes files and prints."""
     return jax.process_index() == 0
 
 
 def mesh(count: int = 0) -> Mesh:
-    """All devices of all processes in one row, or the first `count` of them; 0 is all. Raises `UserError` where there are
-    not so many, or where only some would be taken of several processes'."""
-    # Process by process: what a process lays on its own devices are then neighbouring rows.
+    """All devices of all processes in one row, or the first `count` of them; 0 means all. Raises `UserError` if there
+    are fewer, or if several processes would use only some of their devices."""
+    # Sorted by process: the rows on one process's devices are neighbours.
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     if not 0 <= count <= len(devices):
         raise UserError(f"devices must be between 0 (all) and {len(devices)}, which JAX finds here, found {count}")
@@ -150,18 +150,19 @@ def mesh(count: int = 0) -> Mesh:
 
 
 def platform(mesh: Mesh | None) -> str:
-    """What kind of devices a program on `mesh` is compiled for, by JAX's name: those of the mesh, which need not be here
-    (`wm_jax.targets`), or the default ones."""
+    """The platform that a program on `mesh` is compiled for, by JAX's name. It is that of the mesh's devices, which
+    need not be present (see `wm_jax.targets`), or that of the default devices."""
     return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
 
 
 def local_mesh(whole: Mesh) -> Mesh:
-    """This process's devices of a mesh, for what it does alone."""
+    """This process's devices of a mesh, for work that it does alone."""
     return Mesh(np.array(whole.local_devices), (AXIS,))
 
 
 def replicate(mesh: Mesh, tree: Any) -> Any:
-    """`tree`, of arrays on the host or on a device, typed keys too, whole on each device. Every process gives the same."""
+    """Put `tree` (host or device arrays, typed keys included) whole on each device. Every process passes the same
+    tree."""
     whole = NamedSharding(mesh, PartitionSpec())
     return jax.tree.map(lambda array: place(array, whole), tree)
 
@@ -172,14 +173,14 @@ def key_shape() -> Any:
 
 
 def shape(mesh: Mesh, tree: Any, dealt: bool = False) -> Any:
-    """The shapes of `tree`, of arrays or of shapes, with where they lie: whole on each device of a mesh, or their rows
-    `dealt` out over it. What a program is traced with for devices that are not here."""
+    """The shapes of `tree` (arrays or shapes) with their sharding: whole on each device of a mesh, or, if `dealt`, rows
+    split over it. Used to trace programs for devices that are not present."""
     sharding = NamedSharding(mesh, PartitionSpec(AXIS) if dealt and mesh.size > 1 else PartitionSpec())
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
 
 def place(array: Any, sharding: Sharding) -> jax.Array:
-    """One array, which every process has whole, on the devices as `sharding` says."""
+    """Put one array, which every process has whole, on the devices according to `sharding`."""
     if sharding.is_fully_addressable:
         return jax.device_put(array, sharding)
     if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
@@ -195,8 +196,8 @@ def part(tree: Any) -> Any:
 
 
 def rows(mesh: Mesh, tree: Any) -> Any:
-    """Arrays [B, ...] with their rows dealt out over the mesh, from this process's `part` of them."""
-    # What a step on one device returns is called whole; called anything else before, it would compile twice.
+    """Arrays [B, ...] with rows split over the mesh, built from this process's `part` of them."""
+    # A step on one device returns replicated arrays. Any other sharding of its first input would compile it twice.
     sharding = NamedSharding(mesh, PartitionSpec(AXIS) if mesh.size > 1 else PartitionSpec())
     if sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)
@@ -204,7 +205,7 @@ def rows(mesh: Mesh, tree: Any) -> Any:
 
 
 def local(tree: Any) -> Any:
-    """Arrays that lie on a mesh, whole on this process's first device. All processes call it."""
+    """Gather sharded arrays whole on this process's first device. All processes call it."""
     return jax.tree.map(_local, tree)
 
 
@@ -217,41 +218,42 @@ def _local(array: jax.Array) -> jax.Array:
 
 @cache
 def _gathering(whole: NamedSharding) -> Callable[[jax.Array], jax.Array]:
-    """Lays an array out as `whole`; the same function each time, so that it is compiled once."""
+    """A function that reshards an array as `whole`. The same function each time, so that it compiles once."""
     return jax.jit(lambda same: same, out_shardings=whole)
 
 
 def share(items: Sequence[Item]) -> list[Item]:
-    """What of `items` is this process's work: every n-th of them, n processes."""
+    """This process's share of `items`: every n-th item, for n processes."""
     return list(items[jax.process_index() :: jax.process_count()])
 
 
 def join(results: list[Any]) -> list[Any]:
-    """The inverse of `share`: from each process's results, which JSON can hold, all in the items' order."""
+    """The inverse of `share`: all processes' results in the order of the items. Results must be JSON values."""
     nothing = object()
     dealt = chain.from_iterable(zip_longest(*gather(results), fillvalue=nothing))
     return [result for result in dealt if result is not nothing]
 
 
 def gather(value: Any) -> list[Any]:
-    """What each process gave, in their order. JSON must hold it; numbers come through exactly."""
+    """The values of all processes, in process order. Values must be JSON values; numbers are exact."""
     if jax.process_count() == 1:
         return [value]
     data = np.frombuffer(json.dumps(value).encode(), np.uint8)
     sizes = _all(np.array(len(data), np.int32))
-    # Rounded up, so that few lengths are compiled for.
+    # Rounded up to a power of two, so that few lengths are compiled.
     padded = np.zeros(1 << int(sizes.max() - 1).bit_length(), np.uint8)
     padded[: len(data)] = data
     return [json.loads(part[:size].tobytes()) for part, size in zip(_all(padded), sizes, strict=True)]
 
 
 def agree(flag: bool) -> bool:
-    """Whether any process says so."""
+    """Whether `flag` is True on any process."""
     return flag if jax.process_count() == 1 else bool(_all(np.array(flag)).any())
 
 
 def on_main(work: Callable[[], Item]) -> Item:
-    """Have process 0 do `work`: all get what it returns, which JSON must hold, or raise its `UserError` as a shared one."""
+    """Run `work` on process 0. All processes get its result, a JSON value, or raise its `UserError` as a
+    `SharedError`."""
     if jax.process_count() == 1:
         return work()
     told: dict[str, Any] = {}
@@ -267,8 +269,7 @@ def on_main(work: Callable[[], Item]) -> Item:
 
 
 def on_all(work: Callable[[], Item]) -> Item:
-    """Have every process do `work`: each gets what it returned there, or all raise the `UserError` of the first that had
-    one."""
+    """Run `work` on every process. Each gets its own result; if any raised a `UserError`, all raise the first one."""
     result, error = None, None
     try:
         result = work()
@@ -281,7 +282,7 @@ def on_all(work: Callable[[], Item]) -> Item:
 
 
 def _all(array: np.ndarray) -> np.ndarray:
-    """[processes, ...]: the array of each; all have the same shape."""
+    """[processes, ...]: the arrays of all processes; all have the same shape."""
     return multihost_utils.process_allgather(array)
 
 

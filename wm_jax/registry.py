@@ -1,4 +1,4 @@
-"""Parts by name. A part is one file in its package, or in a file of a user's own, that registers what it adds."""
+"""Parts by name. A part is one file, in its package or your own, that registers what it adds."""
 
 import importlib.util
 import inspect
@@ -20,15 +20,15 @@ Thing = TypeVar("Thing", bound=Callable[..., Any])
 Registered = TypeVar("Registered", bound=Callable[..., Any])
 
 PART = re.compile(rb"^@\w+\.register", re.MULTILINE)
-"""What tells the modules of a package that are parts from those that parts are made of."""
+"""Matches the modules of a package that register a part, and not their helpers."""
 PREFIX = "wm_jax_parts_"
-"""How modules of users' own files are named; the start of the file's SHA-256 follows."""
+"""Prefix of the names of modules loaded from users' own files; the start of the file's SHA-256 follows."""
 
 
 class Registry(Generic[Thing]):
-    """The parts of one kind: classes of settings, or functions.
+    """The parts of one kind: settings classes, or functions.
 
-    A built-in part is the module of that name in `package`, which is imported when it is first asked for.
+    A built-in part is the module of that name in `package`. It is imported when it is first requested.
     """
 
     def __init__(self, what: str, package: str | None = None):
@@ -38,57 +38,57 @@ class Registry(Generic[Thing]):
         self._digests: dict[str, str] = {}
 
     def register(self, thing: Registered) -> Registered:
-        """Add a part under its `kind`, or a function under its name; to be used as a decorator. Raises `UserError` where
-        another file has registered this name."""
+        """Decorator: add a part under its `kind`, or a function under its name. Raises `UserError` if another file has
+        already registered this name."""
         name: str = getattr(thing, "kind", thing.__name__)
         before = self._found.get(name)
         if before is not None and _file(before) != _file(thing):
             raise UserError(
                 f"{self.what} {name!r} of {_file(thing)} is already registered by {_file(before)}; rename one, or load "
-                "what needs them (runs that two copies of a file have made) in commands or processes of their own"
+                "the runs that need them in separate commands or processes"
             )
         self._found[name] = thing  # type: ignore[assignment]
         source = self.source(name)
         if source is not None and source.is_file():
-            # Now: the file may be edited while this process goes on with what it has read.
+            # Now: the file may be edited while this process uses what it has read.
             self._digests[name] = sha256(source)
         return thing
 
     def names(self) -> list[str]:
-        """All parts that can be had, sorted."""
+        """All available parts, sorted."""
         folder = Path(import_module(self.package).__file__ or "").parent if self.package else None
         return sorted({*self._found, *(_parts(folder) if folder else ())})
 
     def __getitem__(self, name: str) -> Thing:
-        """The part of that name. Raises `UserError` where there is none."""
+        """The part of that name. Raises `UserError` if there is none."""
         if name not in self._found:
             require_choice(self.what, name, self.names())
             import_module(f"{self.package}.{name}")
         return self._found[name]
 
     def source(self, name: str) -> Path | None:
-        """The user's file that a part comes from; None for the package's own parts."""
+        """The user's file that defines a part; None for the package's own parts."""
         file = _file(self[name])
         return None if Path(__file__).parent in file.parents else file
 
     def digest(self, name: str) -> str | None:
-        """The SHA-256 of the user's file that a part comes from; None for the package's own, or where there is no file."""
+        """SHA-256 of the user's file that defines a part; None for the package's own parts, or if there is no file."""
         return self._digests.get(name)
 
 
 @dataclass(frozen=True)
 class PartConfig:
-    """Base of the settings of a part: `kind` says which part they belong to."""
+    """Base class of a part's settings. `kind` names the part that they belong to."""
 
     registry: ClassVar[Registry[Any]]
-    """Of parts of this kind."""
+    """The registry of this kind of parts."""
 
     kind: str
 
 
 @cache
 def _parts(folder: Path) -> tuple[str, ...]:
-    """The modules and packages in a package's folder that register something."""
+    """Modules and packages in a package's folder that register a part."""
     found = []
     for module in iter_modules([str(folder)]):
         files = (folder / module.name).glob("*.py") if module.ispkg else [folder / f"{module.name}.py"]
@@ -100,7 +100,7 @@ def _parts(folder: Path) -> tuple[str, ...]:
 def load_parts(name: str | Path) -> ModuleType:
     """Import a Python file, or an installed module, that registers parts. The same contents are imported once.
 
-    Raises `UserError` where there is no such file, `ForeignError` where it cannot be run.
+    Raises `UserError` if the file does not exist, `ForeignError` if it cannot be run.
     """
     if not str(name).endswith(".py"):
         try:
@@ -132,12 +132,12 @@ def load_parts(name: str | Path) -> ModuleType:
 
 
 def require_named(parts: Sequence[str], setting: str, name: str, source: Path | None) -> None:
-    """Raise `UserError` unless the file `source` of a part, which a `setting` names, is the package's own or among `parts`:
-    other commands would not find it."""
+    """Raise `UserError` unless `source`, the file of the part that `setting` names, belongs to the package or is among
+    `parts`. Other commands would not find it otherwise."""
     files = [Path(part) if part.endswith(".py") else Path(load_parts(part).__file__ or "") for part in parts]
     named = {real(file) for file in files} | {real(file).parent for file in files if file.name == "__init__.py"}
     if source is not None and not named & {real(source), *real(source).parents}:
-        raise UserError(f"{setting} is {name!r}, which {source} registers, but parts does not name that file: other "
+        raise UserError(f"{setting} is {name!r}, registered in {source}, but parts does not name that file, so other "
                         "commands would not find it; put it in a Python file of its own, named in parts")  # fmt: skip
 
 
@@ -145,4 +145,4 @@ def _file(thing: Callable[..., Any]) -> Path:
     try:
         return Path(inspect.getfile(inspect.unwrap(thing)))
     except TypeError:
-        return Path("what was run as a script")
+        return Path("the file run as a script")

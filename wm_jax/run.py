@@ -1,9 +1,9 @@
-"""RunDir: the one folder a run lives in, and everything that is read from or written to it.
+"""RunDir: the folder of one run, and all reading and writing in it.
 
-Nothing here is ever half written under its final name: files are written beside it and renamed, and a run that was killed
-at any moment leaves its last good state behind.
+Files are written under a temporary name and renamed, so that no file is ever half written. A run that is killed at any
+moment leaves its last good state behind.
 
-Where several processes are one run, process 0 alone writes; `RunDir.locked` is for all of them to call.
+In a run of several processes, process 0 alone writes. All processes call `RunDir.locked`.
 """
 
 import fcntl
@@ -28,22 +28,23 @@ from wm_jax.formats import FORMAT
 
 LOCK = ".lock"
 RECORD = "stage.json"
-"""In a stage's folder: its settings, and what it came to."""
+"""File in a stage's folder: its settings and its summary."""
 REQUIRED = ("settings", "finished")
-"""What every record holds."""
+"""Fields that every record must have."""
 FIELDS = {
     "settings": dict, "finished": bool, "format": int, "summary": dict, "command": str, "device": str, "versions": dict
 }  # fmt: skip
-"""What a record may hold, of which types."""
+"""Fields that a record may have, and their types."""
 
 SECONDS_TO_SEE = 30.0
-"""How long a file that one host has written may take to be seen by the others."""
+"""How long other hosts may take to see a file that one host has written."""
 
 
 class StageDir:
-    """One stage's folder: what it was run with, whether it is finished, its checkpoints and metrics.
+    """One stage's folder: its settings, whether it is finished, its checkpoints and metrics.
 
-    Where the result was taken over from another run the folder is a link to that run's, in which nothing is ever written.
+    If the result was taken over from another run, the folder is a link to that run's folder, and nothing is written to
+    it.
     """
 
     def __init__(self, run: "RunDir", folder: str, round_number: int):
@@ -55,15 +56,15 @@ class StageDir:
 
     @property
     def origin(self) -> Path | None:
-        """The other run's folder that this one is a link to, or None where the stage is the run's own."""
+        """The other run's folder that this one links to; None if the stage belongs to this run."""
         return self.path.readlink() if self.path.is_symlink() else None
 
     @property
     def record(self) -> dict[str, Any] | None:
-        """{"settings", "finished", …} as last written, or None before the stage began."""
+        """{"settings", "finished", …} as last written; None before the stage starts."""
         path = self.path / RECORD
         if not path.exists():
-            self.require_own(f"its {path.name} is gone")
+            self.require_own(f"its {path.name} is missing")
             return None
         record = read_json(path)
         if not isinstance(record, dict):
@@ -76,49 +77,51 @@ class StageDir:
     def _damaged(self, found: Any, expected: str) -> NoReturn:
         raise DamagedError(
             f"{self.path / RECORD} is damaged: expected {expected}, found {str(found)[:60]}; restore it, or delete the "
-            f"folder {self.path} to do this stage again"
+            f"folder {self.path} to run this stage again"
         )
 
     @property
     def finished(self) -> bool:
-        """Whether the stage has its result."""
+        """Whether the stage has finished."""
         record = self.record
         return record is not None and record["finished"]
 
     def require_own(self, reason: str) -> None:
-        """Raise `UserError`, which gives the `reason`, where this is another run's folder: only that run may mend it."""
+        """Raise `UserError`, which gives the `reason`, if this folder belongs to another run: only that run may repair
+        it."""
         if self.origin is not None:
             raise UserError(
-                f"{self.path} was taken over from {self.origin}, and {reason}; put that right there by the command that "
-                f"made it, or delete the link {self.path} to do this stage here"
+                f"{self.path} was taken over from {self.origin}, and {reason}; run the command that "
+                f"made it again, or delete the link {self.path} to run this stage here"
             )
 
     def take_over(self, other: "StageDir") -> None:
-        """Have another run's finished stage as this one, which has not begun: a link to its folder, and its metrics."""
+        """Take over another run's finished stage: link to its folder, and copy its metrics. This stage must not have
+        begun."""
         self.clear()
         self.run.append(line for line in other.run.metrics() if line["stage"] == self.name)
-        with told("make the link", self.path):
+        with told("create the link", self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.symlink_to(real(other.path), target_is_directory=True)
 
     def begin(self, settings: dict[str, Any], made_with: dict[str, Any]) -> None:
-        """Note the settings a stage is run with, the device and the versions, before it does anything."""
+        """Record the stage's settings, the device and the versions, before it starts."""
         write_json(self.path / RECORD, {"format": FORMAT, "settings": settings, "finished": False, **made_with})
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Mark the stage finished: its results are whole, and what it needed on the way can go."""
+        """Mark the stage finished: its results are complete, and its temporary files can be deleted."""
         record = self.record
         assert record is not None, "begin() comes before finish()"
         write_json(self.path / RECORD, {**record, "finished": True, "summary": summary})
         self.tidy()
 
     def tidy(self) -> None:
-        """Delete what a stage needs only while it is at work."""
+        """Delete the files that a stage needs only while it runs."""
         if self.origin is None:
             remove(self.work)
 
     def clear(self) -> None:
-        """Delete the stage's results, or the link to another run's, and its metrics, so that it runs again from the
+        """Delete the stage's results, or the link to another run's, and its metrics, so that the stage starts from the
         beginning."""
         if self.origin is None:
             remove(self.path / RECORD)
@@ -131,7 +134,7 @@ class StageDir:
 
 
 class RunDir:
-    """runs/NAME: config.json, one folder a stage, metrics.jsonl, evaluation.json, figures/."""
+    """runs/NAME: config.json, one folder for each stage, metrics.jsonl, evaluation.json, figures/."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -140,17 +143,17 @@ class RunDir:
 
     @classmethod
     def open(cls, path: Path) -> "RunDir":
-        """An existing run. Raises `UserError` where `path` is not one."""
+        """Open an existing run. Raises `UserError` if `path` is not a run's folder."""
         if not (path / "config.json").is_file():
             raise UserError(f"{path} is not a run folder: expected {path / 'config.json'}, found no such file")
         return cls(path)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Make the folder, unless it is there, and keep other runs out of it.
+        """Create the folder if needed, and keep other runs out of it.
 
-        Raises `UserError` where it holds something else than a run, where another run is at work in it, or where not all
-        processes of this one see it.
+        Raises `UserError` if it holds something other than a run, if another run uses it, or if some process of this
+        run cannot see it.
         """
         with ExitStack() as held:
             token = parallel.on_main(lambda: self._lock(held))
@@ -158,21 +161,21 @@ class RunDir:
             yield
 
     def _lock(self, held: ExitStack) -> str:
-        """Take the folder until `held` is closed; returns what its lock file then says."""
+        """Lock the folder until `held` is closed. Returns the token written to the lock file."""
         if self.path.is_file():
-            raise UserError(f"{self.path} is a file; give a folder by --run-dir")
+            raise UserError(f"{self.path} is a file; give a folder with --run-dir")
         require_path(self.path)
         lock = self.path / LOCK
         with told("write the run's folder", self.path):
             if self.path.exists() and any(self.path.iterdir()) and not lock.exists():
-                raise UserError(f"{self.path} holds other files and is no run folder; give another one by --run-dir")
+                raise UserError(f"{self.path} holds other files and is not a run folder; give another --run-dir")
             self.figures.mkdir(parents=True, exist_ok=True)
             file = held.enter_context(lock.open("a"))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise UserError(
-                    f"another process is at work in {self.path}; wait for it or stop it, or give another --run-dir"
+                    f"another process is using {self.path}; wait for it or stop it, or give another --run-dir"
                 ) from None
             token = secrets.token_hex(8)
             file.truncate(0)
@@ -181,22 +184,22 @@ class RunDir:
         return token
 
     def _require_seen(self, token: str) -> None:
-        """Raise `UserError` unless every process reads in the lock file what process 0 has written there."""
+        """Raise `UserError` unless every process reads from the lock file the token that process 0 wrote."""
         lock, deadline, seen = self.path / LOCK, time.monotonic() + SECONDS_TO_SEE, False
         while not seen and time.monotonic() < deadline:
-            # What a process may not read it does not see.
+            # A file without read permission counts as not seen.
             with suppress(OSError):
                 seen = lock.read_text() == token
             time.sleep(0 if seen else 0.1)
         blind = [process for process, sees in enumerate(parallel.gather(seen)) if not sees]
         if blind:
             raise parallel.SharedError(
-                f"process {blind[0]} does not see what process 0 wrote to {lock.absolute()}; give a --run-dir on a file "
+                f"process {blind[0]} cannot read what process 0 wrote to {lock.absolute()}; give a --run-dir on a file "
                 "system that all hosts share, under the same path"
             )
 
     def prepare(self, config: dict[str, Any], tensorboard: bool) -> None:
-        """Note the experiment's settings, and open what metrics are written to."""
+        """Write the experiment's settings, and open the metrics writer."""
         write_json(self.path / "config.json", config)
         self.writer = _tensorboard_writer(self.path) if tensorboard else None
 
@@ -206,11 +209,11 @@ class RunDir:
 
     @property
     def metrics_path(self) -> Path:
-        """Where every logged number stands, a JSON object a line."""
+        """The file of all logged numbers, one JSON object a line."""
         return self.path / "metrics.jsonl"
 
     def metrics(self) -> Iterator[dict[str, Any]]:
-        """The logged lines, oldest first; a line torn by a kill is passed over. Raises `UserError` where the file is
+        """The logged lines, oldest first. A line cut off by a kill is skipped. Raises `UserError` if the file is
         damaged."""
         for line in self.metrics_lines():
             try:
@@ -221,20 +224,19 @@ class RunDir:
                 yield found
 
     def metrics_lines(self) -> list[str]:
-        """The logged lines as they stand in the file; none where there is none yet. Raises `UserError` where it is
-        damaged."""
+        """The raw logged lines; empty if there is no file yet. Raises `UserError` if the file is damaged."""
         with told("read", self.metrics_path):
             data = self.metrics_path.read_bytes() if self.metrics_path.exists() else b""
         try:
             return data.decode().splitlines()
         except UnicodeDecodeError as error:
             raise DamagedError(
-                f"{self.metrics_path} is damaged: expected lines of JSON, found {error}; restore it, or delete it to go on "
+                f"{self.metrics_path} is damaged: expected lines of JSON, found {error}; restore it, or delete it to run "
                 "without curves"
             ) from None
 
     def log(self, stage: str, step: int, metrics: dict[str, Any]) -> None:
-        """Append {"stage", "step", "time", **metrics} to metrics.jsonl, and to TensorBoard if asked for."""
+        """Append {"stage", "step", "time", …} with the metrics to metrics.jsonl, and to TensorBoard if requested."""
         values = {name: _plain(value) for name, value in metrics.items()}
         self.append([{"stage": stage, "step": step, "time": round(time.time(), 1), **values}])
         if self.writer is not None:
@@ -250,14 +252,14 @@ class RunDir:
             file.write("".join(json.dumps(line) + "\n" for line in lines))
 
     def drop_metrics(self, stage: str, after: int) -> None:
-        """Drop a stage's lines after step `after`: they are logged again when the stage goes on from there."""
+        """Drop a stage's lines after step `after`. They are logged again when the stage continues from that step."""
         kept = [line for line in self.metrics() if line["stage"] != stage or line["step"] <= after]
         if self.metrics_path.exists():
             write_atomically(self.metrics_path, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
 
 def _plain(value: Any) -> Any:
-    """A metric as JSON holds it: null where a number is not finite."""
+    """A metric as a JSON value; null if a number is not finite."""
     if isinstance(value, jax.Array | np.ndarray | np.generic):
         value = np.asarray(value).tolist()
     if isinstance(value, list):

@@ -1,8 +1,7 @@
-"""Machines that programs are compiled for while none of them is here: NVIDIA GPUs, and slices of TPUs.
+"""Machines to compile for that are not present: NVIDIA GPUs, and slices of TPUs.
 
 XLA's compilers for both run on any processor, ahead of time, from a description of the machine (JAX's
-`jax.experimental.topologies`). They tell whether a program compiles, its memory and what its devices exchange; not how
-fast it is.
+`jax.experimental.topologies`). They report whether a program compiles, its memory and its collectives; not its speed.
 """
 
 import math
@@ -22,30 +21,30 @@ from wm_jax.parallel import AXIS
 
 GIB = 2**30
 CHIPS_OF_A_HOST = 4
-"""Of TPUs: what one process has."""
+"""TPU chips of one process."""
 
 
 @dataclass(frozen=True)
 class _GPU:
-    """What XLA's compiler asks of a GPU (its `GpuTargetConfigProto`)."""
+    """The facts that XLA's compiler needs about a GPU (its `GpuTargetConfigProto`)."""
 
     capability: tuple[int, int]
     cores: int
     """Streaming multiprocessors."""
     units: int
-    """Arithmetic units of a core."""
+    """Arithmetic units of one multiprocessor."""
     gigahertz: float
     memory: int
-    """Bytes."""
+    """Bytes of memory."""
     bandwidth: int
-    """Bytes of memory a second."""
+    """Bytes of memory transferred in a second."""
     cache: int
     """Bytes of the second-level cache."""
     shared: tuple[int, int]
-    """Bytes of shared memory: of a core; of a block that asks for all."""
+    """Bytes of shared memory: of a multiprocessor; of a block that requests the maximum."""
 
     def text(self) -> str:
-        """As XLA reads it."""
+        """The description in XLA's text format."""
         facts = {
             "threads_per_block_limit": 1024, "threads_per_warp": 32, "threads_per_core_limit": 2048,
             "shared_memory_per_block": 48 * 1024, "shared_memory_per_core": self.shared[0],
@@ -69,7 +68,7 @@ _GPUS = {
 }
 """The 80 GB models of A100 and H100 on SXM boards, and H200."""
 _TPUS = {"v4": 32 * GIB, "v5e": 16 * GIB, "v5p": 95 * GIB, "v6e": 32 * GIB}
-"""Bytes of a chip's memory. JAX shows a v4 chip as two devices, which share them."""
+"""Bytes of a chip's memory. JAX shows a v4 chip as two devices, which share its memory."""
 FORMS = (
     "h100, h100x8 (a GPU of a100, h100, h200; how many), v5e:2x2, v5e:16x16 (TPU chips of v4, v5e, v5p, v6e; a slice)"
 )
@@ -81,19 +80,19 @@ class Target:
 
     name: str
     platform: str
-    """gpu or tpu, as JAX names it."""
+    """gpu or tpu: JAX's name for the platform."""
     memory: int
     """Bytes of a device's memory."""
     describe: Callable[[], Any]
-    """Its devices, from XLA; raises where XLA's compiler for it is not installed, or knows no such machine."""
+    """Returns its devices, from XLA. Raises if XLA's compiler for it is not installed, or does not know the machine."""
 
     @property
     def lowering(self) -> tuple[str]:
-        """What programs for it are lowered for (`lowering_platforms` of `jax.stages.Traced.lower`)."""
+        """The platforms to lower programs for (`lowering_platforms` of `jax.stages.Traced.lower`)."""
         return ("cuda" if self.platform == "gpu" else self.platform,)
 
     def mesh(self) -> Mesh:
-        """All its devices in one row. Raises `UserError` where XLA's compiler for them is missing or refuses."""
+        """All devices in one row. Raises `UserError` if XLA's compiler for them is missing or refuses the machine."""
         try:
             devices = list(self.describe().devices)
         except Exception as error:
@@ -101,7 +100,7 @@ class Target:
         return Mesh(np.array(devices), (AXIS,))
 
     def host(self) -> "Target":
-        """The part of it that one process has: of a slice of TPUs four chips, of GPUs all."""
+        """The part of the machine that one process uses: four chips of a TPU slice, or all GPUs."""
         kind, _, sizes = self.name.partition(":")
         if self.platform != "tpu" or math.prod(map(int, sizes.split("x"))) <= CHIPS_OF_A_HOST:
             return self
@@ -110,16 +109,16 @@ class Target:
     def _cannot(self, error: Exception) -> str:
         told = f"{self.name}: XLA's compiler for it cannot be used ({str(error).splitlines()[0][:200]})"
         if self.platform == "tpu":
-            return f'{told}; pip install "wm-jax[aot]" brings it, and a slice must be one that Google offers'
+            return f'{told}; pip install "wm-jax[aot]" installs it; a slice must be one that Google offers'
         jaxlib = version("jaxlib")
         return (
-            f"{told}; in an environment of its own: pip install --no-deps jax-cuda12-plugin=={jaxlib} "
+            f"{told}; in a separate environment: pip install --no-deps jax-cuda12-plugin=={jaxlib} "
             f"jax-cuda12-pjrt=={jaxlib}"
         )
 
 
 def target(name: str) -> Target:
-    """The machine of this name: `h100`, `h100x8`, `v5e:2x2`, … Raises `UserError` where there is none."""
+    """The machine of this name: `h100`, `h100x8`, `v5e:2x2`, … Raises `UserError` if the name is unknown."""
     if match := re.fullmatch(r"([a-z]+\d+)(?:x([1-9]\d*))?", name):
         kind, count = match[1], int(match[2] or 1)
         if kind in _GPUS:
@@ -138,7 +137,7 @@ def _gpus(gpu: _GPU, count: int) -> Any:
 
 
 def _tpus(name: str, chips: int) -> Any:
-    # Read when the library is loaded: there is no TPU here to ask about, and nothing to be locked.
+    # Read when the library is loaded: no TPU is present to query or to lock.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     single = {"chips_per_host_bounds": (1, 1, 1)} if chips == 1 else {}

@@ -1,8 +1,8 @@
-"""The shared vocabulary: what flows between world model, dream, actor and search. No logic.
+"""Shared types: the data that passes between world model, dream, actor and search. No logic.
 
-Shapes are written with these letters: B batch, T time, P population, R rollouts a candidate, Z latent size, H hidden
-size, K mixtures, A action size, F numbers that an actor reads, D number of a controller's weights, N recorded frames, E
-recorded episodes, S start states. `...` stands for any leading axes, none included.
+Shapes use these letters: B batch, T time, P population, R rollouts for each candidate, Z latent size, H hidden size, K
+mixtures, A action size, F numbers that an actor reads, D number of a controller's weights, N recorded frames, E
+recorded episodes, S start states. `...` stands for any leading axes, including none.
 """
 
 from collections.abc import Callable
@@ -14,79 +14,80 @@ from flax import struct
 
 Array = jax.Array
 Key = jax.Array
-"""A typed key of `jax.random.key`; every function that draws takes one and consumes it."""
+"""A typed key of `jax.random.key`. Every function that draws random numbers takes one key and consumes it."""
 Params = Any
-"""Weights: a pytree of arrays. A world model's are a dict with one entry for each of its learners."""
+"""Weights: a pytree of arrays. A world model's weights are a dict with one entry for each learner."""
 Population = Any
 """The weights of P candidates: a pytree whose arrays are [P, ...]."""
 Returns = jax.Array
-"""[P]: one score a candidate, higher is better."""
+"""[P]: one score for each candidate; higher is better."""
 Action = jax.Array
-"""[..., A] in [-1, 1]: what an actor puts out and a world model is fed; a task maps it to what its environment takes."""
+"""[..., A] in [-1, 1]: an actor's output and a world model's input. A task converts it to the environment's action."""
 State = Any
-"""A world model's state: a pytree of its own."""
+"""A world model's state: a pytree that the model defines."""
 Features = dict[str, jax.Array]
 """Parts of a world model's state that an actor may read, by name: {"z": [..., Z], "h": [..., H], …}."""
 Metrics = dict[str, jax.Array]
 """Numbers that a step reports, by name."""
 
 Fitness = Callable[[Population, Key], Returns]
-"""The mean return of each candidate. A search does not know whether a dream or the actual environment is behind it."""
+"""The mean return of each candidate. A search does not know whether it comes from a dream or the actual environment."""
 
 Component = Literal["held", "straight_through", "expectation", "implicit"]
-"""How a gradient passes the draw of one of several components, as of a mixture (`memory.mixture.draw`)."""
+"""How a gradient passes through the draw of a component, for example of a mixture (`memory.mixture.draw`)."""
 
 FLOAT = 4
 """Bytes of a float32."""
 HELD_OUT, TRAINED = "held_out_", "trained_"
-"""How the names of numbers on learners begin: on episodes that nothing trains on, and on some that were trained on."""
+"""Prefixes of metric names: measured on held-out episodes, and on training episodes."""
 
 
 @struct.dataclass
 class Outcome:
-    """What a world model expects to come of a step. A field that the model does not predict is None."""
+    """A world model's prediction of a step's outcome. A field that the model does not predict is None."""
 
     reward: Array | None
     """[...]: the expected reward, in the task's units."""
     end: Array | None
-    """[...]: the probability that the episode terminates with the step; any weight in training is already taken out."""
+    """[...]: the probability that the episode terminates with this step, corrected for the weight of ends in
+    training."""
     surprise: Array | None = None
-    """[...]: how badly the model expects to have predicted what is seen after the step; a loss, in the model's own unit."""
+    """[...]: the model's expected loss in predicting the next observation, in the model's own unit."""
     entropy: Array | None = None
-    """[...]: the loss of predicting what was drawn; its mean over draws is the entropy of the prediction."""
+    """[...]: the loss of predicting the drawn sample. Its mean over draws is the entropy of the prediction."""
 
 
 @struct.dataclass
 class Observations:
-    """Every recorded frame as the world model encodes it, with what was done and what came of it; on the device whole.
+    """Every recorded frame as the world model encodes it, with actions and outcomes; whole on the device.
 
-    Frame t of an episode is what the agent saw before action t; reward t came with action t. The N frames stand episode
-    after episode. No frame is stored after an episode's last action.
+    Frame t of an episode is what the agent saw before action t; reward t came with action t. The N frames are stored
+    episode after episode. The observation after an episode's last action is not stored.
     """
 
     encoded: Any
-    """[N, ...]: a pytree, the model's `encode` of each frame, floating point numbers as float16."""
+    """[N, ...]: a pytree, the model's `encode` of each frame; floating point numbers are float16."""
     action: Array
     """[N, A] float32"""
     reward: Array
     """[N] float32"""
     start: Array
-    """[E] int32: where each episode's first frame stands."""
+    """[E] int32: index of each episode's first frame."""
     length: Array
-    """[E] int32: frames (= actions) of each episode."""
+    """[E] int32: number of frames (= actions) of each episode."""
     terminated: Array
-    """[E] bool: whether the episode ended by itself; False where it was cut off by the time limit."""
+    """[E] bool: whether the episode terminated; False if the time limit cut it off."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What a report draws of the numbers that a learner or a search logs."""
+    """A chart in a report, of numbers that a learner or a search logs."""
 
     name: str
-    """Of the picture's file."""
+    """Name of the picture's file."""
     metrics: tuple[str, ...]
     title: str
     caption: str
     logarithmic: bool = False
     band: tuple[str, str] | None = None
-    """Metrics that a filled band lies between, with the first of `metrics` as its middle."""
+    """Metrics that bound a filled band; the first of `metrics` is its middle."""

@@ -1,4 +1,4 @@
-"""Fresh weights: described first, then drawn in one call, which compiles many times faster than a draw for each array."""
+"""Fresh weights: described first, then drawn in one call, which compiles much faster than one draw for each array."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from wm_jax.types import Key, Params
 
 @dataclass(frozen=True)
 class Uniform:
-    """An array drawn evenly from [-limit, limit]."""
+    """An array drawn uniformly from [-limit, limit]."""
 
     shape: tuple[int, ...]
     limit: float
@@ -21,35 +21,35 @@ class Uniform:
 
 @dataclass(frozen=True)
 class Constant:
-    """An array of one value."""
+    """An array filled with one value."""
 
     shape: tuple[int, ...]
     value: float = 0.0
 
 
 def kernel(*shape: int) -> Uniform:
-    """Glorot-uniform for a layer whose last two axes are inputs and outputs; those before them are where it looks, as a
-    convolution does."""
+    """Glorot-uniform weights of a layer. The last two axes are inputs and outputs; axes before them are spatial, as in
+    a convolution."""
     return Uniform(shape, math.sqrt(6 / (math.prod(shape[:-2]) * (shape[-2] + shape[-1]))))
 
 
 def dense(inputs: int, outputs: int) -> dict[str, Uniform | Constant]:
-    """A layer {"kernel": [I, O], "bias": [O]}, the bias 0."""
+    """A layer {"kernel": [I, O], "bias": [O]} with a bias of 0."""
     return {"kernel": kernel(inputs, outputs), "bias": Constant((outputs,))}
 
 
 def zero(fresh: Any) -> Any:
-    """The same arrays, all 0."""
+    """The same arrays, all zeros."""
     return jax.tree.map(lambda leaf: Constant(leaf.shape), fresh)
 
 
 def shapes(fresh: Any) -> Params:
-    """Of the arrays."""
+    """Shapes of the arrays."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), fresh)
 
 
 def draw(key: Key, fresh: Any) -> Params:
-    """The weights that a tree of `Uniform` and `Constant` describes."""
+    """Draw the weights described by a tree of `Uniform` and `Constant`."""
     leaves, tree = jax.tree.flatten(fresh)
     ends = list(accumulate(math.prod(leaf.shape) for leaf in leaves))
     parts = jnp.split(jax.random.uniform(key, (ends[-1],), jnp.float32, -1, 1), ends[:-1])

@@ -65,9 +65,9 @@ METADATA = "state/_METADATA"
 @pytest.mark.parametrize(
     ("file", "change", "says"),
     [
-        (METADATA, lose, f"000000002 is not whole: its file {METADATA} is missing"),
+        (METADATA, lose, f"000000002 is incomplete: its file {METADATA} is missing"),
         (METADATA, alter, r"_METADATA was altered: expected SHA-256 \w{12}…, found \w{12}…"),
-        (MANIFEST, lose, "000000002 is not whole: it has no manifest.json"),
+        (MANIFEST, lose, "000000002 is incomplete: it has no manifest.json"),
         (MANIFEST, tear, "manifest.json is damaged: expected JSON"),
         (MANIFEST, empty, r"manifest.json is damaged: expected files and their SHA-256, found \[\]"),
     ],
@@ -82,10 +82,10 @@ def test_damage_is_told_and_the_one_before_is_taken(
     with pytest.raises(UserError, match=says):
         saved.load(2, LIKE)
     (warning,) = warnings
-    assert warning.endswith("; going on from the checkpoint before it")
+    assert warning.endswith("; continuing from the previous checkpoint")
     change(saved.folder / "000000001" / file)
     with pytest.raises(
-        UserError, match=r"no older checkpoint is whole: delete .*checkpoints to begin this stage again"
+        UserError, match=r"no older checkpoint is intact: delete .*checkpoints to start this stage again"
     ):
         saved.load_last(LIKE, warnings.append)
 
@@ -110,13 +110,13 @@ def test_another_model_is_told_at_once(like: dict[str, jax.Array], says: str, sa
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        (PermissionError(errno.EACCES, "Permission denied"), "Permission denied; have its owner allow it"),
+        (PermissionError(errno.EACCES, "Permission denied"), "Permission denied; change its permissions"),
         (
             OSError(errno.EMFILE, "Too many open files"),
             r"Too many open files; allow more open files \(`ulimit -n 4096`\)",
         ),
-        (OSError(errno.EIO, "Input/output error"), "Input/output error; see to the disk"),
-        (ValueError("a defect"), "Orbax says 'a defect'; see to that"),
+        (OSError(errno.EIO, "Input/output error"), "Input/output error; check the disk"),
+        (ValueError("a defect"), "Orbax: 'a defect'; fix the cause"),
         (ValueError("tensorstore: Too many open files"), "Too many open files'; allow more open files"),
     ],
 )
@@ -147,7 +147,7 @@ def test_what_is_not_read_back_does_not_count(saved: Checkpoints, monkeypatch: p
         return {**read(path, like), "n": jnp.int32(8)}
 
     monkeypatch.setattr(module, "_read", other)
-    with pytest.raises(UserError, match=r"n in the checkpoint .*writing-3 is not read back as it was written"):
+    with pytest.raises(UserError, match=r"n in the checkpoint .*writing-3 differs when read back"):
         saved.save(3, STATE)
     assert saved.steps() == [1, 2]
 

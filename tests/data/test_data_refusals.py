@@ -83,7 +83,7 @@ def test_no_permission_is_said(files: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Path, "open", refuse)
     monkeypatch.setattr(Path, "read_bytes", refuse)
     for name, read in READERS.items():
-        with pytest.raises(UserError, match=rf"cannot read .*{name}: Permission denied; have its owner allow it"):
+        with pytest.raises(UserError, match=rf"cannot read .*{name}: Permission denied; change its permissions"):
             read(files / name)
 
 
@@ -97,7 +97,7 @@ def test_what_the_disk_does_not_give_is_no_damage(files: Path, monkeypatch: pyte
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
-    with pytest.raises(UserError, match="Input/output error; see to the disk") as caught:
+    with pytest.raises(UserError, match="Input/output error; check the disk") as caught:
         read_episode(path)
     assert not isinstance(caught.value, DamagedError)
 
@@ -159,7 +159,7 @@ def test_what_is_not_ours_is_not_written_over(tmp_path: Path) -> None:
     path.write_text("a card made by wm_jax")
     require_own(path, "by wm_jax", "model card")
     path.write_text("my notes")
-    with pytest.raises(UserError, match=r"card\.md is there and is no model card: it is not written over"):
+    with pytest.raises(UserError, match=r"card\.md exists and is not a model card: it is not overwritten"):
         require_own(path, "by wm_jax", "model card")
 
 

@@ -86,5 +86,5 @@ def test_half_precision_keeps_the_structure_and_refuses_what_it_cannot_hold() ->
     assert jax.tree.structure(halves) == jax.tree.structure(layers)
     assert {leaf.dtype for leaf in jax.tree.leaves(halves)} == {np.dtype(np.float16)}
     layers[1].bias[1] = 1e5
-    with pytest.raises(UserError, match=r"^bundle cannot have half precision: 1/bias holds values beyond ±65504"):
+    with pytest.raises(UserError, match=r"^bundle cannot use float16: 1/bias holds values beyond ±65504"):
         halved(Path("bundle"), layers)

@@ -103,7 +103,7 @@ def test_a_part_of_a_file_that_parts_does_not_name_is_refused(
             cwd=experiment.parent, env=environment, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
-        assert name in done.stderr and "registers, but parts does not name that file" in done.stderr
+        assert name in done.stderr and "but parts does not name that file" in done.stderr
         assert not (tmp_path / "copy" / "elsewhere").exists()
 
 

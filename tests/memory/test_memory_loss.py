@@ -131,7 +131,7 @@ def test_a_counted_reward_is_predicted_above_its_floor_and_its_loss_pulls_it_to_
 
 
 def test_rewards_without_a_floor_cannot_be_counted():
-    with pytest.raises(UserError, match="give its reward_range a lower end"):
+    with pytest.raises(UserError, match="give its reward_range a lower bound"):
         replace(COUNTING, reward_range=(-np.inf, 8.0))
     with pytest.raises(UserError, match="reward_loss must be one of"):
         replace(HEADS, reward_loss="poison")

@@ -103,7 +103,7 @@ def test_two_stopped_and_gone_on_end_as_one(
     processes[1].send_signal(signal.SIGTERM)
     codes, (first, second) = ends(processes)
     assert codes == [130, 130], (first, second)
-    assert "stopped in vision/round-0 at step" in first and "the same command goes on" in first
+    assert "stopped in vision/round-0 at step" in first and "the same command continues" in first
     assert second == ""
 
     codes, (first, second) = ends(run_two(experiment, folder, environment))

@@ -69,7 +69,7 @@ def a_folder_must_be_seen_by_both() -> None:
     ):
         pass
     with (
-        pytest.raises(parallel.SharedError, match="process 1 does not see"),
+        pytest.raises(parallel.SharedError, match="process 1 cannot read"),
         RunDir(FOLDER / f"of process {ME}" / "run").locked(),
     ):
         pass

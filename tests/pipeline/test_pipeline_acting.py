@@ -195,7 +195,7 @@ def test_a_planners_dreams_are_evaluated_some_at_a_time_and_can_be_stopped_in_be
     [
         ({"search": CMAESConfig()}, r"actor\.kind is 'icem'.* search\.kind is 'cma_es'; set search\.kind to 'none'"),
         ({"tune": TuneConfig(generations=3)}, r"actor\.kind is 'icem'.* tune\.generations is 3, .* set it to 0"),
-        ({"evolve": EvolveConfig(generations=2)}, r"search\.kind is 'none' and evolve\.generations 2"),
+        ({"evolve": EvolveConfig(generations=2)}, r"search\.kind is 'none' but evolve\.generations is 2"),
         ({"actor": MLPConfig()}, r"search\.kind is 'none' but the actor \(z h, linear\) has 9 weights"),
     ],
 )

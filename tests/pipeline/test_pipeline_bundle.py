@@ -153,7 +153,7 @@ def test_a_bundle_of_ones_own_task_loads_where_its_file_is_said_to_be(
 ) -> None:
     path, task = moved
     with pytest.raises(
-        UserError, match=r"mine\.safetensors needs the file mine\.py, which is not at .*sent.*by --task"
+        UserError, match=r"mine\.safetensors needs the file mine\.py, which is not at .*sent.*with --task"
     ):
         load_bundle(path)
     with warnings.catch_warnings():
@@ -166,7 +166,7 @@ def test_a_bundle_of_ones_own_task_loads_where_its_file_is_said_to_be(
     assert load_bundle(path).experiment.task == str(path.parent / "mine.py"), "and beside it"
     task.write_text(task.read_text() + "\n# another one\n")
     with pytest.warns(
-        UserWarning, match=rf"{task} is not the file that .*sent.*expected SHA-256 .* results may differ"
+        UserWarning, match=rf"{task} differs from the file used for .*sent.*expected SHA-256 .* results may differ"
     ):
         assert wm_jax.load(path, task).experiment.task == str(task)
 
@@ -181,7 +181,7 @@ def test_another_task_than_a_bundles_is_refused(whole: Bundle, moved: tuple[Path
     task.write_text(text.replace('name="probe"', 'name="upside_down"'))
     with pytest.raises(
         UserError,
-        match=r"mine\.safetensors was made for the task probe, but here it is upside_down, .* its own file by --task",
+        match=r"mine\.safetensors was made for the task probe, but here it is upside_down, .* its own file with --task",
     ):
         wm_jax.load(path, task)
 
@@ -197,7 +197,7 @@ def test_files_that_a_bundle_does_not_need_are_refused(whole: Bundle, moved: tup
     assert load_bundle(path, task, [part]).experiment.parts == (str(part),)
     shutil.copy(part, tmp_path / "other.py")
     with pytest.raises(
-        UserError, match=r"--parts .*other\.py is not needed: parts names part\.py here; give a file by the"
+        UserError, match=r"--parts .*other\.py is not needed: parts names part\.py here; give a file by its name"
     ):
         load_bundle(path, task, [part, tmp_path / "other.py"])
 
@@ -226,10 +226,11 @@ def test_a_bundle_of_format_1_is_the_same_agent(whole: Bundle, tmp_path: Path) -
     path, task = tmp_path / "old.safetensors", Path(whole.experiment.task)
     whole.save(path, half=True)
     expected = load_bundle(path, task)
-    format_1.make_bundle(path, str(tmp_path / "gone" / task.name))
-    with pytest.raises(
-        UserError, match=r"needs the file probe_task\.py, which is not at .*gone.*give its path by --task"
-    ):
+    elsewhere = tmp_path / "elsewhere" / task.name
+    elsewhere.parent.mkdir()
+    elsewhere.write_text("raise RuntimeError('a bundle has files run that do not lie beside it')")
+    format_1.make_bundle(path, str(elsewhere))
+    with pytest.raises(UserError, match=r"needs the file probe_task\.py, which is not at .*give its path with --task"):
         load_bundle(path)
     shutil.copy(task, tmp_path)
     assert load_bundle(path).experiment.task == str(tmp_path / task.name), "beside it, it is found"
@@ -237,7 +238,7 @@ def test_a_bundle_of_format_1_is_the_same_agent(whole: Bundle, tmp_path: Path) -
     assert (found.stored.format, found.experiment, found.about) == (1, expected.experiment, expected.about)
     for name in ("params", "weights", "recorded"):
         jax.tree.map(np.testing.assert_array_equal, getattr(found, name), getattr(expected, name))
-    assert str(path) in found.stored.notes[0] and "it is read as it is" in found.stored.notes[0]
+    assert str(path) in found.stored.notes[0] and "it is read unchanged" in found.stored.notes[0]
     found.save(path)
     again = load_bundle(path, task)
     assert (again.stored.format, again.stored.notes) == (FORMAT, ())

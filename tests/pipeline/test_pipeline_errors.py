@@ -250,12 +250,12 @@ def test_a_result_whose_origin_is_gone_is_stale(finished_run: tuple[Experiment, 
     run.stage("vision", 0).clear()
     found = stale(experiment, run)
     assert [step.stage.name for step, _ in found] == ["encode", "memory", "evolve", "evaluate"]
-    assert "vision (round 0), whose result is not there" in found[0][1]
+    assert "vision (round 0), whose result is missing" in found[0][1]
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("precious")
-    with pytest.raises(UserError, match="no run folder"), RunDir(tmp_path).locked():
+    with pytest.raises(UserError, match="not a run folder"), RunDir(tmp_path).locked():
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
@@ -263,7 +263,7 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
 def test_two_processes_do_not_share_a_run(tmp_path: Path) -> None:
     with (
         RunDir(tmp_path / "run").locked(),
-        pytest.raises(UserError, match="another process is at work"),
+        pytest.raises(UserError, match="another process is using"),
         RunDir(tmp_path / "run").locked(),
     ):
         pass
@@ -447,11 +447,11 @@ def test_torn_metrics_are_passed_over(tmp_path: Path) -> None:
         (["--dream.end", "drawn", "--world.memory.no-predict-done"], "does not predict the end of a step"),
         (["--evaluate.baselines", "randm"], "did you mean 'random'"),
         (["--collect.policy", "rand"], "did you mean 'random'"),
-        (["--world.memory.reward-loss", "poisson"], "give its reward_range a lower end"),
+        (["--world.memory.reward-loss", "poisson"], "give its reward_range a lower bound"),
         (["--evolve.max-steps", "50"], "evolve.max_steps is 50 but evolve.fitness is 'dream'"),
         (["--evolve.max-steps", "0"], "evolve.max_steps must be at least 1"),
         (["--checkpoint-seconds", "inf"], "checkpoint_seconds must be finite and at least 0.0, found inf"),
-        (["--mirror"], "the task probe does not say what an action is in a mirror"),
+        (["--mirror"], "the task probe does not define mirrored actions"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused_at_once(

@@ -105,7 +105,7 @@ def test_two_files_of_one_name_are_refused_before_a_run_begins(
         (tmp_path / folder / "parts.py").write_text(f"# {folder}\n")
     parts = tuple(str(tmp_path / folder / "parts.py") for folder in "ab")
     experiment = dataclasses.replace(experiments["cma_es"], parts=parts)
-    with pytest.raises(UserError, match=rf"two files called parts\.py, {parts[0]} and {parts[1]}, .*; rename one"):
+    with pytest.raises(UserError, match=rf"two files called parts\.py, {parts[0]} and {parts[1]}; .*; rename one"):
         run_experiment(experiment, tmp_path / "run", (), False, None, Screen())
     assert not (tmp_path / "run").exists()
     assert list(digests(dataclasses.replace(experiment, parts=(parts[0], parts[0])))) == ["probe_task.py", "parts.py"]
@@ -131,7 +131,7 @@ def test_a_stage_that_was_stopped_in_format_1_begins_again(experiments: dict[str
     record = json.loads((memory.path / "stage.json").read_text())
     (memory.path / "stage.json").write_text(json.dumps({**record, "finished": False}))
     (memory.work / "checkpoints" / "000000010").mkdir(parents=True)
-    reason = "was stopped in format 1, whose checkpoints cannot be gone on with"
+    reason = "was stopped in format 1, whose checkpoints cannot be continued"
     step, why = stale(experiment, run)[0]
     assert (step.stage.name, why) == ("memory", reason)
     again = [step.stage.name for step in choose(experiment, run, (), redo=True)]
@@ -155,7 +155,7 @@ def test_one_array_is_read_layer_by_layer() -> None:
 def test_shipped_bundles_of_format_1_say_what_has_changed(name: str) -> None:
     stored = bundle.load(PRETRAINED / f"{name}.safetensors").stored
     if stored.format == 1:
-        assert len(stored.notes) == 1 and "settings are grouped by part since" in stored.notes[0]
+        assert len(stored.notes) == 1 and "settings are now grouped by part" in stored.notes[0]
     assert stored.experiment.task == name and stored.warnings == ()
 
 
@@ -185,7 +185,7 @@ def test_a_format_of_a_later_version_is_refused_by_every_command(
     with pytest.raises(UserError, match=r"^.*later\.safetensors has format 3, which this version cannot read"):
         bundle.load(path)
     save_weights(path, tree, {**about, "format": "another bundle"})
-    with pytest.raises(UserError, match=r"later\.safetensors is no bundle: expected the format 'wm-jax bundle 2'"):
+    with pytest.raises(UserError, match=r"later\.safetensors is not a bundle: expected the format 'wm-jax bundle 2'"):
         bundle.load(path)
 
 
@@ -200,7 +200,7 @@ def test_a_task_counts_by_what_is_in_its_file(experiments: dict[str, Experiment]
     moved, run = dataclasses.replace(experiment, task=str(there / "mine.py")), RunDir(there / "run")
     assert stale(moved, run) == []
     with pytest.raises(
-        UserError, match=r"config\.json needs the file mine\.py, which is not at .*here.*; give .*by --task"
+        UserError, match=r"config\.json needs the file mine\.py, which is not at .*here.*; give .*with --task"
     ):
         of_run(run)
     found = of_run(run, there / "mine.py")
@@ -213,7 +213,7 @@ def test_a_task_counts_by_what_is_in_its_file(experiments: dict[str, Experiment]
     with pytest.raises(UserError, match=r"collect \(round 0\): task was 'sha256:"):
         choose(moved, run, (), redo=False)
     (warning,) = of_run(run, there / "mine.py").warnings
-    assert f"{there / 'mine.py'} is not the file that" in warning and "results may differ" in warning
+    assert f"{there / 'mine.py'} differs from the file used for" in warning and "results may differ" in warning
 
 
 def parsed(probe_experiment: Path, *flags: str) -> Experiment:

@@ -203,7 +203,7 @@ def test_V_and_M_of_another_task_are_refused(
     begun(bundle[0], same)
     assert told == []
     begun(bundle[0], changed)
-    assert told.pop().startswith(f"{changed} does not define its task as it was when {bundle[0]} was made")
+    assert told.pop().startswith(f"{changed} defines its task differently than when {bundle[0]} was made")
     with pytest.raises(
         UserError,
         match=r"other\.safetensors was made for the task probe, but here it is upside_down, of .*probe_task\.py: frames",

@@ -93,7 +93,7 @@ def test_a_score_is_kept_whatever_takes_the_output(
         stream.seek(0)
         assert stream.read() == "\\u03c4 \\xb1 \\u2265\nmine: 1.0 \\xb1 0.5 (standard error 0.2, n = 4)\n"
     if code:
-        assert said == "wm-jax: not all could be printed: No space left on device; free space there\n"
+        assert said == "wm-jax: some output could not be printed: No space left on device; free space there\n"
     else:
         assert said == ""
     if kind != "closed":
@@ -190,7 +190,7 @@ def test_where_jax_is_to_stop_is_shown_and_why_it_does(
     assert run(monkeypatch, work) == 1
     said = capsys.readouterr().err
     assert said.startswith("Traceback") and "in work" in said
-    assert said.splitlines()[-1].startswith("wm-jax: JAX stops where JAX_DEBUG_NANS or JAX_DEBUG_INFS has it stop (")
+    assert said.splitlines()[-1].startswith("wm-jax: JAX_DEBUG_NANS or JAX_DEBUG_INFS stopped the program (")
 
     def transfer() -> None:
         with jax.transfer_guard("disallow"):
@@ -199,7 +199,8 @@ def test_where_jax_is_to_stop_is_shown_and_why_it_does(
     assert run(monkeypatch, transfer) == 1
     said = capsys.readouterr().err
     assert (
-        said.startswith("wm-jax: JAX_TRANSFER_GUARD forbids what no command does without (") and said.count("\n") == 1
+        said.startswith("wm-jax: JAX_TRANSFER_GUARD blocks a transfer that every command needs (")
+        and said.count("\n") == 1
     )
 
 
@@ -216,10 +217,10 @@ def test_commands_are_not_told_of_debug(monkeypatch: pytest.MonkeyPatch) -> None
     [
         (
             PermissionError(errno.EACCES, "Permission denied", "/a/b"),
-            "Permission denied (/a/b); have its owner allow it",
+            "Permission denied (/a/b); change its permissions",
         ),
         (OSError(errno.EMFILE, "Too many open files"), "Too many open files; allow more open files (`ulimit -n 4096`)"),
-        (ModuleNotFoundError("No module named 'rich'"), "a library is missing or does not fit: No module named 'rich'"),
+        (ModuleNotFoundError("No module named 'rich'"), "a library is missing or incompatible: No module named 'rich'"),
     ],
 )
 def test_refusals_elsewhere_are_told_too(
@@ -263,7 +264,7 @@ def test_a_backend_that_is_not_there_is_one_sentence(
     assert run(monkeypatch, lambda: pytest.fail("begun")) == 1
     said = capsys.readouterr().err
     reason = str(error).splitlines()[0] if str(error) else "AssertionError"
-    assert said.startswith(f"wm-jax: JAX finds nothing to compute on with JAX_PLATFORMS={platform} ({reason}); set ")
+    assert said.startswith(f"wm-jax: JAX finds no device with JAX_PLATFORMS={platform} ({reason}); set ")
     assert said.count("\n") == 1
     # Help needs none.
     assert run(monkeypatch, lambda: None, "--help") == 0
@@ -307,13 +308,13 @@ def test_export_writes_over_what_is_its_own_alone(tmp_path: Path, monkeypatch: p
     with pytest.raises(Loaded):
         exporting.export(tmp_path, file, half=False)
     card.write_text("# mine\n\nMy notes on World Models.")
-    with pytest.raises(UserError, match=r"mine\.md is there and is no model card: it is not written over"):
+    with pytest.raises(UserError, match=r"mine\.md exists and is not a model card: it is not overwritten"):
         exporting.export(tmp_path, file, half=False)
     pretrained = Path(__file__).parents[2] / "pretrained"
     card.write_bytes((pretrained / "take_cover.md").read_bytes())
     for other in (b"", b'{"__metadata__":{"wm_jax":"{\\"about\\": {\\"model\\": \\"vision\\"}'):
         file.write_bytes(other)
-        with pytest.raises(UserError, match=r"mine\.safetensors is there and is no bundle: it is not written over"):
+        with pytest.raises(UserError, match=r"mine\.safetensors exists and is not a bundle: it is not overwritten"):
             exporting.export(tmp_path, file, half=False)
     file.write_bytes((pretrained / "take_cover.safetensors").read_bytes())
     with pytest.raises(Loaded):
@@ -323,7 +324,7 @@ def test_export_writes_over_what_is_its_own_alone(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize("name", ["report.html", "report.md", "scores.json"])
 def test_a_report_is_not_written_over_something_else(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("mine")
-    with pytest.raises(UserError, match=rf"{name} is there and is no report of wm-jax: it is not written over"):
+    with pytest.raises(UserError, match=rf"{name} exists and is not a wm-jax report: it is not overwritten"):
         reporting.report([tmp_path / "run"], tmp_path)
     (tmp_path / "report.html").write_text('<head><meta name="generator" content="wm-jax">')
     with pytest.raises(UserError, match="is not a run folder"):

@@ -88,7 +88,7 @@ def test_stopped_anywhere_it_ends_with_the_same_bits(
             ended = True
         except Stopped as stop:
             stops += 1
-            assert "the same command goes on" in str(stop)
+            assert "the same command continues" in str(stop)
     assert stops > 3
     means = 2 * SEEDS * VALIDATION
     assert sum(played) == SEEDS * POPULATION * ROLLOUTS * GENERATIONS + means, "a whole block was played twice"

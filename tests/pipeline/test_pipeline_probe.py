@@ -121,7 +121,7 @@ def test_a_run_of_format_1_is_read_as_it_is(
     old, experiment = tmp_path / "old", load_experiment(probe_experiment)
     shutil.copytree(run, old)
     format_1.make_run(old, experiment.task)
-    note = f"{old / 'config.json'} has format 1, today's is 2: settings are grouped by part since"
+    note = f"{old / 'config.json'} has format 1; the current format is 2: settings are now grouped by part"
     ours, theirs = load(run), load(old)
     assert theirs.stored.format == 1 and theirs.experiment == ours.experiment
     for name in ("params", "weights", "recorded"):

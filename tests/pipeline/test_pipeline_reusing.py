@@ -110,7 +110,7 @@ def test_an_ablation_of_an_ablation_links_to_where_the_result_is(
 def test_what_was_begun_here_stays(experiment: Experiment, source: RunDir, run: RunDir) -> None:
     step = plan(experiment)[1]
     step.folder(run).begin(step.settings(experiment), {})
-    assert "not vision (round 0): this run has begun it itself" in take_over(experiment, run, source)
+    assert "not vision (round 0): this run has already started it" in take_over(experiment, run, source)
     assert own_and_taken(experiment, run) == ([], ["collect"])
 
 
@@ -144,27 +144,29 @@ def test_nothing_is_made_again_in_the_other_run(experiment: Experiment, tmp_path
     assert contents(source) == before
     stage.begin(plan(experiment)[0].settings(experiment), {})
     before = contents(source)
-    assert "and it is not finished there any more" in error()
+    assert "and it is no longer finished there" in error()
     (stage.path / "work").mkdir()
     RunDir(tmp_path / "run").stage("rollouts", 0).tidy()
     assert (stage.path / "work").exists() and contents(source) == before
     stage.clear()
-    assert f"and its {RECORD} is gone" in error()
+    assert f"and its {RECORD} is missing" in error()
     assert f"delete the link {tmp_path / 'run' / 'rollouts' / 'round-0'}" in error()
 
 
 def test_what_cannot_be_reused_is_named(experiment: Experiment, source: RunDir, run: RunDir, tmp_path: Path) -> None:
     other = dataclasses.replace(experiment, seed=5)
-    with pytest.raises(UserError, match=r"nothing of .*source can be used: not collect \(round 0\): seed was 0, now 5"):
+    with pytest.raises(UserError, match=r"cannot reuse .*source: not collect \(round 0\): seed was 0, now 5"):
         take_over(other, run, source)
     text = Path(experiment.task).read_text()
     (tmp_path / "probe_task.py").write_text(text.replace('name="probe"', 'name="upside_down"'))
     task = dataclasses.replace(experiment, task=str(tmp_path / "probe_task.py"))
-    with pytest.raises(UserError, match=r"nothing of .*: not collect \(round 0\): task was 'sha256:\w+', now 'sha256:"):
+    with pytest.raises(
+        UserError, match=r"cannot reuse .*: not collect \(round 0\): task was 'sha256:\w+', now 'sha256:"
+    ):
         take_over(task, run, source)
     with pytest.raises(UserError, match="is this run itself"):
         take_over(experiment, source, RunDir(tmp_path / "run" / ".." / "source"))
-    with pytest.raises(UserError, match=r"nothing of .* collect \(round 0\): it is not finished there"):
+    with pytest.raises(UserError, match=r"cannot reuse .* collect \(round 0\): it is not finished there"):
         take_over(experiment, run, begun(tmp_path / "empty", experiment, finished=0))
     with pytest.raises(UserError, match="nowhere is not a run folder"):
         run_experiment(experiment, tmp_path / "new", (), False, tmp_path / "nowhere", Screen())

@@ -260,8 +260,8 @@ def test_what_cannot_be_written_is_refused(
 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / pages.FILE).write_text("<p>mine</p>")
-    assert "is there and is no page of wm-jax" in refused("--web", tmp_path / "mine")
-    assert "needs a file to write" in refused()
+    assert "exists and is not a page of wm-jax" in refused("--web", tmp_path / "mine")
+    assert "needs FILE.safetensors to write" in refused()
     monkeypatch.setattr(pages, "LARGEST", 10**6)
     assert "more than a page's" in refused("--web", tmp_path / "large")
     assert not (tmp_path / "large").exists()

@@ -208,7 +208,7 @@ def test_a_port_that_is_taken_is_said(environment: dict[str, str]) -> None:
         port = str(taken.getsockname()[1])
         command = [sys.executable, "-m", "wm_jax", "play", str(BUNDLE), "--port", port]
         done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 1 and f"127.0.0.1:{port} cannot be listened on" in done.stderr
+    assert done.returncode == 1 and f"cannot listen on 127.0.0.1:{port}" in done.stderr
     with pytest.raises(UserError, match="--host is empty"), server.listening("", 0):
         pass
 

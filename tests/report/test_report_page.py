@@ -100,7 +100,11 @@ def test_the_explorers_search_stands_beside_cs(tmp_path: Path) -> None:
     assert shown.rows("3, deployed") == [["3, deployed", f"{told(SOUGHT[3])} (n = 2)", "–"]], (
         "the last round explores not"
     )
-    assert [tag for tag, attributes in shown.tags if attributes.get("alt", "").startswith("In the explorer's reward")]
+    assert [
+        tag
+        for tag, attributes in shown.tags
+        if attributes.get("alt", "").startswith("Measured in the explorer's reward")
+    ]
 
 
 def test_how_it_was_made(page: Reader) -> None:
@@ -122,8 +126,8 @@ def test_how_it_was_made(page: Reader) -> None:
 
 def test_what_numbers_lack_is_said(page: Reader) -> None:
     assert f"chosen by its validation score, {told(VALIDATION)} (n = 2)" in page.text
-    assert "that one is optimistic" in page.text
-    assert "n = 4 is few" in page.text
+    assert "that score is optimistic" in page.text
+    assert "n = 4 is small" in page.text
     assert "unfinished" not in page.text
 
 
@@ -173,8 +177,8 @@ def test_an_unfinished_run_is_told_as_far_as_it_went(tmp_path: Path) -> None:
         file.write('{"stage": "vision/round-1", "step": 30, "reconstr\nnull\n')
     page = Reader(report([run], None)[0].read_text())
     assert "half is unfinished: it has no score yet" in page.text
-    assert "without a result so far: vision (round 1), encode (round 1)" in page.text
-    assert "2 damaged line(s) of metrics.jsonl were passed over" in page.text
+    assert "stages without a result: vision (round 1), encode (round 1)" in page.text
+    assert "2 damaged line(s) of metrics.jsonl were skipped" in page.text
     assert not page.rows("C, evolved in the dream")
     assert page.rows("paper, τ 1.15"), "what it will be read against"
     assert [row[2] for row in page.rows("vision")] == ["finished", "begun"]
@@ -223,7 +227,7 @@ def test_temperatures_stand_beside_the_papers(tmp_path: Path) -> None:
     assert page.rows("0.50")[0] == ["0.50", "–", "–", "–", "–", "2,060 ± 277", "–", "–", "–", "196 ± 50"]
     assert len(page.rows("1.15")) == 3, "and each evolution for itself"
     assert "Of 4 evolutions side by side the curves show one; round 0: the deployed one (τ 1.15, seed 0)" in page.text
-    assert "the coldest of the temperatures" in page.text
+    assert "the lowest temperature" in page.text
     assert [row[0] for row in page.rows("2") + page.rows("4, deployed")] == ["2", "2", "4, deployed", "4, deployed"]
     assert read(run, "many").series("controller", "mean") == ([1, 2, 3, 4, 5, 6, 7, 8], [20, 40, 60, 80] * 2)
 
@@ -297,7 +301,7 @@ def test_wrong_commands_are_told_in_a_sentence(
     (tmp_path / "file").write_text("")
     assert "at least one run's folder" in command()
     assert f"{tmp_path} is not a run folder" in command(tmp_path)
-    assert "needs a folder of its own: give it by --out DIR" in command(finished, finished)
+    assert "needs its own folder: give it with --out DIR" in command(finished, finished)
     assert "found none (begun: collect (round 0))" in command(begun)
     assert "is a file; give a folder" in command(finished, "--out", tmp_path / "file")
 

@@ -131,9 +131,9 @@ def test_a_worker_that_dies_is_named_and_replaced(tmp_path: Path) -> None:
 def test_an_episode_that_kills_every_worker_is_given_up_with_its_last_words(tmp_path: Path) -> None:
     task = slow_task(tmp_path, "os.write(2, b'no more memory\\nfor tracks\\n'); os._exit(3)")
     warnings: list[str] = []
-    with pytest.raises(UserError, match=r"died with exit code 3 in job 0; .* tried 3 times") as given_up:
+    with pytest.raises(UserError, match=r"died with exit code 3 in job 0; .* after 3 attempts") as given_up:
         collect(task, CollectConfig(episodes=2, workers=1), 1, tmp_path / "data", warn=warnings.append)
-    assert str(given_up.value).endswith("its last words:\nno more memory\nfor tracks")
+    assert str(given_up.value).endswith("its last output:\nno more memory\nfor tracks")
     assert len(warnings) == 2
 
 

@@ -223,5 +223,5 @@ def test_recorded_episodes_played_again_pass_through_the_same_states():
     for expected, action in zip(found[0], episodes[0].actions, strict=True):
         np.testing.assert_allclose(observation, expected, atol=1e-5)
         observation = env.step(action)[0]
-    with pytest.raises(UserError, match="brings other rewards when it is played again"):
+    with pytest.raises(UserError, match="has different rewards when replayed"):
         replay(environment, [replace(episodes[2], seed=episodes[2].seed + 1)])

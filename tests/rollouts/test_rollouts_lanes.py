@@ -163,10 +163,10 @@ def test_a_frame_of_another_shape_is_told_at_once(tmp_path: Path) -> None:
 def test_what_always_kills_is_given_up(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     warnings: list[str] = []
     task = changed(tmp_path, on_step="print('no memory'); print('left', flush=True); os._exit(3)")
-    says = rf"^worker process \(pid \d+\) died with exit code 3 .* tried {ATTEMPTS} times and are given up"
+    says = rf"^worker process \(pid \d+\) died with exit code 3 .* after {ATTEMPTS} attempts"
     with pytest.raises(UserError, match=says) as given_up:
         play(task, 1, warnings)
-    assert str(given_up.value).endswith("its last words:\nno memory\nleft")
+    assert str(given_up.value).endswith("its last output:\nno memory\nleft")
     assert len(warnings) == ATTEMPTS - 1
     assert capfd.readouterr() == ("", "")
 

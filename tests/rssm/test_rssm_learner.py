@@ -108,7 +108,7 @@ def test_where_observations_say_nothing_prior_and_posterior_come_to_agree() -> N
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"blocks": 7}, r"deterministic_size is 512, which world\.rssm\.blocks, 7, does not divide"),
+        ({"blocks": 7}, r"deterministic_size is 512, not a multiple of world\.rssm\.blocks, 7"),
         ({"latent": "normal"}, r"world\.rssm\.latent must be one of"),
         ({"classes": 1}, r"world\.rssm\.classes must be"),
         ({"sequence_length": 1}, r"world\.rssm\.sequence_length must be"),

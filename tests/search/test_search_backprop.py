@@ -247,7 +247,9 @@ def test_a_return_without_a_gradient_is_refused():
     """The number of steps before a threshold is passed; with drawn ends, or predicted rewards, there is a gradient."""
     for reward, end in (("survival", "drawn"), ("predicted", "threshold")):
         CONFIG.build(CONTROLLER, Dream(LINE, replace(RULES, reward=reward, end=end)), 1)
-    with pytest.raises(UserError, match=r"dream\.reward is 'survival' and dream\.end 'threshold'.* set dream\.end to"):
+    with pytest.raises(
+        UserError, match=r"dream\.reward is 'survival' and dream\.end is 'threshold'.* set dream\.end to"
+    ):
         CONFIG.build(CONTROLLER, Dream(LINE, replace(RULES, reward="survival", end="threshold")), 1)
 
 

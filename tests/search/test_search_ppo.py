@@ -261,7 +261,7 @@ def test_what_cannot_be_searched_is_refused():
         CONFIG.build(Push(), search().dream, 1)
     with pytest.raises(UserError, match=r"search\.hold"):
         PolicyGradientConfig(hold=0)
-    with pytest.raises(UserError, match=r"search\.dreams is 2 and search\.decisions 3.*search\.batches, 8"):
+    with pytest.raises(UserError, match=r"search\.dreams is 2 and search\.decisions is 3.*search\.batches, 8"):
         PolicyGradientConfig(dreams=2, decisions=3)
     assert SEARCHES["policy_gradient"] is PolicyGradientConfig
 
@@ -314,7 +314,7 @@ def test_of_a_planner_it_finds_the_policy_and_the_critic_and_goes_on_from_both(p
 
 @pytest.mark.parametrize("planner", PLANNERS)
 def test_a_value_of_another_discount_than_the_planners_is_refused(planner):
-    with pytest.raises(UserError, match=r"search\.discount is 0\.98 but actor\.discount 0\.99"):
+    with pytest.raises(UserError, match=r"search\.discount is 0\.98 but actor\.discount is 0\.99"):
         in_dream(planner, replace(PPO, discount=0.98))
 
 

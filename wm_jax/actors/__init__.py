@@ -1,4 +1,4 @@
-"""Controllers: one file each, registered by their settings' `kind`."""
+"""Controllers: one file per actor, registered by the `kind` of its settings."""
 
 from wm_jax.actors.protocol import ACTORS, ActorConfig
 

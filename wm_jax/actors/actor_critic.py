@@ -1,4 +1,4 @@
-"""A policy that keeps its critic: what Dreamer deploys, and goes on with in the next round."""
+"""A policy that keeps its critic: Dreamer deploys it and trains it further in the next round."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,23 +13,24 @@ from wm_jax.worlds import World
 @ACTORS.register
 @dataclass(frozen=True)
 class ActorCriticConfig(PolicyConfig):
-    """A policy as `actor.kind` policy has it, whose critic's weights stay with it: a search of a later round that begins
-    with C (`rounds.warm_start`) goes on with both."""
+    """A policy as with `actor.kind` policy that also keeps its critic's weights: a later round's search that starts
+    from C (`rounds.warm_start`) starts from both."""
 
     kind: Literal["actor_critic"] = "actor_critic"  # type: ignore[assignment]
-    """The name of this part."""
+    """Name of this part."""
     features: tuple[str, ...] = ("deterministic", "stochastic")
     """The world model's features that it reads, in this order."""
     distribution: Kind = "bounded_normal"
 
     def build(self, dream: Dream) -> "KeptCritic":  # type: ignore[override]
-        """The policy for a world model. Raises `UserError` where it has no such feature, or the task names no actions."""
+        """The policy for a world model. Raises `UserError` if the world model lacks a feature, or if categorical
+        actions are needed but the task names none."""
         return KeptCritic(super().build(dream))
 
 
 @dataclass(frozen=True)
 class KeptCritic(WithCritic):
-    """What `ActorCriticConfig` describes. It acts by the policy's mode."""
+    """The actor described by `ActorCriticConfig`. It acts by the policy's mode."""
 
     policy: NetworkPolicy
 
@@ -40,12 +41,12 @@ class KeptCritic(WithCritic):
 
     @property
     def words(self) -> str:
-        """What it is and what it reads."""
+        """Description of the actor and its inputs."""
         return f"{self.policy.words}, with its critic"
 
     @property
     def features(self) -> tuple[str, ...]:
-        """What it reads."""
+        """Names of the features that it reads."""
         return self.policy.features
 
     def act(self, params: Params, world: World, state: State, carry: None, key: Key) -> tuple[Action, None]:

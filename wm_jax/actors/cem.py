@@ -1,5 +1,5 @@
-"""Planning by the cross-entropy method, as PlaNet does (arXiv 1811.04551, algorithm 2): at every decision, a normal
-distribution over action sequences is fitted to the best of those that were drawn from it, some times over.
+"""Planning by the cross-entropy method, as in PlaNet (arXiv 1811.04551, algorithm 2): at every decision, a normal
+distribution over action sequences is fitted repeatedly to the best sequences drawn from it.
 
 With other settings it is iCEM (`wm_jax.actors.icem`).
 """
@@ -26,31 +26,32 @@ from wm_jax.worlds import World
 @ACTORS.register
 @dataclass(frozen=True)
 class CEMConfig(SequencePlannerConfig):
-    """Plans by the cross-entropy method. The defaults are PlaNet's."""
+    """Planning by the cross-entropy method. The defaults are PlaNet's."""
 
     kind: Literal["cem"] = "cem"
     horizon: int = 12
     iterations: int = 10
-    """How often the distribution is fitted."""
+    """Iterations: how often the distribution is fitted."""
     candidates: int = 1000
     """N: sequences drawn in the first iteration."""
     shrink: float = 1.0
-    """What their number is divided by from iteration to iteration; there are always twice as many as elites."""
+    """Factor by which the number of sequences falls per iteration; there are always at least twice as many as
+    elites."""
     elites: int = 100
-    """K: the best ones, which the distribution is fitted to."""
+    """K: the best sequences, to which the distribution is fitted."""
     kept: float = 0.0
-    """Share of the elites that compete in the next iteration again, and, moved on by one action, in the next decision."""
+    """Share of the elites that compete again in the next iteration and, shifted by one action, in the next decision."""
     deviation: float = 1.0
     """Standard deviation of the actions in the first iteration."""
     colour: float = 0.0
-    """beta: the power of a drawn sequence falls with its frequency f as f^-beta; 0 draws each action on its own, higher
-    ones draw actions that go together for longer."""
+    """beta: spectral exponent of the sampling noise, whose power falls with the frequency f as f^-beta. 0: independent
+    actions; larger: actions correlated over longer times."""
     momentum: float = 0.0
-    """Share of the former mean and deviation in the fitted ones."""
+    """Share of the previous mean and deviation in the fitted ones."""
     warm_start: bool = False
-    """Whether a decision begins with the last one's mean, moved on by one action, instead of 0."""
+    """Whether a decision starts from the previous mean, shifted by one action, instead of 0."""
     execute: Literal["mean", "best"] = "mean"
-    """What is done: the first action of the distribution's mean, or of the best sequence that was drawn."""
+    """The sequence whose first action is taken: the distribution's mean, or the best sequence drawn."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,13 +66,13 @@ class CEMConfig(SequencePlannerConfig):
         require_choice("actor.execute", self.execute, ("mean", "best"))
 
     def build(self, dream: Dream) -> "CEM":
-        """The planner in a dream."""
+        """The planner for a dream."""
         return CEM(self, dream)
 
 
 @struct.dataclass
 class CEMPlan:
-    """What goes from one decision to the next."""
+    """State between two decisions."""
 
     mean: Array
     """[T, A]"""
@@ -81,22 +82,22 @@ class CEMPlan:
 
 @dataclass(frozen=True)
 class CEM(SequencePlanner):
-    """What `CEMConfig` describes."""
+    """The planner described by `CEMConfig`."""
 
     @property
     def dream_steps(self) -> int:
-        """Dreamt steps of a decision."""
+        """Dream steps per decision."""
         config, lengths = self.config, self.config.horizon * self.config.hold * self.config.particles
         return lengths * (sum(self._drawn) + config.iterations * self._kept)
 
     @property
     def planned_dreams(self) -> int:
-        """Those of the largest iteration."""
+        """Dreams of the largest iteration."""
         return (max(self._drawn) + self._kept) * self.config.particles
 
     @property
     def _drawn(self) -> list[int]:
-        """Sequences that each iteration draws."""
+        """Sequences drawn in each iteration."""
         config = self.config
         return [
             max(round(config.candidates / config.shrink**number), 2 * config.elites)
@@ -109,12 +110,12 @@ class CEM(SequencePlanner):
         return math.floor(self.config.kept * self.config.elites + 1e-6)
 
     def first_plan(self) -> CEMPlan:
-        """Nothing is done."""
+        """A mean of 0 and elites of 0."""
         shape = self.config.horizon, self.action_size
         return CEMPlan(jnp.zeros(shape, jnp.float32), jnp.zeros((self._kept, *shape), jnp.float32))
 
     def decide(self, params: Params, world: World, state: State, plan: CEMPlan, key: Key) -> tuple[Action, CEMPlan]:
-        """The first action of the fitted plan, or of the best one, and what the next decision begins with."""
+        """The first action of the fitted mean or of the best sequence, and the plan for the next decision."""
         config = self.config
         fit_key, last_key = jax.random.split(key)
         mean = plan.mean if config.warm_start else jnp.zeros_like(plan.mean)
@@ -126,7 +127,7 @@ class CEM(SequencePlanner):
             fitted = jax.lax.fori_loop(first, last, improve, fitted)
             first = last
         action = (fitted.mean if config.execute == "mean" else fitted.best)[0]
-        # What comes after a plan's end is open: nothing for the mean, and something else for each of the elites.
+        # The horizon moves by one action: the mean's last action becomes 0, and those of the elites are drawn anew.
         shape = (self._kept, 1, self.action_size)
         ends = jnp.clip(config.deviation * jax.random.normal(last_key, shape, jnp.float32), -1, 1)
         kept = jnp.concatenate([fitted.kept[:, 1:], ends], axis=1)
@@ -141,12 +142,12 @@ class CEM(SequencePlanner):
         draws = coloured(draw_key, (count, *fitted.mean.shape), config.colour)
         drawn = jnp.clip(fitted.mean[None] + fitted.deviation[None] * draws, -1, 1)
         if config.execute == "best":
-            # The mean competes for what is done.
+            # In the last iteration the mean competes too.
             drawn = drawn.at[0].set(jnp.where(number == config.iterations - 1, fitted.mean, drawn[0]))
         sequences = jnp.concatenate([drawn, fitted.kept])
         returns = self.returns(params, world, state, sequences, dream_key)
         best, number_of = jax.lax.top_k(returns, config.elites)
-        # Where fewer are finite, the very best stands for the others.
+        # If fewer than K returns are finite, the best sequence fills the other places.
         elites = sequences[jnp.where(jnp.isfinite(best), number_of, number_of[0])]
         share = jnp.float32(config.momentum)
         return _Fitted(
@@ -168,12 +169,12 @@ class _Fitted:
     kept: Array
     """[k, T, A]: the best of the last iteration."""
     best: Array
-    """[T, A]: the very best."""
+    """[T, A]: the best sequence."""
 
 
 def coloured(key: Key, shape: tuple[int, ...], colour: float) -> Array:
-    """Normal noise [..., T, A] of variance 1 whose power falls with the frequency f as f^-colour along T (iCEM,
-    arXiv 2008.06389, section 3.1): white noise through a filter."""
+    """Normal noise [..., T, A] of variance 1 whose power falls with the frequency f as f^-colour along T (iCEM, arXiv
+    2008.06389, section 3.1): filtered white noise."""
     return jnp.einsum("st,...ta->...sa", _filter(shape[-2], colour), jax.random.normal(key, shape, jnp.float32))
 
 

@@ -1,5 +1,6 @@
-"""A policy from pixels: the convolutional actor of Kuth et al. (2021), model-free PPO's beside the world model's. Layers of
-32, 64 and 64 filters, two of 400 units, and the parameters of a distribution."""
+"""A policy from pixels: the convolutional actor of Kuth et al. (2021) for model-free PPO, their baseline for the world
+model. It has convolutions of 32, 64 and 64 filters, two layers of 400 units, and the parameters of a distribution as
+outputs."""
 
 import math
 from collections.abc import Sequence
@@ -21,27 +22,28 @@ from wm_jax.worlds import World
 from wm_jax.worlds.protocol import feature_sizes
 
 FILTERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
-"""Number, size and stride of each convolution's."""
+"""Number, size and stride of each convolution's filters."""
 UNITS = (400, 400)
-"""Of the layers after them."""
+"""Units of the dense layers after the convolutions."""
 FEATURE = "pixels"
-"""What it reads (`worlds.pixels`)."""
+"""Name of the feature that it reads (`worlds.pixels`)."""
 
 
 @ACTORS.register
 @dataclass(frozen=True)
 class ConvolutionalConfig(ActorConfig):
-    """What the policy draws from; its layers are those of Kuth et al."""
+    """A policy from pixels; its layers are those of Kuth et al."""
 
     kind: Literal["convolutional"] = "convolutional"
     distribution: Kind = "gaussian"
-    """As that of `actor.kind` policy."""
+    """As in `actor.kind` policy."""
 
     def __post_init__(self) -> None:
         require_choice("actor.distribution", self.distribution, get_args(Kind))
 
     def build(self, dream: Dream) -> "Convolutional":
-        """The policy. Raises `UserError` where the world model shows no pixels, or the task names no discrete actions."""
+        """The policy. Raises `UserError` if the world model has no pixels, or if categorical actions are needed but the
+        task names none."""
         sizes = feature_sizes(dream.model)
         if FEATURE not in sizes:
             raise UserError(f"actor.kind is 'convolutional', which reads {FEATURE}, but the world model has "
@@ -56,13 +58,13 @@ class Pyramid:
     """The network; its weights are a tuple of `Layer`, kernels [size, size, inputs, outputs] and [inputs, outputs]."""
 
     frames: int
-    """Channels of the pictures."""
+    """Channels of the images."""
     size: int
-    """Numbers that it puts out."""
+    """Number of outputs."""
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
-        """Of the kernels."""
+        """Shapes of the kernels."""
         channels, side, found = self.frames, FRAME_SHAPE[0], list[tuple[int, ...]]()
         for number, size, stride in FILTERS:
             found.append((size, size, channels, number))
@@ -70,7 +72,7 @@ class Pyramid:
         return found + list(pairwise((side * side * channels, *UNITS, self.size)))
 
     def init(self, key: Key) -> Params:
-        """Fresh weights: N(0, 2 / inputs), as for layers of ReLU; the last ones near 0; biases 0."""
+        """Fresh weights: N(0, 2 / inputs), as for ReLU layers; the last layer near 0; biases 0."""
         layers = []
         for number, shape in enumerate(shapes := self.shapes):
             inputs = math.prod(shape[:-1])
@@ -80,7 +82,7 @@ class Pyramid:
         return tuple(layers)
 
     def outputs(self, params: Sequence[Layer], inputs: Array) -> Array:
-        """[..., outputs] for pictures [..., 64 * 64 * frames]."""
+        """[..., outputs] for images [..., 64 * 64 * frames]."""
         x = inputs.reshape(-1, FRAME_SHAPE[0], FRAME_SHAPE[1], self.frames)
         convolutions, dense = params[: len(FILTERS)], params[len(FILTERS) :]
         for layer, (_, _, stride) in zip(convolutions, FILTERS, strict=True):
@@ -92,10 +94,11 @@ class Pyramid:
 
 
 def convolution(x: Array, kernel: Array, stride: int) -> Array:
-    """`x` [B, H, H, C] and `kernel` [k, k, C, O] to [B, n, n, O], n = (H - k) // stride + 1; k is a multiple of the stride.
+    """`x` [B, H, H, C] and `kernel` [k, k, C, O] to [B, n, n, O], n = (H - k) // stride + 1; k is a multiple of the
+    stride.
 
-    Pixels that a stride steps over become channels, and what is left, of stride 1, a sum of products: XLA's gradients of
-    strided convolutions are many times slower on a CPU.
+    The pixels within a stride become channels, and the remaining convolution of stride 1 a sum of products: XLA's
+    gradients of strided convolutions are many times slower on a CPU.
     """
     size, channels = kernel.shape[0], kernel.shape[2]
     half, n = size // stride, (x.shape[1] - size) // stride + 1
@@ -111,25 +114,25 @@ def convolution(x: Array, kernel: Array, stride: int) -> Array:
 
 @dataclass(frozen=True)
 class Convolutional(HeadedPolicy):
-    """What `ConvolutionalConfig` describes."""
+    """The actor described by `ConvolutionalConfig`."""
 
     network: Pyramid
 
     @property
     def features(self) -> tuple[str, ...]:
-        """What it reads."""
+        """Names of the features that it reads."""
         return (FEATURE,)
 
     @property
     def words(self) -> str:
-        """What it is and what it reads."""
+        """Description of the actor and its inputs."""
         return f"{self.network.frames} grey frames, convolutional, {self.head.distribution}"
 
     @property
     def critic(self) -> Pyramid:
-        """As the policy, with one output."""
+        """The policy's network with a single output."""
         return Pyramid(self.network.frames, 1)
 
     def inputs(self, world: World, state: State) -> Array:
-        """The pictures [..., 64 * 64 * frames]."""
+        """The images [..., 64 * 64 * frames]."""
         return world.features(state)[FEATURE]

@@ -1,6 +1,6 @@
-"""Distributions over actions: what policies draw from.
+"""Distributions over actions, from which policies sample.
 
-Each is a pytree for any number of lanes [...]. What is drawn, x [..., X], becomes an action [..., A] in [-1, 1].
+Each is a pytree for any number of lanes [...]. A sample x [..., X] is mapped to an action [..., A] in [-1, 1].
 """
 
 from abc import ABC, abstractmethod
@@ -14,15 +14,15 @@ from jax.scipy.stats import beta, norm
 from wm_jax.types import Action, Array, Key
 
 NARROWEST = 0.01
-"""The least standard deviation of a `SquashedNormal` that a network puts out."""
+"""Lower bound of a network's standard deviation for a `SquashedNormal`."""
 DEVIATIONS = 0.1, 1.0
-"""Between these lies the standard deviation of a `BoundedNormal` that a network puts out."""
+"""Bounds of a network's standard deviation for a `BoundedNormal`."""
 EDGE = 1e-4
-"""What is drawn from a `Beta` stays so far from 0 and 1, where its density may be infinite."""
+"""Samples of a `Beta` keep this distance from 0 and 1, where its density may be infinite."""
 
 
 class Distribution(ABC):
-    """What an action is drawn from."""
+    """A distribution over actions."""
 
     @abstractmethod
     def draw(self, key: Key) -> Array:
@@ -30,11 +30,11 @@ class Distribution(ABC):
 
     @abstractmethod
     def action(self, drawn: Array) -> Action:
-        """What x stands for: [..., A]."""
+        """The action [..., A] for x."""
 
     @abstractmethod
     def mode(self) -> Action:
-        """The action [..., A] that is taken where nothing is to be tried."""
+        """The action [..., A] without exploration."""
 
     @abstractmethod
     def log_likelihood(self, drawn: Array) -> Array:
@@ -42,7 +42,7 @@ class Distribution(ABC):
 
     @abstractmethod
     def entropy(self, drawn: Array) -> Array:
-        """[...]: of the action, or an estimate of it from x whose gradient is unbiased where x was drawn from this
+        """[...]: of the action, or an estimate from x whose gradient is unbiased if x was drawn from this
         distribution."""
 
 
@@ -60,7 +60,7 @@ class _Normal(Distribution):
         return self.center + self.deviation * jax.random.normal(key, self.center.shape, jnp.float32)
 
     def log_likelihood(self, drawn: Array) -> Array:
-        """Of x, and not of the action: ratios are the same."""
+        """Of x, not of the action: ratios are the same."""
         return norm.logpdf(drawn, self.center, self.deviation).sum(axis=-1)
 
 
@@ -77,7 +77,8 @@ class SquashedNormal(_Normal):
         return jnp.tanh(self.center)
 
     def entropy(self, drawn: Array) -> Array:
-        """That of x, and log(1 - tanh(x)^2), with the same standard normal draw around where the distribution is now."""
+        """The entropy of x plus log(1 - tanh(x)^2), with x recomputed from its standard normal draw and the current
+        parameters."""
         standard = jax.lax.stop_gradient((drawn - self.center) / self.deviation)
         of_x = jnp.log(self.deviation) + jnp.float32(0.5) * jnp.log(jnp.float32(2 * jnp.pi * jnp.e))
         return (of_x + _log_slope(self.center + self.deviation * standard)).sum(axis=-1)
@@ -85,10 +86,11 @@ class SquashedNormal(_Normal):
 
 @struct.dataclass
 class BoundedNormal(_Normal):
-    """x ~ N(center, deviation^2), action = x clipped to [-1, 1]; the center lies between the bounds (DreamerV3's)."""
+    """x ~ N(center, deviation^2), action = x clipped to [-1, 1]; the center lies between the bounds (as in
+    DreamerV3)."""
 
     def action(self, drawn: Array) -> Action:
-        """x between the bounds."""
+        """x clipped to the bounds."""
         return jnp.clip(drawn, -1, 1)
 
     def mode(self) -> Action:
@@ -96,7 +98,7 @@ class BoundedNormal(_Normal):
         return self.center
 
     def entropy(self, drawn: Array) -> Array:
-        """That of x, exact."""
+        """The entropy of x, exact."""
         constant = jnp.float32(0.5) * jnp.log(jnp.float32(2 * jnp.pi * jnp.e))
         return (jnp.log(self.deviation) + constant).sum(axis=-1)
 
@@ -119,7 +121,7 @@ class Beta(Distribution):
         return 2 * drawn - 1
 
     def mode(self) -> Action:
-        """That of the density, which has one as both parameters are above 1."""
+        """The mode of the density; it is unique, as both parameters are above 1."""
         return 2 * (self.alpha - 1) / (self.alpha + self.beta - 2) - 1
 
     def log_likelihood(self, drawn: Array) -> Array:
@@ -127,7 +129,7 @@ class Beta(Distribution):
         return beta.logpdf(drawn, self.alpha, self.beta).sum(axis=-1)
 
     def entropy(self, drawn: Array) -> Array:
-        """Exact, but for a constant."""
+        """Exact up to a constant."""
         both = self.alpha + self.beta
         return (
             betaln(self.alpha, self.beta)
@@ -139,7 +141,7 @@ class Beta(Distribution):
 
 @struct.dataclass
 class Categorical(Distribution):
-    """x ~ softmax(logits), the number of one of the actions that the task names."""
+    """x ~ softmax(logits), the index of one of the task's actions."""
 
     logits: Array
     """[..., N]"""
@@ -147,19 +149,19 @@ class Categorical(Distribution):
     """[N, A]"""
 
     def draw(self, key: Key) -> Array:
-        """x [..., 1]: a whole number."""
+        """x [..., 1]: an integer."""
         return jax.random.categorical(key, self.logits)[..., None].astype(jnp.float32)
 
     def action(self, drawn: Array) -> Action:
-        """The action of that number."""
+        """The action with that index."""
         return self._numbered(drawn[..., 0].astype(jnp.int32))
 
     def mode(self) -> Action:
-        """The likeliest one."""
+        """The most probable action."""
         return self._numbered(self.logits.argmax(axis=-1))
 
     def _numbered(self, number: Array) -> Action:
-        """The action of a number [...]; by a sum, as pages of a browser know no gather."""
+        """The action with an index [...]; by a sum, as the browser export has no gather."""
         chosen = jax.nn.one_hot(number, len(self.actions), dtype=jnp.float32)
         return (chosen[..., None] * jnp.broadcast_to(self.actions, (*chosen.shape, self.actions.shape[-1]))).sum(
             axis=-2
@@ -177,5 +179,5 @@ class Categorical(Distribution):
 
 
 def _log_slope(x: Array) -> Array:
-    """log(1 - tanh(x)^2), exact where tanh(x) rounds to 1."""
+    """log(1 - tanh(x)^2), accurate even where tanh(x) rounds to 1."""
     return 2 * (jnp.log(jnp.float32(2.0)) - x - jax.nn.softplus(-2 * x))

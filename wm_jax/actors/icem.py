@@ -1,5 +1,5 @@
-"""iCEM (arXiv 2008.06389): the cross-entropy method with few sequences a decision, which go together in time, are kept from
-iteration to iteration and from decision to decision."""
+"""iCEM (arXiv 2008.06389): the cross-entropy method with few sequences per decision, which are correlated in time and
+reused between iterations and decisions."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +14,7 @@ class ICEMConfig(CEMConfig):
     """`CEMConfig` with iCEM's settings."""
 
     kind: Literal["icem"] = "icem"  # type: ignore[assignment]
-    """The name of this part."""
+    """Name of this part."""
     horizon: int = 30
     iterations: int = 3
     candidates: int = 40

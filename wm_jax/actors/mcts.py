@@ -1,7 +1,7 @@
-"""Planning by Monte-Carlo tree search over the task's discrete actions, by mctx, with a prior and a value that a search has
-learned in dreams: Gumbel MuZero (Danihelka et al., 2022) and Stochastic MuZero (Antonoglou et al., 2022).
+"""Planning by Monte-Carlo tree search over the task's discrete actions, with mctx and with a prior and a value that the
+search learned in dreams: Gumbel MuZero (Danihelka et al., 2022) and Stochastic MuZero (Antonoglou et al., 2022).
 
-A node is a state of the world model, an edge is an action that is kept for `hold` steps of the dream.
+A node is a state of the world model; an edge is an action that is held for `hold` steps of the dream.
 """
 
 from dataclasses import dataclass, replace
@@ -26,25 +26,25 @@ from wm_jax.worlds import World
 @ACTORS.register
 @dataclass(frozen=True)
 class MCTSConfig(PlannerConfig):
-    """Plans by tree search."""
+    """Planning by tree search."""
 
     distribution: ClassVar[Kind] = "categorical"
 
     kind: Literal["mcts"] = "mcts"
     horizon: int = 30
-    """Depth of the tree at most, in actions."""
+    """Maximum depth of the tree, in actions."""
     hold: int = 4
-    """Steps that each action is kept, in a plan and when it is done."""
+    """Steps that each action is held, in a plan and when executed."""
     discount: float = 0.99
     hidden_sizes: tuple[int, ...] = (64,)
-    """Units of the hidden layers of the prior and the value, which the search finds in dreams (`search.kind` ppo). Empty:
-    nothing is learned, the prior is the same for all actions and the value 0, and there is no search."""
+    """Units of the hidden layers of the prior and the value, which the search learns in dreams (`search.kind` ppo).
+    Empty: nothing is learned or searched for, the prior is uniform and the value is 0."""
     simulations: int = 50
     """Nodes that a decision adds to its tree."""
     policy: Literal["gumbel", "stochastic"] = "gumbel"
-    """gumbel: an action leads to the one state that was drawn for it; stochastic: to one of `outcomes`."""
+    """gumbel: an action leads to a single sampled state; stochastic: to one of `outcomes` states."""
     outcomes: int = 4
-    """With stochastic: states that are drawn for an action, all as likely."""
+    """With stochastic: sampled states per action, with equal probability."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,14 +53,14 @@ class MCTSConfig(PlannerConfig):
         require_choice("actor.policy", self.policy, ("gumbel", "stochastic"))
 
     def build(self, dream: Dream) -> "MCTS":
-        """The planner in a dream. Raises `UserError` where the task names no discrete actions."""
+        """The planner for a dream. Raises `UserError` if the task names no discrete actions."""
         Head.of("categorical", dream)
         return MCTS(self, dream)
 
 
 @struct.dataclass
 class _After:
-    """A state in which an action was chosen, and before anything was drawn."""
+    """A state with a chosen action, before the noise is drawn."""
 
     state: DreamState
     action: Array
@@ -69,44 +69,45 @@ class _After:
 
 @dataclass(frozen=True)
 class MCTS(Planner):
-    """What `MCTSConfig` describes; no plan goes from one decision to the next. A dream whose numbers are no longer finite
-    earns nothing and is over."""
+    """The planner described by `MCTSConfig`; nothing is kept between decisions. A dream with numbers that are not
+    finite earns nothing and is over."""
 
     @property
     def dream_steps(self) -> int:
-        """Dreamt steps of a decision."""
+        """Dream steps per decision."""
         config = self.config
         if config.policy == "gumbel":
             return config.simulations * config.hold
-        # With every node all outcomes of an action and one of them once more, and at the root all of them.
+        # Each node computes all outcomes of an action and one of them again; the root computes all outcomes once.
         return (config.simulations * (config.outcomes + 1) + config.outcomes) * config.hold
 
     @property
     def planned_dreams(self) -> int:
-        """The nodes of a tree."""
+        """Nodes of a tree."""
         return self.config.simulations + 1
 
     def first_plan(self) -> None:
-        """None."""
+        """None: there is no plan."""
         return
 
     def decide(self, params: Params, world: World, state: State, plan: None, key: Key) -> tuple[Action, None]:
-        """The action that the tree favours."""
+        """The action that the tree search selects."""
         mctx, config = _mctx(), self.config
         rules = self.dream.without_full_return
         tree = _Tree(self, rules, params, replace(world, params=rules.prepare(world.params)))
         search_key, tree.key = jax.random.split(key)
-        # A typed key would be taken for used twice where lanes that have finished wait for others.
+        # Converted to raw data: the check for reused keys would reject a typed key where finished lanes wait for
+        # others.
         search_key = jax.random.key_data(search_key)
         root = DreamState(state, jnp.int32(0), jnp.float32(0))
         logits, value = tree.judge(root)
         begin = mctx.RootFnOutput(prior_logits=logits[None], value=value[None], embedding=alone(root))
-        # With outcomes an action takes two edges: to what is chosen, and to what is drawn.
+        # With outcomes an action takes two edges: the choice and the outcome.
         depth = config.horizon * (1 if config.policy == "gumbel" else 2)
         how = {"num_simulations": config.simulations, "max_depth": depth}
         with as_meant():
             if config.policy == "gumbel":
-                # No noise at the root: what it seems best at is to be done.
+                # No noise at the root: the best action is to be executed.
                 found = mctx.gumbel_muzero_policy((), search_key, begin, tree.step, gumbel_scale=0.0, **how)
             else:
                 found = mctx.stochastic_muzero_policy(
@@ -116,22 +117,22 @@ class MCTS(Planner):
 
 
 def _mctx() -> Any:
-    """The library, imported when a tree is needed: what does not plan by trees starts faster without."""
+    """The library, imported on first use: programs without tree search start faster."""
     return import_module("mctx")
 
 
 class _Tree:
-    """What mctx asks of the dream, for one tree."""
+    """The functions that mctx needs, for one tree."""
 
     key: Key
-    """What the outcomes of its actions are drawn with."""
+    """Key of the random outcomes of actions."""
 
     def __init__(self, planner: MCTS, dream: Dream, params: Params, world: World):
         self.planner, self.dream, self.params, self.world = planner, dream, params, world
         self.actions = jnp.asarray(dream.actions, jnp.float32)
 
     def judge(self, state: DreamState) -> tuple[Array, Array]:
-        """The logits [N] of the prior, and the value []."""
+        """The prior's logits [N] and the value []."""
         guide = self.planner.guide
         if guide is None:
             return jnp.zeros(len(self.actions), jnp.float32), jnp.float32(0)
@@ -140,7 +141,7 @@ class _Tree:
         return logits.logits, self.planner.value(self.params, self.world, state.world)
 
     def follow(self, state: DreamState, action: Array, key: Key) -> tuple[DreamState, Array, Array]:
-        """The state after an action [], what it has earned, and what counts of all that follows."""
+        """The state after an action [], its reward, and the weight of all later rewards."""
         config = self.planner.config
 
         def one(number: Array, carry: tuple[DreamState, Array, Array]) -> tuple[DreamState, Array, Array]:
@@ -151,11 +152,11 @@ class _Tree:
             return state, earned, weight * jnp.float32(config.discount) * (1 - ending)
 
         state, earned, weight = jax.lax.fori_loop(0, config.hold, one, (state, jnp.float32(0), jnp.float32(1)))
-        # No number of a tree may be infinite.
+        # All numbers in a tree must be finite.
         return state, jnp.where(jnp.isfinite(earned), earned, 0), weight
 
     def step(self, nothing: Any, key: Array, action: Array, states: DreamState) -> tuple[Any, DreamState]:
-        """`mctx`'s recurrent function; its key is raw."""
+        """The recurrent function of `mctx`; its key is raw."""
         mctx = _mctx()
         keys = jax.random.split(jax.random.wrap_key_data(key), len(action))
         after, earned, weight = jax.vmap(self.follow)(states, action, keys)
@@ -164,12 +165,12 @@ class _Tree:
         return mctx.RecurrentFnOutput(reward=earned, discount=weight, prior_logits=logits, value=value), after
 
     def outcome(self, after: _After, number: Array) -> tuple[DreamState, Array, Array]:
-        """`follow` to the outcome of this number []: the same whenever it is asked for."""
+        """`follow` to the outcome with this number []; deterministic for a state and number."""
         key = jax.random.fold_in(jax.random.fold_in(self.key, after.state.steps), number)
         return self.follow(after.state, after.action, key)
 
     def decide(self, nothing: Any, key: Key, action: Array, states: DreamState) -> tuple[Any, _After]:
-        """`mctx`'s recurrent function of decisions: the value of an action is the mean over its outcomes."""
+        """The recurrent function of `mctx` for decisions: the value of an action is the mean over its outcomes."""
         mctx = _mctx()
         config, chosen = self.planner.config, _After(states, action)
         numbers = jnp.arange(config.outcomes, dtype=jnp.int32)
@@ -180,7 +181,7 @@ class _Tree:
         return mctx.DecisionRecurrentFnOutput(chance_logits=chance, afterstate_value=value), chosen
 
     def happen(self, nothing: Any, key: Key, number: Array, chosen: _After) -> tuple[Any, DreamState]:
-        """`mctx`'s recurrent function of chance."""
+        """The recurrent function of `mctx` for chance."""
         mctx = _mctx()
         after, earned, weight = jax.vmap(self.outcome)(chosen, number)
         logits, value = jax.vmap(self.judge)(after)

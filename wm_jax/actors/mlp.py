@@ -1,4 +1,4 @@
-"""The paper's controller (section 2.3): action = tanh(W features + b), or with layers of tanh units between."""
+"""The paper's controller (section 2.3): action = tanh(W features + b), optionally with hidden layers of tanh units."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,22 +18,23 @@ from wm_jax.worlds import World, WorldModel
 from wm_jax.worlds.protocol import feature_sizes
 
 CRITIC_SIZE = 128
-"""Units of the hidden layer of an MLP's critic."""
+"""Units of the hidden layer of the critic."""
 LAST_LAYER = 0.01
-"""Of the deviation that other layers' fresh weights have, so that a new network's outputs begin near 0."""
+"""Standard deviation of the last layer's fresh weights, relative to that of other layers; a new network's outputs are
+near 0."""
 
 
 @ACTORS.register
 @dataclass(frozen=True)
 class MLPConfig(ActorConfig):
-    """What C reads and how it is wired. The defaults are the paper's Car Racing."""
+    """C's inputs and architecture. The defaults are the paper's Car Racing."""
 
     kind: Literal["mlp"] = "mlp"
     features: tuple[str, ...] = ("z", "h")
-    """The world model's features that C reads, in this order. Of the paper's: z, what V sees; h and c, the output and the
-    cell of M's LSTM; its Take Cover has z c h."""
+    """The world model's features that C reads, in this order. Those of the paper's model: z, V's latent vector; h and
+    c, the output and the cell state of M's LSTM. The paper's Take Cover uses z c h."""
     hidden_sizes: tuple[int, ...] = ()
-    """Units of each hidden layer; none is a linear controller."""
+    """Units of each hidden layer; empty: a linear controller."""
     bias: bool = True
     """Whether the layers have biases."""
 
@@ -41,13 +42,13 @@ class MLPConfig(ActorConfig):
         require_layers(self.features, self.hidden_sizes)
 
     def build(self, dream: Dream) -> "MLP":
-        """The network for a world model. Raises `UserError` where it has no such feature."""
+        """The network for a world model. Raises `UserError` if the world model lacks a feature."""
         sizes = inputs_of(dream.model, self.features), *self.hidden_sizes, dream.model.action_size
         return MLP(self.features, sizes, self.bias)
 
 
 def require_layers(features: tuple[str, ...], hidden_sizes: tuple[int, ...]) -> None:
-    """Raise `UserError` where a network would read nothing, or have a layer of an impossible size."""
+    """Raise `UserError` if there is no feature, or if a layer's size is out of range."""
     if not features:
         raise UserError("actor.features must name at least one feature, found none")
     for units in hidden_sizes:
@@ -55,7 +56,7 @@ def require_layers(features: tuple[str, ...], hidden_sizes: tuple[int, ...]) -> 
 
 
 def inputs_of(model: WorldModel, features: tuple[str, ...]) -> int:
-    """F: the numbers of these features of a world model. Raises `UserError` where it has no such feature."""
+    """F: total size of these features in a world model. Raises `UserError` if the world model lacks one."""
     sizes = feature_sizes(model)
     for name in features:
         require_choice("actor.features", name, list(sizes))
@@ -72,7 +73,7 @@ class Layer:
     """[outputs]"""
 
     def add(self, outputs: Array) -> Array:
-        """`outputs` [..., outputs] with the bias, where there is one."""
+        """`outputs` [..., outputs] plus the bias, if there is one."""
         return outputs if self.bias is None else add(self.bias, outputs)
 
 
@@ -85,22 +86,22 @@ class MLP(Policy):
     reads: tuple[str, ...]
     """Features of the world model, in this order."""
     sizes: tuple[int, ...]
-    """Numbers that are read, units of each hidden layer, numbers that are put out."""
+    """Number of inputs, units of each hidden layer, number of outputs."""
     bias: bool = True
 
     @property
     def features(self) -> tuple[str, ...]:
-        """What it reads."""
+        """Names of the features that it reads."""
         return self.reads
 
     @property
     def words(self) -> str:
-        """What it is and what it reads."""
+        """Description of the actor and its inputs."""
         layers = f"hidden layers of {', '.join(map(str, self.sizes[1:-1]))}" if self.sizes[2:] else "linear"
         return f"{' '.join(self.reads)}, {layers}{'' if self.bias else ', no bias'}"
 
     def init(self, key: Key) -> Params:
-        """Fresh weights: matrices N(0, 1 / inputs), the last one a hundredth of its deviation; biases 0."""
+        """Fresh weights: matrices N(0, 1 / inputs), the last one with a hundredth of that deviation; biases 0."""
         shapes = list(pairwise(self.sizes))
         layers = []
         for number, (inputs, outputs) in enumerate(shapes):
@@ -111,26 +112,27 @@ class MLP(Policy):
 
     @property
     def drawn_size(self) -> int:
-        """A"""
+        """A: size of an action."""
         return self.sizes[-1]
 
     @property
     def critic(self) -> "MLP":
-        """One hidden layer."""
+        """A network with one hidden layer."""
         return MLP(self.reads, (self.sizes[0], CRITIC_SIZE, 1))
 
     def distribution(self, params: Params, inputs: Array, noise: Array | float) -> SquashedNormal:
-        """Normal around what the last layer puts out, with the deviation `noise` [...], squashed by tanh."""
+        """A normal distribution around the last layer's outputs, with standard deviation `noise` [...], squashed by
+        tanh."""
         center = self.outputs(params, inputs)
         return SquashedNormal(center, jnp.broadcast_to(jnp.asarray(noise, jnp.float32)[..., None], center.shape))
 
     def inputs(self, world: World, state: State) -> Array:
-        """What C reads of a state: [..., F]."""
+        """C's inputs [..., F] from a state."""
         features = world.features(state)
         return jnp.concatenate([features[name] for name in self.reads], axis=-1)
 
     def outputs(self, params: Params, inputs: Array) -> Array:
-        """What the last layer puts out [..., A] for `inputs` [..., F], whose tanh is the action."""
+        """Outputs of the last layer [..., A] for `inputs` [..., F]; their tanh is the action."""
         outputs = inputs
         for number, layer in enumerate(params):
             outputs = layer.add((jnp.tanh(outputs) if number else outputs) @ layer.kernel)

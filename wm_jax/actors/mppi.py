@@ -1,5 +1,5 @@
 """Planning by model predictive path integral control (MPPI, arXiv 1509.01149): the plan moves to the mean of sequences
-drawn around it, weighted by the exponential of what they bring."""
+drawn around it, weighted by the exponential of their returns."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -19,19 +19,21 @@ from wm_jax.worlds import World
 @ACTORS.register
 @dataclass(frozen=True)
 class MPPIConfig(SequencePlannerConfig):
-    """Plans by weighted means of sequences."""
+    """Planning by return-weighted means of sequences."""
 
     kind: Literal["mppi"] = "mppi"
     iterations: int = 1
-    """How often the plan moves in a decision."""
+    """Iterations per decision."""
     candidates: int = 120
-    """N: sequences drawn in an iteration."""
+    """N: sequences drawn per iteration."""
     deviation: float = 0.5
-    """Standard deviation of the actions around the plan's."""
+    """Standard deviation of the noise around the plan's actions."""
     colour: float = 0.0
-    """As iCEM's: 0 draws each action on its own, higher ones draw actions that go together for longer."""
+    """Spectral exponent of the noise, as in iCEM. 0: independent actions; larger: actions correlated over longer
+    times."""
     temperature: float = 1.0
-    """lambda: a sequence that brings so much less than the best one weighs 1 / e of it; in the task's units."""
+    """lambda: a sequence whose return is lower than the best by this much gets the weight 1 / e; in the task's reward
+    units."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,31 +44,31 @@ class MPPIConfig(SequencePlannerConfig):
         require_range("actor.temperature", self.temperature, 1e-6, 1e6)
 
     def build(self, dream: Dream) -> "MPPI":
-        """The planner in a dream."""
+        """The planner for a dream."""
         return MPPI(self, dream)
 
 
 @dataclass(frozen=True)
 class MPPI(SequencePlanner):
-    """What `MPPIConfig` describes; a plan is the actions [T, A]."""
+    """The planner described by `MPPIConfig`; a plan is the actions [T, A]."""
 
     @property
     def dream_steps(self) -> int:
-        """Dreamt steps of a decision."""
+        """Dream steps per decision."""
         config = self.config
         return config.iterations * config.candidates * config.horizon * config.hold * config.particles
 
     @property
     def planned_dreams(self) -> int:
-        """Those of an iteration."""
+        """Dreams per iteration."""
         return self.config.candidates * self.config.particles
 
     def first_plan(self) -> Array:
-        """Nothing is done."""
+        """Actions of 0."""
         return jnp.zeros((self.config.horizon, self.action_size), jnp.float32)
 
     def decide(self, params: Params, world: World, state: State, plan: Array, key: Key) -> tuple[Action, Array]:
-        """The first action of the moved plan, and its rest."""
+        """The first action of the moved plan, and the rest of the plan."""
         config = self.config
 
         def move(number: Array, plan: Array) -> Array:
@@ -82,7 +84,7 @@ class MPPI(SequencePlanner):
 
 def moved(plan: Array, drawn: Array, returns: Array, temperature: float) -> Array:
     """The mean of the sequences `drawn` [N, T, A] weighted by exp((returns - their maximum) / temperature); the `plan`
-    [T, A] where no sequence has a finite return."""
+    [T, A] if no sequence has a finite return."""
     best = returns.max()
     weights = jnp.exp((returns - jnp.where(jnp.isfinite(best), best, 0)) / temperature)
     mean = jnp.einsum("n,nta->ta", weights, drawn) / jnp.maximum(weights.sum(), 1e-30)

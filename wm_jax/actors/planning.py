@@ -1,4 +1,4 @@
-"""What planners have in common: actors that look, at every decision, for what is best in the dream of a world model."""
+"""Common parts of planners: actors that search for the best action in the world model's dream at every decision."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -27,19 +27,19 @@ class PlannerConfig(ActorConfig):
     """Base of a planner's settings."""
 
     distribution: ClassVar[Kind] = "gaussian"
-    """Of the learned policy."""
+    """Distribution of the learned policy."""
 
     horizon: int = 30
-    """T: actions of a plan."""
+    """T: actions per plan."""
     hold: int = 1
-    """Steps that each action is kept, in a plan and when it is done."""
+    """Steps that each action is held, in a plan and when executed."""
     discount: float = 1.0
-    """gamma of a step, in the dream."""
+    """gamma: discount per step, in the dream."""
     features: tuple[str, ...] = ()
-    """The world model's features that a learned policy and value read; all of them unless some are named."""
+    """The world model's features that the learned policy and value read; empty: all of them."""
     hidden_sizes: tuple[int, ...] = ()
-    """Units of the hidden layers of a policy and a value, which the search finds in dreams (`search.kind` ppo); the value
-    then stands for what comes after a plan. Empty: nothing is learned, and there is no search."""
+    """Units of the hidden layers of a policy and a value, which the search learns in dreams (`search.kind` ppo). The
+    value then estimates the return after the plan's last step. Empty: nothing is learned or searched for."""
 
     def __post_init__(self) -> None:
         for name in ("horizon", "hold"):
@@ -47,7 +47,8 @@ class PlannerConfig(ActorConfig):
         require_range("actor.discount", self.discount, 0.0, 1.0)
 
     def guide(self, dream: Dream) -> Policy | None:
-        """The policy that is learned, if any. Raises `UserError` where its value would be of a sum without an end."""
+        """The learned policy, if any. Raises `UserError` if the discount is so close to 1 that its value would
+        diverge."""
         if not self.hidden_sizes:
             return None
         require_range("actor.discount", self.discount, 0.0, 0.9999)
@@ -59,64 +60,64 @@ class PlannerConfig(ActorConfig):
 
 @struct.dataclass
 class PlanState:
-    """What a planner carries from step to step."""
+    """State of a planner between steps."""
 
     plan: Any
-    """What the next decision begins with: a pytree of the planner's own."""
+    """The plan that the next decision starts from: a pytree."""
     action: Action
-    """[A]: what is being done."""
+    """[A]: the current action."""
     left: Array
-    """[] int32: steps for which it is still done, before the next decision."""
+    """[] int32: steps left before the next decision."""
 
 
 @dataclass(frozen=True)
 class Planner(WithCritic):
-    """An actor that decides anew every `hold` steps, and keeps the action in between."""
+    """An actor that decides every `hold` steps and holds its action in between."""
 
     config: Any
     """A `PlannerConfig`."""
     dream: Dream
 
     def __post_init__(self) -> None:
-        # Raises where it cannot be had.
+        # Raises an error if the policy cannot be made.
         self.config.guide(self.dream)
 
     @property
     def guide(self) -> Policy | None:
-        """The policy that is learned with the value, if any."""
+        """The policy that is learned together with the value, if any."""
         return self.config.guide(self.dream)
 
     @property
     def discount(self) -> float:
-        """gamma of its plans."""
+        """gamma: discount per step of its plans."""
         return self.config.discount
 
     @property
     @abstractmethod
     def dream_steps(self) -> int:
-        """Dreamt steps of a decision."""
+        """Dream steps per decision."""
 
     @property
     def planned_steps(self) -> float:
-        """A decision's, over the steps that its action is kept."""
+        """Dream steps of a decision, per step that its action is held."""
         return self.dream_steps / self.config.hold
 
     @abstractmethod
     def first_plan(self) -> Any:
-        """The plan that an episode begins with."""
+        """The plan at the start of an episode."""
 
     @abstractmethod
     def decide(self, params: Params, world: World, state: State, plan: Any, key: Key) -> tuple[Action, Any]:
-        """The action [A], and the plan for the next decision."""
+        """The action [A] and the plan for the next decision."""
 
     @property
     def action_size(self) -> int:
-        """A"""
+        """A: size of an action."""
         return self.dream.model.action_size
 
     @property
     def words(self) -> str:
-        """What it is."""
+        """Description of the planner."""
         config, value = self.config, ", and a learned value" if self.guide else ""
         return (
             f"{config.kind} in plans of {config.horizon} actions × {config.hold} steps{value}, "
@@ -124,18 +125,18 @@ class Planner(WithCritic):
         )
 
     def begin(self) -> PlanState:
-        """Nothing decided yet."""
+        """The state before the first decision."""
         return PlanState(self.first_plan(), jnp.zeros(self.action_size, jnp.float32), jnp.int32(0))
 
     def act(self, params: Params, world: World, state: State, carry: PlanState, key: Key) -> tuple[Action, PlanState]:
-        """The action of the last decision, or of a new one where its time is over."""
+        """The current action, or a new decision when its time is over."""
         due = carry.left == 0
         kept = (carry.action, carry.plan)
         action, plan = _where_due(self.decide, due, (params, world, state, carry.plan, key), kept)
         return action, PlanState(plan, action, jnp.where(due, self.config.hold, carry.left) - 1)
 
     def value(self, params: Params, world: World, state: State) -> Array:
-        """[]: the discounted sum of rewards that the critic expects from a state on."""
+        """[]: the critic's expected discounted sum of rewards from a state."""
         assert self.guide is not None
         return self.guide.value(params["critic"], self.guide.inputs(world, state)) / (1 - self.config.discount)
 
@@ -145,7 +146,7 @@ class SequencePlannerConfig(PlannerConfig):
     """Base of the settings of planners that compare sequences of actions."""
 
     particles: int = 1
-    """P: dreams that a plan is judged in. All plans meet the same noise in the p-th."""
+    """P: dreams per plan. The p-th dreams of all plans share the same noise."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -154,18 +155,18 @@ class SequencePlannerConfig(PlannerConfig):
 
 @dataclass(frozen=True)
 class SequencePlanner(Planner):
-    """A planner that compares sequences of actions, whatever is seen on the way."""
+    """A planner that compares open-loop sequences of actions."""
 
     def returns(self, params: Params, world: World, state: State, actions: Array, key: Key) -> Array:
-        """[N]: what plans, their actions [N, T, A], are expected to bring, with the learned value of what comes after."""
+        """[N]: expected returns of plans with actions [N, T, A], including the learned value of the last state."""
         config, value = self.config, partial(self.value, params, world) if self.guide else None
         judge = Imagination(self.dream, config.hold, config.particles, config.discount)
         return judge.returns(world, state, actions, key, value)
 
 
 def _where_due(function: Callable[..., Any], due: Array, arguments: tuple[Any, ...], otherwise: Any) -> Any:
-    """`function` of the `arguments` where it is `due` [], or what it gives `otherwise`. Where no lane of a batch is due,
-    nothing is computed: `jax.lax.cond` alone would compute it for all."""
+    """`function(*arguments)` if `due` [], else `otherwise`. If no lane of a batch is due, nothing is computed; a
+    batched `jax.lax.cond` alone would always compute it."""
 
     @custom_vmap
     def decided(due: Array, arguments: tuple[Any, ...], otherwise: Any) -> Any:

@@ -1,5 +1,5 @@
-"""A policy: a network that puts out a distribution over actions, as actor-critic searches want it. The actor of Kuth et al.
-(2021) is the default: layers of 256, 256, 128 and 64 units, means and standard deviations."""
+"""A policy: a network whose outputs parameterise a distribution over actions, for actor-critic searches. The default is
+the actor of Kuth et al. (2021): layers of 256, 256, 128 and 64 units; means and standard deviations as outputs."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -29,41 +29,43 @@ Kind = Literal["gaussian", "bounded_normal", "beta", "categorical"]
 @ACTORS.register
 @dataclass(frozen=True)
 class PolicyConfig(ActorConfig):
-    """What the policy reads, how it is wired and what it draws from."""
+    """The policy's inputs, architecture and distribution."""
 
     kind: Literal["policy"] = "policy"
     features: tuple[str, ...] = ("z", "h")
     """The world model's features that it reads, in this order."""
     hidden_sizes: tuple[int, ...] = (256, 256, 128, 64)
-    """Units of each hidden layer, of tanh; the critic has the same."""
+    """Units of each hidden layer, with tanh; the critic has the same."""
     distribution: Kind = "gaussian"
-    """gaussian: normal, its mean and deviation from the network, squashed by tanh; bounded_normal: normal with
-    its mean between the bounds and its deviation in [0.1, 1], clipped (DreamerV3's); beta: between the bounds of an action;
-    categorical: over the discrete actions that the task names."""
+    """gaussian: a normal distribution with mean and deviation from the network, squashed by tanh; bounded_normal: a
+    normal distribution with its mean between the bounds and its deviation in [0.1, 1], clipped (as in DreamerV3); beta:
+    between the bounds; categorical: over the discrete actions that the task names."""
 
     def __post_init__(self) -> None:
         require_layers(self.features, self.hidden_sizes)
         require_choice("actor.distribution", self.distribution, get_args(Kind))
 
     def build(self, dream: Dream) -> "NetworkPolicy":
-        """The policy for a world model. Raises `UserError` where it has no such feature, or the task names no actions."""
+        """The policy for a world model. Raises `UserError` if the world model lacks a feature, or if categorical
+        actions are needed but the task names none."""
         inputs, head = inputs_of(dream.model, self.features), Head.of(self.distribution, dream)
         return NetworkPolicy(MLP(self.features, (inputs, *self.hidden_sizes, head.size)), head)
 
 
 @dataclass(frozen=True)
 class Head:
-    """What the numbers that a network puts out are the parameters of."""
+    """Maps a network's outputs to a distribution over actions."""
 
     distribution: Kind
     action_size: int
-    """A"""
+    """A: size of an action."""
     actions: tuple[tuple[float, ...], ...]
-    """The discrete ones."""
+    """The task's discrete actions."""
 
     @classmethod
     def of(cls, distribution: Kind, dream: Dream) -> "Head":
-        """For the actions of a dream. Raises `UserError` where it has no discrete ones to choose from."""
+        """The head for the actions of a dream. Raises `UserError` if the distribution is categorical and there are no
+        discrete actions."""
         if distribution == "categorical" and not dream.actions:
             raise UserError("actor.distribution is 'categorical' but the task names no discrete actions; give its Task "
                             "`actions`, or choose another distribution")  # fmt: skip
@@ -71,12 +73,12 @@ class Head:
 
     @property
     def size(self) -> int:
-        """How many they are."""
+        """Number of parameters."""
         return len(self.actions) if self.distribution == "categorical" else 2 * self.action_size
 
     @property
     def drawn_size(self) -> int:
-        """Numbers that are drawn for an action."""
+        """Numbers drawn per action."""
         return 1 if self.distribution == "categorical" else self.action_size
 
     def __call__(self, outputs: Array) -> Distribution:
@@ -88,14 +90,14 @@ class Head:
             return Beta(1 + jax.nn.softplus(first), 1 + jax.nn.softplus(second))
         if self.distribution == "bounded_normal":
             least, most = DEVIATIONS
-            # A new network's is near the largest.
+            # A new network's deviation is near the largest.
             return BoundedNormal(jnp.tanh(first), least + (most - least) * jax.nn.sigmoid(second + 2))
         return SquashedNormal(first, NARROWEST + jax.nn.softplus(second))
 
 
 @dataclass(frozen=True)
 class HeadedPolicy(Policy):
-    """A network whose outputs are the parameters of a distribution; its weights are those of the network."""
+    """A network whose outputs parameterise a distribution; its weights are those of the network."""
 
     network: Network
     head: Head
@@ -107,7 +109,7 @@ class HeadedPolicy(Policy):
 
     @property
     def drawn_size(self) -> int:
-        """A, or 1 where an action is one of the task's."""
+        """A, or 1 for categorical actions."""
         return self.head.drawn_size
 
     def init(self, key: Key) -> Params:
@@ -115,29 +117,29 @@ class HeadedPolicy(Policy):
         return self.network.init(key)
 
     def distribution(self, params: Params, inputs: Array, noise: Array | float) -> Distribution:
-        """What the network puts out for `inputs` [..., F]; the noise is its own."""
+        """The distribution for `inputs` [..., F]; its standard deviation comes from the network, not from `noise`."""
         return self.head(self.network.outputs(params, inputs))
 
 
 @dataclass(frozen=True)
 class NetworkPolicy(HeadedPolicy):
-    """What `PolicyConfig` describes."""
+    """The actor described by `PolicyConfig`."""
 
     network: MLP
 
     @property
     def features(self) -> tuple[str, ...]:
-        """What it reads."""
+        """Names of the features that it reads."""
         return self.network.features
 
     @property
     def words(self) -> str:
-        """What it is and what it reads."""
+        """Description of the actor and its inputs."""
         return f"{self.network.words}, {self.head.distribution}"
 
     @property
     def critic(self) -> MLP:
-        """As the policy, with one output."""
+        """The policy's network with a single output."""
         return MLP(self.network.reads, (*self.network.sizes[:-1], 1))
 
     def inputs(self, world: World, state: State) -> Array:

@@ -1,6 +1,6 @@
-"""Controllers' settings, and their weights as one array. What a controller is says `worlds.protocol.Actor`.
+"""Settings of controllers, and their weights as one array; the controllers' interface is `worlds.protocol.Actor`.
 
-A new actor is one file in this folder, or in a file of a user's own, whose settings are registered by `ACTORS.register`
+A new actor is one file in this folder, or in a user's own file; `ACTORS.register` registers its settings
 (docs/extending/).
 """
 
@@ -31,54 +31,54 @@ class ActorConfig(PartConfig):
     registry: ClassVar[Registry[Any]] = ACTORS
 
     def build(self, dream: Dream) -> Actor:
-        """The actor for the world model and the actions of a `dream`. Raises `UserError` where they do not go together."""
+        """The actor for the world model and the actions of a `dream`. Raises `UserError` if they do not fit."""
         raise NotImplementedError
 
 
 class Network(Protocol):
-    """Numbers in, numbers out; hashable."""
+    """A function from numbers to numbers with weights. Hashable."""
 
     def init(self, key: Key) -> Params:
         """Fresh weights."""
         ...
 
     def outputs(self, params: Params, inputs: Array) -> Array:
-        """What it puts out for the inputs [..., F]."""
+        """Outputs for the inputs [..., F]."""
         ...
 
 
 class Guided(Actor):
-    """An actor with a policy that actor-critic searches can find the weights of: it is one, or plans with the help of
-    one."""
+    """An actor with a policy whose weights actor-critic searches can find: the actor is that policy, or plans with its
+    help."""
 
     @property
     @abstractmethod
     def guide(self) -> "Policy | None":
-        """The policy; None where there is nothing to find."""
+        """The policy; None if there is nothing to learn."""
 
     @property
     def discount(self) -> float | None:
-        """gamma of the sums that its critic is to tell; None: it does not count on them."""
+        """Discount of the returns that its critic must predict; None: any."""
         return None
 
     @abstractmethod
     def assemble(self, policy: Params, critic: Params) -> Params:
-        """The actor's weights, of those of the policy and its critic."""
+        """The actor's weights from those of the policy and its critic."""
 
     @abstractmethod
     def parts(self, params: Params) -> tuple[Params, Params | None]:
-        """The inverse: the weights of policy and critic; None where the actor has no critic."""
+        """The inverse: the weights of policy and critic; None for a critic that the actor does not keep."""
 
 
 class Policy(Guided):
-    """An actor that puts out a distribution. It acts by the mode."""
+    """An actor that outputs a distribution. It acts by the mode."""
 
     needs_noise: ClassVar[bool] = False
-    """Whether how much its draws differ is a matter of the search, and not of its own."""
+    """Whether the search sets its standard deviation; otherwise the policy has its own."""
 
     @property
     def discrete(self) -> bool:
-        """Whether it chooses among discrete actions, so that no gradient passes a draw."""
+        """Whether it chooses among discrete actions, so that no gradient passes through a sample."""
         return False
 
     @property
@@ -87,7 +87,7 @@ class Policy(Guided):
         return self
 
     def assemble(self, policy: Params, critic: Params) -> Params:
-        """The critic is left behind."""
+        """The critic's weights are dropped."""
         return policy
 
     def parts(self, params: Params) -> tuple[Params, None]:
@@ -97,25 +97,25 @@ class Policy(Guided):
     @property
     @abstractmethod
     def critic(self) -> Network:
-        """A network that reads the same, with one output: the discounted sum of the rewards to come times 1 - gamma, the
-        mean reward as far as one can see."""
+        """A network with the same inputs and one output: (1 - gamma) times the discounted sum of future rewards, that
+        is, the mean reward over the effective horizon."""
 
     @property
     @abstractmethod
     def drawn_size(self) -> int:
-        """X: numbers that are drawn for an action."""
+        """X: numbers drawn per action."""
 
     @abstractmethod
     def inputs(self, world: World, state: State) -> Array:
-        """What the policy and its critic read of a state: [..., F]."""
+        """Inputs [..., F] of the policy and its critic from a state."""
 
     @abstractmethod
     def distribution(self, params: Params, inputs: Array, noise: Array | float) -> Distribution:
-        """What actions are drawn from on seeing `inputs` [..., F]. `noise` [...] is the standard deviation of a policy that
+        """The distribution over actions for `inputs` [..., F]. `noise` [...]: standard deviation of a policy that
         `needs_noise`."""
 
     def value(self, critic: Params, inputs: Array) -> Array:
-        """[...]: what the critic says of `inputs` [..., F]."""
+        """[...]: the critic's value of `inputs` [..., F]."""
         return self.critic.outputs(critic, inputs)[..., 0]
 
     def act(self, params: Params, world: World, state: State, carry: None, key: Key) -> tuple[Action, None]:
@@ -124,7 +124,7 @@ class Policy(Guided):
 
 
 class WithCritic(Guided):
-    """An actor whose weights are {"policy", "critic"} of its guide; none, where it has no guide."""
+    """An actor whose weights are {"policy", "critic"} of its guide; no weights without a guide."""
 
     def init(self, key: Key) -> Params:
         """Fresh weights of the guide, if there is one."""
@@ -134,42 +134,42 @@ class WithCritic(Guided):
         return self.assemble(self.guide.init(policy_key), self.guide.critic.init(critic_key))
 
     def assemble(self, policy: Params, critic: Params) -> Params:
-        """Both."""
+        """Both networks' weights."""
         return {"policy": policy, "critic": critic}
 
     def parts(self, params: Params) -> tuple[Params, Params]:
-        """Both."""
+        """Both networks' weights."""
         return params["policy"], params["critic"]
 
 
 @struct.dataclass
 class Try:
-    """What a `Trying` actor is at."""
+    """State of a `Trying` actor."""
 
     drawn: Array
-    """[X]: what it has drawn."""
+    """[X]: the current sample."""
     left: Array
-    """[] int32: steps for which that is still done."""
+    """[] int32: steps left for which its action is held."""
 
 
 @dataclass(frozen=True)
 class Trying(Actor):
-    """A policy that draws its actions, and keeps each for `hold` steps, to learn from what comes of them. Its weights are
-    {"policy", "noise"}, the second as in `Policy.distribution`."""
+    """A policy that samples its actions and holds each for `hold` steps, to learn from the results. Its weights are
+    {"policy", "noise"}, with the noise of `Policy.distribution`."""
 
     policy: Policy
     hold: int
 
     def init(self, key: Key) -> Params:
-        """Fresh weights, and no noise."""
+        """Fresh weights and a noise of 0."""
         return {"policy": self.policy.init(key), "noise": jnp.float32(0)}
 
     def begin(self) -> Try:
-        """Nothing drawn."""
+        """The state before the first sample."""
         return Try(jnp.zeros(self.policy.drawn_size, jnp.float32), jnp.int32(0))
 
     def act(self, params: Params, world: World, state: State, carry: Try, key: Key) -> tuple[Action, Try]:
-        """A new action, where the last one's time is over."""
+        """The current action, or a new sample when its time is over."""
         distribution = self.policy.distribution(params["policy"], self.policy.inputs(world, state), params["noise"])
         due = carry.left == 0
         drawn = jnp.where(due, distribution.draw(key), carry.drawn)
@@ -188,13 +188,13 @@ def size(actor: Actor | Network) -> int:
 
 
 def flat(params: Params, axes: int = 0) -> Array:
-    """Weights whose arrays have so many leading axes in common as one array [..., D]: leaf by leaf, row by row."""
+    """Weights whose arrays share `leading` leading axes, as one array [..., D]: leaf by leaf, row by row."""
     parts = [leaf.reshape(*leaf.shape[:axes], -1) for leaf in jax.tree.leaves(params)]
     return jnp.concatenate(parts, axis=-1)
 
 
 def unflat(like: Params, weights: Any) -> Params:
-    """The inverse of `flat` for weights [..., D] of an actor whose arrays are as those of `like`."""
+    """The inverse of `flat` for weights [..., D] of an actor with arrays shaped as in `like`."""
     leaves, tree = jax.tree.flatten(like)
     if not leaves:
         return like

@@ -1,4 +1,4 @@
-"""A worker that plays the bare game: the episodes of a collection, without eyes and without a record. It has no JAX."""
+"""A worker process that plays the bare game: the episodes of a collection, without V and without recording. No JAX."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from wm_jax.tasks import FRAME_SHAPE, load_task
 from wm_jax.tasks.calls import own
 
 POLICY = "random"
-"""Every task has it."""
+"""A policy that every task has."""
 
 
 def work() -> None:
@@ -19,7 +19,7 @@ def work() -> None:
 
 
 def prepare(settings: dict, tell: Callable[[int], None] = lambda steps: None) -> Callable[[int], int]:
-    """`settings` has task, seed and max_steps; the function that is returned plays episode number → tics."""
+    """`settings` has task, seed and max_steps. Returns a function: episode number → tics played."""
     task = load_task(settings["task"])
     environment, policy = task.make(), task.policy(POLICY)
     reset, step = own(task.told("reset"), environment.reset), own(task.told("step"), environment.step)

@@ -1,8 +1,8 @@
-"""The actual environment: tics per second to disk, and with V, M and C at the wheel, against the bare game in as many
-processes as there are workers, where nothing is seen or recorded.
+"""The actual environment: tics per second recorded to disk, and with V, M and C acting. The limit is the bare game in
+as many processes as there are workers, without frames and without recording.
 
-All sides play the same episodes. A collection starts its processes, and so does the bare game beside it; an evolution keeps
-them, and so does the bare game beside that.
+All sides play the same episodes. A collection starts its processes, and so does its bare game; an evolution keeps its
+processes, and so does its bare game.
 """
 
 import tempfile
@@ -34,21 +34,21 @@ from wm_jax.vision import VisionConfig
 from wm_jax.worlds.vision_memory import VisionMemoryConfig
 
 BARE = "wm_jax.bench.bare_game:work"
-"""What a process of the bare game runs."""
+"""The main function of a process that plays the bare game."""
 STEPS = 100
 """Longer episodes are cut off."""
 SHARE = 0.25
-"""Of a comparison's seconds: how long the bare game is to take for one run."""
+"""Share of a comparison's seconds for one run of the bare game."""
 LANES = 16
-"""Environments for each worker where V, M and C drive: on two cores 32, as `experiments/car_racing_cpu.py` has them. V sees
-half of them at a time, and takes less for each the more they are. Episodes are a multiple of them, as an evolution's mostly
-are: a lane without one leaves a core idle."""
+"""Environments for each worker when V, M and C act: 32 on two cores, as in `experiments/car_racing_cpu.py`. V encodes
+half of them at a time; larger batches cost less for each frame. The number of episodes is a multiple of the lanes, as
+in most evolutions: an empty lane would leave a core idle."""
 DEVICE_LANES, DEVICE_STEPS = 512, 50
-"""Episodes of a JAX environment side by side, and where they are cut off: few end before."""
+"""Episodes of a JAX environment side by side, and the step at which they are cut off: few end earlier."""
 
 
 def measure(config: BenchConfig, screen: Screen) -> Result:
-    """Headline: the first task that starts here."""
+    """Headline: the first task that can start on this machine."""
     workers = config.workers or usable_cores()
     rows, sizes = [], []
     for name in config.tasks:
@@ -69,7 +69,7 @@ def measure(config: BenchConfig, screen: Screen) -> Result:
         rows += _rows(name, task, settings, "" if rows else "collect", config, screen)
         sizes.append(f"{task.name}: {episodes} episodes of at most {steps} tics")
     if not rows:
-        raise UserError("collect: none of the games starts here; see the warnings above, or name others by --tasks")
+        raise UserError("collect: no game can start here; see the warnings above, or name others with --tasks")
     return Result(f"{workers} processes; {'; '.join(sizes)}", tuple(rows))
 
 
@@ -94,7 +94,8 @@ def _rows(
 
 
 def _rows_on_device(name: str, task: Task, config: BenchConfig, screen: Screen) -> list[Row]:
-    """Of a JAX environment: its bare steps, with pictures that come to the host, to disk, and with V, M and C."""
+    """Rows for a JAX environment: steps alone, with pictures copied to the host, recorded to disk, and with V, M and
+    C."""
     script = scripted_driver(task, bare_game.POLICY, PolicySettings())
     settings = CollectConfig(episodes=DEVICE_LANES, policy=bare_game.POLICY, max_steps=DEVICE_STEPS)
     with Lanes(name, DEVICE_LANES, screen.warn, Limits(DEVICE_STEPS)) as lanes:
@@ -113,7 +114,7 @@ def _rows_on_device(name: str, task: Task, config: BenchConfig, screen: Screen) 
 
 
 def _rate(name: str, steps: int) -> float:
-    """Tics per second of one bare game, roughly."""
+    """Approximate tics per second of one bare game."""
     play = bare_game.prepare({"task": name, "max_steps": steps, "seed": 0})
     play(0)
     begin = time.perf_counter()
@@ -127,7 +128,7 @@ def _record(name: str, settings: CollectConfig, screen: Screen) -> float:
 
 
 def _driver(task: Task, config: BenchConfig) -> AgentDriver:
-    """An untrained agent of these sizes."""
+    """An untrained agent with these sizes."""
     model = VisionMemoryConfig(
         vision=VisionConfig(latent_size=config.latent_size),
         memory=MemoryConfig(hidden_size=config.hidden_size, mixtures=config.mixtures),
@@ -142,17 +143,17 @@ def _drive(lanes: Lanes, settings: CollectConfig, driver: Driver, record: bool =
 
 
 def _sent(name: str, settings: CollectConfig) -> dict[str, Any]:
-    """What a process of the bare game is told."""
+    """The settings sent to a process of the bare game."""
     return {"task": name, "max_steps": settings.max_steps, "seed": 0}
 
 
 def _play_bare(name: str, settings: CollectConfig, screen: Screen) -> float:
-    """The same by a team for these episodes alone."""
+    """Play the bare game's episodes with a team started for them alone."""
     with Team(BARE, _sent(name, settings)) as team:
         return _play_on(team, settings, screen)
 
 
 def _play_on(team: Team, settings: CollectConfig, screen: Screen) -> float:
-    """Tics of the bare game's episodes, played by a team whose processes are started the first time."""
+    """Tics of the bare game's episodes, played by a team whose processes start on the first call."""
     done = team.do(range(settings.episodes), settings.workers, lambda told: None, screen.warn)
     return float(sum(tics for _, tics in done))

@@ -1,4 +1,4 @@
-"""The sizes that are measured."""
+"""Sizes for the benchmarks."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,24 +8,25 @@ from wm_jax.errors import require_choice, require_range
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """What is measured. The defaults are the paper's Take Cover."""
+    """Sizes for the benchmarks. The defaults are the paper's for Take Cover."""
 
     population: int = 64
-    """P: candidates that dream."""
+    """P: number of candidates that dream."""
     rollouts: int = 16
-    """R: dreams a candidate."""
+    """R: dreams for each candidate."""
     horizon: int = 0
-    """Steps of a dream; 0 is the paper's 2,100 on an accelerator, and 128 on a CPU, which takes as long for each step."""
+    """Steps of a dream. 0 means the paper's 2,100 on an accelerator and 128 on a CPU, where every step takes equally
+    long."""
     life: int = 1000
-    """Mean steps that a dream of a paper generation is taken to last, where CMA-ES is compared with it."""
+    """Assumed mean length, in steps, of a dream in the paper; used to compare CMA-ES with a whole generation."""
     latent_size: int = 64
-    """Z"""
+    """Z: latent size."""
     hidden_size: int = 512
-    """H"""
+    """H: hidden size."""
     mixtures: int = 5
-    """K"""
+    """K: mixture components."""
     precision: Literal["float32", "tensorfloat32", "bfloat16"] = "tensorfloat32"
-    """Of the dream's matrix products and of those that are its limit."""
+    """Precision of the dream's matrix products, and of those that set its limit."""
     frames: int = 100
     """Frames in a batch of V."""
     sequences: int = 100
@@ -33,11 +34,12 @@ class BenchConfig:
     sequence_length: int = 500
     """Steps of a sequence."""
     tasks: tuple[str, ...] = ("take_cover", "car_racing", "swing_up")
-    """Whose games are played; the first makes the headline."""
+    """Tasks whose games are played; the first one gives the headline."""
     workers: int = 0
-    """Processes that play; 0 for one for each core that may be used. V, M and C always drive with one for each core."""
+    """Processes that play; 0 means one for each available core. With V, M and C acting, it is always one for each
+    core."""
     seconds: float = 20.0
-    """How long each comparison is measured, about; it has three runs at least."""
+    """Approximate seconds for each comparison; it has at least three runs."""
 
     def __post_init__(self) -> None:
         require_range("population", self.population, 1)

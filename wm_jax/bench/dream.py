@@ -1,6 +1,6 @@
-"""The dream: steps per second of a population's dreams, against matrix products alone and two reference loops.
+"""The dream: steps per second of a population's dreams, compared with matrix products alone and two reference loops.
 
-A step is one dream going one step; only dreams that are alive count.
+One step is one dream advancing by one step; only dreams that are alive count.
 """
 
 import dataclasses
@@ -36,19 +36,19 @@ LOOPS = {
     "torch": "a batched loop in eager PyTorch, as many dreams",
     "numpy": "one dream at a time in NumPy, as the original",
 }
-"""NAME_dream.py in `benchmarks/`, and what it is."""
+"""NAME_dream.py in `benchmarks/`, and its description."""
 GENERATIONS = 3
-"""In a call with ask and tell: as many as share one eigendecomposition at the paper's size."""
+"""Generations in a call with ask and tell: as many as share one eigendecomposition at the paper's size."""
 LOOP_STEPS = 64
-"""Steps that the reference loops go in a run; a step costs them the same, however many there are."""
+"""Steps of the reference loops in one run; each step costs the same."""
 ALIVE = -1e4
-"""Done bias with which nobody dies."""
+"""A done bias with which no dream ends."""
 MEAN_LIFE = 1 / 3
-"""Of the horizon, about, where dreams do die."""
+"""Approximate mean length of dreams that can end, as a share of the horizon."""
 LIVES = 512
-"""Steps that a dream that may die can live, at least."""
+"""Minimum horizon of dreams that can end."""
 FACES, EPISODE = 64, 300
-"""Dreams of the vectorised Gymnasium face, and frames of each episode in which they start."""
+"""Dreams of the vectorised Gymnasium environment, and frames of each episode that they start from."""
 KEY = jax.random.key(0)
 FIRST = np.int32(0)
 """Number of the first generation of a call."""
@@ -56,14 +56,14 @@ FIRST = np.int32(0)
 
 @dataclass(frozen=True)
 class Setup:
-    """Random models of the sizes asked for, and whom to play with."""
+    """Random models of the requested sizes, and a population to play with."""
 
     config: BenchConfig
     model: VisionMemory
     dream: Dream
     actor: Actor
     params: Params
-    """With these nobody dies before the horizon."""
+    """With these, no dream ends before the horizon."""
     starts: State
     """[S, ...]"""
     population: Population
@@ -71,12 +71,12 @@ class Setup:
 
     @property
     def dreams(self) -> int:
-        """Played side by side: P * R."""
+        """Number of dreams side by side: P * R."""
         return self.config.population * self.config.rollouts
 
     @property
     def words(self) -> str:
-        """The sizes."""
+        """The sizes as text."""
         config = self.config
         return (
             f"{config.population} × {config.rollouts} dreams of {self.dream.config.horizon:,} steps, "
@@ -85,8 +85,8 @@ class Setup:
         )
 
     def products(self) -> Turn:
-        """The matrix products of all these dreams: the LSTM's and the head's, a step of a block at a time where blocks are
-        equal, else of all."""
+        """The matrix products of all dreams: the LSTM's and the head's. One step of a block at a time if blocks are
+        equal, else one step of all dreams."""
         config, memory = self.config, self.params["memory"]
         outputs, inputs = memory["head"]["kernel"].shape[1], memory["gates"]["kernel"].shape[0]
         block = block_of(self.dreams)
@@ -95,7 +95,7 @@ class Setup:
 
 
 def set_up(config: BenchConfig) -> Setup:
-    """The dream, C and the population of these sizes; weights and recordings are random."""
+    """Build the dream, C and the population of these sizes; weights and recordings are random."""
     network = MemoryConfig(config.hidden_size, config.mixtures, predict_done=True, restart_input=True)
     vision = Vision(VisionConfig(latent_size=config.latent_size))
     model = VisionMemory(vision, Memory(network, config.latent_size, ACTION_SIZE))
@@ -108,7 +108,7 @@ def set_up(config: BenchConfig) -> Setup:
 
 
 def block_of(dreams: int) -> int:
-    """Dreams that go a step at once: those of a block where blocks are equal, else all."""
+    """Dreams that advance together: those of a block if blocks are equal, else all."""
     block = blocks_of(dreams, jax.default_backend())[0]
     return dreams if dreams % block else block
 
@@ -119,7 +119,7 @@ def horizon_of(config: BenchConfig) -> int:
 
 
 def candidates(actor: Actor, count: int) -> Population:
-    """[count, ...]: weights N(0, 0.1²)."""
+    """A population [count, ...] with weights from N(0, 0.1²)."""
     weights = 0.1 * jax.random.normal(jax.random.key(2), (count, actors.size(actor)), jnp.float32)
     return actors.unflat(actors.shapes(actor), weights)
 
@@ -133,7 +133,7 @@ def recordings(length: np.ndarray, latent_size: int, action_size: int) -> Observ
 
 
 def playing(setup: Setup) -> tuple[Callable[[Params], Array], float]:
-    """The model's weights → lengths [P, R] of the dreams, compiled; and the seconds that compiling took."""
+    """A compiled function, the model's weights → lengths [P, R] of the dreams; and its compile time in seconds."""
     executable, seconds = compiled(
         population_returns, setup.dream, setup.actor, setup.params, setup.starts, setup.population, KEY,
         rollouts=setup.config.rollouts,
@@ -142,17 +142,17 @@ def playing(setup: Setup) -> tuple[Callable[[Params], Array], float]:
 
 
 def steps_of(play: Callable[[Params], Array], params: Params) -> Work:
-    """All dreams once; returns the steps of those alive."""
+    """Play all dreams once; returns the steps of living dreams."""
     return lambda: float(np.asarray(play(params)).sum(dtype=np.int64))
 
 
 def mortal(setup: Setup) -> Params:
-    """The same M with another done bias, at which dreams die anywhere, after `MEAN_LIFE` of the horizon on average."""
+    """The same M with another done bias: dreams end anywhere, on average after `MEAN_LIFE` of the horizon."""
     count, horizon = min(16, setup.config.population), setup.dream.config.horizon
     play = partial(trajectory, setup.dream, setup.actor, setup.params, setup.starts, steps=horizon)
     some = jax.tree.map(lambda array: array[:count], setup.population)
     film = jax.vmap(play, out_axes=1)(some, jax.random.split(jax.random.clone(KEY), count))
-    # M's state before a step is what it foretold the end of the step before with.
+    # M predicted the end of a step from its state before the step.
     prediction = setup.model.memory.predict(setup.params["memory"], film.state.memory.h[1:])
     logit = np.asarray(prediction.done_logit) - ALIVE
     thresholds = np.quantile(logit, np.linspace(1, 0, 200))
@@ -168,10 +168,10 @@ def _with_done_bias(params: Params, bias: float) -> Params:
 
 
 def measure(config: BenchConfig, screen: Screen) -> Result:
-    """Headline: dream steps per second where nobody dies, against matrix products of the same shapes."""
+    """Headline: dream steps per second when no dream ends, compared with matrix products of the same shapes."""
     setup = set_up(config)
     play, _ = playing(setup)
-    # Lives of a few steps would say nothing of the looks at who is alive.
+    # Lives of a few steps would hide the cost of checking which dreams are alive.
     longer = set_up(dataclasses.replace(config, horizon=max(setup.dream.config.horizon, LIVES)))
     play_longer, _ = playing(longer)
     dying = mortal(longer)
@@ -215,7 +215,7 @@ def measure(config: BenchConfig, screen: Screen) -> Result:
 
 
 def _loops(setup: Setup, screen: Screen) -> dict[str, Work]:
-    """The reference loops, as far as they can be had here, with the same weights and as many dreams."""
+    """The reference loops that can run here, with the same weights and as many dreams."""
     steps = min(LOOP_STEPS, setup.dream.config.horizon)
     weights = jax.tree.map(np.asarray, setup.params["memory"])
     population = np.repeat(np.asarray(actors.flat(setup.population, 1)), setup.config.rollouts, axis=0)
@@ -229,7 +229,7 @@ def _loops(setup: Setup, screen: Screen) -> dict[str, Work]:
 
 
 def _vectorised(setup: Setup, params: Params, start: Literal["first", "anywhere"]) -> Work:
-    """Steps of the vectorised Gymnasium face, in whose dreams one or another of the lanes dies and begins anew."""
+    """Steps of the vectorised Gymnasium environment, in whose dreams single lanes end and restart."""
     dream = dataclasses.replace(setup.dream, config=dataclasses.replace(setup.dream.config, start=start))
     recorded = recordings(np.full(FACES, EPISODE), setup.config.latent_size, ACTION_SIZE)
     faces = DreamVectorEnv(FACES, DreamSource(dream, params, recorded, frames_per_second=35))
@@ -239,7 +239,7 @@ def _vectorised(setup: Setup, params: Params, start: Literal["first", "anywhere"
 
 
 def _generations(setup: Setup) -> tuple[Work, float]:
-    """Whole generations, ask and tell included, in one call; and the seconds that compiling took."""
+    """Whole generations, with ask and tell, in one call; and the compile time in seconds."""
     search = search_of(setup)
     temperature = jnp.float32(setup.dream.config.temperature)
     fitness = jax.tree_util.Partial(search.fitness, setup.params, setup.starts, temperature)
@@ -249,6 +249,6 @@ def _generations(setup: Setup) -> tuple[Work, float]:
 
 
 def search_of(setup: Setup) -> CMAES:
-    """CMA-ES for C, with as many candidates and rollouts."""
+    """CMA-ES for C, with the same number of candidates and rollouts."""
     config = CMAESConfig(population=setup.config.population, rollouts=setup.config.rollouts)
     return config.build(setup.actor, setup.dream, GENERATIONS)

@@ -1,4 +1,4 @@
-"""CMA-ES: what ask and tell take of a generation whose dreams last as long as they do in the paper."""
+"""CMA-ES: the share of ask and tell in a generation whose dreams are as long as in the paper."""
 
 from functools import partial
 
@@ -15,22 +15,23 @@ from wm_jax.search.cma_es import CMAES
 from wm_jax.types import Key, Population, Returns
 
 GENERATIONS = 24
-"""In a run: eight periods of the lazy eigendecomposition at the paper's size, which is due every third generation."""
+"""Generations in one run: eight periods of the lazy eigendecomposition, due every third generation at the paper's
+size."""
 
 
 def _all_equal(population: Population, key: Key) -> Returns:
-    """A fitness [P] that costs nothing."""
+    """A fitness [P] that costs no time."""
     return jnp.zeros(len(jax.tree.leaves(population)[0]), jnp.float32)
 
 
 def measure(config: BenchConfig, screen: Screen) -> Result:
-    """Headline: milliseconds of ask and tell, against the whole generation; the ratio is their share of it."""
+    """Headline: milliseconds of ask and tell. The limit is the whole generation, so the ratio is their share of it."""
     setup = set_up(config)
     search = search_of(setup)
     fitness, state = jax.tree_util.Partial(_all_equal), search.init(jax.random.clone(KEY))
     evolve, seconds = compiled(CMAES.evolve, search, state, fitness, FIRST, KEY, GENERATIONS)
     works = {
-        # The same generations each time: carried on, a search without aim drifts out of all bounds.
+        # The same generations each time: without selection, a continued search would drift out of bounds.
         "evolve": waited(partial(evolve, state, fitness, FIRST, KEY), GENERATIONS),
         "dream": steps_of(playing(setup)[0], setup.params),
     }

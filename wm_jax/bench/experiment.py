@@ -1,5 +1,5 @@
-"""The parts of an experiment, whatever its world model, actor and search are: how fast they are with random weights and on
-random recordings, beside what this machine could do at most.
+"""Measures the parts of any experiment, with random weights and random recordings, compared with this machine's maximum
+speed.
 """
 
 import math
@@ -36,41 +36,41 @@ from wm_jax.types import Array, Observations, Outcome, Params, State
 from wm_jax.worlds import WorldModel
 
 SIDE = 2048
-"""Rows and columns of the matrices at whose products the machine is measured: large enough for its best."""
+"""Rows and columns of the matrices whose products measure the machine: large enough for its best rate."""
 LANES = 16
 """Agents that act side by side."""
 POOL, SQUARE = 64, 8
-"""Frames that recordings are made of, and the side of their squares of one colour: noise would take long to be written."""
+"""Distinct frames in the recordings, and the side of their single-coloured squares: noise would take long to write."""
 LENGTH = 200
-"""Steps of a recorded episode, at least."""
+"""Minimum steps of a recorded episode."""
 STEPS = 1_000_000
-"""Of a training: more than are measured."""
+"""Steps of a training, more than are measured."""
 PRODUCTS = "operations at the rate of large matrix products"
 
 
 @dataclass(frozen=True)
 class Part:
-    """Something that an experiment does."""
+    """A part of an experiment's work."""
 
     name: str
     unit: str
     work: Work
     beside: str
-    """What else is measured that sets the limit, by name."""
+    """Name of the measured work that sets the limit."""
     factor: float | None
-    """The limit is so many times the rate of that; None where nobody knows."""
+    """The limit is this many times that work's rate; None if unknown."""
     against: str
-    """What the limit is."""
+    """Description of the limit."""
 
     def row(self, rates: dict[str, float]) -> Row:
-        """Its line of the table, from the rates of all."""
+        """Its row of the table, from all rates."""
         limit = None if self.factor is None else self.factor * rates[self.beside]
         return Row(self.name, rates[self.name], f"{self.unit}/s", limit, "" if limit is None else self.against)
 
 
 @ENDS.register
 def never(outcome: Outcome, model: WorldModel) -> Array:
-    """No dream ends: how long they last does not hang on what random weights foretell."""
+    """No dream ends, so that their length does not depend on what random weights predict."""
     return jnp.zeros((), jnp.float32)
 
 
@@ -89,7 +89,7 @@ def measure(experiment: Experiment, config: BenchConfig, screen: Screen) -> Resu
         learners = models.world.learners.items()
         trainings = [training(name, learner, params[name], data) for name, learner in learners]
         parts = [dream, *searching(models, params, recorded, search), *trainings, acts]
-        # Training has JAX's default precision.
+        # Training uses JAX's default precision.
         works = {part.name: part.work for part in parts} | {
             "encoding": encode,
             "dream's products": products(large, endless.precision),
@@ -101,7 +101,7 @@ def measure(experiment: Experiment, config: BenchConfig, screen: Screen) -> Resu
 
 
 def record(models: Models, params: Params, folder: Path) -> tuple[EpisodeStore, Observations]:
-    """Random episodes, in a folder and as the world model encodes them: enough for a batch of each learner."""
+    """Random episodes, on disk and encoded by the world model: enough for a batch of each learner."""
     learners, actions = models.world.learners.values(), models.world.action_size
     length = max([LENGTH, *(learner.units // learner.batch_size + 1 for learner in learners)])
     count = max([2, *(math.ceil(learner.units / length) for learner in learners)])
@@ -124,7 +124,7 @@ def record(models: Models, params: Params, folder: Path) -> tuple[EpisodeStore, 
 def dreaming(
     models: Models, params: Params, recorded: Observations, search: Search, config: BenchConfig
 ) -> tuple[Part, str]:
-    """A population's dreams, against the operations of the world model; and how many there are, in words."""
+    """A population's dreams, compared with the world model's operations; and their number, as text."""
     dream, horizon = models.dream, models.dream.config.horizon
     population, rollouts = config.population, config.rollouts
     if isinstance(search, PopulationSearch):
@@ -142,7 +142,7 @@ def dreaming(
 
 
 def operations_of_a_step(model: WorldModel, params: Params, starts: State) -> float:
-    """Floating-point operations of one step of one dream, as XLA counts them; 0 where it does not."""
+    """Floating-point operations of one step of one dream, as counted by XLA; 0 if XLA does not report them."""
     state = jax.tree.map(lambda array: array[0], starts)
     lowered = jax.jit(model.imagine).lower(
         params, state, jnp.zeros(model.action_size, jnp.float32), model.noise(jax.random.clone(KEY)), 1.0
@@ -151,7 +151,7 @@ def operations_of_a_step(model: WorldModel, params: Params, starts: State) -> fl
 
 
 def searching(models: Models, params: Params, recorded: Observations, search: Search) -> list[Part]:
-    """Generations in the dream, against their dreams alone; nothing where C has no weights to be found."""
+    """Generations in the dream, compared with their dreams alone; empty if C has no weights to search for."""
     if not actors.size(models.actor):
         return []
     starts = start_states(models.start_dream(search), params, recorded, jax.random.clone(KEY))
@@ -164,7 +164,7 @@ def searching(models: Models, params: Params, recorded: Observations, search: Se
 
 
 def training(name: str, learner: Learner, params: Params, data: TrainingData) -> Part:
-    """A learner's steps, against the operations that it says they are."""
+    """A learner's steps, compared with its own count of operations."""
     mesh, learner = parallel.mesh(1), learner.lasting(STEPS)
     advance = learner.advance(data, 0, 0, KEY, mesh)
     flop = learner.flop(sum(leaf.size for leaf in jax.tree.leaves(params)))
@@ -174,7 +174,7 @@ def training(name: str, learner: Learner, params: Params, data: TrainingData) ->
 
 
 def acting(models: Models, params: Params) -> tuple[Part, Work]:
-    """The agent in the actual environment, the environment aside, against encoding alone, which is the work beside it."""
+    """The agent acting, without the environment, compared with encoding alone, which is part of the work."""
     agent = Agent(models.world, models.actor)
     table = alone(models.actor.init(jax.random.clone(KEY)))
     frames = np.random.default_rng(0).integers(0, 256, (LANES, *FRAME_SHAPE), np.uint8)

@@ -1,4 +1,4 @@
-"""The limit: how fast this machine multiplies matrices of the very shapes that a network takes, and nothing else."""
+"""The limit: how fast this machine computes matrix products of a network's exact shapes, and nothing else."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -12,7 +12,7 @@ from wm_jax.types import Array
 Product = tuple[int, int, int]
 """[m, k] × [k, n]: 2 m k n operations."""
 Turn = tuple[int, Sequence[Product]]
-"""How many times, one time after the other, some products are made."""
+"""How many times in sequence to compute some products."""
 
 
 def operations(turns: Sequence[Turn]) -> float:
@@ -21,10 +21,11 @@ def operations(turns: Sequence[Turn]) -> float:
 
 
 def products(turns: Sequence[Turn], precision: str) -> Work:
-    """Makes the products of all turns in one compiled call at a precision of the dream's; returns the operations."""
+    """Computes the products of all turns in one compiled call, at one of the dream's precisions; returns the
+    operations."""
     dtype = jnp.bfloat16 if precision == "bfloat16" else jnp.float32
 
-    # Random, since accelerators are faster on constants. Two left operands in turn: no product can be made just once.
+    # Random values, since accelerators are faster on constants. Two left operands alternate: no product can be reused.
     def draw(shape: tuple[int, ...]) -> Array:
         return jax.random.normal(jax.random.key(0), shape, dtype)
 

@@ -1,4 +1,4 @@
-"""M: sequence steps per second of training, against the same network in PyTorch and against matrix products."""
+"""M: sequence steps per second of training, compared with the same network in PyTorch and with matrix products."""
 
 from dataclasses import replace
 
@@ -20,7 +20,7 @@ KEY = jax.random.key(0)
 
 
 def measure(config: BenchConfig, screen: Screen) -> Result:
-    """Headline: Take Cover's M. Car Racing's comes after it."""
+    """Headline: Take Cover's M; then Car Racing's."""
     car_racing = MemoryConfig(batch_size=config.sequences, sequence_length=config.sequence_length)
     take_cover = replace(
         car_racing, hidden_size=config.hidden_size, mixtures=config.mixtures, predict_done=True, restart_input=True
@@ -35,7 +35,7 @@ def measure(config: BenchConfig, screen: Screen) -> Result:
 
 
 def _rows(name: str, memory: Memory, config: BenchConfig, screen: Screen) -> list[Row]:
-    """The speed of one M's training steps, and what compiling one takes."""
+    """The speed of one M's training steps, and the compile time of a step."""
     batch, steps = config.sequences, config.sequence_length
     recorded = recordings(np.full(batch, steps + 1), memory.latent_size, memory.action_size)
     positions = (steps + 1) * np.arange(batch)[:, None] + np.arange(steps)
@@ -47,7 +47,7 @@ def _rows(name: str, memory: Memory, config: BenchConfig, screen: Screen) -> lis
         return train(state, recorded, chunk, KEY)[0]
 
     turns = training_products(memory)
-    # JAX's default precision, which training has.
+    # Training uses JAX's default precision.
     works = {"ours": Training(step, state, batch * steps), "products": products(turns, "default")}
     torch = reference("torch_memory", screen)
     if torch is not None:
@@ -66,7 +66,7 @@ def _rows(name: str, memory: Memory, config: BenchConfig, screen: Screen) -> lis
 
 
 def training_products(memory: Memory) -> list[Turn]:
-    """All matrix products of a training step: forward, and the gradients of weights and of what they are fed."""
+    """All matrix products of a training step: the forward pass, and the gradients of weights and inputs."""
     config = memory.config
     batch, hidden, gates, outputs = config.batch_size, config.hidden_size, 4 * config.hidden_size, memory.output_size
     all_steps = batch * config.sequence_length

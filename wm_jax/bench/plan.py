@@ -1,6 +1,6 @@
-"""Planners: decisions per second, against the steps per second of the dream that they plan in.
+"""Planners: decisions per second, compared with the steps per second of the dream that they plan in.
 
-A decision is one agent's; agents decide side by side in one compiled call, as they do in the actual environment.
+One decision is for one agent. Agents decide side by side in one compiled call, as in the actual environment.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from wm_jax.worlds import World
 LANES = 16
 """Agents that decide side by side."""
 PLANNERS: dict[str, tuple[PlannerConfig, int]] = {
-    # A decision by PlaNet's settings is a thousand dreams at a time: one lane fills a CPU, and 16 would take it minutes.
+    # A decision with PlaNet's settings dreams a thousand dreams at a time: one lane fills a CPU, 16 would take minutes.
     "cem": (CEMConfig(), 1),
     "icem": (ICEMConfig(), LANES),
     "mppi": (MPPIConfig(), LANES),
@@ -37,11 +37,12 @@ PLANNERS: dict[str, tuple[PlannerConfig, int]] = {
 }
 """Settings and lanes of each planner; the settings are the defaults."""
 ACTIONS = ((0.0,), (1.0,), (-1.0,))
-"""Take Cover's, which trees branch over."""
+"""Take Cover's discrete actions, which the trees branch over."""
 
 
 def measure(config: BenchConfig, screen: Screen) -> Result:
-    """Rows for the dream and for each planner in it; a planner's ratio is the share of the dream's rate that it keeps."""
+    """Rows for the dream and for each planner in it. A planner's ratio is the share of the dream's rate that it
+    reaches."""
     setup = set_up(config)
     works = {
         "products": products([setup.products()], config.precision),
@@ -65,15 +66,15 @@ def measure(config: BenchConfig, screen: Screen) -> Result:
 
 
 def build(setup: Setup, config: PlannerConfig) -> Planner:
-    """The planner in the dream, in which nobody dies."""
+    """The planner, in a dream that never ends."""
     planner = config.build(dataclasses.replace(setup.dream, actions=ACTIONS))
     assert isinstance(planner, Planner)
     return planner
 
 
 def deciding(setup: Setup, planner: Planner, lanes: int) -> tuple[Callable[[], tuple[Action, Any]], float]:
-    """What takes the first decision of an episode in each of so many lanes: actions [lanes, A] and carries [lanes, ...];
-    and the seconds that compiling took. The weights of a policy and a value are fresh."""
+    """A function that takes the first decision of an episode in each lane, returning actions [lanes, A] and carries
+    [lanes, ...]; and its compile time in seconds. A policy's and a value's weights are fresh."""
     act = jax.jit(jax.vmap(planner.act, (None, None, 0, 0, 0)))
     states = jax.tree.map(lambda array: array[:lanes], setup.starts)
     weights = planner.init(jax.random.clone(KEY))

@@ -1,4 +1,4 @@
-"""The reference loops in the checkout's `benchmarks/`: what others would write, to be compared with."""
+"""The reference loops in the checkout's `benchmarks/`: conventional implementations for comparison."""
 
 import sys
 from importlib import import_module
@@ -14,9 +14,9 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
 def reference(name: str, screen: Screen) -> ModuleType | None:
-    """The module benchmarks/NAME.py; where it cannot be used here, None, and the screen says what to install.
+    """The module benchmarks/NAME.py, or None if it cannot be used here; then the screen shows what to install.
 
-    PyTorch is told to use the kind of device that JAX uses.
+    PyTorch must use the same kind of device as JAX.
     """
     lack = _lack(name)
     if lack:
@@ -28,7 +28,7 @@ def reference(name: str, screen: Screen) -> ModuleType | None:
 
 
 def _lack(name: str) -> str:
-    """What is missing for the reference `name`; empty where nothing is."""
+    """What is missing for the reference `name`; empty if nothing is."""
     if not (FOLDER / f"{name}.py").is_file():
         return f"{FOLDER / name}.py does not exist; clone the repository, then pip install -e '.[bench]' in it"
     if not name.startswith("torch"):
@@ -37,8 +37,8 @@ def _lack(name: str) -> str:
         return "PyTorch is not installed; pip install 'wm-jax[bench]'"
     torch, backend = import_module("torch"), jax.default_backend()
     if backend != "cpu" and not (backend == "gpu" and torch.cuda.is_available()):
-        return f"PyTorch finds no {backend} here as JAX does; install a PyTorch that is built for it"
+        return f"PyTorch finds no {backend} here, but JAX does; install a PyTorch build for it"
     torch.set_default_device("cuda" if backend == "gpu" else "cpu")
-    # As JAX multiplies on GPUs. On a CPU both multiply in full.
+    # The same precision as JAX's matrix products on GPUs. CPUs multiply in full precision in both.
     torch.set_float32_matmul_precision("high" if backend == "gpu" else "highest")
     return ""

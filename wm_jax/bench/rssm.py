@@ -1,5 +1,5 @@
-"""The RSSM (DreamerV3's size1m): steps per second of its dreams, against matrix products of the same shapes, and frames per
-second of its training, against the same network in PyTorch.
+"""The RSSM (DreamerV3's size1m): steps per second of its dreams, compared with matrix products of the same shapes, and
+frames per second of its training, compared with the same network in PyTorch.
 """
 
 from dataclasses import replace
@@ -30,7 +30,7 @@ ACTION_SIZE = 1
 
 
 def measure(config: BenchConfig, screen: Screen) -> Result:
-    """Headline: dream steps per second, the reward's head included."""
+    """Headline: dream steps per second, including the reward head."""
     size = replace(
         SIZE1M,
         batch_size=min(SIZE1M.batch_size, config.sequences),
@@ -81,7 +81,7 @@ def recordings(episodes: int, length: int) -> Observations:
 
 
 def dreaming(model: RSSM, params: Params, recorded: Observations, config: BenchConfig) -> Work:
-    """A population's dreams; returns their steps."""
+    """Play a population's dreams; returns their steps."""
     world, weights = RSSMWorld(model), {"rssm": params}
     settings = DreamConfig(horizon=horizon_of(config), precision=config.precision, reward="predicted")
     dream = Dream(world, settings)
@@ -95,7 +95,7 @@ def dreaming(model: RSSM, params: Params, recorded: Observations, config: BenchC
 
 
 def step_products(model: RSSM, lanes: int) -> list[Product]:
-    """The matrix products of a dreamt step of so many lanes."""
+    """The matrix products of one dreamt step of all lanes."""
     config, s = model.config, model.latent.size
     d, hidden, head, part = (
         config.deterministic_size,
@@ -113,7 +113,7 @@ def step_products(model: RSSM, lanes: int) -> list[Product]:
 
 
 def trained(model: RSSM, params: Params, recorded: Observations) -> tuple[Work, float]:
-    """Training steps on one batch, and the seconds that compiling took."""
+    """Training steps on one batch, and the compile time in seconds."""
     positions = np.arange(len(recorded.action), dtype=np.int32).reshape(-1, model.config.sequence_length)
     batch, state = jax.device_put(positions), continue_from(model, params)
     train, seconds = compiled(train_step, model, state, recorded, batch, KEY)

@@ -1,4 +1,4 @@
-"""How the dream's cost grows with the number of dreams, with the horizon and with evolutions side by side."""
+"""How the dream's cost grows with the number of dreams, the horizon and the number of evolutions side by side."""
 
 import dataclasses
 import math
@@ -20,17 +20,17 @@ from wm_jax.report.figures import figure as empty_figure
 from wm_jax.report.figures import png
 
 POPULATIONS = (1, 4, 16, 64, 256, 1024)
-"""Times the rollouts: 16 to 16,384 dreams at the paper's 16."""
+"""Times the rollouts: 16 to 16,384 dreams with the paper's 16."""
 HORIZONS = (64, 128, 256, 512, 1024, 2100)
 EVOLUTIONS = (1, 2, 4, 8, 16)
 LABELS = {"dreams": "dreams side by side", "horizon": "steps of a dream", "evolutions": "evolutions side by side"}
-"""What grows, and how a figure says it; a row is named by one of these and the size."""
+"""The quantities that grow, and their axis labels. A row's name is one of these and the size."""
 COLOURS = ("#d62728", "#7f7f7f")
 
 
 def measure(config: BenchConfig, screen: Screen) -> Result:
-    """A row for each size: steps per second where nobody dies, against matrix products alone."""
-    # A CPU is busy with few dreams for few steps; an accelerator shows what it can with many.
+    """A row for each size: steps per second when no dream ends, compared with matrix products alone."""
+    # A few short dreams keep a CPU busy; an accelerator needs many to reach its speed.
     short, population, product_steps = (32, 4, 32) if jax.default_backend() == "cpu" else (256, config.population, 2100)
     grown = {
         f"dreams {size * config.rollouts}": dataclasses.replace(config, population=size, horizon=short)
@@ -45,7 +45,7 @@ def measure(config: BenchConfig, screen: Screen) -> Result:
         rows.append(_row(name, setup, steps_of(playing(setup)[0], setup.params), product_steps, screen))
     one = dataclasses.replace(config, population=population, horizon=short)
     for count in EVOLUTIONS:
-        # Many evolutions are one population as many times as large: so are their products.
+        # Several evolutions form one larger population, with the same products.
         many = set_up(dataclasses.replace(one, population=count * population))
         rows.append(_row(f"evolutions {count}", many, _side_by_side(set_up(one), count), product_steps, screen))
     words = (
@@ -56,7 +56,7 @@ def measure(config: BenchConfig, screen: Screen) -> Result:
 
 
 def _side_by_side(setup: Setup, count: int) -> Work:
-    """`count` evolutions' dreams as one program; returns their steps."""
+    """`count` evolutions' dreams in one program; returns their steps."""
     play = partial(population_returns, setup.dream, setup.actor, rollouts=setup.config.rollouts)
     many, keys = jax.jit(jax.vmap(play, (None, None, None, 0))), jax.random.split(jax.random.clone(KEY), count)
     arguments = setup.params, setup.starts, setup.population, keys
@@ -65,7 +65,7 @@ def _side_by_side(setup: Setup, count: int) -> Work:
 
 def _row(name: str, setup: Setup, play: Work, product_steps: int, screen: Screen) -> Row:
     steps, shapes = setup.products()
-    # Of so many steps, however long the dreams are: a step of the products takes as long as any other.
+    # A fixed number of steps, however long the dreams are: every step of the products takes equally long.
     turn = (math.ceil(steps / setup.dream.config.horizon) * product_steps, shapes)
     works = {"dream": play, "products": products([turn], setup.config.precision)}
     rates = interleaved(f"scaling, {name}", works, setup.config.seconds / 10, screen)
@@ -74,7 +74,7 @@ def _row(name: str, setup: Setup, play: Work, product_steps: int, screen: Screen
 
 
 def figure(path: Path, rows: Sequence[Row], title: str) -> None:
-    """Draw `measure`'s rows, one panel for each thing that grows, as a PNG file."""
+    """Draw `measure`'s rows as a PNG file, with one panel for each growing quantity."""
     panels = {axis: [row for row in rows if row.name.startswith(f"{axis} ")] for axis in LABELS}
     drawing = empty_figure(5.5 * len(panels), 4)
     axes = drawing.subplots(1, len(panels), sharey=True, squeeze=False)
@@ -91,7 +91,7 @@ def figure(path: Path, rows: Sequence[Row], title: str) -> None:
         plot.yaxis.set_major_formatter("{x:,.0f}")
         plot.grid(True, which="major", alpha=0.3)
     values = [value for row in rows for value in (row.value, row.limit) if value]
-    # Whole decades, so that there are ticks however flat the curves are.
+    # Whole decades, so that there are ticks even if the curves are flat.
     axes[0][0].set_ylim(10 ** math.floor(math.log10(min(values))), 10 ** math.ceil(math.log10(max(values))))
     axes[0][0].set(ylabel="dream steps per second")
     axes[0][0].legend(loc="lower right")

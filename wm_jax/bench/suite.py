@@ -1,4 +1,4 @@
-"""All benchmarks by name, and the report they make."""
+"""All benchmarks by name, and their report."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from wm_jax.tasks import load_task
 
 
 def check(names: Sequence[str], config: BenchConfig) -> None:
-    """Raise `UserError` where one of `names` is no benchmark, or one of the tasks no task."""
+    """Raise `UserError` if one of `names` is not a benchmark, or one of the tasks not a task."""
     for name in names:
         require_choice("benchmark", name, BENCHMARKS)
     for task in config.tasks:
@@ -27,27 +27,27 @@ def check(names: Sequence[str], config: BenchConfig) -> None:
 
 
 def measure(name: str, config: BenchConfig, screen: Screen) -> Result:
-    """Run one benchmark. What cannot be compared here is said on the screen and left out."""
-    # A compile time that was read from a disk would say nothing.
+    """Run one benchmark. Comparisons that are not possible here are reported on the screen and left out."""
+    # A compile time read from the cache would be meaningless.
     jax.config.update("jax_enable_compilation_cache", False)
     return import_module(f"wm_jax.bench.{name}").measure(config, screen)
 
 
 def named(name: str, config: BenchConfig) -> Callable[[Screen], Result]:
-    """What runs one benchmark. Raises `UserError` as `check` does."""
+    """A function that runs one benchmark. Raises `UserError` as `check` does."""
     check((name,), config)
     return lambda screen: measure(name, config, screen)
 
 
 def of_experiment(experiment: Experiment, config: BenchConfig) -> Callable[[Screen], Result]:
-    """What measures the parts of an experiment."""
+    """A function that measures the parts of an experiment."""
     from wm_jax.bench import experiment as parts
 
     return lambda screen: parts.measure(experiment, config, screen)
 
 
 def warn_if_busy(screen: Screen) -> None:
-    """Say so where other processes compute, too: call it before the first benchmark."""
+    """Warn if other processes use the machine. Call it before the first benchmark."""
     load, cores = os.getloadavg()[0], usable_cores()
     if load > cores / 2:
         screen.warn(f"this machine is busy (load {load:.1f} on {cores} cores): all numbers will be too low, and those of "
@@ -55,9 +55,9 @@ def warn_if_busy(screen: Screen) -> None:
 
 
 def about(config: BenchConfig) -> dict[str, Any]:
-    """Where and how it is measured, as a report begins."""
+    """The device, the versions and the precision: the head of a report."""
     found = versions()
-    # No benchmark takes more than one.
+    # No benchmark uses more than one device.
     return {
         "device": device_of(jax.devices()[:1]),
         "jax": found["jax"],

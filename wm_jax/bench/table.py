@@ -1,4 +1,4 @@
-"""What a benchmark found: rows for the screen and for JSON."""
+"""A benchmark's results: rows for the screen and for JSON."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -10,16 +10,16 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Row:
-    """One number and, where there is one, what it could be at most on this machine."""
+    """One number and, if known, the limit for it on this machine."""
 
     name: str
-    """A benchmark's headline bears its name alone."""
+    """The headline row has the benchmark's name."""
     value: float
     unit: str
     limit: float | None = None
-    """In the same unit, measured in the same run."""
+    """The limit, in the same unit, measured in the same run."""
     against: str = ""
-    """What the limit is."""
+    """Description of the limit."""
 
     @property
     def ratio(self) -> float | None:
@@ -38,7 +38,7 @@ class Result:
     """All rows of one benchmark."""
 
     sizes: str
-    """What was measured, in words."""
+    """Description of what was measured."""
     rows: tuple[Row, ...]
 
 
@@ -46,7 +46,7 @@ HEADINGS = ("what", "value", "limit", "ratio", "the limit is")
 
 
 def number(value: float) -> str:
-    """Three digits at least, thousands apart: 0.0123, 4.56, 78,901."""
+    """At least three digits, with thousands separators: 0.0123, 4.56, 78,901."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
@@ -62,7 +62,7 @@ def show(console: Console, title: str, result: Result) -> None:
 
 
 def markdown(results: dict[str, Result], about: dict[str, Any]) -> str:
-    """All benchmarks' tables of one device."""
+    """All benchmarks' tables for one device."""
     lines = [f"## {about['device']}", "", f"jax {about['jax']}, {about['precision']}.", ""]
     for name, result in results.items():
         lines += [f"**{name}**: {result.sizes}", "", f"| {' | '.join(HEADINGS)} |", "|---|---:|---:|---:|---|"]
@@ -78,7 +78,7 @@ def as_json(results: dict[str, Result], about: dict[str, Any]) -> dict[str, Any]
 
 
 def from_json(report: dict[str, Any]) -> dict[str, Result]:
-    """The results that `as_json` was given."""
+    """The results stored by `as_json`."""
     results = {name: Result(sizes, ()) for name, sizes in report["sizes"].items()}
     for row in report["rows"]:
         found = results[row["benchmark"]]

@@ -1,4 +1,4 @@
-"""Clocks: medians of runs that take turns, after a warm-up; compile times apart."""
+"""Timing: medians of alternating runs after a warm-up; compile times are measured separately."""
 
 import time
 from collections.abc import Callable
@@ -11,18 +11,18 @@ from jax.stages import Compiled
 from wm_jax.pipeline.progress import Screen
 
 Work = Callable[[], float]
-"""Does some work, waits until it is done and returns how much it was: steps, images, operations."""
+"""Does some work, waits for it, and returns its amount: steps, images, operations."""
 FEWEST, MOST = 3, 50
-"""Runs of which the median is taken."""
+"""Minimum and maximum number of runs, of which the median is taken."""
 
 SHORTEST = 0.1
-"""Seconds of a run, at least: shorter work is done again and again in one."""
+"""Minimum seconds of a run; shorter work is repeated within it."""
 
 
 def compiled(function: Any, *arguments: Any, **settings: Any) -> tuple[Compiled, float]:
-    """A jitted function compiled for these arguments, and the seconds that tracing and compiling took.
+    """Compile a jitted function for these arguments. Returns it, and the seconds of tracing and compiling.
 
-    It is called without the static ones among the arguments.
+    Call the compiled function without the static arguments.
     """
     begin = time.perf_counter()
     executable = function.lower(*arguments, **settings).compile()
@@ -30,10 +30,10 @@ def compiled(function: Any, *arguments: Any, **settings: Any) -> tuple[Compiled,
 
 
 def interleaved(title: str, works: dict[str, Work], seconds: float, screen: Screen) -> dict[str, float]:
-    """Work per second of each, the median of its runs. They take turns, so that whatever else the machine does concerns all
-    of them alike.
+    """Work per second of each, the median of its runs. The runs alternate, so that other load on the machine affects
+    all equally.
 
-    Each is run once to warm up; then as often as fits in about `seconds` for all together.
+    Each work runs once to warm up, then as often as fits in about `seconds` for all together.
     """
     rates: dict[str, list[float]] = {name: [] for name in works}
     with screen.bar(title, "runs", len(works) * (FEWEST + 1)) as bar:
@@ -60,7 +60,7 @@ def _rate(work: Work) -> float:
 
 
 def waited(function: Callable[[], Any], amount: float) -> Work:
-    """Calls `function` and waits for what it returns; a call is so much work."""
+    """Work of size `amount` that calls `function` and waits for its result."""
 
     def work() -> float:
         jax.block_until_ready(function())
@@ -70,16 +70,16 @@ def waited(function: Callable[[], Any], amount: float) -> Work:
 
 
 class Training:
-    """The steps of a training, a few a run, each going on from the last; the state may be donated."""
+    """Training steps, a few in each run; each continues from the last. The state may be donated."""
 
     def __init__(self, step: Callable[[Any], Any], state: Any, units: int):
-        """`step`: state → the next; `units`: how much work one step is."""
+        """`step`: state → next state; `units`: amount of work in one step."""
         self.step, self.state, self.units = step, state, units
         self.steps = 1 if jax.default_backend() == "cpu" else 20
-        """In a run: enough that waiting for the last one does not count."""
+        """Steps in a run: enough that waiting for the last one does not matter."""
 
     def __call__(self) -> float:
-        """Some steps, waited for; returns the work in them."""
+        """Do some steps and wait for them; returns their work."""
         for _ in range(self.steps):
             self.state = self.step(self.state)
         jax.block_until_ready(self.state)

@@ -1,4 +1,4 @@
-"""V: images per second of training and of encoding, against the same network in PyTorch."""
+"""V: images per second of training and encoding, compared with the same network in PyTorch."""
 
 from functools import partial
 
@@ -19,7 +19,7 @@ AGAINST = "PyTorch, the same network and batch"
 
 
 def measure(config: BenchConfig, screen: Screen) -> Result:
-    """Headline: images per second of training, all that a step does included."""
+    """Headline: images per second of whole training steps."""
     model = Vision(VisionConfig(latent_size=config.latent_size, batch_size=config.frames))
     pixels = np.random.default_rng(0).integers(0, 256, (config.frames, *FRAME_SHAPE), np.uint8)
     frames, state = jax.device_put(pixels), init(model, jax.random.clone(KEY))

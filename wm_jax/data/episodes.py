@@ -1,4 +1,4 @@
-"""Random access to the frames of many recorded episodes, in memory that does not grow with their size."""
+"""Random access to the frames of many recorded episodes; memory does not grow with their size."""
 
 import json
 import resource
@@ -27,19 +27,20 @@ from wm_jax.data.records import (
 from wm_jax.errors import DamagedError
 
 OPEN_READERS = 500
-"""Opening a file costs more than reading a frame; this many stay open, one descriptor each."""
+"""Maximum number of open files, one descriptor each. Opening a file costs more than reading a frame."""
 SHARE_OF_DESCRIPTORS = 0.25
-"""How much of the descriptors that this process may have (`ulimit -n`) they take at most."""
+"""Maximum share of this process's file descriptors (`ulimit -n`) to use."""
 
 
 class EpisodeStore:
-    """The episodes of one or more folders (rounds), one after the other; frames are numbered through all of them.
+    """The episodes of one or more folders (rounds), in order; frames are numbered across all folders.
 
-    `counts` says how many episodes each folder has, where that is known. With `mirror` [A], the factors of a mirror image's
-    actions (`wm_jax.tasks.Task.mirror`), every recorded episode is followed by its image, left and right exchanged, as an
-    episode of its own: the odd ones.
+    `counts` is the number of episodes in each folder, if known. With `mirror` [A], the factors that mirror an action
+    (`wm_jax.tasks.Task.mirror`), every recorded episode is followed by its mirror image, left and right exchanged, as a
+    separate episode with an odd number.
 
-    Safe to read from several threads. Raises `UserError` that names the file where one is missing, truncated or altered.
+    Safe to read from several threads. Raises `UserError`, which names the file, if one is missing, truncated or
+    altered.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class EpisodeStore:
         return len(self.paths)
 
     def episode(self, number: int) -> Episode:
-        """Episode `number`, counted through all folders, read whole."""
+        """Read the whole episode `number`, numbered across all folders."""
         episode = read_episode(self.paths[number])
         factors = self._image(number)
         if factors is None:
@@ -80,7 +81,7 @@ class EpisodeStore:
         return replace(episode, frames=episode.frames[:, :, ::-1], actions=actions)
 
     def frame(self, index: int) -> np.ndarray:
-        """Frame `index` of all N: uint8 [64, 64, 3]."""
+        """Frame `index` of all N frames: uint8 [64, 64, 3]."""
         if not 0 <= index < self.number_of_frames:
             raise IndexError(f"frame {index} of {self.number_of_frames}")
         number = int(np.searchsorted(self.starts, index, side="right")) - 1
@@ -90,14 +91,14 @@ class EpisodeStore:
         return frame if self._image(number) is None else frame[:, ::-1]
 
     def _image(self, number: int) -> Sequence[float] | None:
-        """The factors of episode `number`'s actions where it is a mirror image, None where it is as recorded."""
+        """The factors for the actions of episode `number` if it is a mirror image; None if it is as recorded."""
         return self.mirror if number % 2 else None
 
     def _reader(self, path: Path) -> ArrayRecordReader:
         with self._lock:
             if path not in self._readers:
                 if len(self._readers) >= _readers_allowed():
-                    # Dropped, not closed: another thread may be reading; the last reference closes it.
+                    # Dropped, not closed: another thread may still be reading; the last reference closes it.
                     self._readers.popitem(last=False)
                 self._readers[path] = open_records(path)
             self._readers.move_to_end(path)
@@ -105,7 +106,7 @@ class EpisodeStore:
 
 
 def _readers_allowed() -> int:
-    """How many readers of a store may be open."""
+    """Number of readers that a store may keep open."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return (
         OPEN_READERS
@@ -115,7 +116,7 @@ def _readers_allowed() -> int:
 
 
 def split(number_of_episodes: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Training and held-out episode numbers, both sorted; at least one is held out where `fraction` > 0."""
+    """Training and held-out episode numbers, both sorted. At least one is held out if `fraction` > 0."""
     held_out = min(max(round(fraction * number_of_episodes), int(fraction > 0)), number_of_episodes - 1)
     order = np.random.default_rng(seed).permutation(number_of_episodes)
     return np.sort(order[held_out:]), np.sort(order[:held_out])
@@ -123,7 +124,7 @@ def split(number_of_episodes: int, fraction: float, seed: int) -> tuple[np.ndarr
 
 def _read_index(folder: Path, count: int | None) -> list[dict]:
     path = folder / INDEX
-    with reading(path, "run the same command again: it is rebuilt from the episodes, and only those that are missing are "
+    with reading(path, "run the same command again: it is rebuilt from the episodes, and only missing episodes are "
                        "recorded"):  # fmt: skip
         data = path.read_bytes()
     try:
@@ -138,6 +139,6 @@ def _read_index(folder: Path, count: int | None) -> list[dict]:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DamagedError(
             f"{path} is damaged: expected one episode a line as JSON, found {error}; delete this file and run "
-            "the same command again: it is rebuilt from the episodes, none of which is recorded twice"
+            "the same command again: it is rebuilt from the episodes, and no episode is recorded again"
         ) from error
     return entries

@@ -1,7 +1,8 @@
-"""Files that are whole or not there: written under another name, forced to the disk, then renamed. JSON and checksums.
+"""Files that are either complete or absent: written under another name, forced to disk, then renamed. JSON and
+checksums.
 
-What the system refuses, as too many open files, is a `UserError` that says so: `told` and `reading`. Damage is something
-else: a wrong digest or format.
+Errors from the system, such as too many open files, become a `UserError` through `told` and `reading`. Damage (a wrong
+digest or format) is a different error.
 """
 
 import errno
@@ -18,34 +19,34 @@ from typing import Any
 from wm_jax.errors import DamagedError, UserError
 
 REMEDIES = {
-    errno.EACCES: "have its owner allow it, or give another path",
-    errno.EPERM: "have its owner allow it, or give another path",
-    errno.EROFS: "give a path where writing is allowed",
+    errno.EACCES: "change its permissions, or give another path",
+    errno.EPERM: "change its permissions, or give another path",
+    errno.EROFS: "give a writable path",
     errno.ENOSPC: "free space there",
     errno.EDQUOT: "free space there",
     errno.EFBIG: "free space there or allow larger files (`ulimit -f`)",
     errno.EMFILE: "allow more open files (`ulimit -n 4096`)",
-    errno.ENFILE: "close other programs: all of this machine's have too many files open",
-    errno.EAGAIN: "close other programs: this machine has no more processes to give",
-    errno.ENOMEM: "close other programs: this machine has no more memory to give",
-    errno.EIO: "see to the disk or the network that it lies on",
-    errno.ESTALE: "see to the disk or the network that it lies on",
+    errno.ENFILE: "close other programs: too many files are open on this machine",
+    errno.EAGAIN: "close other programs: this machine has reached its limit of processes",
+    errno.ENOMEM: "close other programs: this machine is out of memory",
+    errno.EIO: "check the disk or the network drive",
+    errno.ESTALE: "check the disk or the network drive",
     errno.ENAMETOOLONG: "give a shorter name",
     errno.ENOENT: "check the path",
-    errno.ENOTDIR: "check the path: a part of it is a file",
+    errno.ENOTDIR: "check the path: part of it is a file",
     errno.EISDIR: "check the path: it is a folder",
 }
-"""What a user can do about what the system refuses, by its reason."""
+"""What a user can do about a system error, by its errno."""
 WRONG_PATHS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
-"""Reasons that a user's path can be, and a defect of ours."""
-ELSE = "see to that"
+"""Errors that can come from a user's path, or from a bug of this package."""
+ELSE = "fix the cause"
 LOOKED_AT = 4096
-"""Bytes of a file by which it is known for one of ours."""
+"""Bytes at the start of a file that are searched for a mark."""
 
 
 @contextmanager
 def told(deed: str, path: Path) -> Iterator[None]:
-    """Turn what the system refuses in the block (`OSError`) into a `UserError`: "cannot DEED PATH: why; what to do"."""
+    """Turn a system error (`OSError`) in the block into a `UserError`: "cannot DEED PATH: why; what to do"."""
     try:
         yield
     except OSError as error:
@@ -54,14 +55,15 @@ def told(deed: str, path: Path) -> Iterator[None]:
 
 
 def remedy(error: Exception) -> str:
-    """What a user can do about what the system refused; some libraries tell its words alone."""
+    """What a user can do about a system error; some libraries only pass on its text."""
     reasons = (reason for reason in REMEDIES if os.strerror(reason) in str(error))
     return REMEDIES.get(getattr(error, "errno", None) or next(reasons, 0), ELSE)
 
 
 @contextmanager
 def reading(path: Path, absent: str = "check the path") -> Iterator[None]:
-    """Turn an `OSError` of the block, which reads `path`, into a `UserError`; `absent`: what to do if it is not there."""
+    """Turn an `OSError` of the block, which reads `path`, into a `UserError`. `absent`: what to do if the file is
+    missing."""
     with told("read", path):
         try:
             yield
@@ -70,13 +72,14 @@ def reading(path: Path, absent: str = "check the path") -> Iterator[None]:
 
 
 def require_readable(path: Path, absent: str = "check the path") -> None:
-    """Raise `UserError`, as `reading` does, unless the file can be opened: libraries tell this as something else."""
+    """Raise `UserError`, as `reading` does, unless the file can be opened: libraries report this as another error."""
     with reading(path, absent):
         path.open("rb").close()
 
 
 def require_writable(path: Path) -> None:
-    """Make the folder of `path`, and raise `UserError` unless a file can be written there: now, not after the work."""
+    """Create the folder of `path`. Raises `UserError` unless a file can be written there: before the work, not after
+    it."""
     with told("write", path):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -85,14 +88,13 @@ def require_writable(path: Path) -> None:
 
 
 def require_own(path: Path, mark: str, what: str) -> None:
-    """Raise `UserError` where `path` is there, but not as `what` is to be written there: without `mark` near its
-    beginning."""
+    """Raise `UserError` if `path` exists but was not written as `what`: `mark` is missing near its beginning."""
     if path.exists() and not holds(path, mark):
-        raise UserError(f"{path} is there and is no {what}: it is not written over; move it away, or give another name")
+        raise UserError(f"{path} exists and is not a {what}: it is not overwritten; move it, or give another name")
 
 
 def holds(path: Path, mark: str) -> bool:
-    """Whether a file is there that holds `mark` near its beginning."""
+    """Whether the file exists and has `mark` near its beginning."""
     with told("read", path), suppress(FileNotFoundError), path.open("rb") as file:
         return mark.encode() in file.read(LOOKED_AT)
     return False
@@ -100,10 +102,10 @@ def holds(path: Path, mark: str) -> bool:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write a file under, which takes the place of `path` when the block ends.
+    """Yield a temporary name beside `path` to write to. The file replaces `path` when the block ends.
 
-    A block that fails leaves `path` as it was and nothing beside it. Raises `UserError` for an `OSError` in the block or
-    after it.
+    If the block fails, `path` is unchanged and the temporary file is deleted. Raises `UserError` for an `OSError` in
+    the block or after it.
     """
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
@@ -111,7 +113,7 @@ def replacing(path: Path) -> Iterator[Path]:
             yield unfinished
             _force(unfinished)
             unfinished.replace(path)
-            # The new name is an entry of the folder, which a loss of power could undo on its own.
+            # The renamed entry belongs to the folder, which must be forced to disk too.
             _force(path.parent)
     finally:
         with suppress(OSError):
@@ -119,20 +121,20 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to `path`, whole or not at all; makes the folder. Raises `UserError` where the disk is full or the
-    folder not writable."""
+    """Write `data` to `path`, completely or not at all; creates the folder. Raises `UserError` if the disk is full or
+    the folder is not writable."""
     with replacing(path) as unfinished:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished.write_bytes(data)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, whole or not at all. Raises `UserError` where the disk does not take it."""
+    """Write `value` as indented JSON, completely or not at all. Raises `UserError` if writing fails."""
     write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in `path`. Raises `UserError` where it is missing, refused or damaged."""
+    """The JSON value in `path`. Raises `UserError` if it is missing, unreadable or damaged."""
     with reading(path, "check the path, or run the stage that writes it"):
         data = path.read_bytes()
     try:
@@ -144,7 +146,7 @@ def read_json(path: Path) -> Any:
 
 
 def remove(path: Path) -> None:
-    """Delete a file, a link or a folder with all that is in it, if it is there. Raises `UserError` where it is refused."""
+    """Delete a file, a link or a folder with its contents, if it exists. Raises `UserError` if that fails."""
     with told("delete", path):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -153,12 +155,13 @@ def remove(path: Path) -> None:
 
 
 def real(path: str | Path) -> Path:
-    """The absolute path without links; of a link to itself the link's own, where `Path.resolve` raises on some Pythons."""
+    """The absolute path without links. For a link to itself: the link's own path (`Path.resolve` raises on some
+    Pythons)."""
     return Path(os.path.realpath(path))
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal. Raises `UserError` where it cannot be read."""
+    """The SHA-256 of a file, in hexadecimal. Raises `UserError` if it cannot be read."""
     with reading(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

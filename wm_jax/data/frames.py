@@ -1,5 +1,5 @@
-"""What V is trained on: batches of single frames, or of each with the one before it, shuffled over all training episodes,
-straight from disk."""
+"""Training data of V: batches of single frames, or of pairs of consecutive frames, shuffled over all training episodes
+and read from disk."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,12 +10,12 @@ from wm_jax.data.episodes import EpisodeStore
 
 THREADS = 4
 PREFETCHED = 256
-"""Batches are cut from frames that this many reads run ahead; memory does not depend on the data's size."""
+"""Frames read ahead; memory does not depend on the data's size."""
 
 
 class FrameSource:
-    """The frames of some episodes as Grain's random-access source: index → uint8 [64, 64, 3], with `pairs` [2, 64, 64, 3],
-    the frame before it, then the frame itself. An episode's first frame stands before itself."""
+    """The frames of some episodes as Grain's random-access source: index → uint8 [64, 64, 3]. With `pairs`: [2, 64, 64,
+    3], the previous frame and the frame itself. An episode's first frame is its own previous frame."""
 
     def __init__(self, store: EpisodeStore, episodes: Sequence[int] | np.ndarray, pairs: bool = False):
         self.store, self.pairs = store, pairs
@@ -43,12 +43,12 @@ def frame_batches(
     part: tuple[int, int] = (0, 1),
     pairs: bool = False,
 ) -> Iterator[np.ndarray]:
-    """Batches `start` to `stop` - 1 of an endless shuffled sequence: uint8 [B, 64, 64, 3], with `pairs` [B, 2, 64, 64, 3]
-    (`FrameSource`).
+    """Batches `start` to `stop` - 1 of an endless shuffled sequence: uint8 [B, 64, 64, 3], with `pairs` [B, 2, 64, 64,
+    3] (see `FrameSource`).
 
-    Every frame comes once before any comes again. Batch i depends on `seed` and i alone, so that a training that goes
-    on at step `start` sees what it would have seen without the stop. With `part` (p, n) only the p-th of n equal parts of
-    each batch is read, B / n frames.
+    Every frame appears once before any appears again. Batch i depends only on `seed` and i, so a training resumed at
+    step `start` sees the same batches as one without a stop. With `part` (p, n), only the p-th of n equal parts of each
+    batch is read: B / n frames.
     """
     frames = grain.MapDataset.source(FrameSource(store, episodes, pairs)).shuffle(seed=seed).repeat()
     index, count = part

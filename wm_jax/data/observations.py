@@ -1,4 +1,4 @@
-"""Recorded frames as a world model encodes them, on disk: one safetensors file.
+"""Encoded recorded frames on disk: one safetensors file.
 
 It holds the arrays of `Observations`: encoded/…, action, reward, start, length and terminated.
 """
@@ -17,7 +17,7 @@ from wm_jax.errors import UserError
 from wm_jax.types import Observations
 
 ENCODED = "encoded"
-REMEDY = "delete this file and run the same command again: the episodes are encoded anew"
+REMEDY = "delete this file and run the same command again: the episodes are encoded again"
 _RECORDED = {
     "action": (np.float32, ("N", "A")),
     "reward": (np.float32, ("N",)),
@@ -25,15 +25,15 @@ _RECORDED = {
     "length": (np.int32, ("E",)),
     "terminated": (np.bool_, ("E",)),
 }
-"""What each array beside the encoded frames must be; equal letters stand for equal sizes."""
+"""Type and shape of each array besides the encoded frames; equal letters stand for equal sizes."""
 
 
 def build(
     encoded: Any, action: np.ndarray, reward: np.ndarray, length: np.ndarray, terminated: np.ndarray
 ) -> Observations:
-    """Observations from what the model makes of all frames (a pytree [N, ...]) and the episodes' records, in their order.
+    """Observations from the encoding of all frames (a pytree [N, ...]) and the episodes' records, in the same order.
 
-    Raises `UserError` where an encoded number does not fit float16.
+    Raises `UserError` if an encoded number does not fit float16.
     """
     encoded = jax.tree_util.tree_map_with_path(_half, encoded)
     length = np.asarray(length, np.int32)
@@ -48,20 +48,20 @@ def build(
 
 
 def save(path: Path, observations: Observations) -> None:
-    """Write the file whole or not at all; `UserError` where the disk does not take it."""
+    """Write the file completely or not at all. Raises `UserError` if writing fails."""
     names = (ENCODED, *_RECORDED)
     save_weights(path, {name: getattr(observations, name) for name in names}, {"content": "latents"})
 
 
 def load(path: Path, like: Any) -> Observations:
-    """The observations that `save` wrote; `like` is one encoded frame (arrays or `jax.ShapeDtypeStruct`).
+    """Load the observations that `save` wrote. `like` is one encoded frame (arrays or `jax.ShapeDtypeStruct`).
 
-    Raises `UserError` where the file is missing, cut short, altered, inconsistent, or of another world model.
+    Raises `UserError` if the file is missing, truncated, altered, inconsistent, or from another world model.
     """
     remedy = REMEDY if path.is_file() else "run the same command again: the recorded episodes are encoded"
     arrays = flatten(load_weights(path, remedy)[0])
     if not any(name.split(SEPARATOR)[0] == ENCODED for name in arrays):
-        # Format 1: the encoded arrays stand beside the others.
+        # Format 1 stores the encoded arrays without a prefix.
         arrays = {name if name in _RECORDED else f"{ENCODED}{SEPARATOR}{name}": array for name, array in arrays.items()}
     wrapped = {ENCODED: like}
     _check(path, arrays, {name: _stored(leaf) for name, leaf in flatten(wrapped).items()})
@@ -70,7 +70,7 @@ def load(path: Path, like: Any) -> Observations:
 
 
 def concatenate(parts: Sequence[Observations]) -> Observations:
-    """All episodes of `parts`, one after the other; every part was encoded by the same model."""
+    """All episodes of `parts`, in order. All parts were encoded by the same model."""
     if len(parts) == 1:
         return parts[0]
     shifts = np.cumsum([0, *(part.action.shape[0] for part in parts[:-1])])
@@ -80,13 +80,13 @@ def concatenate(parts: Sequence[Observations]) -> Observations:
 
 
 def extents(observations: Observations, episodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the chosen episodes (indices [e]) stand among the frames, and how long they are; on the host."""
+    """The first frame and the length of the chosen episodes (indices [e]); on the host."""
     start, length = jax.device_get((observations.start, observations.length))
     return start[episodes], length[episodes]
 
 
 def select(observations: Observations, episodes: np.ndarray) -> Observations:
-    """The chosen episodes (indices [e]) with their frames, in the order given."""
+    """The chosen episodes (indices [e]) with their frames, in the given order."""
     start, length = extents(observations, episodes)
     new_start = np.cumsum(length, dtype=np.int32) - length
     frames = np.repeat(start - new_start, length) + np.arange(length.sum(), dtype=np.int32)
@@ -105,8 +105,8 @@ def select(observations: Observations, episodes: np.ndarray) -> Observations:
 
 
 def padded(observations: Observations) -> Observations:
-    """The same with room up to the next powers of two, for frames and for episodes: what is compiled for it serves until
-    there are twice as many. The frames that are added belong to no episode."""
+    """The same, padded to the next powers of two in frames and episodes, so that compiled programs serve until the data
+    doubles. Padding frames belong to no episode."""
     frames, episodes = len(observations.action), len(observations.start)
     more_frames, more_episodes = (_power(count) - count for count in (frames, episodes))
 
@@ -116,25 +116,25 @@ def padded(observations: Observations) -> Observations:
     encoded, action, reward = jax.tree.map(
         lambda array: pad(array, more_frames), (observations.encoded, observations.action, observations.reward)
     )
-    # No position lies behind where those episodes begin that are added.
+    # Padding episodes start after every real position.
     start = pad(observations.start, more_episodes, np.iinfo(np.int32).max)
     length, terminated = pad(observations.length, more_episodes), pad(observations.terminated, more_episodes, False)
     return Observations(encoded, action, reward, start, length, terminated)
 
 
 def _power(count: int) -> int:
-    """The least power of two that is no less."""
+    """The smallest power of two that is at least `count`."""
     return 1 << (count - 1).bit_length()
 
 
 def bytes_of_a_frame(like: Any, action_size: int) -> int:
-    """Bytes that one frame takes, on disk and on a device; `like` is one encoded frame."""
+    """Bytes of one frame, on disk and on a device. `like` is one encoded frame."""
     encoded = sum(leaf.size * np.dtype(leaf.dtype).itemsize for leaf in map(_stored, jax.tree.leaves(like)))
     return encoded + np.dtype(np.float32).itemsize * (action_size + 1)
 
 
 def shapes(frames: int, episodes: int, like: Any, action_size: int) -> Observations:
-    """The shapes of so many frames of so many episodes, as `jax.ShapeDtypeStruct`; `like` is one encoded frame."""
+    """The shapes for this many frames and episodes, as `jax.ShapeDtypeStruct`. `like` is one encoded frame."""
     sizes = {"N": frames, "E": episodes, "A": action_size}
     encoded = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((frames, *leaf.shape), _stored(leaf).dtype), like)
     recorded: dict[str, Any] = {
@@ -145,12 +145,12 @@ def shapes(frames: int, episodes: int, like: Any, action_size: int) -> Observati
 
 
 def _stored(leaf: Any) -> jax.ShapeDtypeStruct:
-    """As an encoded number is stored."""
+    """The type and shape in which an encoded number is stored."""
     return jax.ShapeDtypeStruct(leaf.shape, np.float16 if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype)
 
 
 def _half(path: Any, values: np.ndarray) -> jax.Array:
-    """Floating point values as float16; `UserError` where one is not finite or beyond float16's largest, 65504."""
+    """Floating point values as float16. Raises `UserError` if one is not finite or exceeds float16's maximum, 65504."""
     values = np.asarray(values)
     if not jnp.issubdtype(values.dtype, jnp.floating):
         return jax.device_put(values)
@@ -160,14 +160,15 @@ def _half(path: Any, values: np.ndarray) -> jax.Array:
         frame, *place = np.argwhere(wrong)[0].tolist()
         name = jax.tree_util.keystr(path, simple=True, separator=SEPARATOR) or "encoding"
         raise UserError(
-            f"what the world model makes of frame {frame} does not fit float16 (at most {limit:.0f}): its {name} {place} "
-            f"is {values[(frame, *place)]}; its training went astray: train it again with a lower learning rate"
+            f"the world model's encoding of frame {frame} does not fit float16 (at most {limit:.0f}): its {name} {place} "
+            f"is {values[(frame, *place)]}; its training diverged: train it again with a lower learning rate"
         )
     return jax.device_put(values.astype(np.float16))
 
 
 def _check(path: Path, arrays: dict[str, np.ndarray], encoded: dict[str, jax.ShapeDtypeStruct]) -> None:
-    """Raise `UserError` unless the arrays are those of `_RECORDED` and `encoded`, and the episodes tile the frames."""
+    """Raise `UserError` unless the arrays match `_RECORDED` and `encoded`, and the episodes cover all frames exactly
+    once."""
     expected = {*_RECORDED, *encoded}
     if arrays.keys() != expected:
         _refuse(path, f"the arrays {', '.join(sorted(expected))}", ", ".join(sorted(arrays)) or "none")

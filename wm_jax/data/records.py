@@ -1,9 +1,9 @@
-"""Recorded episodes on disk: one ArrayRecord file an episode, and an index that a person can read.
+"""Recorded episodes on disk: one ArrayRecord file for each episode, and a readable index.
 
-FOLDER/000123.array_record: record 0 is the header (JSON), record 1 the actions and record 2 the rewards (little-endian
-float32), then one record a frame, each of which can be read alone. FOLDER/index.jsonl: one line an episode, taken from
-the headers. Frames are stored without loss as three planes modulo 256, which zstd packs better and faster than
-interleaved colours: green less its left neighbour, red less green, blue less green.
+FOLDER/000123.array_record: record 0 is the header (JSON), records 1 and 2 the actions and rewards (little-endian
+float32), then one record for each frame, which can be read on its own. FOLDER/index.jsonl: one line for each episode,
+taken from the headers. Frames are stored without loss as three planes modulo 256, which zstd compresses better and
+faster than interleaved colours: green minus its left neighbour, red minus green, blue minus green.
 """
 
 import json
@@ -22,34 +22,34 @@ from wm_jax.tasks import FRAME_SHAPE
 FORMAT = 1
 INDEX = "index.jsonl"
 RECORDS_BEFORE_FRAMES = 3
-REMEDY = "delete this file and run the same command again: the episode is recorded anew"
-ABSENT = "run the same command again: the episode is recorded anew"
+REMEDY = "delete this file and run the same command again: the episode is recorded again"
+ABSENT = "run the same command again: the episode is recorded again"
 
 
 @dataclass(frozen=True)
 class Header:
-    """What is known of an episode without reading it."""
+    """Facts about an episode, known without reading its frames."""
 
     number: int
     task: str
     policy: str
     seed: int
-    """The environment's seed."""
+    """Seed of the environment."""
     attempt: int
-    """How many shorter episodes were thrown away before this one."""
+    """Number of shorter episodes discarded before this one."""
     length: int
-    """T: steps, and frames."""
+    """T: number of steps, and of frames."""
     episode_return: float
     """Sum of rewards."""
     terminated: bool
-    """The episode ended by itself; False where it was cut off."""
+    """Whether the episode terminated; False if it was cut off."""
     action_size: int
     format: int = FORMAT
 
 
 @dataclass(frozen=True)
 class Episode:
-    """Frame t is what was seen before action t; reward t came with action t. The last observation is not kept."""
+    """Frame t was seen before action t; reward t followed action t. The last observation is not stored."""
 
     frames: np.ndarray
     """uint8 [T, 64, 64, 3]"""
@@ -59,11 +59,11 @@ class Episode:
     """float32 [T]"""
     terminated: bool
     seed: int
-    """The environment's."""
+    """Seed of the environment."""
     task: str
     policy: str = ""
     attempt: int = 0
-    """How many shorter episodes were thrown away before this one."""
+    """Number of shorter episodes discarded before this one."""
 
 
 def encode_frame(frame: np.ndarray) -> bytes:
@@ -90,12 +90,13 @@ def decode_frame(record: bytes) -> np.ndarray:
 
 
 def episode_path(folder: str | Path, number: int) -> Path:
-    """Where episode `number` lies."""
+    """Path of episode `number`."""
     return Path(folder) / f"{number:06d}.array_record"
 
 
 def write_episode(folder: str | Path, number: int, episode: Episode) -> Header:
-    """Write the episode whole or not at all. Raises `UserError` where the disk is full or the folder not writable."""
+    """Write the episode completely or not at all. Raises `UserError` if the disk is full or the folder is not
+    writable."""
     header = Header(
         number=number,
         task=episode.task,
@@ -122,24 +123,24 @@ def _write_records(path: Path, header: Header, episode: Episode) -> None:
             for frame in episode.frames:
                 writer.write(encode_frame(frame))
     except (RuntimeError, ValueError) as error:
-        # A full disk is none of `OSError` to ArrayRecord.
+        # ArrayRecord reports a full disk as another error than `OSError`.
         raise OSError(str(error).splitlines()[0]) from error
 
 
 def damaged(path: Path, expected: str, found: str) -> DamagedError:
-    """The error that names a damaged file and says what to do."""
+    """An error that names a damaged file and says what to do."""
     return DamagedError(f"{path} is damaged: expected {expected}, found {found}; {REMEDY}")
 
 
 def size(path: Path) -> int:
-    """Bytes of an episode's file. Raises `UserError` where it is missing."""
+    """Bytes of an episode's file. Raises `UserError` if it is missing."""
     with reading(path, ABSENT):
         return path.stat().st_size
 
 
 def open_records(path: Path) -> ArrayRecordReader:
-    """A reader for single records, which holds the file open. Raises `UserError` where it is missing or its end is."""
-    # ArrayRecord takes a file that the system refuses for one without records.
+    """A reader for single records; it keeps the file open. Raises `UserError` if the file is missing or truncated."""
+    # ArrayRecord reports a file that cannot be opened as one without records.
     require_readable(path, ABSENT)
     try:
         return ArrayRecordReader(str(path), "readahead_buffer_size:0,max_parallelism:0", file_reader_buffer_size=2**15)
@@ -148,12 +149,12 @@ def open_records(path: Path) -> ArrayRecordReader:
 
 
 def read_records(reader: ArrayRecordReader, path: Path, first: int, count: int) -> list[bytes]:
-    """Records `first` to `first + count - 1`. Raises `UserError` where they are damaged."""
+    """Records `first` to `first + count - 1`. Raises `UserError` if they are damaged."""
     try:
         records = reader.read(list(range(first, first + count)))
     except (RuntimeError, ValueError, IndexError) as error:
         with reading(path, ABSENT):
-            # What the disk does not give is not damage.
+            # A read error of the disk is not damage.
             path.read_bytes()
         raise damaged(path, f"intact records {first} to {first + count - 1}", str(error).splitlines()[0]) from error
     return records
@@ -169,7 +170,7 @@ def _array(path: Path, record: bytes, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def checked_frame(path: Path, record: bytes) -> np.ndarray:
-    """The decoded frame. Raises `UserError` where the record is none."""
+    """The decoded frame. Raises `UserError` if the record is not a frame."""
     if len(record) != int(np.prod(FRAME_SHAPE)):
         raise damaged(path, f"frames of {int(np.prod(FRAME_SHAPE))} bytes", f"one of {len(record)}")
     return decode_frame(record)
@@ -189,12 +190,12 @@ def _header(reader: ArrayRecordReader, path: Path) -> Header:
 
 
 def read_header(path: str | Path) -> Header:
-    """The header, checked against the number of records. Raises `UserError` where the file is damaged."""
+    """The header, checked against the number of records. Raises `UserError` if the file is damaged."""
     return _header(open_records(Path(path)), Path(path))
 
 
 def read_episode(path: str | Path) -> Episode:
-    """The whole episode. Raises `UserError` where the file is damaged."""
+    """The whole episode. Raises `UserError` if the file is damaged."""
     path = Path(path)
     reader = open_records(path)
     header = _header(reader, path)
@@ -212,7 +213,8 @@ def read_episode(path: str | Path) -> Episode:
 
 
 def write_index(folder: str | Path, headers: Sequence[Header]) -> Path:
-    """Write FOLDER/index.jsonl, sorted by number, whole or not at all. Raises `UserError` as `write_episode` does."""
+    """Write FOLDER/index.jsonl, sorted by number, completely or not at all. Raises `UserError` as `write_episode`
+    does."""
     folder = Path(folder)
     lines = []
     for header in sorted(headers, key=lambda header: header.number):

@@ -1,4 +1,4 @@
-"""Steps of recorded episodes as learners of sequences read them."""
+"""Steps of recorded episodes, as sequence learners read them."""
 
 import jax.numpy as jnp
 from flax import struct
@@ -8,27 +8,26 @@ from wm_jax.types import Array, Observations
 
 @struct.dataclass
 class Steps:
-    """T steps of B sequences, time first: what was done, and what came of it."""
+    """T steps of B sequences, time first: the actions and their outcomes."""
 
     action: Array
     """[T, B, A]"""
     restart: Array
-    """[T, B] bool: the step is its episode's first."""
+    """[T, B] bool: True on an episode's first step."""
     has_next: Array
     """[T, B] bool: False on an episode's last step."""
     reward: Array
     """[T, B]"""
     done: Array
-    """[T, B] bool: the episode terminated with this step."""
+    """[T, B] bool: True if the episode terminated with this step."""
     done_known: Array
-    """[T, B] bool: False on the last step of an episode that was cut off, of which nobody knows whether it would have
-    terminated."""
+    """[T, B] bool: False on the last step of an episode that was cut off, for which termination is unknown."""
 
 
 def steps_at(recorded: Observations, positions: Array) -> Steps:
     """The steps at `positions` [T, B] among the N frames.
 
-    Along T the positions go up by one within an episode, and jump only from an episode's last frame to a first one.
+    Along T, positions increase by one within an episode, and jump only from an episode's last frame to a first frame.
     """
     episode = jnp.searchsorted(recorded.start, positions, side="right") - 1
     offset = positions - recorded.start[episode]

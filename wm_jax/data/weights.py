@@ -1,4 +1,4 @@
-"""Weights on disk: a nested dict of arrays as one safetensors file with a checksum and a JSON header. No pickle."""
+"""Weights on disk: a nested dict of arrays in one safetensors file, with a checksum and a JSON header. No pickle."""
 
 import hashlib
 import json
@@ -15,18 +15,18 @@ from wm_jax.errors import DamagedError, UserError
 
 SEPARATOR = "/"
 HEADER = "wm_jax"
-"""The only entry of the file's metadata: safetensors writes several in an order that differs from run to run."""
-REMEDY = "copy it again from where it came, or do the stage that writes it again with --stages NAME --redo"
+"""The only entry of the file's metadata: safetensors writes several entries in an order that varies between runs."""
+REMEDY = "copy it again from its source, or run the stage that writes it again with --stages NAME --redo"
 
 
 def flatten(tree: Any) -> dict[str, Any]:
-    """The leaves of a pytree by their path: "encoder/conv1/kernel", "0/bias", …"""
+    """The leaves of a pytree by path: "encoder/conv1/kernel", "0/bias", …"""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator=SEPARATOR): leaf for path, leaf in leaves}
 
 
 def structured(leaves: dict[str, Any], like: Any) -> Any:
-    """The pytree of the structure of `like` whose leaves have these names (`flatten`)."""
+    """A pytree with the structure of `like` from leaves by path (see `flatten`)."""
     return jax.tree.unflatten(jax.tree.structure(like), [leaves[name] for name in flatten(like)])
 
 
@@ -44,7 +44,7 @@ def _nest(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 def _checksum(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> str:
-    """SHA-256 of all that the file says: `about`, and each array's name, type, shape and values."""
+    """SHA-256 of the file's contents: `about`, and each array's name, type, shape and values."""
     digest = hashlib.sha256(json.dumps(about).encode())
     for name in sorted(arrays):
         digest.update(f"{name}:{arrays[name].dtype}:{arrays[name].shape}".encode())
@@ -53,9 +53,9 @@ def _checksum(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> str:
 
 
 def save_weights(path: Path, tree: Any, about: dict[str, Any]) -> None:
-    """Write the pytree `tree` of arrays and the JSON-like `about` to `path`, whole or not at all.
+    """Write the pytree `tree` of arrays and the JSON value `about` to `path`, completely or not at all.
 
-    The same contents give the same bytes. Raises `UserError` where the disk is full or the folder not writable.
+    The same contents give the same bytes. Raises `UserError` if the disk is full or the folder is not writable.
     """
     arrays = {name: np.asarray(leaf, order="C") for name, leaf in flatten(tree).items()}
     header = json.dumps({"about": about, "sha256": _checksum(arrays, about)})
@@ -63,12 +63,12 @@ def save_weights(path: Path, tree: Any, about: dict[str, Any]) -> None:
 
 
 def load_weights(path: Path, remedy: str = REMEDY) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(nested dict of arrays, about) as `save_weights` wrote them.
+    """(nested dict of arrays, about) as written by `save_weights`.
 
-    Raises `UserError`, which ends with what to do (`remedy`), where the file is missing, no such file, altered, or holds
-    values that are not finite; and where the system refuses to read it.
+    Raises `UserError` if the file is missing, of another kind, altered or unreadable, or if it holds values that are
+    not finite. The message ends with what to do (`remedy`).
     """
-    # The library says "no such file" of one that the system refuses.
+    # The library reports an unreadable file as a missing one.
     require_readable(path, remedy)
     try:
         with told("read", path), safe_open(path, framework="numpy") as file:
@@ -89,18 +89,18 @@ def load_weights(path: Path, remedy: str = REMEDY) -> tuple[dict[str, Any], dict
         raise DamagedError(f"{path} was altered: expected SHA-256 {recorded[:12]}…, found {found[:12]}…; {remedy}")
     for name, array in arrays.items():
         if not np.isfinite(array).all():
-            raise UserError(f"{path} is of no use: {name} holds values that are not finite; {remedy}")
+            raise UserError(f"{path} is unusable: {name} holds values that are not finite; {remedy}")
     return _nest(path, arrays), about
 
 
 def halved(path: Path, tree: dict[str, Any]) -> dict[str, Any]:
-    """`tree`, to be written to `path`, in half precision: floating point numbers as float16. Raises `UserError` that names
-    the first array with a value that is not finite there."""
+    """`tree`, to be written to `path`, with floating point numbers as float16. Raises `UserError`, which names the
+    first array with a value that is not finite in float16."""
     halves = jax.tree.map(_half, tree)
     for name, half in flatten(halves).items():
         if not np.isfinite(half).all():
             raise UserError(
-                f"{path} cannot have half precision: {name} holds values beyond ±{np.finfo(np.float16).max:.0f} or not "
+                f"{path} cannot use float16: {name} holds values beyond ±{np.finfo(np.float16).max:.0f} or not "
                 "finite; leave --half out"
             )
     return halves
@@ -113,8 +113,8 @@ def _half(array: Any) -> np.ndarray:
 
 
 def check_like(path: Path, tree: dict[str, Any], like: Any) -> Any:
-    """The arrays of `tree` in the structure of `like` (arrays or `jax.ShapeDtypeStruct`), if they have its shapes and
-    types. Raises `UserError` that names the first array that differs."""
+    """The arrays of `tree` in the structure of `like` (arrays or `jax.ShapeDtypeStruct`). Raises `UserError`, which
+    names the first array whose shape or type differs."""
     found = flatten(tree)
     different = misfit(flatten(like), found)
     if different:
@@ -125,7 +125,7 @@ def check_like(path: Path, tree: dict[str, Any], like: Any) -> Any:
 
 
 def misfit(expected: dict[str, Any], found: dict[str, Any]) -> str | None:
-    """The first of these arrays, by name, that has another shape or type, in words; None where all are alike."""
+    """A description of the first array, by name, whose shape or type differs; None if all agree."""
     for name in sorted(expected.keys() | found.keys()):
         wanted, present = (
             f"{leaves[name].dtype}{list(leaves[name].shape)}" if name in leaves else "nothing"

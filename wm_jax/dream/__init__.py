@@ -1,4 +1,4 @@
-"""Any world model as an environment: its dream, the states that it starts in, a population's rollouts, a Gymnasium face."""
+"""The dream of any world model as an environment: start states, population rollouts and a Gymnasium wrapper."""
 
 from wm_jax.dream.environment import Dream, DreamConfig, DreamNoise, DreamState
 from wm_jax.dream.gymnasium_face import DreamEnv, DreamSource, DreamVectorEnv

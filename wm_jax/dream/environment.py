@@ -1,8 +1,8 @@
-"""The dream, the paper's virtual environment (section 4): a world model as an environment, whatever the model is.
+"""The dream, the paper's virtual environment (section 4): any world model as an environment.
 
-What the model expects of a step becomes a reward and an end by the rules of `DreamConfig`; whatever they are, a dream ends
-where its rewards add up to `full_return`, and where its numbers are no longer finite, with the lowest return there is.
-Everything here is pure and for one agent; populations, rollouts and temperatures are axes that `jax.vmap` adds.
+The rules of `DreamConfig` turn the model's predictions for a step into a reward and an end. In any case a dream ends
+when its rewards add up to `full_return`, and when its numbers are no longer finite, with a return of -inf. All
+functions are pure and handle one agent; `jax.vmap` adds axes for populations, rollouts and temperatures.
 """
 
 from dataclasses import dataclass, replace
@@ -22,29 +22,34 @@ from wm_jax.worlds.protocol import shapes
 
 @dataclass(frozen=True)
 class DreamConfig:
-    """How a world model's dream is played. The defaults are the paper's Take Cover."""
+    """Settings of the world model's dream. The defaults are the paper's Take Cover."""
 
     temperature: float = 1.15
-    """tau: how uncertain the dream is; 1 is the model as trained."""
+    """tau: uncertainty of the dream; 1 is the model as trained."""
     horizon: int = 2100
-    """Steps after which a dream is cut off."""
+    """Steps after which a dream is truncated."""
     start: Literal["first", "anywhere"] = "first"
-    """first: on the first frame of a recorded episode; anywhere: on any recorded frame, after the model has followed the
-    episode up to that frame, as it does in the actual environment. A search with a `start` of its own learns in dreams that
-    begin there; C is scored in those that begin here."""
+    """Frames that dreams start on. first: the first frames of recorded episodes; anywhere: any recorded frame, after
+    the model has followed the episode up to it, as in the actual environment. A search with its own `start` uses that
+    for the dreams that C learns in; this one is for the dreams that score C."""
     episodes: int = 1024
-    """With `start` anywhere: recorded episodes, drawn at random, that the model follows to have states to start from."""
+    """With `start` anywhere: number of recorded episodes, drawn at random, that the model follows to collect start
+    states."""
     full_return: float | None = None
-    """A dream is over once its rewards add up to this, as an episode is in which there is nothing left to earn: M, which
-    never saw so many steps of one, goes on for ever, and whoever earns twice as fast would be twice as good."""
+    """Return at which a dream ends, as an actual episode ends when nothing is left to earn. M has no data beyond that
+    point: without this limit the dream continues, and a controller that earns twice as fast scores twice as much. None:
+    no limit."""
     end: str = "threshold"
-    """threshold: a dream ends where its end is more probable than the model's threshold, the paper's rule, and there are no
-    ends that are only possible; drawn: with the probability that the model gives it. Or a rule of one's own."""
+    """The rule that ends a dream. threshold: when the probability of an end exceeds the model's threshold, as in the
+    paper; less probable ends never happen; drawn: with the model's probability. Or the name of a rule that your own
+    file registers."""
     reward: str = "survival"
-    """survival: 1 per step, the last included; predicted: what the model predicts. Or a rule of one's own."""
+    """The reward rule. survival: 1 per step, including the last; predicted: the model's predicted reward. Or the name
+    of a rule that your own file registers."""
     precision: Literal["float32", "tensorfloat32", "bfloat16"] = "tensorfloat32"
-    """Of the model's matrix products while a population dreams. tensorfloat32: 10 bits of mantissa where the device has
-    that, on CPUs the same as float32; bfloat16: weights and what they multiply in 7 bits, sums and state in float32."""
+    """Precision of the model's matrix products in the dreams of a population. tensorfloat32: 10 bits of mantissa if the
+    device supports it; on CPUs the same as float32; bfloat16: 7 bits for weights and inputs, float32 for sums and
+    states."""
 
     def __post_init__(self) -> None:
         require_range("dream.temperature", self.temperature, 1e-3, 100.0)
@@ -59,37 +64,37 @@ class DreamConfig:
 
     @property
     def words(self) -> str:
-        """How long a dream is at most, for reports."""
-        full = f", less once it has brought {self.full_return:g}" if self.full_return else ""
-        drawn = ", its end drawn" if self.end == "drawn" else ""
+        """Description of the length of a dream, for reports."""
+        full = f", fewer at a return of {self.full_return:g}" if self.full_return else ""
+        drawn = ", with random ends" if self.end == "drawn" else ""
         return f"of at most {self.horizon:,} steps{full}{drawn}"
 
 
 @struct.dataclass
 class DreamState:
-    """Where one dream stands."""
+    """State of one dream."""
 
     world: State
-    """The world model's."""
+    """State of the world model."""
     steps: Array
     """[] int32: steps dreamt so far."""
     earned: Array
-    """[] float32: the rewards so far."""
+    """[] float32: sum of the rewards so far."""
 
 
 @struct.dataclass
 class DreamNoise:
-    """What a step takes of chance."""
+    """Random numbers of a step."""
 
     world: Any
-    """The world model's."""
+    """Noise of the world model."""
     end: Array
-    """[...] in [0, 1): a step ends the dream where the probability of that is higher."""
+    """[...] in [0, 1): the step ends the dream if the probability of an end is higher."""
 
 
 @dataclass(frozen=True)
 class Dream:
-    """A world model as an environment: a hashable recipe; its weights and the states to start from come in as arguments."""
+    """A world model as an environment. Hashable; its weights and start states are arguments."""
 
     model: WorldModel
     config: DreamConfig
@@ -98,11 +103,11 @@ class Dream:
 
     @property
     def without_full_return(self) -> "Dream":
-        """The same dream for those who do not know what was earned before, so that no full return ends it."""
+        """The same dream without an end at a full return, for callers that do not know the return so far."""
         return replace(self, config=replace(self.config, full_return=None))
 
     def prepare(self, params: Params) -> Params:
-        """Weights as the dream's precision has them; once for many steps, as the narrow copy is what is fast."""
+        """The weights in the dream's precision. Call it once for many steps: the smaller copy is what saves time."""
         if self.config.precision != "bfloat16":
             return params
 
@@ -113,16 +118,16 @@ class Dream:
         return jax.tree.map(narrow, params)
 
     def features(self, state: DreamState) -> Features:
-        """What an actor may read before it acts."""
+        """The features that an actor may read before it acts."""
         return self.model.features(state.world)
 
     def reset(self, starts: State, key: Key) -> DreamState:
-        """A dream before its first step, in one of the states `starts` [S, ...] (`wm_jax.dream.starts`)."""
+        """A dream before its first step, in a random one of `starts` [S, ...] (`wm_jax.dream.starts`)."""
         row = jax.random.randint(key, (), 0, len(jax.tree.leaves(starts)[0]), jnp.int32)
         return DreamState(jax.tree.map(lambda array: array[row], starts), jnp.int32(0), jnp.float32(0))
 
     def noise(self, key: Key) -> DreamNoise:
-        """The noise of one step that belongs to `key`."""
+        """The noise of one step, from `key`."""
         world_key, end_key = jax.random.split(key)
         return DreamNoise(self.model.noise(world_key), jax.random.uniform(end_key, (), jnp.float32))
 
@@ -134,11 +139,11 @@ class Dream:
         noise: DreamNoise,
         temperature: Array | float | None = None,
     ) -> tuple[DreamState, Array, Array, Array]:
-        """What follows on `action` [A], chosen in `state`: (state, reward [], terminated [], truncated []).
+        """The step after `action` [A] in `state`: (state, reward [], terminated [], truncated []).
 
-        `noise` may be drawn before: one draw then serves every candidate that meets it. `temperature` [] may be traced and
-        stands in for the setting. A step after which a number is not finite terminates, with the reward -inf. Raises
-        `UserError` while tracing where a rule needs what the model does not predict.
+        `noise` may be drawn in advance, so that several candidates share it. `temperature` [] may be traced and
+        overrides the setting. A step with a number that is not finite terminates with the reward -inf. Raises
+        `UserError` while tracing if a rule needs a prediction that the model does not make.
         """
         state, reward, ending = self.prospect(params, state, action, noise.world, temperature)
         terminated = noise.end < ending
@@ -147,9 +152,9 @@ class Dream:
     def prospect(
         self, params: Params, state: DreamState, action: Action, noise: Any, temperature: Array | float | None = None
     ) -> tuple[DreamState, Array, Array]:
-        """What follows on `action` [A], before it is decided whether that is the end: (state, reward [], the probability
-        that it is []), with the world model's part of the noise. The probability is always finite, and the reward is -inf
-        where anything else is not."""
+        """The step after `action` [A], before its end is drawn: (state, reward [], probability of an end []), with the
+        world model's part of the noise. The probability is always finite; the reward is -inf if anything else is not
+        finite."""
         tau = self.config.temperature if temperature is None else temperature
         with jax.default_matmul_precision(self.config.precision):
             world, outcome = self.model.imagine(params, state.world, action, noise, tau)
@@ -157,13 +162,13 @@ class Dream:
         steps, earned = state.steps + 1, state.earned + reward
         if self.config.full_return is not None:
             ending = jnp.where(earned >= self.config.full_return, 1, ending)
-        # The rules are not asked: NaN is above no threshold, and such a dream would never end.
+        # Overrides the rules: NaN exceeds no threshold, so the dream would never end.
         broken = ~_finite((outcome.reward, outcome.end, reward, ending, self.model.vital(world)))
         reward, ending = jnp.where(broken, -jnp.inf, reward), jnp.where(broken, 1, ending)
         return DreamState(world, steps, state.earned + reward), reward, ending
 
     def check(self) -> None:
-        """Raise `UserError` where a rule needs what the model does not predict."""
+        """Raise `UserError` if a rule needs a prediction that the model does not make."""
         params, _, state = shapes(self.model)
         action = jax.ShapeDtypeStruct((self.model.action_size,), jnp.float32)
         noise = jax.eval_shape(self.model.noise, key_shape())
@@ -171,7 +176,7 @@ class Dream:
         jax.eval_shape(self._judge, outcome)
 
     def _judge(self, outcome: Outcome) -> tuple[Array, Array]:
-        """The step's reward, and the probability that it ends the dream."""
+        """The step's reward and the probability that it ends the dream."""
         rules = REWARDS[self.config.reward], ENDS[self.config.end]
         reward, ending = (rule(outcome, self.model) for rule in rules)
         return reward, ending

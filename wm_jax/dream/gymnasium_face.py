@@ -1,10 +1,10 @@
-"""The dream as any Gymnasium client knows environments, one or many at a time.
+"""The dream as a Gymnasium environment, single or vectorised.
 
-An observation is what C may read: features of the world model, [z, h] of the paper's, as one flat float32 array of F
-numbers. An action is [A] in [-1, 1]. Frames are drawn by the world model.
+An observation consists of the world model's features, [z, h] in the paper, as one flat float32 array of F numbers. An
+action is [A] in [-1, 1]. The world model renders frames.
 
-A dream whose numbers are no longer finite ends there: terminated, with the reward -inf. Of that step's observation, what is
-not a number is 0, and what is infinite the largest float32: it stays in its space.
+A dream whose numbers are no longer finite is terminated with the reward -inf. In the observation of that step NaN
+becomes 0 and infinities become the largest float32, so that it stays in its space.
 """
 
 from dataclasses import dataclass, field
@@ -26,24 +26,25 @@ from wm_jax.worlds.protocol import feature_sizes
 
 @dataclass(frozen=True)
 class DreamSource:
-    """What the environments are made of: a dream, its world model's weights, and recordings to start from."""
+    """A dream, its world model's weights, and recordings to start from; the environments are made from it."""
 
     dream: Dream
     params: Params
     recorded: Observations
     features: tuple[str, ...] | None = None
-    """What an observation is made of, in this order; where empty or None, all features of the world model, by name."""
+    """The features of an observation, in this order; empty or None: all features of the world model, in the order of
+    their names."""
     frames_per_second: int = field(kw_only=True)
-    """Steps in a second of the task's own time (`Task.frames_per_second`)."""
+    """Steps per second of the task's own time (`Task.frames_per_second`)."""
 
     @cached_property
     def starts(self) -> State:
-        """The states that dreams start in, made when the first one does."""
+        """The states that dreams start in; computed on first use."""
         return start_states(self.dream, self.params, self.recorded, jax.random.key(0))
 
     @cached_property
     def prepared(self) -> Params:
-        """The weights as the dream's precision has them, as a population dreams with them."""
+        """The weights in the dream's precision, as for the dreams of a population."""
         return self.dream.prepare(self.params)
 
     @property
@@ -54,7 +55,7 @@ class DreamSource:
 
 @partial(jax.jit, static_argnames="dream")
 def _reset(dream: Dream, starts: State, keys: Key) -> DreamState:
-    """[B] dreams, begun."""
+    """[B] dreams at their starts."""
     return jax.vmap(dream.reset, (None, 0))(starts, keys)
 
 
@@ -62,7 +63,7 @@ def _reset(dream: Dream, starts: State, keys: Key) -> DreamState:
 def _step(
     dream: Dream, params: Params, starts: State, state: DreamState, over: Array, action: Action, keys: Key, tick: int
 ) -> tuple[DreamState, Array, Array, Array]:
-    """One step of [B] dreams. Those that are `over` [B] begin anew instead: reward 0 and no end."""
+    """One step of [B] dreams. Those that are `over` [B] restart instead, with reward 0 and no end."""
     keys = jax.vmap(jax.random.split)(jax.vmap(jax.random.fold_in, (0, None))(keys, tick))
     noise = jax.vmap(dream.noise)(keys[:, 0])
     state, reward, terminated, truncated = jax.vmap(dream.step, (None, 0, 0, 0))(params, state, action, noise)
@@ -85,7 +86,7 @@ def _draw(dream: Dream, params: Params, state: DreamState) -> Array:
 
 
 class _Dreams(SideBySide):
-    """Dreams as both faces are made of them."""
+    """Dreams for both environment classes."""
 
     noun = "dream"
 
@@ -99,13 +100,13 @@ class _Dreams(SideBySide):
         super().__init__(space, self.dream.model.action_size, source.frames_per_second, render_mode)
 
     def begin(self, keys: Key) -> DreamState:
-        """Dreams begun at starts that the keys choose."""
+        """Dreams at starts chosen by the keys."""
         return _reset(self.dream, self.source.starts, keys)
 
     def advance(
         self, over: np.ndarray, action: np.ndarray, keys: Key, tick: int
     ) -> tuple[DreamState, Array, Array, Array]:
-        """A step of each."""
+        """One step of each dream."""
         return _step(self.dream, self.source.prepared, self.source.starts, self.state, over, action, keys, tick)
 
     def observe(self) -> np.ndarray:
@@ -118,7 +119,7 @@ class _Dreams(SideBySide):
 
 
 class DreamEnv(SingleEnv):
-    """One dream. Raises `gymnasium.error.UnsupportedMode` for a render mode that there is not."""
+    """One dream. Raises `gymnasium.error.UnsupportedMode` for an unknown render mode."""
 
     def __init__(self, source: DreamSource, render_mode: RenderMode = None) -> None:
         super().__init__(_Dreams(source, render_mode), render_mode)

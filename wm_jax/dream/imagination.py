@@ -1,4 +1,4 @@
-"""Sequences of actions, judged in the dream of a world model: what planners choose by."""
+"""Evaluates sequences of actions in the world model's dream, for planners."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,32 +12,32 @@ from wm_jax.types import Array, Key, State
 from wm_jax.worlds import World
 
 Value = Callable[[State], Array]
-"""What is still to come from a world model's state on: []."""
+"""Expected return from a world model's state: []."""
 
 
 @dataclass(frozen=True)
 class Imagination:
-    """How sequences of actions are judged: the mean over some dreams of what each is expected to bring."""
+    """Evaluates sequences of actions by their mean expected return over some dreams."""
 
     dream: Dream
-    """Its rules; what an episode has earned before is not known, so that none ends for a full return."""
+    """Its rules apply, except `full_return`: the episode's return so far is not known."""
     hold: int = 1
-    """Steps that each action of a sequence is kept."""
+    """Steps that each action of a sequence is held."""
     particles: int = 1
-    """P: dreams for each sequence. All sequences meet the same noise in the p-th."""
+    """P: dreams per sequence. The p-th dreams of all sequences share the same noise."""
     discount: float = 1.0
-    """gamma of a step."""
+    """gamma: discount per step."""
 
     def returns(self, world: World, state: State, actions: Array, key: Key, value: Value | None = None) -> Array:
-        """[N]: the expected returns of the `actions` [N, T, A] from a world model's `state` on, with what `value` says of
-        the last state where it is given; -inf where a dream's numbers are no longer finite. An end that is possible counts
-        by its probability (`Dream.prospect`)."""
+        """[N]: expected returns of the `actions` [N, T, A] from a world model's `state`, plus `value` of the last state
+        if given; -inf if a dream's numbers are no longer finite. Ends are weighted by their probability, not drawn
+        (`Dream.prospect`)."""
         rules = self.dream.without_full_return
         params, config = rules.prepare(world.params), rules.config
         count, length, _ = actions.shape
         began = DreamState(state, jnp.int32(0), jnp.float32(0))
         lanes = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, self.particles, *jnp.shape(leaf))), began)
-        # Over sequences, and over the dreams of each, which have noise of their own.
+        # Over sequences, and over the dreams of each with their own noise.
         prospect = partial(rules.prospect, temperature=config.temperature)
         dreams = jax.vmap(jax.vmap(prospect, (None, 0, None, 0)), (None, 0, 0, None))
 
@@ -47,7 +47,7 @@ class Imagination:
             action = jax.lax.dynamic_index_in_dim(actions, number // self.hold, 1, keepdims=False)
             states, reward, ending = dreams(params, states, action, jax.vmap(self.dream.model.noise)(keys))
             weight = survival * jnp.float32(self.discount) ** number
-            # What is read after an end may be anything.
+            # Rewards after an end may be arbitrary.
             counted = jnp.where(jnp.isfinite(reward), weight * reward, reward)
             earned += jnp.where(survival > 0, counted, 0)
             return (states, earned, survival * (1 - ending)), None

@@ -1,10 +1,10 @@
 """Many dreams at once: every candidate of a population plays the same R dreams, in one compiled call.
 
-The same dreams means common random numbers: the rollout r starts on the same frame and meets the same noise for each
-candidate, so that their returns differ by what they did. It also makes the noise P times cheaper.
+The dreams share their random numbers: rollout r starts on the same frame and has the same noise for each candidate, so
+that differences in return come from the candidates. It also makes the noise P times cheaper.
 
-One dream of one candidate is a lane. Lanes go forward together, in blocks, some steps at a time; then those that are over
-are left out, so that the work follows the number of dreams alive and not the longest one.
+A lane is one dream of one candidate. Lanes advance together in blocks, several steps at a time; then finished dreams
+are left out, so that the work follows the number of running dreams and not the longest one.
 """
 
 import math
@@ -27,59 +27,59 @@ from wm_jax.types import Action, Array, Key, Params, Population, Returns, State
 from wm_jax.worlds import Actor, World
 
 STEPS_BETWEEN_LOOKS = 32
-"""Steps dreamt before looking which dreams are still alive; a look makes an accelerator wait for the host."""
+"""Dream steps between two checks for running dreams; on an accelerator each check waits for the host."""
 CPU_BLOCKS = (1024, 128, 32)
-"""Lanes that go forward together on a CPU: as many large blocks as the living fill, for products to be fast, and smaller
-ones for the rest, to follow the living closely. Each is a multiple of the next."""
+"""Lanes that advance together on a CPU: as many large blocks as the running dreams fill, for fast products, and smaller
+ones for the rest, to skip finished dreams. Each is a multiple of the next."""
 STEPS_UNROLLED = 8
-"""Steps that are compiled one after the other on an accelerator, where each kernel costs its launch: their counter and
-their bookkeeping are then a kernel each for all of them."""
+"""Steps unrolled on an accelerator, where each kernel has a launch cost: counter and bookkeeping then take one kernel
+for all of these steps."""
 ACCELERATOR_BLOCKS = (4096,)
-"""On an accelerator, which takes hardly longer for a thousand lanes than for one: so many or fewer stay together until all
-of their dreams are over, and only where there are more are the living packed."""
+"""On an accelerator a thousand lanes take hardly longer than one: up to this many stay together until all of their
+dreams are over; only larger numbers are compacted."""
 
 
 @struct.dataclass
 class DreamScores:
-    """How each candidate's dreams went."""
+    """Results of each candidate's dreams."""
 
     returns: Array
     """[P, R] float32: sum of rewards up to the end of the dream."""
     lengths: Array
-    """[P, R] int32: steps until the dream ended or was cut off, the last included."""
+    """[P, R] int32: steps until the dream ended or was truncated, including the last."""
 
 
 @struct.dataclass
 class Trajectory:
-    """One dream from its start on, played for T steps whether it ended or not."""
+    """One dream played for T steps from its start, whether or not it ended."""
 
     state: State
-    """[T, ...]: the world model's before each step."""
+    """[T, ...]: state of the world model before each step."""
     action: Action
     """[T, A]"""
     reward: Array
     """[T]"""
     terminated: Array
-    """[T] bool: where the dream ends with this step (`wm_jax.dream.environment`)."""
+    """[T] bool: the dream ends with this step (`wm_jax.dream.environment`)."""
 
 
 @struct.dataclass
 class _Players:
-    """Who plays in the lanes, P candidates, and where, S starts."""
+    """P candidates and S starts for the lanes."""
 
     weights: Population
     """[P, ...]"""
     temperature: Array
-    """[P]: of the dreams that this candidate plays."""
+    """[P]: temperature of the candidate's dreams."""
     start: DreamState
     """[S, ...]"""
     noise_key: Key
-    """[S]: the numbers of step t follow from `fold_in(noise_key, t)`."""
+    """[S]: the random numbers of step t follow from `fold_in(noise_key, t)`."""
 
 
 @struct.dataclass
 class _Numbers:
-    """What a step of a dream takes of chance."""
+    """Random numbers of a step."""
 
     dream: DreamNoise
     actor: Key
@@ -90,27 +90,27 @@ class _Lanes:
     """L dreams, one candidate on one start each."""
 
     candidate: Array
-    """[L] int32: which of P"""
+    """[L] int32: index among P."""
     start: Array
-    """[L] int32: which of S"""
+    """[L] int32: index among S."""
     alive: Array
     """[L] bool"""
     state: DreamState
     """[L, ...]"""
     carry: Any
-    """[L, ...]: the actor's."""
+    """[L, ...]: carry of the actor."""
     scores: DreamScores
-    """[L]: so far"""
+    """[L]: so far."""
 
 
 def _begin(dream: Dream, starts: State, key: Key) -> tuple[DreamState, Key]:
-    """The state that a rollout with this key starts from, and the key that its steps' numbers are folded into."""
+    """The start state of a rollout with this key, and the key that the random numbers of its steps are folded from."""
     reset_key, noise_key = jax.random.split(key)
     return dream.reset(starts, reset_key), noise_key
 
 
 def _numbers(dream: Dream, key: Key, step: Array) -> _Numbers:
-    """What the step of this number takes of chance, in a dream with this key."""
+    """The random numbers of a step, in a dream with this key."""
     dream_key, actor_key = jax.random.split(jax.random.fold_in(key, step))
     return _Numbers(dream.noise(dream_key), actor_key)
 
@@ -129,22 +129,23 @@ def population_returns(
     temperature: Array | float | None = None,
     mesh: Mesh | None = None,
 ) -> DreamScores:
-    """Play `rollouts` dreams, counted from number `first` [], with each candidate of `population` [P, ...]: scores [P, R].
-    `params` are the world model's weights, `starts` [S, ...] the states that dreams start in.
+    """Play `rollouts` dreams, counted from number `first` [], with each candidate of `population` [P, ...]: scores [P,
+    R]. `params`: weights of the world model; `starts` [S, ...]: states that dreams start in.
 
-    Ends when all dreams are over, at the horizon at the latest. Rollout r has the key `fold_in(key, r)`. `temperature`
-    [] stands in for the dream's setting without compiling anew. The lanes are laid over the devices of `mesh`.
+    Returns when all dreams are over, at the latest at the horizon. Rollout r has the key `fold_in(key, r)`.
+    `temperature` [] overrides the dream's setting without recompiling. The lanes are distributed over the devices of
+    `mesh`.
 
-    `jax.vmap` over population, key or temperature plays all the evolutions' dreams side by side as the lanes of one
-    loop, and none of them waits for the others; over the world model's weights, one model after the other.
+    `jax.vmap` over population, key or temperature plays the dreams of all evolutions side by side as lanes of one loop,
+    and none waits for the others; over the world model's weights it plays one model after the other.
     """
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(rollouts, dtype=jnp.int32))
     begun, noise_keys = jax.vmap(partial(_begin, dream, starts))(keys)
-    # Without weights there is but one candidate.
+    # Without weights there is only one candidate.
     size = max((len(leaf) for leaf in jax.tree.leaves(population)), default=1)
     tau = jnp.full(size, dream.config.temperature if temperature is None else temperature, jnp.float32)
     players = _Players(population, tau, begun, noise_keys)
-    # Rollout by rollout: cut in equal parts for many devices, the parts have candidates of all kinds, good and bad ones.
+    # Ordered by rollout: each device's equal part then has good and bad candidates.
     number = jnp.arange(rollouts * size, dtype=jnp.int32)
     play = custom_vmap(partial(_play_on_mesh, dream, actor, mesh))
     play.def_vmap(partial(_play_side_by_side, play))
@@ -155,13 +156,13 @@ def population_returns(
 def _play_side_by_side(
     play: Callable[..., DreamScores], count: int, batched: Any, *arguments: Any
 ) -> tuple[DreamScores, Any]:
-    """The rule of `jax.vmap` for `play`, E times over: one `play` with E times the candidates, starts and lanes."""
+    """The `jax.vmap` rule of `play` for E evolutions: one `play` with E times the candidates, starts and lanes."""
     if any(jax.tree.leaves(batched[0])):
 
         def alone(e: Array) -> DreamScores:
             own = jax.tree.map(lambda array, many: array[e] if many else array, arguments, tuple(batched))
             params, players, *lanes = own
-            # All of them may meet the same numbers.
+            # All evolutions may share the random numbers.
             return play(params, players.replace(noise_key=jax.random.clone(players.noise_key)), *lanes)
 
         scores = jax.lax.map(alone, jnp.arange(count, dtype=jnp.int32))
@@ -174,7 +175,7 @@ def _play_side_by_side(
     candidate += evolution * players.temperature.shape[1]
     start += evolution * players.noise_key.shape[1]
     players = jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), players)
-    # Lane by lane and not evolution by evolution, so that no device has only those whose dreams are long.
+    # Interleaved by lane, not ordered by evolution, so that no device gets only the evolution with the longest dreams.
     scores = play(params, players, candidate.T.reshape(-1), start.T.reshape(-1))
     scores = jax.tree.map(lambda array: array.reshape(-1, count).T, scores)
     return scores, jax.tree.map(lambda _: True, scores)
@@ -183,7 +184,7 @@ def _play_side_by_side(
 def _play_on_mesh(
     dream: Dream, actor: Actor, mesh: Mesh | None, params: Params, players: _Players, candidate: Array, start: Array
 ) -> DreamScores:
-    """The scores [L] of the lanes `candidate` [L] on `start` [L], an equal number of them on each device."""
+    """The scores [L] of the lanes `candidate` [L] on `start` [L], distributed equally over the devices."""
     devices = 1 if mesh is None else mesh.size
     count = len(candidate)
     each = math.ceil(count / devices)
@@ -191,7 +192,7 @@ def _play_on_mesh(
     blocks, unroll = blocks_of(each, platform), 1 if platform == "cpu" else STEPS_UNROLLED
 
     def dealt(array: Array) -> Array:
-        """An equal part for each device, filled up with zeros to whole blocks."""
+        """An equal part per device, padded with zeros to whole blocks."""
         parts = jnp.pad(array, (0, devices * each - count)).reshape(devices, each)
         return jnp.pad(parts, ((0, 0), (0, -each % blocks[-1]))).reshape(-1)
 
@@ -199,23 +200,23 @@ def _play_on_mesh(
     play = partial(_play, dream, actor, blocks, unroll)
     if mesh is not None:
         whole, parts = PartitionSpec(), PartitionSpec(AXIS)
-        # No device waits for another until all its own dreams are over.
+        # No device waits for another before all its own dreams are over.
         play = jax.shard_map(play, mesh=mesh, in_specs=(whole, whole, parts, parts, parts), out_specs=parts,
                              check_vma=False)  # fmt: skip
     scores = play(params, players, *lanes)
     if mesh is not None:
-        # The search is the same on every device, and needs the scores of all.
+        # The search runs identically on every device and needs the scores of all.
         scores = jax.lax.with_sharding_constraint(scores, NamedSharding(mesh, PartitionSpec()))
     return jax.tree.map(lambda array: array.reshape(devices, -1)[:, :each].reshape(-1)[:count], scores)
 
 
 def steps_between_looks(dream: Dream) -> int:
-    """Steps that a block of lanes goes before one looks which dreams are still alive."""
+    """Steps that a block of lanes advances between two checks for running dreams."""
     return min(STEPS_BETWEEN_LOOKS, dream.config.horizon)
 
 
 def blocks_of(lanes: int, platform: str) -> tuple[int, ...]:
-    """The sizes of the blocks that so many lanes of a device go forward in, the largest one cut down to them."""
+    """Sizes of the blocks in which a device's lanes advance; the largest is reduced to the number of lanes."""
     blocks = CPU_BLOCKS if platform == "cpu" else ACCELERATOR_BLOCKS
     smaller = [size for size in blocks[1:] if size <= lanes]
     largest = math.ceil(lanes / math.ceil(lanes / blocks[0]))
@@ -226,8 +227,8 @@ def _play(
     dream: Dream, actor: Actor, blocks: tuple[int, ...], unroll: int, params: Params, players: _Players,
     candidate: Array, start: Array, alive: Array,
 ) -> DreamScores:  # fmt: skip
-    """The scores [L] of one device's lanes, in `blocks` of so many and `unroll` steps at once: candidate [L], start [L],
-    alive [L] at first."""
+    """The scores [L] of one device's lanes, in `blocks` of these sizes, with `unroll` unrolled steps: candidate [L],
+    start [L], and initially alive [L]."""
     steps = steps_between_looks(dream)
     play_block = partial(_play_block, dream, actor, unroll, params, players)
     count = len(candidate)
@@ -239,7 +240,7 @@ def _play(
     )  # fmt: skip
 
     def look(progress: tuple[Array, _Lanes]) -> tuple[Array, _Lanes]:
-        """The living stand together at the front of `order`; only their blocks go forward."""
+        """Running dreams come first in `order`; only their blocks advance."""
         begun, lanes = progress
         order = jnp.argsort(~lanes.alive)
         # [steps, S]
@@ -265,7 +266,7 @@ def _play(
 def _play_block(
     dream: Dream, actor: Actor, unroll: int, params: Params, players: _Players, lanes: _Lanes, numbers: _Numbers
 ) -> _Lanes:
-    """Some steps [steps] of some lanes, with the `numbers` [steps, S, ...] of each start."""
+    """The steps [steps] of some lanes, with the `numbers` [steps, S, ...] of each start."""
     world, temperature = World(dream.model, params), players.temperature[lanes.candidate]
     shared = shares(players.weights)
     weights = jax.tree.map(lambda array: array[0] if shared else array[lanes.candidate], players.weights)
@@ -297,7 +298,8 @@ def trajectory(
     steps: int,
     temperature: Array | None = None,
 ) -> Trajectory:
-    """One candidate's dream, `steps` long; rollout r of `population_returns` is the one with key `fold_in(key, r)`."""
+    """One candidate's dream over `steps` steps; rollout r of `population_returns` is the one with key `fold_in(key,
+    r)`."""
     start, noise_key = _begin(dream, starts, key)
     prepared = dream.prepare(params)
     world = World(dream.model, prepared)
@@ -314,15 +316,15 @@ def trajectory(
 
 @dataclass(frozen=True)
 class DreamFitness:
-    """The mean return in the dream. `jax.tree_util.Partial(DreamFitness(...), params, starts, temperature)` is a `Fitness`
-    that compiled code takes as an argument, so that its arrays do not become constants."""
+    """The mean return in the dream. `jax.tree_util.Partial(DreamFitness(...), params, starts, temperature)` is a
+    `Fitness` that compiled code takes as an argument, so that its arrays do not become constants."""
 
     dream: Dream
     actor: Actor
     rollouts: int
-    """R: dreams a candidate."""
+    """R: dreams per candidate."""
     mesh: Mesh | None = None
-    """The devices that the dreams are laid over; None is the default device."""
+    """Devices that the dreams are distributed over; None: the default device."""
 
     def __call__(
         self, params: Params, starts: State, temperature: Array | float, population: Population, key: Key

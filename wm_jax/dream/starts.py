@@ -1,4 +1,5 @@
-"""Where dreams start: a table of a world model's states, made once by following recorded episodes; a reset picks a row."""
+"""Start states of dreams: a table of the world model's states, made once by following recorded episodes; a reset picks
+a row."""
 
 from functools import partial
 
@@ -10,13 +11,13 @@ from wm_jax.lanes import choose
 from wm_jax.types import Array, Key, Observations, Params, State
 
 FIRSTS = 4096
-"""Rows of a table of first frames, at least: an episode after the other, again and again, as what is sampled differs."""
+"""Minimum rows in a table of first frames: episodes repeat, with different samples of their latents."""
 SPACING = 16
-"""Steps between two rows of an episode where dreams start anywhere: neighbours are nearly the same."""
+"""Steps between two rows of an episode if dreams start anywhere: neighbouring states are nearly the same."""
 
 
 def expected_rows(config: DreamConfig, episodes: int, length: float) -> int:
-    """Rows that the table of `start_states` is expected to have, of so many recorded episodes of this mean length."""
+    """Expected number of rows in the table of `start_states`, for this many recorded episodes of this mean length."""
     if config.start == "first":
         return max(FIRSTS, episodes)
     return round(min(config.episodes, episodes) * max(1, length / SPACING))
@@ -25,9 +26,9 @@ def expected_rows(config: DreamConfig, episodes: int, length: float) -> int:
 def start_states(dream: Dream, params: Params, recorded: Observations, key: Key) -> State:
     """States [S, ...] for `Dream.reset`.
 
-    With start first, recorded episodes' first frames. With anywhere, every `SPACING`-th frame, from a random one on, of
-    `DreamConfig.episodes` random episodes (all, where there are fewer), in the state that the model has after all that came
-    before it in its episode.
+    With start first: the first frames of recorded episodes. With anywhere: every `SPACING`-th frame, from a random one
+    on, of `DreamConfig.episodes` random episodes (all if there are fewer), in the state of the model after the episode
+    up to that frame.
     """
     longest = int(recorded.length.max())
     if dream.config.start == "first" or longest == 1:
@@ -51,12 +52,12 @@ def _first(dream: Dream, params: Params, recorded: Observations, key: Key) -> St
 def _follow(
     dream: Dream, params: Params, recorded: Observations, key: Key, episodes: int, rows: int
 ) -> tuple[State, Array]:
-    """States [rows, episodes, ...], and where they are those of an episode [rows, episodes]: it may begin later, by less
-    than `SPACING` steps, and be over."""
+    """States [rows, episodes, ...], and whether they belong to an episode [rows, episodes]: an episode may begin up to
+    `SPACING` steps later, or be over."""
     episode_key, delay_key, state_key = jax.random.split(key, 3)
     chosen = jax.random.choice(episode_key, len(recorded.start), (episodes,), replace=False)
     first, length = recorded.start[chosen], recorded.length[chosen]
-    # Every episode has a row, however short it is.
+    # Every episode has at least one row, however short it is.
     delay = -jax.random.randint(delay_key, (episodes,), 0, jnp.minimum(SPACING, length), jnp.int32) % SPACING
     begin, observe = jax.vmap(dream.model.begin, (None, 0, 0)), jax.vmap(dream.model.observe, (None, 0, 0, 0, 0))
 
@@ -68,7 +69,7 @@ def _follow(
     def follow(step: Array, state: State) -> State:
         frame, obs, keys = look(step)
         seen = observe(params, state, recorded.action[jnp.maximum(frame - 1, 0)], obs, keys)
-        # Of the two, which draw alike, one is kept.
+        # Both use the same key, but only one of them is kept.
         return choose(step <= delay, begin(params, obs, jax.random.clone(keys)), seen)
 
     def row(state: State, number: Array) -> tuple[State, tuple[State, Array]]:

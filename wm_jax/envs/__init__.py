@@ -1,4 +1,4 @@
-"""Actual environments written in JAX: they run where the models run, compiled together with them."""
+"""Environments written in JAX. They run on the device, compiled together with the models."""
 
 from wm_jax.envs.protocol import JaxEnvironment, Script
 

@@ -1,5 +1,5 @@
-"""Episodes that are computed on the device as any Gymnasium client knows environments, one or many at a time: those of a
-`JaxEnvironment`, and dreams (`wm_jax.dream.gymnasium_face`).
+"""Gymnasium environments, single or vectorised, whose episodes are computed on the device: those of a `JaxEnvironment`,
+and dreams (`wm_jax.dream.gymnasium_face`).
 
 An action is [A] in [-1, 1].
 """
@@ -27,17 +27,17 @@ from wm_jax.types import Action, Array, Key
 
 RenderMode = Literal["rgb_array"] | None
 _METADATA: dict[str, Any] = {"render_modes": ["rgb_array"]}
-"""`render_fps` is the task's: every environment has its own."""
+"""`render_fps` comes from the task and is set for each environment."""
 _VECTOR_METADATA = {**_METADATA, "autoreset_mode": gymnasium.vector.AutoresetMode.NEXT_STEP}
 
 
 class SideBySide(ABC):
-    """B episodes on the device, and the random numbers they meet; what both faces are made of."""
+    """B episodes on the device and their random numbers; used by the single and the vectorised environment."""
 
     noun = "episode"
-    """What an episode is called."""
+    """Word for an episode in messages."""
     state: Any = None
-    """Where the episodes stand, once they have begun: a pytree of arrays [B, ...]."""
+    """The episodes' states, once they have begun: a pytree of arrays [B, ...]."""
 
     def __init__(
         self, observation_space: gymnasium.spaces.Box, action_size: int, frames_per_second: int, render_mode: str | None
@@ -50,13 +50,13 @@ class SideBySide(ABC):
 
     @abstractmethod
     def begin(self, keys: Key) -> Any:
-        """Episodes begun with these keys [B], which differ from all that `advance` draws."""
+        """Start episodes with these keys [B]; they differ from all keys given to `advance`."""
 
     @abstractmethod
     def advance(self, over: np.ndarray, action: np.ndarray, keys: Key, tick: int) -> tuple[Any, Array, Array, Array]:
-        """(state, reward [B], terminated [B], truncated [B]) after `action` [B, A] in step `tick`, from 1.
+        """(state, reward [B], terminated [B], truncated [B]) after `action` [B, A] in step `tick`, counted from 1.
 
-        Episodes that are `over` [B] begin anew instead: reward 0 and no end.
+        Episodes that are `over` [B] restart instead, with reward 0 and no end.
         """
 
     @abstractmethod
@@ -68,10 +68,10 @@ class SideBySide(ABC):
         """[B, 64, 64, 3] uint8"""
 
     def reset(self, generators: Sequence[np.random.Generator]) -> np.ndarray:
-        """Begin as many episodes as there are `generators`; the observations [B, ...]."""
+        """Start one episode for each of the `generators`; returns observations [B, ...]."""
         self.keys = jax.vmap(jax.random.key)(np.array([seed_of(generator) for generator in generators], np.int32))
         self.tick = 0
-        # The chance of step t comes of the key and t, the start of the key and 0.
+        # The randomness of step t comes from the key and t; that of the start from the key and 0.
         self.state = self.begin(jax.vmap(jax.random.fold_in, (0, None))(self.keys, 0))
         self.over = np.zeros(len(generators), bool)
         return self.observe()
@@ -91,23 +91,23 @@ class SideBySide(ABC):
         return np.array(self.draw())
 
     def begun(self) -> None:
-        """Raise `ResetNeeded` where no episode has begun."""
+        """Raise `ResetNeeded` if no episode has begun."""
         if self.state is None:
             raise ResetNeeded(f"no {self.noun} has begun; call reset first")
 
     def no_options(self, options: dict[str, Any] | None) -> None:
-        """Raise `gymnasium.error.Error` where options are given."""
+        """Raise `gymnasium.error.Error` if options are given."""
         if options:
             raise Error(f"a {self.noun} has no options, found {options!r}; leave options out")
 
 
 def seed_of(generator: np.random.Generator) -> int:
-    """The seed in [0, 2³¹) of an episode's key."""
+    """The seed in [0, 2³¹) for an episode's key."""
     return int(generator.integers(2**31))
 
 
 class SingleEnv(gymnasium.Env[np.ndarray, np.ndarray]):
-    """One episode. Raises `gymnasium.error.UnsupportedMode` for a render mode that there is not."""
+    """One episode. Raises `gymnasium.error.UnsupportedMode` for an unknown render mode."""
 
     metadata = _METADATA
 
@@ -120,8 +120,8 @@ class SingleEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     def reset(
         self, *, seed: SupportsIndex | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin: observation. `seed` is an integer of any type. There are no options. Raises `gymnasium.error.Error` for
-        other seeds, and where options are given."""
+        """Start an episode; returns the observation. `seed` is an integer of any type. There are no options. Raises
+        `gymnasium.error.Error` for other seeds, and if options are given."""
         self._episodes.no_options(options)
         super().reset(seed=_integer(seed))
         return self._episodes.reset([self.np_random])[0], {}
@@ -129,8 +129,8 @@ class SingleEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     def step(self, action: ArrayLike) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Observation, reward, terminated and truncated after `action` [A].
 
-        Raises `gymnasium.error.InvalidAction` where that is none, and `ResetNeeded` before the first reset and after an
-        end.
+        Raises `gymnasium.error.InvalidAction` for an invalid action, and `ResetNeeded` before the first reset and after
+        an episode's end.
         """
         episodes = self._episodes
         episodes.begun()
@@ -141,13 +141,13 @@ class SingleEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         return observation[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), {}
 
     def render(self) -> np.ndarray | None:
-        """What the agent sees, [64, 64, 3] uint8; None without a render mode."""
+        """The agent's view, [64, 64, 3] uint8; None without a render mode."""
         return self._episodes.frames()[0] if self.render_mode else None
 
 
 class ManyEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
-    """`num_envs` episodes in one compiled step. The step after an end begins the next (next-step autoreset). Raises as
-    `SingleEnv` does, and `UserError` where there would be no episode."""
+    """`num_envs` episodes in one compiled step. The step after an end starts the next episode (next-step autoreset).
+    Raises as `SingleEnv` does, and `UserError` if `num_envs` is less than 1."""
 
     metadata = _VECTOR_METADATA
 
@@ -167,10 +167,11 @@ class ManyEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         seed: SupportsIndex | Sequence[SupportsIndex | None] | np.ndarray | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin all: observations [num_envs, ...]. With the seed s, number i is `SingleEnv`'s with s + i; or one seed for
-        each, None for those that go on with their random numbers. There are no options.
+        """Start all episodes; returns observations [num_envs, ...]. With the seed s, episode i is that of `SingleEnv`
+        with seed s + i. A list has one seed for each; None continues that episode's random numbers. There are no
+        options.
 
-        Raises `gymnasium.error.Error` as `SingleEnv.reset` does, and `ValueError` for another number of seeds.
+        Raises `gymnasium.error.Error` as `SingleEnv.reset` does, and `ValueError` for a wrong number of seeds.
         """
         self._episodes.no_options(options)
         pairs = zip(self._generators, _seeds(seed, self.num_envs, self._episodes.noun), strict=True)
@@ -179,17 +180,17 @@ class ManyEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     def step(self, actions: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Observations [num_envs, ...], rewards, terminated, truncated [num_envs] after `actions` [num_envs, A]. Raises
-        `gymnasium.error.InvalidAction` where these are none, and `ResetNeeded` before the first reset."""
+        `gymnasium.error.InvalidAction` for invalid actions, and `ResetNeeded` before the first reset."""
         self._episodes.begun()
         return *self._episodes.step(_checked(actions, (self.num_envs, *self._episodes.action_space.shape))), {}
 
     def render(self) -> tuple[np.ndarray, ...] | None:
-        """What each agent sees, [64, 64, 3] uint8; None without a render mode."""
+        """Each agent's view, [64, 64, 3] uint8; None without a render mode."""
         return tuple(self._episodes.frames()) if self.render_mode else None
 
 
 class _Actual(SideBySide):
-    """Episodes of a `JaxEnvironment`; an observation is the environment's own, or with `pictures` its frame."""
+    """Episodes of a `JaxEnvironment`. An observation is the environment's own, or, with `pictures`, its frame."""
 
     def __init__(
         self, environment: JaxEnvironment, frames_per_second: int, render_mode: str | None, as_pictures: bool
@@ -204,11 +205,11 @@ class _Actual(SideBySide):
         super().__init__(space, environment.action_size, frames_per_second, render_mode)
 
     def begin(self, keys: Key) -> Any:
-        """Episodes begun."""
+        """Start episodes."""
         return _reset(self.environment, keys)
 
     def advance(self, over: np.ndarray, action: np.ndarray, keys: Key, tick: int) -> tuple[Any, Array, Array, Array]:
-        """A step of each."""
+        """One step of each episode."""
         return _step(self.environment, self.state, over, action, keys, tick)
 
     def observe(self) -> np.ndarray:
@@ -242,7 +243,7 @@ def _draw(environment: JaxEnvironment, state: Any) -> Array:
 
 
 class JaxEnv(SingleEnv):
-    """A `JaxEnvironment` with Gymnasium's face."""
+    """A `JaxEnvironment` as a Gymnasium environment."""
 
     def __init__(
         self,
@@ -257,7 +258,7 @@ class JaxEnv(SingleEnv):
 
 
 class JaxVectorEnv(ManyEnv):
-    """Many of a `JaxEnvironment`'s episodes in one compiled step, with Gymnasium's face."""
+    """Episodes of a `JaxEnvironment` in one compiled step, as a vectorised Gymnasium environment."""
 
     def __init__(
         self,
@@ -273,7 +274,8 @@ class JaxVectorEnv(ManyEnv):
 
 
 def _generator(seed: Any) -> np.random.Generator:
-    """Of an integer of any type, or of None. Raises `gymnasium.error.Error` for anything else, and below 0."""
+    """A generator for an integer seed of any type, or None. Raises `gymnasium.error.Error` for other seeds, and below
+    0."""
     return seeding.np_random(_integer(seed))[0]
 
 
@@ -285,7 +287,8 @@ def _integer(seed: Any) -> int | None:
 
 
 def _seeds(seed: Any, count: int, noun: str) -> list[Any]:
-    """Of so many episodes: seed, seed + 1, …, or those that are given; `ValueError` where these are more or fewer."""
+    """Seeds of `count` episodes: seed, seed + 1, …, or the given ones. Raises `ValueError` for a wrong number of
+    seeds."""
     if not np.ndim(seed):
         first = _integer(seed)
         return [None if first is None else first + i for i in range(count)]
@@ -295,14 +298,14 @@ def _seeds(seed: Any, count: int, noun: str) -> list[Any]:
 
 
 def _checked(action: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """`action` as float32. Raises `InvalidAction` unless it is of this shape, and in [-1, 1]."""
+    """`action` as float32. Raises `InvalidAction` unless it has this shape and lies in [-1, 1]."""
     try:
         found = np.asarray(action, np.float32)
     except (TypeError, ValueError):
         raise InvalidAction(f"an action must be numbers of shape {list(shape)}, found {action!r}") from None
     if found.shape != shape:
         raise InvalidAction(f"an action must be of shape {list(shape)}, found {list(found.shape)}")
-    # What is not a number is in no range.
+    # NaN fails this comparison, so it counts as out of range.
     wrong = found[~(np.abs(found) <= 1)]
     if wrong.size:
         raise InvalidAction(f"an action must lie in [-1, 1], found {wrong[0]:g}; gymnasium.wrappers.ClipAction clips")

@@ -1,6 +1,7 @@
-"""Anti-aliased pictures by signed distances: a pixel is covered by as much of a shape as its centre lies inside of it.
+"""Anti-aliased pictures by signed distances: a shape covers a pixel according to how far the pixel's centre lies inside
+it.
 
-Distances are in pixels, of the centres of a picture of `SIDE` × `SIDE`, x to the right and y down.
+Distances are in pixels, from pixel centres of a picture of `SIDE` × `SIDE`; x points right and y down.
 """
 
 import jax.numpy as jnp
@@ -8,33 +9,34 @@ import jax.numpy as jnp
 from wm_jax.types import Array
 
 SIDE = 64
-"""Pixels of a picture's side."""
+"""Width and height of a picture, in pixels."""
 
 
 def columns() -> Array:
-    """The x of the pixels' centres: [1, SIDE]."""
+    """The x of the pixel centres: [1, SIDE]."""
     return jnp.arange(SIDE, dtype=jnp.float32)[None, :] + 0.5
 
 
 def rows() -> Array:
-    """The y of the pixels' centres: [SIDE, 1]."""
+    """The y of the pixel centres: [SIDE, 1]."""
     return jnp.arange(SIDE, dtype=jnp.float32)[:, None] + 0.5
 
 
 def coverage(distance: Array) -> Array:
-    """The share of each pixel that a shape covers, from the signed distances [...] to its border, negative inside."""
+    """The share of each pixel covered by a shape, from signed distances [...] to its border, negative inside."""
     return jnp.clip(0.5 - distance, 0.0, 1.0)
 
 
 def box(x: Array, y: Array, half_width: float, half_height: float) -> Array:
-    """The share [SIDE, SIDE] that an upright rectangle around (x, y) covers: exact, as its sides are the pixels'."""
+    """The share [SIDE, SIDE] covered by an upright rectangle centred on (x, y). Exact, because its sides follow the
+    pixels."""
     along = jnp.clip(half_width + 0.5 - jnp.abs(columns() - x), 0.0, 1.0)
     across = jnp.clip(half_height + 0.5 - jnp.abs(rows() - y), 0.0, 1.0)
     return along * across
 
 
 def capsule(x: Array, y: Array, dx: Array, dy: Array, radius: float) -> Array:
-    """The share [SIDE, SIDE] that a line from (x, y) to (x + dx, y + dy) covers, 2 `radius` thick, with round ends."""
+    """The share [SIDE, SIDE] covered by a line from (x, y) to (x + dx, y + dy), 2 `radius` thick, with round ends."""
     from_x, from_y = columns() - x, rows() - y
     place = jnp.clip((from_x * dx + from_y * dy) / (dx * dx + dy * dy), 0.0, 1.0)
     across_x, across_y = from_x - place * dx, from_y - place * dy
@@ -42,11 +44,11 @@ def capsule(x: Array, y: Array, dx: Array, dy: Array, radius: float) -> Array:
 
 
 def disc(x: Array, y: Array, radius: float) -> Array:
-    """The share [SIDE, SIDE] that a disc around (x, y) covers."""
+    """The share [SIDE, SIDE] covered by a disc around (x, y)."""
     from_x, from_y = columns() - x, rows() - y
     return coverage(jnp.sqrt(from_x * from_x + from_y * from_y) - radius)
 
 
 def paint(picture: Array, share: Array, colour: tuple[float, float, float]) -> Array:
-    """`picture` [SIDE, SIDE, 3] with a shape of `colour` (0 to 255) on it that covers `share` [SIDE, SIDE]."""
+    """`picture` [SIDE, SIDE, 3], painted with a shape of `colour` (0 to 255) that covers `share` [SIDE, SIDE]."""
     return picture + share[..., None] * (jnp.array(colour, jnp.float32)[None, None] - picture)

@@ -1,4 +1,4 @@
-"""Policies that need not see: for the first collection, and as baselines."""
+"""Policies that do not need observations: for the first collection, and as baselines."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from wm_jax.types import Action, Array, Key
 
 @dataclass(frozen=True)
 class Constant(Script):
-    """Always the same action."""
+    """Always takes the same action."""
 
     action: tuple[float, ...]
 
     def begin(self, key: Key) -> None:
-        """Nothing."""
+        """No carry."""
 
     def act(self, carry: None, observation: Array, key: Key) -> tuple[Action, None]:
         """The action [A]."""
@@ -29,12 +29,12 @@ class Constant(Script):
 
 @dataclass(frozen=True)
 class Uniform(Script):
-    """U(-1, 1), drawn anew each step."""
+    """Draws from U(-1, 1) at each step."""
 
     action_size: int
 
     def begin(self, key: Key) -> None:
-        """Nothing."""
+        """No carry."""
 
     def act(self, carry: None, observation: Array, key: Key) -> tuple[Action, None]:
         """The action [A]."""
@@ -43,19 +43,19 @@ class Uniform(Script):
 
 @struct.dataclass
 class Hold:
-    """An action that is held."""
+    """An action that is held for several steps."""
 
     action: Array
     """[A]"""
     left: Array
-    """[] int32: steps for which it is still taken."""
+    """[] int32: number of steps left."""
     longest: Array
-    """[] int32: steps that an action of this episode is held for, at most."""
+    """[] int32: maximum number of steps that an action of this episode is held."""
 
 
 @dataclass(frozen=True)
 class Held(Script):
-    """U(-1, 1), each drawn action held for U{1..n} steps; n is drawn from `max_holds` once an episode."""
+    """U(-1, 1); each drawn action is held for U{1..n} steps. n is drawn from `max_holds` once for each episode."""
 
     action_size: int
     max_holds: tuple[int, ...]
@@ -66,7 +66,7 @@ class Held(Script):
         return Hold(jnp.zeros(self.action_size, jnp.float32), jnp.int32(0), longest)
 
     def act(self, carry: Hold, observation: Array, key: Key) -> tuple[Action, Hold]:
-        """The action [A] that is held, or a new one."""
+        """The held action [A], or a new one."""
         action_key, length_key = jax.random.split(key)
         new = carry.left == 0
         drawn = jax.random.uniform(action_key, (self.action_size,), jnp.float32, -1.0, 1.0)
@@ -78,7 +78,7 @@ class Held(Script):
 def on_host(
     environment: JaxEnvironment, name: str
 ) -> Callable[[np.random.Generator, Any], Callable[[int, np.ndarray], np.ndarray]]:
-    """An environment's script as tasks have their policies (`Task.policies`): it observes nothing there."""
+    """An environment's script as a task's policy on the host (`Task.policies`). It receives no observations there."""
 
     def drawn(generator: np.random.Generator, settings: Any) -> Callable[[int, np.ndarray], np.ndarray]:
         script = environment.scripts[name](settings)

@@ -1,17 +1,17 @@
-"""Cart-pole swing-up: the pole hangs, and is to be swung up and balanced by pushing the cart. At most 1000 points.
+"""Cart-pole swing-up: the pole hangs; push the cart to swing it up and balance it. At most 1000 points.
 
-Two standards, whose scores do not compare:
+Two standards, whose scores are not comparable:
 
-- `author`: the one of the paper's author (estool's CartPoleSwingUp, after Deep PILCO). A uniform rod of mass m and length l
-  on a cart of mass M with friction b, θ = 0 upright,
+- `author`: the paper's author's (estool's CartPoleSwingUp, after Deep PILCO). A uniform rod of mass m and length l on a
+  cart of mass M with friction b, θ = 0 upright,
 
       ẍ = (−2 m l θ̇² sin θ + 3 m g sin θ cos θ + 4 (F − b ẋ)) / (4 (M + m) − 3 m cos²θ)
       θ̈ = (−3 m l θ̇² sin θ cos θ + 6 (M + m) g sin θ + 6 (F − b ẋ) cos θ) / (4 l (M + m) − 3 m l cos²θ)
 
-  by Euler's explicit method; an episode ends where x leaves [−2.4, 2.4].
-- `dm_control`: the cartpole of DeepMind's Control Suite (Tassa et al., 2018), task swingup. A capsule on a cart, by
-  Runge-Kutta's method of fourth order; the rail's soft stops push back beyond ±1.8, as MuJoCo's reference acceleration
-  of a limit does. No episode ends before its 1000 steps.
+  by Euler's explicit method. An episode ends when x leaves [−2.4, 2.4].
+- `dm_control`: the cartpole of DeepMind's Control Suite (Tassa et al., 2018), task swingup. A capsule on a cart, by the
+  fourth-order Runge-Kutta method. Beyond ±1.8 the rail's soft stops push back, like the reference acceleration of a
+  limit in MuJoCo. No episode ends before its 1000 steps.
 """
 
 import math
@@ -31,19 +31,19 @@ from wm_jax.errors import require_choice, require_range
 from wm_jax.types import Action, Array, Key
 
 PHYSICS_STEPS = 1000
-"""Of an episode, 0.01 s each."""
+"""Physics steps of an episode, 0.01 s each."""
 SECONDS = 0.01
 UPRIGHT = 0.95
-"""The pole stands where cos θ is above this."""
+"""The pole is upright if cos θ exceeds this."""
 
-# The picture, in pixels. The pole is drawn longer than it is, or it would be seven pixels long.
+# The picture, in pixels. The pole is drawn longer than to scale; otherwise it would be seven pixels long.
 RAIL_Y, RAIL_HALF, POLE, POLE_RADIUS = 32.0, 16.0, 22.0, 1.0
 BACKGROUND, RAIL, CART, POLE_COLOUR, TIP = (236, 240, 244), (120, 128, 140), (40, 48, 64), (214, 72, 40), (24, 110, 200)
 
 
 @struct.dataclass
 class CartPole:
-    """A cart with a pole on it. θ is 0 where it stands."""
+    """A cart with a pole on it. θ is 0 if the pole is upright."""
 
     x: Array
     """[] metres from the middle"""
@@ -56,7 +56,7 @@ class CartPole:
 
 
 def hanging(key: Key, deviation: float) -> CartPole:
-    """The pole hangs in the middle at rest, but for N(0, deviation) on each number."""
+    """The pole hangs at rest in the middle, with noise N(0, deviation) on each number."""
     x, speed, angle, spin = deviation * jax.random.normal(key, (4,), jnp.float32)
     return CartPole(x, speed, math.pi + angle, spin)
 
@@ -67,12 +67,12 @@ class SwingUpState:
 
     body: CartPole
     step: Array
-    """[] int32: physics steps done."""
+    """[] int32: number of physics steps done."""
 
 
 @dataclass(frozen=True)
 class Author:
-    """The author's physics, start, reward and end."""
+    """The paper's author's physics, start, reward and end."""
 
     limit = 2.4
     gravity, cart, pole, length, friction, force = 9.82, 0.5, 0.5, 0.6, 0.1, 10.0
@@ -102,7 +102,7 @@ class Author:
         return (jnp.cos(body.angle) + 1) / 2 * jnp.cos(body.x / self.limit * (math.pi / 2))
 
     def ended(self, body: CartPole) -> Array:
-        """Where the cart leaves the rail."""
+        """Whether the cart has left the rail."""
         return jnp.abs(body.x) > self.limit
 
 
@@ -114,13 +114,15 @@ class ControlSuite:
     gravity, cart, pole, centre, force = 9.81, 1.0, 0.1, 0.5, 10.0
     slide_damping, hinge_damping = 5e-4, 2e-6
     radius, length = 0.045, 1.0
-    """Of the capsule."""
+    """Radius and length of the capsule."""
     stop_seconds, stop_strength = 0.08, 0.95
-    """Of the rail's soft stops: MuJoCo's `solreflimit` time constant, damping ratio 1, and `solimp`'s largest impedance."""
+    """The rail's soft stops: MuJoCo's `solreflimit` time constant, damping ratio 1, and the largest impedance of
+    `solimp`."""
 
     @property
     def inertia(self) -> float:
-        """Of the pole around its hinge, kg m²: that of a capsule around its centre, and Steiner's share."""
+        """Moment of inertia of the pole around its hinge, kg m²: a capsule's around its centre, plus the parallel-axis
+        term."""
         r, length = self.radius, self.length
         cylinder, ends = math.pi * r**2 * length, 4 / 3 * math.pi * r**3
         middle, caps = (self.pole * part / (cylinder + ends) for part in (cylinder, ends))
@@ -146,7 +148,7 @@ class ControlSuite:
         return (inertia * push - lever * cos * turn) / determinant, (mass * turn - lever * cos * push) / determinant
 
     def _stop(self, body: CartPole) -> Array:
-        """The force of the stop that the cart is beyond, else 0; it never pulls."""
+        """The force of the stop if the cart is beyond it, else 0. It never pulls."""
         beyond = jnp.abs(body.x) - self.limit
         outward = body.speed * jnp.sign(body.x)
         damping, stiffness = (
@@ -157,7 +159,7 @@ class ControlSuite:
         return jnp.where(beyond > 0, -jnp.sign(body.x) * jnp.maximum(push, 0), 0)
 
     def advance(self, body: CartPole, action: Array) -> CartPole:
-        """Runge-Kutta's step of fourth order."""
+        """A fourth-order Runge-Kutta step."""
 
         def slope(body: CartPole) -> CartPole:
             x, angle = self.accelerations(body, action)
@@ -174,7 +176,7 @@ class ControlSuite:
         return moved(SECONDS, mean)
 
     def reward(self, body: CartPole, action: Array) -> Array:
-        """Upright, in the middle, with little force, slowly: each a factor."""
+        """A product of factors for an upright pole, a cart in the middle, little force and low speed."""
         upright = (jnp.cos(body.angle) + 1) / 2
         centred = (1 + tolerance(body.x, 2.0)) / 2
         effort = (4 + jnp.maximum(0, 1 - action**2)) / 5
@@ -196,7 +198,7 @@ STANDARDS: dict[str, Author | ControlSuite] = {"author": Author(), "dm_control":
 
 @dataclass(frozen=True)
 class SwingUp(JaxEnvironment):
-    """Swing-up in one of the two standards, each action taken for `repeat` physics steps, whose rewards add up."""
+    """Swing-up in one of the two standards. Each action is taken for `repeat` physics steps, whose rewards add up."""
 
     standard: Literal["author", "dm_control"] = "author"
     repeat: int = 4
@@ -217,7 +219,7 @@ class SwingUp(JaxEnvironment):
 
     @property
     def frames_per_second(self) -> int:
-        """Actions in a second of its own time, rounded."""
+        """Actions in one second of the environment's own time, rounded."""
         return round(1 / (SECONDS * self.repeat))
 
     @property
@@ -247,13 +249,13 @@ class SwingUp(JaxEnvironment):
             return (state, reward, standard.ended(state.body) | (state.step >= PHYSICS_STEPS)), None
 
         begin = state, jnp.zeros((), jnp.float32), jnp.zeros((), bool)
-        # Few steps become one kernel.
+        # A few unrolled steps become one kernel.
         (state, reward, _), _ = jax.lax.scan(once, begin, None, self.repeat, unroll=min(self.repeat, 8))
         terminated = standard.ended(state.body)
         return state, self._observed(state), reward, terminated, (state.step >= PHYSICS_STEPS) & ~terminated
 
     def measures(self, state: SwingUpState) -> dict[str, Array]:
-        """upright: 1 where the pole stands, cos θ > 0.95. A pole that only spins is upright a tenth of the time, and earns
+        """upright: 1 if the pole stands, cos θ > 0.95. A pole that only spins is upright a tenth of the time and earns
         half of all points."""
         return {"upright": (jnp.cos(state.body.angle) > UPRIGHT).astype(jnp.float32)}
 
@@ -263,7 +265,8 @@ class SwingUp(JaxEnvironment):
         return jnp.stack([body.x, body.speed, jnp.cos(body.angle), jnp.sin(body.angle), body.spin])
 
     def frame(self, state: SwingUpState) -> Array:
-        """A cart on a rail, and the pole with a tip of another colour. The rail's ends are where the cart must not go."""
+        """A cart on a rail, and the pole with a differently coloured tip. The ends of the rail mark the cart's
+        limits."""
         body, limit = state.body, STANDARDS[self.standard].limit
         middle, y = jnp.float32(pictures.SIDE / 2), jnp.float32(RAIL_Y)
         x = middle + jnp.clip(body.x / limit, -1.5, 1.5) * RAIL_HALF

@@ -1,4 +1,4 @@
-"""What is done differently while collecting: one file each, registered by their settings' `kind`."""
+"""How an actor's actions change while it collects: one file per explorer, registered by the `kind` of its settings."""
 
 from wm_jax.explore.protocol import EXPLORERS, Explorer, ExplorerConfig, Goal
 

@@ -1,7 +1,7 @@
 """Curiosity: a controller that collects where the world model is poor (the paper's section 5).
 
-The world model's loss on actual transitions teaches it how badly it will predict (`Outcome.surprise`). A controller of its
-own is searched for in the dream, as C is, with that for a reward; it collects some of the next round's episodes.
+The world model learns to predict its own loss on actual transitions (`Outcome.surprise`). A second controller is
+searched for in the dream, like C, with that prediction as its reward. It collects some of the next round's episodes.
 """
 
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ from wm_jax.explore.protocol import EXPLORERS, ExplorerConfig, Goal
 @EXPLORERS.register
 @dataclass(frozen=True)
 class CuriosityConfig(ExplorerConfig):
-    """A controller that seeks what the world model predicts badly."""
+    """A second controller that seeks transitions which the world model predicts badly."""
 
     kind: Literal["curiosity"] = "curiosity"
     action_noise: float = 0.0
-    """Standard deviation of the Gaussian noise on C's actions, and on those of the controller that seeks."""
+    """Standard deviation of the Gaussian noise on the actions of C and of the curious controller."""
     reward: str = "surprise"
-    """What it seeks, a rule of `dream.reward`: surprise, the world model's loss (the paper); excess_surprise, that less the
-    entropy which the world model foresees, so that chance nobody can predict is not sought."""
+    """Reward of the curious controller, a rule of `dream.reward`. surprise: the world model's predicted loss (the
+    paper); excess_surprise: that minus the entropy of the prediction, so that inherent randomness gives no reward."""
     share: float = 0.5
-    """Share of a round's episodes that it collects; C collects the others."""
+    """Share of a round's episodes that the curious controller collects; C collects the others."""
     generations: int = 300
-    """Generations that it is searched for in each round but the last; all else about the search is C's."""
+    """Generations of its search, in each round but the last; the other settings of the search are those of C."""
 
     def __post_init__(self) -> None:
         require_range("explorer.action_noise", self.action_noise, 0.0)
@@ -37,9 +37,9 @@ class CuriosityConfig(ExplorerConfig):
 
     @property
     def goal(self) -> Goal:
-        """To be surprised."""
+        """Surprise."""
         return Goal(self.reward, self.generations, self.share)
 
     def build(self, action_size: int) -> Noise:
-        """The noise on actions of so many numbers."""
+        """The noise for actions with this many numbers."""
         return NoiseConfig(action_noise=self.action_noise).build(action_size)

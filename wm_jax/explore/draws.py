@@ -1,4 +1,4 @@
-"""A policy that draws its actions while it collects, as in DreamerV2 and V3."""
+"""A policy that samples its actions while it collects, as in DreamerV2 and V3."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,24 +14,24 @@ from wm_jax.worlds import Actor, World
 @EXPLORERS.register
 @dataclass(frozen=True)
 class DrawsConfig(NoiseConfig):
-    """The policy draws its actions, of which it otherwise takes the mode; noise and random stretches come on top."""
+    """The policy samples its actions instead of taking the mode; noise and random stretches come on top."""
 
     kind: Literal["draws"] = "draws"  # type: ignore[assignment]
-    """The name of this part."""
+    """Name of this part."""
 
     def build(self, action_size: int) -> "Draws":
-        """The explorer for actions of so many numbers."""
+        """The explorer for actions with this many numbers."""
         return Draws(self, action_size)
 
 
 @dataclass(frozen=True)
 class Draws(Noise):
-    """What `DrawsConfig` describes."""
+    """The explorer described by `DrawsConfig`."""
 
     def collector(self, actor: Actor) -> "Drawing":
-        """The policy, which draws."""
+        """The policy in the actor, sampling its actions."""
         policy = actor.guide if isinstance(actor, Guided) else None
-        # A planner with a policy acts by its plan.
+        # A planner that has a policy acts by its plan.
         if not isinstance(actor, Guided) or policy is None or policy.needs_noise or actor.planned_dreams:
             raise UserError(f"explorer.kind is 'draws', which needs a policy with its own standard deviation, found "
                             f"{actor.words}; set actor.kind to policy or actor_critic, or explorer.kind to "
@@ -41,14 +41,14 @@ class Draws(Noise):
 
 @dataclass(frozen=True)
 class Drawing(Actor):
-    """A policy that draws its actions. Its weights are those of the actor that it is a part of."""
+    """A policy that samples its actions. Its weights are those of the actor that contains it."""
 
     actor: Guided
     policy: Policy
 
     @property
     def words(self) -> str:
-        """The policy's."""
+        """Description of the policy."""
         return f"{self.actor.words}, drawn"
 
     def init(self, key: Key) -> Params:
@@ -56,7 +56,7 @@ class Drawing(Actor):
         return self.actor.init(key)
 
     def act(self, params: Params, world: World, state: State, carry: Any, key: Key) -> tuple[Action, Any]:
-        """A draw."""
+        """A sampled action."""
         weights, _ = self.actor.parts(params)
         distribution = self.policy.distribution(weights, self.policy.inputs(world, state), 0.0)
         return distribution.action(distribution.draw(key)), carry

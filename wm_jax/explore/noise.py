@@ -1,4 +1,4 @@
-"""Noise on the actor's actions, and stretches of random ones."""
+"""Noise on the actor's actions, and stretches of a random action."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,15 +15,15 @@ from wm_jax.types import Action, Array, Features, Key
 @EXPLORERS.register
 @dataclass(frozen=True)
 class NoiseConfig(ExplorerConfig):
-    """Gaussian noise on every action; now and then a random action, held for a while. By default neither."""
+    """Gaussian noise on every action, and occasional random actions held for some steps. Both are off by default."""
 
     kind: Literal["noise"] = "noise"
     action_noise: float = 0.0
     """Standard deviation of the Gaussian noise on the actor's actions."""
     random_stretches: float = 0.0
-    """Chance at each step that a stretch of one random action, held U{1..stretch_length} steps, takes over."""
+    """Probability per step that a random action takes over, held for U{1..stretch_length} steps."""
     stretch_length: int = 20
-    """Longest random stretch, in steps."""
+    """Longest stretch of a random action, in steps."""
 
     def __post_init__(self) -> None:
         require_range("explorer.action_noise", self.action_noise, 0.0)
@@ -31,23 +31,23 @@ class NoiseConfig(ExplorerConfig):
         require_range("explorer.stretch_length", self.stretch_length, 1)
 
     def build(self, action_size: int) -> "Noise":
-        """The explorer for actions of so many numbers."""
+        """The explorer for actions with this many numbers."""
         return Noise(self, action_size)
 
 
 @struct.dataclass
 class Stretch:
-    """A random action that is held."""
+    """A random action held for some steps."""
 
     action: Array
     """[A]"""
     left: Array
-    """[] int32: steps for which it is still taken; 0 where the actor acts."""
+    """[] int32: remaining steps of the stretch; 0: the actor acts."""
 
 
 @dataclass(frozen=True)
 class Noise(Explorer):
-    """What `NoiseConfig` describes."""
+    """The explorer described by `NoiseConfig`."""
 
     config: NoiseConfig
     action_size: int
@@ -58,7 +58,7 @@ class Noise(Explorer):
         return Stretch(jnp.zeros(self.action_size, jnp.float32), jnp.int32(0))
 
     def act(self, action: Action, features: Features, carry: Stretch, key: Key) -> tuple[Action, Stretch]:
-        """The action with noise on it, or that of the stretch."""
+        """The action with noise, or that of the stretch."""
         noise_key, begin_key, length_key, action_key = jax.random.split(key, 4)
         shape, longest = (self.action_size,), self.config.stretch_length
         left = jnp.maximum(carry.left - 1, 0)

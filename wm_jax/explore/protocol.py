@@ -1,7 +1,7 @@
-"""What is done to an actor's actions while it collects (`Explorer`).
+"""The interface of an explorer, which changes an actor's actions while it collects (`Explorer`).
 
-A new explorer is one file in this folder, or in a file of a user's own, whose settings are registered by
-`EXPLORERS.register` (docs/extending/).
+A new explorer is one file in this folder, or in a user's own file; `EXPLORERS.register` registers its settings
+(docs/extending/).
 """
 
 from abc import ABC, abstractmethod
@@ -16,30 +16,30 @@ EXPLORERS: "Registry[type[ExplorerConfig]]" = Registry("explorer.kind", "wm_jax.
 
 
 class Explorer(ABC):
-    """Changes actions. Hashable; every method is pure, and for one agent; `jax.vmap` adds agents."""
+    """Changes actions. Hashable; every method is pure and handles one agent; `jax.vmap` adds agents."""
 
     def begin(self) -> Any:
-        """What it carries from step to step, before an episode's first one: a pytree of arrays, or None."""
+        """The carry before an episode's first step: a pytree of arrays, or None."""
         return None
 
     def collector(self, actor: Actor) -> Actor:
-        """The actor whose actions these are, with the weights of `actor`: itself, unless it is to act in another way while
-        it collects. Raises `UserError` where it cannot."""
+        """The actor that collects, with the weights of `actor`: `actor` itself, unless it must act differently while it
+        collects. Raises `UserError` if it cannot."""
         return actor
 
     @abstractmethod
     def act(self, action: Action, features: Features, carry: Any, key: Key) -> tuple[Action, Any]:
-        """The action [A] to take instead of `action`, which the actor chose on seeing `features`, and the next carry."""
+        """The action [A] to take instead of `action`, which the actor chose from `features`, and the next carry."""
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What a controller is searched for that only collects."""
+    """Goal of the search for a controller that only collects."""
 
     reward: str
-    """The rule that its dreams are rewarded by (`dream.reward`)."""
+    """Reward rule of its dreams (`dream.reward`)."""
     generations: int
-    """Generations of the search, which is C's in all else."""
+    """Generations of its search; the other settings are those of C's search."""
     share: float
     """Share of a round's episodes that it collects; C collects the others."""
 
@@ -52,10 +52,10 @@ class ExplorerConfig(PartConfig):
 
     @property
     def goal(self) -> Goal | None:
-        """What a controller of its own is searched for, after C's search in every round but the last; None: C collects
+        """Goal of the explorer's own controller, searched for after C in every round but the last; None: C collects
         alone."""
         return None
 
     def build(self, action_size: int) -> Explorer:
-        """The explorer for actions of so many numbers."""
+        """The explorer for actions with this many numbers."""
         raise NotImplementedError

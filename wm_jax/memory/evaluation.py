@@ -1,4 +1,4 @@
-"""How good M is, on episodes it was not trained on."""
+"""Evaluation of M on held-out episodes."""
 
 from functools import partial
 from typing import Any
@@ -16,13 +16,13 @@ from wm_jax.types import Array, Key, Observations, Params
 LANES = 64
 """Episodes scored side by side."""
 CHUNK = 250
-"""Steps scored in one call; bounds the memory."""
+"""Steps per call; it limits memory."""
 BURN_IN = 20
-"""Recorded steps that M sees before it runs open-loop."""
+"""Recorded steps before an open-loop run."""
 HORIZONS = (1, 5, 20, 50)
-"""Open-loop steps after which the error is taken."""
+"""Open-loop steps at which the error is measured."""
 WINDOWS = 128
-"""Open-loop runs begin at no more places than this, evenly spread over the episodes."""
+"""Maximum number of places where open-loop runs begin, evenly spread over the episodes."""
 DREAMS = 8
 """Open-loop runs from each place; their mean is M's forecast."""
 REWARD_STEPS = 100
@@ -32,20 +32,20 @@ Report = dict[str, float | None]
 
 
 def evaluate(memory: Memory, params: Params, recorded: Observations, key: Key) -> Report:
-    """Held-out quality of M on whole episodes; None where the episodes are too few or too short to tell.
+    """Held-out quality of M on whole episodes; None for values that too few or too short episodes leave undefined.
 
-    - `nll`: negative log likelihood of the next z per latent dimension (nats), M following the recorded episodes.
+    - `nll`: negative log likelihood of the next z per latent dimension (nats), while M follows the recorded episodes.
     - `done_loss` (unweighted), `done_precision`, `done_recall` (logit > 0): with a done head.
-    - `action_error`: squared error of the action that follows, averaged over its numbers. With an action head.
-    - `surprise_correlation`: of the steps' expected nll with what it came to. With a surprise head.
-    - `reward_correlation`, `reward_correlation_100`: predicted against actual (clipped) rewards, of each step and of
-      sums over 100 steps; `reward_sum_100_predicted`, `reward_sum_100_actual`: the sums' means. With a reward head.
-    - `reward_correlation_100_open_loop`: of the sums over 100 open-loop steps, as below; `reward_error_100_open_loop`: the
-      root of their mean squared error, in the task's units. With a reward head.
+    - `action_error`: squared error of the next action, averaged over its numbers. With an action head.
+    - `surprise_correlation`: correlation of predicted and actual nll, by step. With a surprise head.
+    - `reward_correlation`, `reward_correlation_100`: correlation of predicted and actual (clipped) rewards, by step and
+      for sums over 100 steps; `reward_sum_100_predicted`, `reward_sum_100_actual`: the sums' means. With a reward head.
+    - `reward_correlation_100_open_loop`: the same for sums over 100 open-loop steps, as below;
+      `reward_error_100_open_loop`: their root mean squared error, in the task's units. With a reward head.
     - `open_loop_k`, k = 1, 5, 20, 50: after 20 recorded steps M runs k steps on its own samples with the recorded
-      actions; squared error per latent dimension of the forecast, the mean over 8 such runs, against V's mean of the
-      actual frame. Beside it `open_loop_k_repeat_last` and `open_loop_k_data_mean`: two forecasts that know nothing of
-      the dynamics.
+      actions. The forecast is the mean over 8 such runs; the value is its squared error per latent dimension against
+      V's mean of the actual frame. `open_loop_k_repeat_last` and `open_loop_k_data_mean` are two baselines without
+      any dynamics.
     """
     frames_key, dream_key = jax.random.split(key)
     scores = _score_frames(memory, params, recorded, frames_key)
@@ -65,9 +65,9 @@ def evaluate(memory: Memory, params: Params, recorded: Observations, key: Key) -
 
 
 def _score_frames(memory: Memory, params: Params, recorded: Observations, key: Key) -> dict[str, np.ndarray]:
-    """What M says of every frame [N], on the host.
+    """M's predictions and losses for every frame [N], on the host.
 
-    M follows the episodes, `LANES` of similar length at a time, `CHUNK` steps a call; shorter ones are padded.
+    M follows the episodes, `LANES` of similar length at a time, `CHUNK` steps per call; shorter episodes are padded.
     """
     start, length = np.asarray(recorded.start), np.asarray(recorded.length)
     frames = int(length.sum())
@@ -128,7 +128,7 @@ def _reward_report(predicted: np.ndarray, actual: np.ndarray, start: np.ndarray,
 
 
 def _open_loop_report(memory: Memory, params: Params, recorded: Observations, key: Key) -> Report:
-    """One error and two baselines for each horizon, over the places from which the whole horizon is recorded."""
+    """One error and two baselines for each horizon, over the places with enough recorded steps after them."""
     begins, room = _windows(np.asarray(recorded.start), np.asarray(recorded.length))
     means = np.asarray(recorded.encoded.mean, np.float32)
     forecasts, rewards = None, np.zeros(0)
@@ -153,12 +153,12 @@ def _open_loop_report(memory: Memory, params: Params, recorded: Observations, ke
 
 
 def _clipped_rewards(memory: Memory, recorded: Observations) -> np.ndarray:
-    """The recorded rewards [N] as M learns them."""
+    """The recorded rewards [N], clipped as in M's training."""
     return np.clip(np.asarray(recorded.reward), *memory.reward_range)
 
 
 def _windows(start: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where open-loop runs begin (positions [W] int32), and how many frames their episodes hold from there on [W]."""
+    """Places where open-loop runs begin (positions [W] int32), and the remaining frames of their episodes [W]."""
     offsets = [np.arange(0, max(frames - BURN_IN, 0), BURN_IN + max(HORIZONS)) for frames in length]
     begins = np.concatenate([first + offset for first, offset in zip(start, offsets, strict=True)]).astype(np.int32)
     room = np.concatenate([frames - offset for frames, offset in zip(length, offsets, strict=True)])
@@ -170,11 +170,11 @@ def _windows(start: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndar
 def _forecasts(
     memory: Memory, params: Params, recorded: Observations, begins: Array, key: Key
 ) -> tuple[Array, Array | None]:
-    """M's forecast of z [max(HORIZONS), W, Z] after the burn-in from each of `begins` [W], and of the sum of the
-    `REWARD_STEPS` rewards from there on [W]; None without a reward head.
+    """M's forecast of z [max(HORIZONS), W, Z] after the burn-in from each of `begins` [W], and of the sum of the next
+    `REWARD_STEPS` rewards [W]; None without a reward head.
 
-    `DREAMS` runs draw every z but the one that is forecast: of that, the mixture's mean is taken, since the noise of a few
-    draws would be counted as M's error.
+    The `DREAMS` runs sample every z except the forecast itself: that is the mixture's mean, since the noise of a few
+    samples would count as M's error.
     """
     seen_key, first_key, key = jax.random.split(key, 3)
     begins = jnp.repeat(begins, DREAMS)
@@ -208,7 +208,7 @@ def _mean(values: np.ndarray) -> float | None:
 
 
 def _correlation(predicted: np.ndarray, actual: np.ndarray) -> float | None:
-    """Pearson's; None where it is not defined: fewer than two values, or values that are all the same."""
+    """Pearson's correlation; None if it is undefined: fewer than two values, or constant values."""
     if predicted.size < 2 or np.ptp(predicted) == 0 or np.ptp(actual) == 0:
         return None
     return float(np.corrcoef(predicted, actual)[0, 1])

@@ -1,4 +1,4 @@
-"""M as a run trains it: on all recorded episodes as V encodes them, which lie on the device."""
+"""M's training in a run: on all recorded episodes as encoded by V, which are kept on the device."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from wm_jax.memory.train import Chunk, TrainState, chunks_from, chunks_per_epoch
 from wm_jax.types import FLOAT, HELD_OUT, TRAINED, Curve, Key, Metrics, Observations, Params
 
 REPORTS = 5
-"""In a training, unless an epoch is longer than its share."""
+"""Reports per training, unless an epoch is longer than the interval."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class MemoryLearner(Learner):
 
     @property
     def units(self) -> int:
-        """Frames in a step."""
+        """Frames per step."""
         return self.batch_size * self.model.config.sequence_length
 
     def start(self, params: Params, mesh: Mesh) -> TrainState:
-        """The state before the first step of a training that begins with `params`, on the devices of `mesh`: weights whole
-        on each, the carried states of the LSTM dealt out."""
+        """The state before the first step of a training that starts from `params`, on the devices of `mesh`: each has
+        all weights, and the LSTM's carried states are distributed."""
         state = continue_from(self.model, params)
         carried = parallel.rows(mesh, parallel.part(state.memory_state))
         return replace(parallel.replicate(mesh, state), memory_state=carried)
@@ -55,7 +55,8 @@ class MemoryLearner(Learner):
     def advance(
         self, data: TrainingData, seed: int, begun: int, key: Key, mesh: Mesh
     ) -> Callable[[TrainState], tuple[TrainState, Metrics]]:
-        """What does steps `begun`, `begun` + 1, … one a call. The order follows from `seed`, draws of z from `key`."""
+        """A function that runs one of the steps `begun`, `begun` + 1, … per call. The order follows from `seed`,
+        samples of z from `key`."""
         assert data.recorded is not None
         recorded, config = parallel.replicate(mesh, data.recorded), self.model.config
         start, length = self._episodes(data)
@@ -83,8 +84,8 @@ class MemoryLearner(Learner):
         return max(1, min(self.steps, max(epoch, self.steps // REPORTS)))
 
     def reporter(self, data: TrainingData) -> Callable[[Params, Key], Report]:
-        """What reports how good weights are on held-out episodes, and on as many of the same rounds that M is trained on:
-        what it knows by heart shows as a difference between the two."""
+        """A function that reports the losses of weights on held-out episodes and on equally many training episodes of
+        the same rounds; the difference shows overfitting."""
         recorded, chosen = data.recorded, {HELD_OUT: data.held_out, TRAINED: data.trained}
         assert recorded is not None
         reported = {
@@ -92,7 +93,7 @@ class MemoryLearner(Learner):
         }
 
         def report(params: Params, key: Key) -> Report:
-            # Every report draws the same of the same frames.
+            # Every report uses the same samples of the same frames.
             found = {
                 prefix: evaluate(self.model, params, episodes, jax.random.clone(key))
                 for prefix, episodes in reported.items()
@@ -102,12 +103,12 @@ class MemoryLearner(Learner):
         return report
 
     def bytes_in_training(self, params: int) -> int:
-        """Memory of a device while M of so many weights is trained."""
+        """Bytes on a device while an M with this many weights is trained."""
         return 4 * FLOAT * params + FLOAT * self.units * (
             10 * self.model.config.hidden_size + 4 * self.model.output_size
         )
 
     def _episodes(self, data: TrainingData) -> tuple[np.ndarray, np.ndarray]:
-        """Where the training episodes stand among the frames, and how long they are."""
+        """Starts of the training episodes among the frames, and their lengths."""
         assert data.recorded is not None
         return observations.extents(data.recorded, data.training)

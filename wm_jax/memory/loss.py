@@ -1,8 +1,8 @@
-"""What M is trained on: the likelihood of the next z, and where asked for the reward and the episode's end.
+"""M's loss: the likelihood of the next z and, if enabled, of the reward and the episode's end.
 
-For step t of an episode of L steps M is fed (z_t, action_t, restart_t = [t is 0]) and is to tell z_{t+1}, reward_t and
-whether the episode terminated with the step. The last step has no next frame, so its z is masked; and where an episode
-was cut off by the time limit nobody knows whether it would have terminated, so the done of its last step is masked.
+At step t of an episode of L steps M gets (z_t, action_t, restart_t = [t is 0]) and must predict z_{t+1}, reward_t and
+whether the episode terminated with the step. The last step has no next frame, so its z is masked. If an episode was
+truncated it is unknown whether it would have terminated, so the done of its last step is masked.
 """
 
 from dataclasses import replace
@@ -21,7 +21,7 @@ from wm_jax.types import Array, Key, Observations, Params
 from wm_jax.vision import sample
 
 _CHUNK_BYTES = 4 * 2**20
-"""What a chunk of M's gates or of its outputs takes at most: it stays in a CPU's cache, in memory that is reused."""
+"""Maximum size of a chunk of M's gates or outputs: it stays in a CPU's cache, in reused memory."""
 
 
 @struct.dataclass
@@ -45,13 +45,14 @@ class Sequences:
     done: Array
     """[T, B] bool: the episode terminated with this step."""
     done_known: Array
-    """[T, B] bool: False on the last step of an episode that was cut off."""
+    """[T, B] bool: False on the last step of a truncated episode."""
 
 
 def gather(recorded: Observations, positions: Array, key: Key) -> Sequences:
-    """The steps at `positions` [B, T] among the N frames, with z drawn afresh.
+    """The steps at `positions` [B, T] among the N frames, with newly sampled z.
 
-    Along T the positions go up by one within an episode, and jump only from an episode's last frame to a first one.
+    Along T the positions increase by one within an episode and jump only from an episode's last frame to another's
+    first.
     """
     positions = positions.T
     steps = steps_at(recorded, positions)
@@ -72,27 +73,27 @@ def gather(recorded: Observations, positions: Array, key: Key) -> Sequences:
 
 
 def reward_loss(memory: Memory, predicted: Array, reward: Array) -> Array:
-    """What the expected rewards [...] cost against those that came [...].
+    """The loss [...] of expected rewards [...] for actual ones [...].
 
-    The squared error grows with the jumps' square, so that a few of them rule it. As a count above the floor, of which the
-    prediction is the rate λ, a reward costs λ - r log λ: Poisson's negative log-likelihood, short of what M cannot change.
-    Both are least at the reward's mean.
+    In the squared error a few large rewards dominate, as it grows with their square. The alternative counts from the
+    floor: with the prediction as the rate λ, a reward r costs λ - r log λ, Poisson's negative log-likelihood without
+    its constant. Both are smallest at the reward's mean.
     """
     if memory.config.reward_loss == "squared":
         return (predicted - reward) ** 2
     floor = memory.reward_range[0]
-    # A rate that rounds to 0 would make the first jump cost without end.
+    # A rate that rounds to 0 would make the first reward's loss infinite.
     rate = predicted - floor + 1e-6
     return rate - (reward - floor) * jnp.log(rate)
 
 
 def step_losses(memory: Memory, prediction: Prediction, sequences: Sequences) -> dict[str, tuple[Array, Array]]:
-    """What each step adds to each part of the loss, and whether it counts: two [T, B] for each predicted part.
+    """Each part of the loss by step, and whether the step counts: two [T, B] for each predicted part.
 
     nll: -log p(next z), averaged over the latent dimensions; reward: `reward_loss` of the clipped reward;
-    action: the squared error of the action that follows, averaged over its numbers; surprise: the squared error of the
-    expected nll;
-    done: sigmoid cross-entropy, `done_weight` times where the episode ended.
+    action: the squared error of the next action, averaged over its numbers; surprise: the squared error of the
+    predicted nll;
+    done: sigmoid cross-entropy, multiplied by `done_weight` where the episode ended.
     """
     nll = -log_likelihood(prediction.next_z, sequences.next_z).mean(axis=-1)
     parts = {"nll": (nll, sequences.has_next)}
@@ -112,15 +113,15 @@ def step_losses(memory: Memory, prediction: Prediction, sequences: Sequences) ->
 
 
 Sums = dict[str, tuple[Array, Array]]
-"""Of each part of the loss: its sum over the steps that count, and how many they are, both []."""
+"""For each part of the loss: its sum over the steps that count, and their number, both []."""
 
 
 def _sums(memory: Memory, params: Params, state: MemoryState, sequences: Sequences) -> tuple[MemoryState, Sums]:
-    """The state [B, H] after the sequences, and what their steps add up to."""
+    """The state [B, H] after the sequences, and the sums over their steps."""
     state, h = memory.unroll(params, state, sequences.z, sequences.action, sequences.restart)
     prediction = memory.predict(params, h)
     if prediction.surprise is not None:
-        # Alone: whether M learns how well it does makes no difference to what it does.
+        # Without a gradient to h: predicting the surprise does not change the rest of M.
         prediction = replace(prediction, surprise=memory.surprise(params, jax.lax.stop_gradient(h)))
     parts = step_losses(memory, prediction, sequences)
     return state, {name: (jnp.sum(part, where=counts), counts.sum()) for name, (part, counts) in parts.items()}
@@ -129,9 +130,9 @@ def _sums(memory: Memory, params: Params, state: MemoryState, sequences: Sequenc
 def _sums_by_chunks(
     memory: Memory, params: Params, state: MemoryState, sequences: Sequences
 ) -> tuple[MemoryState, Sums]:
-    """`_sums` of as many steps at a time as `_CHUNK_BYTES` allow, and then of those that are left.
+    """`_sums` for as many steps at a time as `_CHUNK_BYTES` allows, then for the rest.
 
-    The gradient computes a chunk anew. On a CPU that takes less time than memory for all steps.
+    The gradient recomputes each chunk. On a CPU that is faster than storing the intermediate results of all steps.
     """
     steps, batch = sequences.restart.shape
     size = max(1, _CHUNK_BYTES // (4 * batch * max(memory.output_size, 4 * memory.config.hidden_size)))
@@ -151,8 +152,8 @@ def _sums_by_chunks(
 def loss(
     memory: Memory, params: Params, state: MemoryState, sequences: Sequences
 ) -> tuple[Array, tuple[MemoryState, dict[str, Array]]]:
-    """The training loss nll + reward_weight * reward + action_weight * action + surprise + done, the state [B, H] after the
-    sequences, and the parts.
+    """The training loss nll + reward_weight * reward + action_weight * action + surprise + done, the state [B, H] after
+    the sequences, and the parts.
 
     Each part is averaged over the steps that count.
     """

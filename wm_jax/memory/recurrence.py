@@ -1,4 +1,4 @@
-"""The LSTM cell, and the cell along a sequence with a derivative that is fast."""
+"""The LSTM cell, and its unrolling along a sequence with a fast derivative."""
 
 from collections.abc import Callable
 
@@ -20,27 +20,27 @@ class MemoryState:
 
 
 Unrolled = tuple[MemoryState, Array]
-"""What `unroll` gives, and in the backward pass the cotangents of it: the last state [B, H], each h [T, B, H]."""
+"""Result of `unroll`, and its cotangents in the backward pass: the last state [B, H], each h [T, B, H]."""
 Residuals = tuple[Callable[[Unrolled], tuple[MemoryState, Array]], Array]
-"""What the forward pass keeps for the backward one: the pullback from `Unrolled` to the state [B, H] and the gates
+"""Values kept from the forward for the backward pass: the pullback from `Unrolled` to the state [B, H] and the gates
 [T, B, 4H], and the h [T, B, H] that each step multiplied by the kernel."""
 
 
 def cell(gates: Array, c: Array) -> MemoryState:
-    """The LSTM's state from the gates' pre-activations [..., 4H] (i, f, g, o) and the last cell [..., H]."""
+    """The LSTM's state from the gates' pre-activations [..., 4H] (i, f, g, o) and the previous cell [..., H]."""
     i, f, g, o = jnp.split(gates, 4, axis=-1)
     c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
     return MemoryState(h=jax.nn.sigmoid(o) * jnp.tanh(c), c=c)
 
 
 def forget(state: MemoryState, restart: Array) -> MemoryState:
-    """The state [..., H], zero where `restart` [...] is not."""
+    """The state [..., H], set to zero where `restart` [...]."""
     keep = (restart == 0)[..., None]
     return jax.tree.map(lambda array: jnp.where(keep, array, 0), state)
 
 
 def _scan(kernel: Array, state: MemoryState, gates: Array, restart: Array) -> Unrolled:
-    """`unroll`, with the derivative that JAX finds for it."""
+    """`unroll` with JAX's own derivative."""
 
     def step(state: MemoryState, inputs: tuple[Array, Array]) -> tuple[MemoryState, Array]:
         gates, restart = inputs
@@ -55,23 +55,24 @@ def _scan(kernel: Array, state: MemoryState, gates: Array, restart: Array) -> Un
 def unroll(kernel: Array, state: MemoryState, gates: Array, restart: Array) -> Unrolled:
     """The state after T steps, and the h [T, B, H] after each.
 
-    Takes the recurrent weights [H, 4H], the state [B, H] before, the inputs' share of the gates [T, B, 4H] and
-    restart [T, B], where the state is zeroed before the step. Restart has no derivative.
+    Takes the recurrent weights [H, 4H], the state [B, H] before, the inputs' part of the gates [T, B, 4H], and restart
+    [T, B], where the state is zeroed before the step. Restart has no derivative.
     """
     return _scan(kernel, state, gates, restart)
 
 
 def _forward(kernel: Array, state: MemoryState, gates: Array, restart: Array) -> tuple[Unrolled, Residuals]:
-    """`unroll` of the same arguments, and what its derivative needs."""
+    """`unroll` with the same arguments, and the values that its derivative needs."""
     output, pullback = jax.vjp(lambda state, gates: _scan(kernel, state, gates, restart), state, gates)
     before = jnp.concatenate([state.h[None], output[1][:-1]])
     return output, (pullback, jnp.where((restart == 0)[..., None], before, 0))
 
 
 def _backward(residuals: Residuals, cotangents: Unrolled) -> tuple[Array, MemoryState, Array, None]:
-    """The gradients by `unroll`'s arguments: kernel [H, 4H], state [B, H], gates [T, B, 4H], and none by restart."""
-    # The scan's own derivative would add up the kernel's gradient step by step: T small products, T passes over
-    # [H, 4H]. As gates = inputs + h @ kernel, the gradient by the gates gives it in one product at the end.
+    """The gradients with respect to `unroll`'s arguments: kernel [H, 4H], state [B, H], gates [T, B, 4H]; none for
+    restart."""
+    # The scan's own derivative would add up the kernel's gradient step by step: T small products, T passes over [H,
+    # 4H]. As gates = inputs + h @ kernel, the gradient with respect to the gates gives it in one product at the end.
     pullback, before = residuals
     state, gates = pullback(cotangents)
     return jnp.einsum("tbh,tbg->hg", before, gates), state, gates, None

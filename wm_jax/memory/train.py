@@ -1,8 +1,9 @@
 """M's training: truncated back-propagation through time over one stream of episodes.
 
-Each epoch shuffles the episodes, joins them into one stream and cuts it into B lanes of equal length, which are read
-side by side, T frames a step, the LSTM's state carried along. With T = 500 this is the paper's Take Cover; with
-episodes that are all of length T, as many as fit B evenly, every sequence is a whole episode: the paper's Car Racing.
+Each epoch shuffles the episodes, joins them into one stream and cuts it into B lanes of equal length. They are read
+side by side, T frames per step, and the LSTM's state is carried along. With T = 500 this is the paper's Take Cover. If
+all episodes have length T and their number is a multiple of B, every sequence is a whole episode: the paper's Car
+Racing.
 """
 
 from collections.abc import Iterator
@@ -25,28 +26,28 @@ from wm_jax.types import Array, Key, Observations, Params
 
 @struct.dataclass
 class Chunk:
-    """What one training step reads."""
+    """Input of one training step."""
 
     positions: Array
-    """[B, T] int32: which of the N frames."""
+    """[B, T] int32: indices among the N frames."""
     first: Array
-    """[] bool: the chunk opens an epoch, so that nothing is carried over to it."""
+    """[] bool: the chunk begins an epoch, so that no state carries over to it."""
 
 
 @struct.dataclass
 class TrainState:
-    """All that training needs to go on."""
+    """State of the training."""
 
     params: Params
     opt_state: optax.OptState
     step: Array
-    """[] int32: training steps done."""
+    """[] int32: number of training steps so far."""
     memory_state: MemoryState
-    """[B, H]: the LSTM's after the last chunk."""
+    """[B, H]: state of the LSTM after the last chunk."""
 
 
 def chunks_per_epoch(length: np.ndarray, batch_size: int, sequence_length: int) -> int:
-    """Training steps of an epoch over episodes of `length` [E] frames; `UserError` where there is not even one."""
+    """Training steps per epoch over episodes of `length` [E] frames; raises `UserError` if there is not even one."""
     frames = int(np.sum(length, dtype=np.int64))
     chunks = frames // (batch_size * sequence_length)
     if chunks == 0:
@@ -58,22 +59,22 @@ def chunks_per_epoch(length: np.ndarray, batch_size: int, sequence_length: int) 
 
 
 def locate(step: int, chunks: int) -> tuple[int, int]:
-    """The epoch that training step `step` (from 0) falls in, and which of the epoch's `chunks` it is."""
+    """The epoch of training step `step` (from 0), and the step's place among the epoch's `chunks`."""
     return divmod(step, chunks)
 
 
 def epoch_positions(
     start: np.ndarray, length: np.ndarray, batch_size: int, sequence_length: int, seed: int, epoch: int
 ) -> np.ndarray:
-    """The frames that an epoch reads, as positions among the N: int32 [chunks, B, T].
+    """The frames of an epoch, as positions among the N: int32 [chunks, B, T].
 
-    The episodes (`start` [E], `length` [E]) are shuffled by (seed, epoch). Every frame comes at most once; fewer than
-    B * T of them, the stream's last, are left out.
+    The episodes (`start` [E], `length` [E]) are shuffled by (seed, epoch). Every frame comes at most once; the stream's
+    last frames, fewer than B * T, are left out.
     """
     chunks = chunks_per_epoch(length, batch_size, sequence_length)
     order = np.random.default_rng((seed, epoch)).permutation(len(length))
     start, length = np.asarray(start, np.int32)[order], np.asarray(length, np.int32)[order]
-    # Position = place in the stream + (where the episode stands - where it stands in the stream).
+    # Position = place in the stream + (start of the episode - its start in the stream).
     shift = start - (np.cumsum(length, dtype=np.int32) - length)
     stream = np.repeat(shift, length) + np.arange(length.sum(), dtype=np.int32)
     lanes = stream[: batch_size * chunks * sequence_length].reshape(batch_size, chunks, sequence_length)
@@ -94,12 +95,12 @@ def chunks_from(
 
 
 def init(memory: Memory, key: Key) -> TrainState:
-    """Training's state before the first step."""
+    """The state before the first step."""
     return continue_from(memory, memory.init(key))
 
 
 def continue_from(memory: Memory, params: Params) -> TrainState:
-    """The state before the first step of a training that begins with a copy of `params`: a new optimiser, step 0."""
+    """The state before the first step of a training that starts from a copy of `params`: new optimiser, step 0."""
     return TrainState(
         params=jax.tree.map(jnp.copy, params),
         opt_state=_optimizer(memory).init(params),
@@ -112,9 +113,9 @@ def continue_from(memory: Memory, params: Params) -> TrainState:
 def train_step(
     memory: Memory, state: TrainState, recorded: Observations, chunk: Chunk, key: Key
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One step of Adam on one chunk; the given state's buffers are used up.
+    """One step of Adam on one chunk; the given state's buffers are donated.
 
-    `key` is the same for the whole training: the step's own is folded from it. Metrics, all []: loss and its parts
+    `key` is that of the whole training: the step's own key is folded from it. Metrics, all []: loss and its parts
     (`wm_jax.memory.loss.loss`).
     """
     sequences = gather(recorded, chunk.positions, jax.random.fold_in(key, state.step))

@@ -1,1 +1,1 @@
-"""The stages of an experiment in order; each can be stopped at any moment and goes on with the same command."""
+"""The stages of an experiment in order. Each can be stopped at any moment; the same command continues it."""

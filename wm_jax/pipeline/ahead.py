@@ -1,4 +1,4 @@
-"""What an experiment will do on a machine that is not here: each of its programs, compiled for it."""
+"""Compiles an experiment's programs for a machine that is not present, and reports what they will do there."""
 
 import dataclasses
 import time
@@ -19,11 +19,11 @@ GIB = 2**30
 
 
 def compile_for(experiment: Experiment, target: Target, say: Callable[[str], None]) -> dict[str, Any]:
-    """{"target", "devices", "memory", "fits", "changed", "programs"}: for each program its compile time, memory and whether
-    that fits, what devices exchange, and the kernels of a dream step on a GPU. Batches that the devices cannot share evenly
-    are as much larger as they must be; `changed` names these settings. `say` tells what is being compiled.
+    """{"target", "devices", "memory", "fits", "changed", "programs"}. Each program has its compile time, its memory and
+    whether that fits, its collectives, and, on a GPU, the kernels of a dream step. Batches that the devices cannot
+    share evenly are enlarged; `changed` names these settings. `say` reports what is being compiled.
 
-    Raises `UserError` where settings do not go together, or XLA's compiler for the target is missing.
+    Raises `UserError` if settings do not fit together, or if XLA's compiler for the target is missing.
     """
     check(experiment, Models(experiment))
     mesh = target.mesh()
@@ -43,7 +43,7 @@ def compile_for(experiment: Experiment, target: Target, say: Callable[[str], Non
 
 
 def _facts(program: Program, target: Target) -> dict[str, Any] | None:
-    """What one program will do; None where it does not tell itself."""
+    """Facts about one program; None if it cannot be traced."""
     begun = time.monotonic()
     traced = program.trace()
     if traced is None:
@@ -54,7 +54,7 @@ def _facts(program: Program, target: Target) -> dict[str, Any] | None:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        # A TPU's compiler refuses what does not fit.
+        # A TPU's compiler rejects a program that does not fit.
         return {"seconds": time.monotonic() - begun, "memory": None, "fits": False}
     facts = ProgramFacts.of(compiled)
     kernels = facts.kernels_of_a_step(program.steps) if program.steps and target.platform == "gpu" else None
@@ -72,7 +72,8 @@ def _facts(program: Program, target: Target) -> dict[str, Any] | None:
 def _remedy(
     experiment: Experiment, program: Program, target: Target, devices: int, say: Callable[[str], None]
 ) -> str | None:
-    """The setting to lower so that the program fits, and to what: halved until it does, one after the other."""
+    """The setting to lower so that the program fits, and its new value. Settings are halved one after the other until
+    it fits."""
     settings = flatten(experiment)
     for name in program.settings:
         value, least = settings[name], devices if name.endswith("batch_size") else 1
@@ -91,7 +92,7 @@ def _remedy(
 
 
 def with_even_batches(experiment: Experiment, devices: int) -> tuple[Experiment, dict[str, int]]:
-    """The experiment with batches that so many devices can share evenly, and the settings that had to be raised for it."""
+    """The experiment with batch sizes that all devices can share evenly, and the settings that were raised for it."""
     changed = {}
     for learner in Models(experiment).world.learners.values():
         name, size = f"{learner.settings}batch_size", learner.batch_size
@@ -102,21 +103,21 @@ def with_even_batches(experiment: Experiment, devices: int) -> tuple[Experiment,
 
 
 def with_setting(config: Any, name: str, value: Any) -> Any:
-    """The same settings but for the one of this dotted `name`."""
+    """The same settings with the one of this dotted `name` replaced."""
     first, _, rest = name.partition(".")
     return dataclasses.replace(config, **{first: with_setting(getattr(config, first), rest, value) if rest else value})
 
 
 def table(facts: dict[str, Any]) -> str:
-    """`compile_for`'s facts for a person."""
+    """`compile_for`'s facts as readable text."""
     each = f"{facts['devices']} {'device' if facts['devices'] == 1 else 'devices'} of {facts['memory'] / GIB:.1f} GiB"
     lines = [f"compiled for {facts['target']}, {each}"]
     lines += [f"  with {name} {value}, which all devices can share" for name, value in facts["changed"].items()]
     for program in facts["programs"]:
         if program.get("told") is False:
-            lines.append(f"  {program['name']:<26}does not tell its program")
+            lines.append(f"  {program['name']:<26}cannot be traced")
             continue
-        memory = "more than there is" if program["memory"] is None else f"{program['memory'] / GIB:.3g} GiB"
+        memory = "more than the device has" if program["memory"] is None else f"{program['memory'] / GIB:.3g} GiB"
         told = [memory if program["fits"] else f"{memory}: does not fit"]
         told += [f"{count['count']} {kind} of {count['bytes']:,} bytes"
                  for kind, count in program.get("exchanged", {}).items()]  # fmt: skip

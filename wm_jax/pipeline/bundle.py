@@ -1,6 +1,6 @@
-"""A finished agent as one thing: world model and controller with their settings, and the frames its dreams start from.
+"""A bundle: a finished agent's world model and controller with their settings, and the frames its dreams start from.
 
-Read from a run's folder, or from one safetensors file that travels alone. No pickle, no code in the file.
+Read from a run's folder, or from one self-contained safetensors file. The file has no pickle and no code.
 """
 
 import re
@@ -40,43 +40,43 @@ from wm_jax.run import RunDir
 from wm_jax.types import Observations, Params
 
 STARTS = 128
-"""Recorded episodes whose first frames a bundle's dreams can start on."""
+"""Number of recorded episodes whose first frames a bundle's dreams can start from."""
 LARGEST = 32 * 2**20
-"""Bytes a bundle may have."""
+"""Largest size of a bundle, in bytes."""
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A world model and a controller, ready to act, to be scored, or to be dreamt in."""
+    """A world model and a controller with their weights, ready to act, be scored or dream."""
 
     stored: Stored
     params: Params
     """The world model's weights."""
     weights: Params
-    """C's."""
+    """C's weights."""
     recorded: Observations
-    """Recorded episodes to start dreams from: a run's all, in a file the first frames of some."""
+    """Recorded episodes that dreams start from: all episodes of a run; the first frames of some, in a file."""
     about: dict[str, Any]
-    """How C was chosen, and what it was made with."""
+    """How C was chosen, and the device and versions that made it."""
 
     @property
     def experiment(self) -> Experiment:
-        """Its settings."""
+        """The experiment's settings."""
         return self.stored.experiment
 
     @cached_property
     def models(self) -> Models:
-        """The parts without their weights."""
+        """The parts, without weights."""
         return Models(self.experiment)
 
     @property
     def agent(self) -> Agent:
-        """Who acts, without weights."""
+        """The agent, without weights."""
         return Agent(self.models.world, self.models.actor)
 
     def save(self, path: Path, half: bool = False) -> None:
-        """Write the bundle, with `half` the world model as float16. Raises `UserError` where it would be larger than 32 MB,
-        or where a weight is too large for half precision."""
+        """Write the bundle; with `half`, the world model as float16. Raises `UserError` if it would be larger than 32
+        MB, or if a weight is too large for half precision."""
         starts = first_frames(self.recorded, seed=0)
         tree = {
             "world": halved(path, self.params) if half else self.params,
@@ -86,17 +86,17 @@ class Bundle:
         size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(tree))
         if size > LARGEST:
             raise UserError(f"{path} would have {size / 2**20:.1f} MiB, more than a bundle's {LARGEST / 2**20:.0f}: "
-                            "models this large have to be kept as a run's folder")  # fmt: skip
-        # Files are named without their folders, but known by their contents.
+                            "keep a model this large as a run's folder")  # fmt: skip
+        # Files are stored by name without their folders, and identified by their contents.
         config = {**to_store(self.experiment), **to_dict(to_share(self.experiment))}
         save_weights(path, tree, {"format": formats.BUNDLE.format(formats.FORMAT), "half": half, "config": config,
                                   **self.about})  # fmt: skip
 
 
 def load(path: Path, task: Path | None = None, parts: Sequence[Path] = ()) -> Bundle:
-    """The bundle in a run's folder or in a file. `task` and `parts` say where the files lie that it names; those that are
-    not given are looked for beside a bundle and nowhere else, because they are executed. Raises `UserError` that says
-    what is missing or damaged."""
+    """Load the bundle in a run's folder or in a file. `task` and `parts` are paths of the files that it names. A
+    bundle's files that are not given are looked for only beside it, because they are executed. Raises `UserError`,
+    which says what is missing or damaged."""
     if path.is_dir():
         return _from_run(RunDir.open(path), task, parts)
     tree, about, config = _read(path)
@@ -111,7 +111,7 @@ def load(path: Path, task: Path | None = None, parts: Sequence[Path] = ()) -> Bu
 
 
 def _without_folders(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings with the files that they name by name alone."""
+    """The settings, with each file that they name reduced to its name."""
 
     def plain(name: Any) -> Any:
         return Path(name).name if str(name).endswith(".py") else name
@@ -125,15 +125,15 @@ def _without_folders(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """The arrays in a file, grouped as today, what it says of itself, and its settings with their format."""
+    """A file's arrays in the current grouping, its description, and its settings with their format."""
     if not path.exists():
-        raise UserError(f"{path} does not exist; give a run's folder, as runs/quickstart, or a bundle, as "
+        raise UserError(f"{path} does not exist; give a run's folder, such as runs/quickstart, or a bundle, such as "
                         "pretrained/take_cover.safetensors")  # fmt: skip
     tree, about = load_weights(path)
     named = re.fullmatch(formats.BUNDLE.format(r"(\d+)"), str(found := about.pop("format", None)))
     if not named:
-        raise UserError(f"{path} is no bundle: expected the format {formats.BUNDLE.format(formats.FORMAT)!r}, found "
-                        f"{found!r}; make one by `wm-jax export RUN FILE.safetensors`")  # fmt: skip
+        raise UserError(f"{path} is not a bundle: expected the format {formats.BUNDLE.format(formats.FORMAT)!r}, found "
+                        f"{found!r}; make one with `wm-jax export RUN FILE.safetensors`")  # fmt: skip
     config = about.pop("config", None)
     if not isinstance(config, dict):
         raise UserError(f"settings in {path} must be a group of settings, found {config!r}")
@@ -142,15 +142,15 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
 
 
 def _world(path: Path, tree: dict[str, Any], half: bool, shapes: Params) -> Params:
-    """The world model's weights in a file, which are to have these `shapes`."""
+    """The world model's weights in a file; they must have these `shapes`."""
     like = jax.tree.map(_as_half, shapes) if half else shapes
-    # Widened by NumPy, and put on the device as it is: JAX would compile either for every shape.
+    # Widened by NumPy and put on the device unchanged: JAX would compile a conversion for every shape.
     found = check_like(path, tree.pop("world", {}), like)
     return jax.device_put(jax.tree.map(lambda array, leaf: array.astype(leaf.dtype), found, shapes))
 
 
 def _upgraded(path: Path, tree: dict[str, Any]) -> dict[str, Any]:
-    """The arrays of a file of format 1 as they are grouped today."""
+    """Convert the arrays of a file of format 1 to the current grouping."""
     starts = dict(tree.pop("starts", {}))
     starts.pop("length", None)
     action, controller = starts.pop("action", None), tree.pop("controller", {})
@@ -161,7 +161,7 @@ def _upgraded(path: Path, tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def _recorded(path: Path, starts: dict[str, Any], obs: Any) -> Observations:
-    """First frames to start dreams on; `obs`: the shape of one encoded frame."""
+    """First frames that dreams start from. `obs` is the shape of one encoded frame."""
     found, expected = flatten(starts), {"action", *flatten({"encoded": obs})}
     if found.keys() != expected:
         raise UserError(f"{path} is damaged: expected starts with {', '.join(sorted(expected))}, found "
@@ -177,17 +177,17 @@ def _recorded(path: Path, starts: dict[str, Any], obs: Any) -> Observations:
 
 
 def load_initial(path: Path, experiment: Experiment, warn: Callable[[str], None] = lambda message: None) -> Params:
-    """The world model's weights of the bundle at `path`, for another `experiment` to begin with, of the learners that it
-    names; `warn` is told where its task has changed. Raises `UserError` where they would be others: of another task, of
-    other sizes, or with inputs and outputs that mean something else."""
+    """The world model's weights in the bundle at `path`, as a warm start for another `experiment`; only those of the
+    learners that it names. `warn` reports a changed task. Raises `UserError` if the weights do not fit: another task,
+    other sizes, or inputs and outputs with another meaning."""
     if path.is_dir():
         raise UserError(f"initial is {path}, a folder; give a bundle: `wm-jax export {path} FILE.safetensors` makes one "
                         "of a finished run")  # fmt: skip
     tree, about, config = _read(path)
-    require_same_task(config, path, experiment.task, "begin with a bundle of that one, or without")
+    require_same_task(config, path, experiment.task, "use a bundle for this task, or none")
     if changed := redefined(config, path, experiment.task):
         warn(changed)
-    # Of its settings the world model's are enough: its task may lie elsewhere now.
+    # Of its settings only the world model's are needed: its task may be elsewhere now.
     world = (formats.upgrade_config(config) if config["format"] == 1 else config).get("world", {})
     theirs, ours = flatten_settings(from_dict({"world": world}, f"settings in {path}")), flatten_settings(experiment)
     models = Models(experiment)
@@ -198,7 +198,7 @@ def load_initial(path: Path, experiment: Experiment, warn: Callable[[str], None]
     for name in ("world.kind", *meaning):
         if theirs.get(name) != ours[name]:
             raise UserError(f"initial is {path}, where {name} is {theirs.get(name)!r}, but here it is {ours[name]!r}; set "
-                            "it to what the world model was trained with, or begin with another bundle")  # fmt: skip
+                            "it to what the world model was trained with, or use another bundle")  # fmt: skip
     shapes = models.state_shapes[0]
     if learners:
         tree = {"world": {name: weights for name, weights in tree.get("world", {}).items() if name in learners}}
@@ -217,7 +217,7 @@ def _from_run(run: RunDir, task: Path | None, parts: Sequence[Path]) -> Bundle:
     context = Context(experiment, Models(experiment), run, Screen(), Interrupt())
     last = experiment.rounds.count - 1
     if not context.controller(last).finished:
-        raise UserError(f"{run.path} has no finished controller; run the same experiment again to finish its stages")
+        raise UserError(f"{run.path} has no finished controller; run the same command again to finish its stages")
     params = load_world(context, last)
     weights, chosen = load_controller(context, last)
     recorded = load_observations(context, last)
@@ -226,7 +226,7 @@ def _from_run(run: RunDir, task: Path | None, parts: Sequence[Path]) -> Bundle:
 
 
 def first_frames(recorded: Observations, seed: int) -> Observations:
-    """The first frames of `STARTS` episodes, or of all where they are fewer, each as an episode of its own."""
+    """The first frames of `STARTS` episodes, or of all if there are fewer; each frame becomes an episode of its own."""
     first = np.asarray(recorded.start)
     chosen = np.sort(np.random.default_rng(seed).choice(first, min(STARTS, len(first)), replace=False))
     return build(

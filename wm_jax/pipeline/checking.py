@@ -1,4 +1,4 @@
-"""What is wrong with an experiment, found before it is run."""
+"""Finds errors in an experiment before it runs."""
 
 from dataclasses import replace
 
@@ -15,9 +15,9 @@ from wm_jax.tasks.calls import own
 
 
 def check(experiment: Experiment, models: Models) -> None:
-    """Raise `UserError` where settings do not go together, before hours of work find out."""
+    """Raise `UserError` if settings do not fit together, before hours of work are spent."""
     task, settings = models.task, flatten(experiment)
-    # Raises where two files could not be told apart later.
+    # Raises if two files could not be told apart later.
     digests(experiment)
     for name, registry in REGISTRIES.items():
         require_named(experiment.parts, name, settings[name], registry.source(settings[name]))
@@ -28,13 +28,13 @@ def check(experiment: Experiment, models: Models) -> None:
         require_choice("initial_learners", name, list(models.world.learners))
     if experiment.initial_learners and experiment.initial is None:
         raise UserError(f"initial_learners names {', '.join(experiment.initial_learners)} but initial is None; give initial"
-                        " the bundle whose weights they begin with")  # fmt: skip
+                        " the bundle that holds their initial weights")  # fmt: skip
     for number in experiment.evaluate.rounds:
         if not 0 <= number < experiment.rounds.count - 1:
             raise UserError(f"evaluate.rounds names round {number}, but the rounds before the last are numbered from 0, "
-                            f"and rounds.count is {experiment.rounds.count}; name others, or leave it out")  # fmt: skip
+                            f"and rounds.count is {experiment.rounds.count}; name others, or omit it")  # fmt: skip
     if experiment.mirror and task.mirror is None:
-        raise UserError(f"mirror is True but the task {task.name} does not say what an action is in a mirror; leave mirror "
+        raise UserError(f"mirror is True but the task {task.name} does not define mirrored actions; leave mirror "
                         "out, or give its Task a mirror where left and right can be exchanged")  # fmt: skip
     for name in ("evolve", "tune"):
         limit = getattr(experiment, name).max_steps
@@ -45,7 +45,7 @@ def check(experiment: Experiment, models: Models) -> None:
         _check_unsearched(experiment)
     if experiment.evolve.temperatures and isinstance(models.actor, Planner):
         raise UserError(f"evolve.temperatures is {experiment.evolve.temperatures} but actor.kind is "
-                        f"{experiment.actor.kind!r}, which plans at dream.temperature alone; leave it empty")  # fmt: skip
+                        f"{experiment.actor.kind!r}, which plans at dream.temperature only; omit it")  # fmt: skip
     if experiment.exploring is not None:
         if experiment.rounds.drivers == "scripted":
             raise UserError(f"rounds.drivers is 'scripted' but explorer.kind is {experiment.explorer.kind!r}, whose "
@@ -54,10 +54,10 @@ def check(experiment: Experiment, models: Models) -> None:
         try:
             exploring.dream.check()
         except UserError as error:
-            # There the rule is the explorer's.
+            # Here the rule belongs to the explorer.
             raise UserError(str(error).replace("dream.reward", "explorer.reward")) from error
         exploring.search(experiment.exploring.evolve.generations)
-    # Films dream too, whatever it earns there.
+    # Films dream too, whatever the reward.
     replace(models.dream, config=replace(experiment.dream, reward="survival")).check()
     if experiment.evolve.fitness == "dream":
         _check_dream(experiment, models)
@@ -72,28 +72,28 @@ def check(experiment: Experiment, models: Models) -> None:
 
 
 def check_machine(experiment: Experiment, models: Models) -> None:
-    """Raise `UserError` where this machine cannot run it: its devices do not share a batch evenly, or a package is
-    missing."""
+    """Raise `UserError` if this machine cannot run the experiment: its devices cannot share a batch evenly, or a
+    package is missing."""
     devices = parallel.mesh(experiment.devices).size
     for learner in models.world.learners.values():
         size = learner.batch_size
         if size % devices:
             raise UserError(f"{learner.settings}batch_size is {size}, which {devices} devices cannot share evenly; take a "
-                            f"multiple of {devices}, as {-(-size // devices) * devices}, or other --devices")  # fmt: skip
+                            f"multiple of {devices}, as {-(-size // devices) * devices}, or change --devices")  # fmt: skip
     for backend in _backends(experiment).values():
-        # A package that is missing is to be missed now.
+        # Fail now if a package is missing, not later.
         own(models.task.told("close"), models.task.make(backend).close)()
 
 
 def _backends(experiment: Experiment) -> dict[str, str]:
-    """The task's backends that settings name, by setting."""
+    """The task's backends named in settings, by setting."""
     sections = {name: getattr(experiment, name) for name in ("collect", "evolve", "tune", "evaluate")}
     return {f"{name}.backend": section.backend for name, section in sections.items() if section.backend is not None}
 
 
 def _check_unsearched(experiment: Experiment) -> None:
-    """Raise `UserError` where an actor without weights is to be searched for."""
-    what = f"actor.kind is {experiment.actor.kind!r}, as it is set without weights to be found"
+    """Raise `UserError` if settings ask to search for an actor that has no weights."""
+    what = f"actor.kind is {experiment.actor.kind!r}, which, as set, has no weights to search for"
     if experiment.searched:
         raise UserError(f"{what}, but search.kind is {experiment.search.kind!r}; set search.kind to 'none' and "
                         "evolve.generations to 1, or choose another actor")  # fmt: skip
@@ -102,24 +102,24 @@ def _check_unsearched(experiment: Experiment) -> None:
         ("tune.generations", experiment.tune.generations, 0),
         ("rounds.generations", experiment.rounds.generations, 0),
         ("evolve.fitness", evolve.fitness, "dream"),
-        # Nothing would be different from one to the other.
+        # Repeated searches would all give the same result.
         ("evolve.seeds", evolve.seeds, 1),
         ("evolve.temperatures", evolve.temperatures, ()),
         ("explorer.kind", "noise" if experiment.exploring is None else experiment.explorer.kind, "noise"),
     ):
         if found != right:
-            raise UserError(f"{what}, but {name} is {found!r}, which is for searches; set it to {right!r}")
+            raise UserError(f"{what}, but {name} is {found!r}, which applies only to searches; set it to {right!r}")
 
 
 def _check_dream(experiment: Experiment, models: Models) -> None:
-    """Raise `UserError` where the dream would not tell good controllers from bad ones."""
+    """Raise `UserError` if the dream's returns could not tell good controllers from bad ones."""
     models.dream.check()
     models.search(experiment.evolve.generations)
     if experiment.evolve.select == "dream" and not any(
         variant.temperature == experiment.dream.temperature for variant in side_by_side.variants(experiment)
     ):
-        raise UserError(f"dream.temperature {experiment.dream.temperature} is not among evolve.temperatures, so that no "
-                        "evolution's dream says which controller to deploy; add it, or set evolve.select to "
+        raise UserError(f"dream.temperature {experiment.dream.temperature} is not among evolve.temperatures, so no "
+                        "evolution can be compared for deployment; add it, or set evolve.select to "
                         "'actual'")  # fmt: skip
     missing = models.world.missing
     if experiment.dream.reward == "survival" and "end" in missing:

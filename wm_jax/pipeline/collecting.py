@@ -1,4 +1,5 @@
-"""The stage that records episodes: with a scripted policy first, later with what the round before found."""
+"""The stage that records episodes: first with a scripted policy, in later rounds with the controllers of the round
+before."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -35,20 +36,21 @@ class Collect(Stage):
     folder = "rollouts"
 
     def depends(self, later: bool) -> tuple[str, ...]:
-        """The task and the script; later how C drives. How many lanes act side by side changes its last bits."""
+        """The task and the script; in later rounds, how C acts. The number of lanes is included: it changes C's last
+        bits."""
         if later:
             return ("rounds.episodes", "rounds.drivers", "rounds.patience", "collect.backend", "explorer.",
                     "evaluate.environments")  # fmt: skip
         return "task", "seed", "collect."
 
     def outputs(self, context: Context, round_number: int) -> list[str]:
-        """An index, and a file an episode."""
+        """The index, and one file for each episode."""
         episodes = Path("episodes")
         numbers = range(context.episodes_in(round_number))
         return [str(episodes / INDEX), *(str(episode_path(episodes, number)) for number in numbers)]
 
     def run(self, context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
-        """Record the round's episodes, which the processes share out; those already on disk stay."""
+        """Record the round's episodes, split over the processes. Episodes already on disk are kept."""
         folder = stage.path / "episodes"
         parallel.on_main(lambda: clear_leftovers(folder))
         scripted = round_number == 0 or context.experiment.rounds.drivers == "scripted"
@@ -65,7 +67,7 @@ class Collect(Stage):
 
 
 def _scripted(context: Context, round_number: int, stage: StageDir, folder: Path) -> list[Header]:
-    """The headers of this process's share."""
+    """The headers of this process's share of the episodes."""
     config, total = context.experiment.collect, context.episodes_in(round_number)
     typical = min(context.models.task.typical_length, config.max_steps or context.models.task.max_steps)
     with context.screen.bar(f"collect, round {round_number}", "frames", 0) as bar:
@@ -76,7 +78,7 @@ def _scripted(context: Context, round_number: int, stage: StageDir, folder: Path
             bar.update(int(frames + running), f"episode {episodes}/{total}, return {returns / max(episodes, 1):.1f}")
             if stop and episodes < total:
                 raise Stopped(f"stopped in {stage.name} after {episodes} of {total} episodes; "
-                              "the same command goes on from there")  # fmt: skip
+                              "the same command continues from there")  # fmt: skip
 
         def counts(progress: Progress) -> tuple[float, ...]:
             returns = progress.episodes * progress.mean_return
@@ -92,21 +94,21 @@ def _scripted(context: Context, round_number: int, stage: StageDir, folder: Path
 
 @dataclass(frozen=True)
 class _Recording:
-    """Episodes that are recorded on lanes."""
+    """Episodes to record on lanes."""
 
     driver: Driver
     episodes: int
     limits: Limits
     row: Callable[[int], int]
-    """An episode's number → the row of its controller."""
+    """Episode number → row of its controller."""
     policy: Callable[[int], str]
-    """The row of a controller → what records call it."""
+    """Row of a controller → its name in records."""
     min_length: int = 1
-    """Shorter episodes are played again from another seed."""
+    """Shorter episodes are replaced by episodes with other seeds."""
 
 
 def _script_on_device(context: Context, round_number: int) -> _Recording:
-    """A script of a JAX environment."""
+    """Recording with a script of a JAX environment."""
     config = context.experiment.collect
     driver = scripted_driver(context.models.task, config.policy, config, config.backend)
     return _Recording(driver, context.episodes_in(round_number), Limits(config.max_steps), lambda number: 0,
@@ -114,8 +116,8 @@ def _script_on_device(context: Context, round_number: int) -> _Recording:
 
 
 def _controllers(context: Context, round_number: int) -> _Recording:
-    """C of the round before, or every candidate that it evaluated in turn; likewise, where it has one, the explorer's own
-    controller, after C's episodes."""
+    """Recording with C of the previous round, or with every candidate evaluated in it, in turn. If the explorer has its
+    own controller, that one collects likewise, after C's episodes."""
     rounds, models, before = context.experiment.rounds, context.models, round_number - 1
     deployed, goal = rounds.drivers == "deployed", context.experiment.explorer.goal
 
@@ -142,7 +144,7 @@ def _controllers(context: Context, round_number: int) -> _Recording:
 def _on_lanes(
     context: Context, round_number: int, recording: _Recording, stage: StageDir, folder: Path
 ) -> list[Header]:
-    """The headers of this process's share, which is recorded in blocks of one episode a lane."""
+    """The headers of this process's share of the episodes, which is recorded in blocks of one episode for each lane."""
     folder.mkdir(parents=True, exist_ok=True)
     mine = parallel.share(range(recording.episodes))
     count = context.experiment.evaluate.lanes(recording.episodes)
@@ -156,7 +158,7 @@ def _on_lanes(
             bar.update(frames, f"episode {episodes}/{recording.episodes}")
             if stop and episodes < recording.episodes:
                 raise Stopped(f"stopped in {stage.name} after {episodes} of {recording.episodes} episodes; "
-                              "the same command goes on from the last block")  # fmt: skip
+                              "the same command continues from the last block")  # fmt: skip
 
         barrier = Barrier(context.interrupt, show)
         blocks = [mine[first : first + count] for first in range(0, len(mine), count)]
@@ -182,7 +184,7 @@ def _counted(headers: list[Header]) -> Count:
 
 
 def _record_block(seed: int, recording: _Recording, lanes: Lanes, numbers: list[int], folder: Path, tick: Tick) -> None:
-    """Record the episodes `numbers`; those that are too short are tried again."""
+    """Record the episodes `numbers`; repeat those that are too short, with other seeds."""
     for attempt in range(ATTEMPTS_ALLOWED):
         episodes = [(episode_seed(seed, number, attempt), recording.row(number)) for number in numbers]
         played = lanes.play(recording.driver, episodes, record=True, tick=tick)

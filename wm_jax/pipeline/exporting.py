@@ -14,12 +14,12 @@ def export(
     run: Path, file: Path, half: bool, task: Path | None = None, parts: Sequence[Path] = (),
     say: Callable[[str], None] = lambda message: None,
 ) -> Path:  # fmt: skip
-    """Write world model and controller of the run's folder to `file`, with `half` the world model as float16, and the model
-    card beside it. Returns the card's path. `task` and `parts` are where files of the user's own lie now; `say` is told of
-    older formats and changed files.
+    """Write the world model and controller of the run's folder to `file`, and the model card beside it; with `half`,
+    the world model as float16. Returns the card's path. `task` and `parts` are the current paths of the user's own
+    files; `say` reports older formats and changed files.
 
-    Raises `UserError` where `file` is not named as a bundle, where it or the card would take the place of something else,
-    or where `run` has no finished controller.
+    Raises `UserError` if `file` is not named as a bundle, if it or the card would overwrite something else, or if `run`
+    has no finished controller.
     """
     if file.suffix != ".safetensors":
         raise UserError(f"the bundle must be named FILE.safetensors, found {file}")

@@ -1,5 +1,5 @@
-"""The films of a run: C in the actual environment, what the world model sees of it, and C in the dream that begins at the
-same moment."""
+"""The films of a run: C in the actual environment, the world model's view of it, and C in a dream from the same first
+frame."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -24,15 +24,15 @@ from wm_jax.types import Array, Key, Params, State
 from wm_jax.worlds import WorldModel
 
 FRAMES = 300
-"""Length of the film at most."""
+"""Maximum length of a film, in frames."""
 ROUNDS, ROUNDS_IN_FILM = "film_rounds", 4
-"""The name of the film of all rounds' dreams, and how many of them move side by side."""
+"""The name of the film of all rounds' dreams, and how many dreams it shows side by side."""
 
 
 def make_films(context: Context, round_number: int) -> None:
-    """Make the films of a finished run that are not there or older than its result: the deployed controller's, where
-    evolutions ran at several temperatures also that of the coldest dream, which is the first to be cheated, and where there
-    were several rounds also the dreams of each."""
+    """Make the films of a finished run that are missing or older than its result: of the deployed controller; after
+    evolutions at several temperatures, of the coldest dream, which is the first to be cheated; after several rounds, of
+    each round's dream."""
     folder = context.run.figures
     result = (context.stage("evaluation", round_number).path / RECORD).stat().st_mtime
     deployed = load_controller(context, round_number)[1]["evolution"]
@@ -54,7 +54,7 @@ def make_films(context: Context, round_number: int) -> None:
 
 
 def _write(context: Context, name: str, rows: dict[str, np.ndarray], panels: dict[str, np.ndarray]) -> None:
-    """Films [T, 64, 64, 3] as a strip with a row each, and as a film with a panel each."""
+    """Write films [T, 64, 64, 3] as a strip with one row each, and as an animation with one panel each."""
     folder = context.run.figures
     with replacing(folder / f"{name}_strip.png") as strip, replacing(folder / f"{name}.gif") as film:
         figures.strip(strip, rows)
@@ -62,14 +62,14 @@ def _write(context: Context, name: str, rows: dict[str, np.ndarray], panels: dic
 
 
 def _any_older(names: Sequence[str], folder: Path, moment: float) -> bool:
-    """Whether one of these files is not there or was last written before `moment`, in seconds of the file system."""
+    """Whether one of these files is missing, or was written before `moment`, in file-system seconds."""
     paths = [folder / name for name in names]
     return not all(path.exists() and path.stat().st_mtime >= moment for path in paths)
 
 
 def make_film(context: Context, round_number: int, weights: Params, temperature: float) -> dict[str, np.ndarray]:
-    """{"actual", "seen", "dream"}: films [T, 64, 64, 3] uint8 of the controller `weights` that share their first
-    moment. One that ends before the others stands still from there on, dimmed."""
+    """{"actual", "seen", "dream"}: films [T, 64, 64, 3] uint8 of the controller `weights`, from the same first frame. A
+    film that ends before the others repeats its last frame, dimmed."""
     models, params = context.models, load_world(context, round_number)
     driver, key = driver_of(Agent(models.world, models.actor), params, weights), context.key("film", 0)
     with Lanes(context.experiment.task, 1, context.screen.warn, Limits(FRAMES)) as lanes:
@@ -86,8 +86,8 @@ def make_film(context: Context, round_number: int, weights: Params, temperature:
 
 
 def dreams_by_round(context: Context, last: int) -> dict[str, np.ndarray]:
-    """What the C of each round up to the `last` dreamt in its round's world model, by name: films [T, 64, 64, 3]
-    uint8 that begin on the same actual frame (the paper's section 5 shows the first and the last)."""
+    """The dreams of each round's C in that round's world model, up to round `last`, by name: films [T, 64, 64, 3] uint8
+    from the same actual frame (the paper's section 5 shows the first and the last round)."""
     models, key = context.models, context.key("film", 0)
     frame, action = _first_frame(context), np.zeros((1, models.world.action_size), np.float32)
     films = {}
@@ -108,7 +108,8 @@ def _first_frame(context: Context) -> np.ndarray:
 
 @partial(jax.jit, static_argnames="model")
 def _follow(model: WorldModel, params: Params, frames: Array, actions: Array, key: Key) -> State:
-    """The world model's states [T, ...] on the frames [T, 64, 64, 3] of an episode with these actions [T, A]."""
+    """The world model's states [T, ...] as it observes the frames [T, 64, 64, 3] of an episode with these actions [T,
+    A]."""
     seen, keys = model.encode(params, frames), jax.random.split(key, len(frames))
     first, rest = (jax.tree.map(lambda array, part=part: array[part], (seen, keys)) for part in (0, slice(1, None)))
 
@@ -128,19 +129,19 @@ def _frames(model: WorldModel, params: Params, states: State) -> Array:
 
 
 def _drawn(model: WorldModel, params: Params, states: State) -> np.ndarray:
-    """What states [T, ...] look like: [T, 64, 64, 3] uint8."""
+    """The frames decoded from states [T, ...]: [T, 64, 64, 3] uint8."""
     return np.round(np.asarray(_frames(model, params, states)) * 255).astype(np.uint8)
 
 
 def _until(film: np.ndarray, length: int) -> np.ndarray:
-    """`film` [T, 64, 64, 3], made `length` long by its last frame at a third of its brightness."""
+    """`film` [T, 64, 64, 3], extended to `length` by its last frame at a third of its brightness."""
     return np.concatenate([film, np.repeat(film[-1:] // 3, length - len(film), axis=0)])
 
 
 def _dream_from(context: Context, params: Params, weights: Params, temperature: float, starts: State) -> np.ndarray:
-    """What C dreams, at the temperature that it was evolved at, from the state `starts` [1, ...] on."""
+    """C's dream from the state `starts` [1, ...], at the temperature that C was evolved at."""
     models = context.models
-    # Nobody asks what it earns there, so that a world model without a reward can be filmed.
+    # The reward is not shown, so a world model that predicts none can be filmed too.
     config = dataclasses.replace(context.experiment.dream, temperature=temperature, reward="survival", full_return=None)
     dream, key = Dream(models.world, config), context.key("film", 0)
     path = trajectory(dream, models.actor, params, starts, weights, key, steps=FRAMES)

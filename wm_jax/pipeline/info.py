@@ -1,4 +1,4 @@
-"""What an experiment takes, told before it is run: parameters, shapes, disk, memory and work."""
+"""Describes an experiment before it runs: parameters, shapes, disk, memory and work."""
 
 import math
 from dataclasses import replace
@@ -25,8 +25,8 @@ from wm_jax.types import FLOAT
 def describe(experiment: Experiment) -> dict[str, Any]:
     """{"parameters", "shapes", "disk", "memory", "work", "settings"}: bytes and floating point operations (FLOP).
 
-    Episodes are taken to last as long as is typical for the task; a product of matrices counts two FLOP per
-    multiplication, a training step three times its forward pass. Raises `UserError` where settings do not go together.
+    Episodes are assumed to have the task's typical length. A matrix product counts two FLOP for each multiplication, a
+    training step three times its forward pass. Raises `UserError` if settings do not fit together.
     """
     models = Models(experiment)
     check(experiment, models)
@@ -44,7 +44,7 @@ def describe(experiment: Experiment) -> dict[str, Any]:
 
 
 def recorded_frames(experiment: Experiment, models: Models) -> int:
-    """Frames that all rounds are expected to record."""
+    """Expected number of frames that all rounds record."""
     longest = experiment.collect.max_steps or models.task.max_steps
     later = (experiment.rounds.count - 1) * experiment.rounds.episodes
     length = models.task.typical_length
@@ -52,7 +52,7 @@ def recorded_frames(experiment: Experiment, models: Models) -> int:
 
 
 def recorded_episodes(experiment: Experiment) -> int:
-    """Episodes that all rounds record."""
+    """Number of episodes that all rounds record."""
     return experiment.collect.episodes + (experiment.rounds.count - 1) * experiment.rounds.episodes
 
 
@@ -103,7 +103,7 @@ def _memory(
 
 
 def _flop(function: Any, *shapes: Any) -> int:
-    """Floating point operations of a function of arrays of these shapes."""
+    """Floating point operations of a function for arrays of these shapes."""
     return int((jax.jit(function).lower(*shapes).cost_analysis() or {}).get("flops", 0))
 
 
@@ -130,7 +130,7 @@ def _work(
     else:
         playing = actual_search(models, evolve, tunes=False)
         generation = playing.episodes * (evolve.max_steps or whole) * seen
-    # In each round the generations, and the candidates' evaluations.
+    # For each round: its generations, and its candidates' evaluations.
     counts = [evolve.generations, *later * [rounds.generations or evolve.generations]]
     evaluations = sum(len(replace(evolve, generations=count).evaluated) for count in counts)
     return {
@@ -160,13 +160,13 @@ def _tuning(experiment: Experiment, models: Models, whole: int, seen: int) -> di
         return {}
     search = actual_search(models, tune.as_evolution, tunes=True)
     played = search.episodes
-    # What it goes on from is validated too.
+    # The controller that tuning starts from is validated too.
     validations = (1 + len(tune.as_evolution.evaluated)) * tune.actual_episodes * whole
     return {"tuning at most": (tune.generations * played * (tune.max_steps or whole) + validations) * seen}
 
 
 def table(facts: dict[str, Any]) -> str:
-    """`describe`'s facts for a person."""
+    """`describe`'s facts as readable text."""
     units = {"parameters": ("", 1000), "disk": ("B", 1024), "memory": ("B", 1024), "work": ("FLOP", 1000)}
     lines = []
     for title, values in facts.items():

@@ -1,4 +1,4 @@
-"""The one resumable loop that V's training, M's training and C's evolution share."""
+"""The resumable loop shared by V's training, M's training and C's evolution."""
 
 import time
 from collections.abc import Callable
@@ -17,46 +17,46 @@ from wm_jax.run import StageDir
 
 Metrics = dict[str, Any]
 Advance = Callable[[Any], tuple[Any, Metrics]]
-"""Some steps: state → (state, metrics). The old state may be donated."""
+"""Does some steps: state → (state, metrics). The old state may be donated."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """A stage's work, as the loop needs to know it."""
+    """A stage's work, in the form that the loop needs."""
 
     title: str
     unit: str
-    """What is counted on the screen, for example images."""
+    """The unit shown on the screen, for example images."""
     units: int
     """Units in one step."""
     steps: int
     stride: int
-    """Steps that one call of `Advance` does; where more than 1, its metrics are stacked [stride]."""
+    """Steps done by one call of `Advance`. If more than 1, its metrics are stacked [stride]."""
     advance_from: Callable[[int], Advance]
-    """Given the number of steps already done, what does the next ones."""
+    """Number of steps already done → the function that does the next ones."""
     watch: str
-    """The metric shown beside the bar."""
+    """The metric shown beside the progress bar."""
     average: int
-    """Metrics are logged, and checked to be finite, as means over so many steps."""
+    """Metrics are averaged over this many steps, then logged and checked to be finite."""
     evaluate_every: int
     evaluate: Callable[[Any, int], Metrics]
     """(state, steps done) → metrics on held-out data, logged every `evaluate_every` steps and at the end; may be empty.
-    Process 0 calls it, alone."""
+    Only process 0 calls it."""
     result: Callable[[Any], Any]
-    """The part of the state that must be finite to be worth saving."""
+    """The part of the state that must be finite before it is saved."""
     remedy: str
-    """What a user can do where the numbers are not finite."""
+    """What a user can do if numbers are not finite."""
     attach: Callable[[Bar], None] = lambda bar: None
-    """Given the bar, for work that shows how far it is within a step."""
+    """Receives the bar, for work that shows progress within a step."""
 
 
 def run_loop(
     stage: StageDir, work: Work, state: Any, screen: Screen, interrupt: Interrupt, checkpoint_seconds: float
 ) -> Any:
-    """Do `work` from the stage's last checkpoint, or from `state`, and return the final state, which is also saved.
+    """Do `work` from the stage's last checkpoint, or from `state`. Returns the final state, which is also saved.
 
-    Every process of a run calls it. Raises `Stopped` after Ctrl-C, when the state is saved, and `UserError` where a metric
-    or the result is not finite: the last good checkpoint is kept.
+    Every process of a run calls it. Raises `Stopped` after Ctrl-C, once the state is saved, and `UserError` if a metric
+    or the result is not finite; the last good checkpoint is kept.
     """
     done, state = stage.checkpoints.load_last(state, screen.warn) or (0, state)
     parallel.on_main(lambda: stage.run.drop_metrics(stage.name, after=done))
@@ -69,7 +69,7 @@ def run_loop(
             pending.append(metrics)
             done += work.stride
             evaluating = done % work.evaluate_every == 0 or done == work.steps
-            # Of several processes none may stop to look where the others do not.
+            # With several processes, all must stop at the same step: none may stop on its own.
             at_once = interrupt.requested and jax.process_count() == 1
             if not (done % work.average == 0 or evaluating or at_once):
                 continue
@@ -86,14 +86,15 @@ def run_loop(
                 saved, saved_at = done, time.monotonic()
             if stop and done < work.steps:
                 raise Stopped(
-                    f"stopped in {stage.name} at step {done} of {work.steps}; the same command goes on from there"
+                    f"stopped in {stage.name} at step {done} of {work.steps}; the same command continues from there"
                 )
     return state
 
 
 def _log(stage: StageDir, work: Work, pending: list[Metrics], done: int, saved: int) -> float:
     """Log the pending steps' metrics; returns the last logged value of the watched one. Raises `UserError` at the first
-    step of which one is not finite: of searches side by side, which stand in a second axis, of none."""
+    step with a metric that is not finite; for searches side by side (a second axis), only if no search's metric is
+    finite."""
     fetched = jax.device_get(pending)
     rows = {name: np.concatenate([np.atleast_1d(metrics[name]) for metrics in fetched]) for name in fetched[0]}
     first = done - len(rows[work.watch]) + 1
@@ -114,7 +115,7 @@ def _log(stage: StageDir, work: Work, pending: list[Metrics], done: int, saved: 
 
 
 def _check_result(stage: StageDir, work: Work, state: Any, done: int, saved: int) -> None:
-    """Raise `UserError` where the state is not worth saving: a finite loss can have a gradient that is not."""
+    """Raise `UserError` if the state is not worth saving: a finite loss can have a gradient that is not finite."""
     if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(work.result(state))):
         raise UserError(
             f"{stage.name}: the weights are not finite at step {done}; the state of step {saved} is kept in "

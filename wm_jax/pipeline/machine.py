@@ -1,4 +1,4 @@
-"""What a result was made on: the device in words, and the versions of what computed it."""
+"""The machine that made a result: the device in words, and the versions of the packages that computed it."""
 
 import os
 import platform
@@ -17,12 +17,12 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "evosax", "gymnasium", "vizdoom", 
 
 
 def device() -> str:
-    """All that JAX computes on, for example "2 cores of AMD EPYC" or "8 × NVIDIA H200"."""
+    """All devices that JAX computes on, for example "2 cores of AMD EPYC" or "8 × NVIDIA H200"."""
     return device_of(jax.devices())
 
 
 def device_of(devices: Sequence[Any]) -> str:
-    """These devices in words."""
+    """A description of these devices."""
     if devices[0].platform != "cpu":
         return f"{len(devices)} × {devices[0].device_kind}"
     info = Path("/proc/cpuinfo")
@@ -32,13 +32,13 @@ def device_of(devices: Sequence[Any]) -> str:
 
 
 def device_memory() -> int:
-    """Bytes of the memory of a device that this process computes on, in use or free: the same whenever it is asked."""
+    """Total memory in bytes, used and free, of a device that this process computes on."""
     statistics = jax.local_devices()[0].memory_stats() or {}
     return statistics.get("bytes_limit", os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
 def versions() -> dict[str, str]:
-    """{"wm-jax", "python", and each package that computes: its version}."""
+    """Versions of wm-jax, Python and each package that computes, by name."""
     return {
         "wm-jax": __version__,
         "python": sys.version.split()[0],

@@ -1,4 +1,4 @@
-"""The stages of a run in order: which there are, which are finished, which are stale."""
+"""The stages of a run in order: which exist, which are finished, which are stale."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -17,17 +17,17 @@ from wm_jax.run import RunDir
 
 OTHERS = (Collect, Encode, Evolve, Explore, Tune, Evaluate)
 TAKEN = {"figures", "report", "tensorboard"} | {name for stage in OTHERS for name in (stage.name, stage.folder)}
-"""Names that no learner can have."""
+"""Names that a learner must not have."""
 
 
 @lru_cache(maxsize=16)
 def stages(experiment: Experiment) -> tuple[Stage, ...]:
-    """The stages of a round, in order: learners that read frames, then those that read what the model encodes."""
+    """The stages of a round, in order: learners that read frames, then learners that read encoded frames."""
     learners = sorted(Models(experiment).world.learners.items(), key=lambda item: item[1].reads == "observations")
     for name, _ in learners:
         if name in TAKEN:
-            raise UserError(f"a learner of the world model {experiment.world.kind} is called {name!r}, as a stage or a "
-                            "folder of every run is; give it another name")  # fmt: skip
+            raise UserError(f"a learner of the world model {experiment.world.kind} is called {name!r}, like a stage or "
+                            "folder of every run; give it another name")  # fmt: skip
     owned = tuple(learner.settings for _, learner in learners)
     rest = [name for name in flatten(experiment) if name.startswith("world.") and not name.startswith(owned)]
     shared = tuple(dict.fromkeys(("held_out", "mirror", "initial", "initial_learners", "world.kind", *rest)))
@@ -54,12 +54,12 @@ def plan(experiment: Experiment) -> list[Step]:
 
 
 def changes(experiment: Experiment, step: Step, record: dict[str, Any]) -> str:
-    """The settings that a stage's record and the experiment do not share, in words; empty where there are none."""
+    """The settings that differ between a stage's record and the experiment, as text; empty if none do."""
     now, recorded = step.settings(experiment), record["settings"]
     unknown = {name for name, value in now.items() if value == GONE}
     if record.get("format", 1) == 1:
-        # Files counted by their places then: what was in them nobody knows, so that a task counts by its file's name. M's
-        # training noted `initial`, too.
+        # Format 1 identified files by path: their contents are unknown, so a task is compared by its file's name. M's
+        # training also recorded `initial`.
         recorded = {name: value for name, value in recorded.items() if name != "initial" or name in now}
         files = {name: Path(str(recorded.get(name) or "")) for name in ("task", "initial")}
         unknown |= {
@@ -68,7 +68,7 @@ def changes(experiment: Experiment, step: Step, record: dict[str, Any]) -> str:
             and (name != "task" or file.name == Path(experiment.task).name)
         }  # fmt: skip
         recorded = formats.upgrade_settings(recorded)
-    # A setting that a record does not know yet was as its default is.
+    # A setting that the record lacks had its default value.
     before = step.settings(with_kinds(Experiment(), kinds(experiment))) | recorded
     names = sorted((before.keys() | now.keys()) - unknown)
     differing = [name for name in names if before.get(name) != now.get(name)]
@@ -76,7 +76,7 @@ def changes(experiment: Experiment, step: Step, record: dict[str, Any]) -> str:
 
 
 def stale(experiment: Experiment, run: RunDir) -> list[tuple[Step, str]]:
-    """The stages that were begun with other settings than these, or on results that are gone, each with the reason."""
+    """Stages that were started with other settings, or whose inputs are missing, each with the reason."""
     found: list[tuple[Step, str]] = []
     unfinished: Step | None = None
     for step in plan(experiment):
@@ -90,50 +90,52 @@ def stale(experiment: Experiment, run: RunDir) -> list[tuple[Step, str]]:
         elif found:
             found.append((step, f"depends on {found[0][0]}"))
         elif unfinished:
-            found.append((step, f"depends on {unfinished}, whose result is not there"))
+            found.append((step, f"depends on {unfinished}, whose result is missing"))
         elif not record["finished"] and record.get("format", 1) == 1 and step.folder(run).checkpoints.steps():
-            found.append((step, "was stopped in format 1, whose checkpoints cannot be gone on with"))
+            found.append((step, "was stopped in format 1, whose checkpoints cannot be continued"))
         if not record["finished"]:
             unfinished = unfinished or step
     return found
 
 
 def choose(experiment: Experiment, run: RunDir, names: tuple[str, ...], redo: bool) -> list[Step]:
-    """The steps to run now; with `redo`, clears what is to be done anew, once it is sure that the rest can be done.
+    """The steps to run now. With `redo`, clears the results of steps that run again, once it is certain that they can
+    run.
 
-    Raises `UserError` where stages are stale and nobody said what to do, or where a named stage lacks those before it.
+    Raises `UserError` if stages are stale and `redo` is not given, or if a named stage lacks the results of earlier
+    stages.
     """
     for name in names:
         if name == Tune.name and "tune" not in experiment.searches:
             raise UserError(
-                "--stages names tune but tune.generations is 0; set it to the generations that C is to go on for"
+                "--stages names tune but tune.generations is 0; set it to the number of generations to tune C"
             )
         require_choice("--stages", name, [stage.name for stage in stages(experiment)])
     old = stale(experiment, run)
     if old and not redo:
         lines = "\n".join(f"  {step}: {reason}" for step, reason in old)
         raise UserError(
-            f"the settings of {run.path} changed under stages that were begun with others:\n{lines}\n"
-            "nothing was done; add --redo to do these stages again, give another --run-dir, or set the settings back"
+            f"the settings of {run.path} changed after these stages were started:\n{lines}\n"
+            "nothing was run; add --redo to run these stages again, give another --run-dir, or restore the settings"
         )
     again = _again(experiment, run, names, [step for step, _ in old]) if redo else []
     chosen = _possible(experiment, run, names, again)
-    # The last first: a kill in between leaves no result behind whose origin is gone.
+    # Last first: if killed in between, no result remains whose inputs are gone.
     for step in reversed(again):
         step.folder(run).clear()
     return chosen
 
 
 def _again(experiment: Experiment, run: RunDir, names: tuple[str, ...], old: list[Step]) -> list[Step]:
-    """The first stage that is stale, or named and finished, and all after it."""
+    """The first stage that is stale, or named and finished, and all stages after it."""
     steps = plan(experiment)
     first = [step for step in steps if step in old or (step.stage.name in names and step.folder(run).finished)]
     return steps[steps.index(first[0]) :] if first else []
 
 
 def _possible(experiment: Experiment, run: RunDir, names: tuple[str, ...], again: list[Step]) -> list[Step]:
-    """The named steps (all, unless any are named) whose predecessors are finished or run before them. A stage of a later
-    round is left out where they are not; in its first round that is an error."""
+    """The named steps (default: all) whose earlier stages are finished or run before them. In later rounds, other steps
+    are left out; in a step's first round, a missing earlier stage is an error."""
     chosen, met, missing, anew = [], set[str](), None, set(again)
     for step in plan(experiment):
         named = not names or step.stage.name in names

@@ -1,4 +1,4 @@
-"""C in the actual environment while it evolves: generations that are played there, and the means' validation."""
+"""C in the actual environment during evolution: generations that play there, and validation of the CMA-ES means."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -26,22 +26,22 @@ from wm_jax.types import Array, Key, Params, Population
 
 
 class EpisodeRunner:
-    """Where controllers play: the processes share out their episodes, and every finished block of them survives a kill."""
+    """Plays episodes with controllers. The processes split the episodes; each finished block survives a kill."""
 
     def __init__(self, context: Context, stage: StageDir, agent: Agent, params: Params):
         self.context, self.stage, self.agent, self.params = context, stage, agent, params
         self.bar: Bar | None = None
 
     def attach(self, bar: Bar) -> None:
-        """Show on this bar how far a play is."""
+        """Show progress on this bar."""
         self.bar = bar
 
     def tell(self, words: str) -> None:
-        """Show on the bar what goes on; all processes call it. Raises `Stopped` where one of them was asked to stop."""
+        """Show a message on the bar. All processes call it. Raises `Stopped` if one of them was asked to stop."""
         if self.bar is not None:
             self.bar.update(self.bar.done, words)
         if self.context.interrupt.agreed():
-            raise Stopped(f"stopped in {self.stage.name} after {words}; the same command begins these dreams again")
+            raise Stopped(f"stopped in {self.stage.name} after {words}; the same command starts these dreams again")
 
     def returns(
         self,
@@ -54,8 +54,8 @@ class EpisodeRunner:
     ) -> np.ndarray:
         """The returns of `episodes` (environment seed, row of the `controllers` [M, ...]), in order.
 
-        What a stopped process has finished of the play of this `name` in this `generation` is not played again. `show` is
-        told how many episodes are done, counted by their steps, and the same in words.
+        Blocks that a stopped process has finished, for this `name` and `generation`, are not played again. `show`
+        receives the number of finished episodes, estimated from their steps, and the same as text.
         """
         path = self.stage.work / f"{name}.json"
 
@@ -72,7 +72,7 @@ class EpisodeRunner:
             if stop and finished < len(episodes):
                 raise Stopped(
                     f"stopped in {self.stage.name}, {name} {generation}, after {finished} of {len(episodes)} episodes; the "
-                    "same command goes on from the last block"
+                    "same command continues from the last block"
                 )
 
         saved = parallel.on_main(lambda: read_json(path) if path.exists() else {})
@@ -85,19 +85,20 @@ class EpisodeRunner:
 
 
 class PlayedGenerations:
-    """Generations whose candidates play in the actual environment, one a call."""
+    """Generations whose candidates play in the actual environment; one generation in each call."""
 
     in_call = 1
     begin = None
-    """There is no dream to start in."""
+    """There are no dreams, so no start states."""
 
     def __init__(
         self, context: Context, config: EvolveConfig, search: PopulationSearch, variants: list[side_by_side.Variant],
         key: Key, seed: int, runner: EpisodeRunner, stack: ExitStack,
     ):  # fmt: skip
-        """`key` draws the candidates, `seed` the episodes that they meet."""
+        """`key` draws the candidates, `seed` their episodes."""
         self.search, self.mesh, self.runner, self.variants = search, context.mesh, runner, variants
-        # The dream's own: the first of each two is for the candidates, the other for what the dream draws.
+        # The dream splits keys in the same way: the first of each pair draws the candidates, the other the dream's
+        # chance.
         keys = side_by_side.keys(key, variants)
         self.keys = parallel.replicate(self.mesh, jax.vmap(lambda key: jax.random.split(key)[0])(keys))
         self.seed = seed
@@ -108,11 +109,11 @@ class PlayedGenerations:
 
     @property
     def episodes(self) -> int:
-        """Episodes of a generation."""
+        """Number of episodes in a generation."""
         return len(self.variants) * self.search.population * self.search.rollouts
 
     def __call__(self, states: Any, first: int) -> tuple[Any, dict[str, Array]]:
-        """Generation `first`: the searches' states [E, ...] after it and metrics [E, 1]."""
+        """Run generation `first`: returns the searches' states [E, ...] and metrics [E, 1]."""
         search, several = self.search, len(self.variants)
         populations, states = _ask(search, states, first, self.keys)
         seeds = [
@@ -135,7 +136,7 @@ class PlayedGenerations:
 
 @partial(jax.jit, static_argnames="search")
 def _ask(search: PopulationSearch, states: Any, generation: Array | int, keys: Key) -> tuple[Population, Any]:
-    """The candidates [E, P, ...] of a generation [], and the states to `_tell`."""
+    """The candidates [E, P, ...] of a generation [], and the states to pass to `_tell`."""
     return jax.vmap(search.ask, (0, None, 0))(states, generation, keys)
 
 
@@ -148,7 +149,7 @@ def _tell(
 
 
 class Validation:
-    """The validation episodes, the same for every candidate, on seeds that no score ever uses."""
+    """Validation episodes, the same for every candidate, with seeds that no score uses."""
 
     def __init__(self, context: Context, config: EvolveConfig, runner: EpisodeRunner, stack: ExitStack):
         experiment = context.experiment

@@ -1,5 +1,5 @@
-"""Generations of a search that learns from whole episodes of the actual environment, in which its policy tries things
-out."""
+"""Generations of a search that learns from whole episodes of the actual environment, played by its stochastic
+policy."""
 
 import math
 from collections.abc import Sequence
@@ -33,18 +33,18 @@ from wm_jax.worlds import World
 
 
 class PracticeGenerations:
-    """Generations of E searches, one a call. Every process of a run plays all episodes itself: they have to learn from the
-    same, and sending it would take longer than playing it."""
+    """Generations of E searches; one generation in each call. Every process of a run plays all episodes itself: all
+    searches must learn from the same data, and sending it would take longer than playing."""
 
     in_call = 1
     begin = None
-    """There is no dream to start in."""
+    """There are no dreams, so no start states."""
 
     def __init__(
         self, context: Context, config: EvolveConfig, search: EpisodeSearch, variants: list[side_by_side.Variant],
         key: Key, seed: int, runner: EpisodeRunner, stack: ExitStack,
     ):  # fmt: skip
-        """`key` draws what the searches do, `seed` the episodes that they meet."""
+        """`key` seeds the searches' random draws, `seed` their episodes."""
         self.search, self.mesh, self.runner, self.variants, self.seed = search, context.mesh, runner, variants, seed
         self.context = context
         self.keys = side_by_side.keys(key, variants)
@@ -57,19 +57,19 @@ class PracticeGenerations:
 
     @property
     def episodes(self) -> int:
-        """Episodes of a generation."""
+        """Number of episodes in a generation."""
         return len(self.variants) * self.search.episodes
 
     def __call__(self, states: Any, first: int) -> tuple[Any, dict[str, Array]]:
-        """Generation `first`: the searches' states [E, ...] after it and metrics [E, 1]."""
+        """Run generation `first`: returns the searches' states [E, ...] and metrics [E, 1]."""
         search, count = self.search, self.search.episodes
-        # Every process plays and learns by itself, at its own pace.
+        # Every process plays and learns on its own, without waiting for the others.
         states = parallel.local(states)
         tables = jax.vmap(search.trying, (0, None))(states, jnp.int32(first))
         seeds = [evolution_seeds(self.seed, variant.seed, first, count) for variant in self.variants]
         wanted = [(seed, row) for row, mine in enumerate(seeds) for seed in mine]
         played = self._play(AgentDriver(self.agent, self.runner.params, tables), wanted, first)
-        # They are the same in every generation.
+        # The keys are the same in every generation.
         learned, keys = [], jax.random.clone(self.keys)
         for number in range(len(self.variants)):
             one = partial(jax.tree.map, lambda array, number=number: array[number])
@@ -80,7 +80,7 @@ class PracticeGenerations:
         return parallel.replicate(self.mesh, states), {name: values[:, None] for name, values in metrics.items()}
 
     def _play(self, driver: AgentDriver, episodes: Sequence[tuple[int, int]], first: int) -> list[Played]:
-        """The episodes of a generation. A stop begins it again."""
+        """Play the episodes of a generation. If stopped, the generation starts again."""
 
         def tell(counts: list[float], stop: bool) -> None:
             finished = int(counts[0]) // jax.process_count()
@@ -96,7 +96,7 @@ class PracticeGenerations:
         return played
 
     def _experience(self, played: Sequence[Played], weights: Params) -> Experience:
-        """What a search learns from: its episodes, seen once more."""
+        """The experience that a search learns from: its episodes, passed through the world model again."""
         hold = self.search.player.hold
         decisions = -(-self.steps // hold)
         room = decisions * hold
@@ -108,7 +108,7 @@ class PracticeGenerations:
         inputs, drawn = [], []
         lanes = self.lanes.count
         for block in (played[i : i + lanes] for i in range(0, len(played), lanes)):
-            # All have as many lanes, so that nothing compiles anew.
+            # Every block has the same number of lanes, so that nothing compiles again.
             filled = [*block, *[block[-1]] * (lanes - len(block))]
             device = self.lanes.environment is not None
             seeds = np.array([key_seed(one.seed) if device else one.seed for one in filled], np.uint32)
@@ -125,8 +125,8 @@ class PracticeGenerations:
 
 
 def bytes_at_work(models: Models, search: EpisodeSearch, config: EvolveConfig) -> int:
-    """Memory of a generation of one search: the frames of the episodes that are seen once more at a time, and what the
-    policy read and drew at every decision, once as played and once in batches."""
+    """Memory of one search's generation: the frames of the episodes processed at a time, and what the policy read and
+    drew at every decision, once as played and once in batches."""
     params, _, state = models.state_shapes
     policy, hold = search.player.policy, search.player.hold
     read = jax.eval_shape(lambda params, state: policy.inputs(World(models.world, params), state), params, state)
@@ -138,8 +138,8 @@ def bytes_at_work(models: Models, search: EpisodeSearch, config: EvolveConfig) -
 
 @partial(jax.jit, static_argnames="agent")
 def _retrace(agent: Agent, params: Params, table: Params, seeds: Array, frames: Array) -> tuple[Array, Array]:
-    """What the player of an `agent` read [D, B, F] and drew [D, B, X] at every decision of the episodes of these seeds [B],
-    whose frames are [D, hold, B, 64, 64, 3]."""
+    """The features [D, B, F] that the player of an `agent` read, and the samples [D, B, X] that it drew, at every
+    decision of the episodes with these seeds [B] and frames [D, hold, B, 64, 64, 3]."""
     player = agent.actor
     assert isinstance(player, Trying)
     lanes, world = len(seeds), World(agent.model, params)

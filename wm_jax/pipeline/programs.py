@@ -1,4 +1,4 @@
-"""The programs that an experiment spends its time in, traced at their real sizes for a machine that need not be here."""
+"""The main programs of an experiment, traced at their real sizes for a machine that need not be present."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -31,20 +31,20 @@ from wm_jax.types import State
 
 @dataclass(frozen=True)
 class Program:
-    """One program, before it is compiled."""
+    """One program, before compilation."""
 
     name: str
     trace: Callable[[], Traced | None]
-    """Traces it; None where a learner of the user's own does not tell its program."""
+    """Traces the program; None if a user's own learner does not offer its program."""
     settings: tuple[str, ...]
-    """Whole numbers that its memory grows with, in the order in which to lower them."""
+    """Settings (whole numbers) that increase its memory, in the order in which to lower them."""
     steps: int | None = None
-    """Dream steps of its innermost loop; None where it does not dream."""
+    """Dream steps of its innermost loop; None if it does not dream."""
 
 
 def programs(experiment: Experiment, target: Target) -> Iterator[Program]:
-    """The programs of an experiment, in the order of a run, for all devices of a machine. Raises `UserError` where XLA's
-    compiler for it is missing, or not even one search fits."""
+    """The programs of an experiment, in the order of a run, for all devices of a machine. Raises `UserError` if XLA's
+    compiler for it is missing, or if not even one search fits in memory."""
     mesh = target.mesh()
     models = Models(experiment)
     frames = experiment.views * recorded_frames(experiment, models)
@@ -54,7 +54,7 @@ def programs(experiment: Experiment, target: Target) -> Iterator[Program]:
     environment = models.task.environment(experiment.collect.backend)
     if environment is not None:
         yield Program("episodes", partial(_episodes, experiment, models, environment, mesh), ("evaluate.environments",))
-    # Every process encodes by itself.
+    # Every process encodes on its own.
     encoding = Program("encoding", partial(_encode, models, target.host().mesh()), ())
     for reads in ("frames", "observations"):
         for name, learner in learners:
@@ -72,7 +72,7 @@ def programs(experiment: Experiment, target: Target) -> Iterator[Program]:
 
 
 def _episodes(experiment: Experiment, models: Models, environment: JaxEnvironment, mesh: Mesh) -> Traced:
-    """Episodes of a later round, which the candidates that were evaluated collect. A process plays them on one device."""
+    """Collection in a later round, with the evaluated candidates. Each process plays its episodes on one device."""
     lanes = experiment.evaluate.lanes(max(experiment.rounds.episodes, experiment.evaluate.episodes))
     candidates = len(experiment.evolve.evaluated) * experiment.evolve.evolutions
     shapes = actors.shapes(models.actor)

@@ -1,4 +1,4 @@
-"""What the user sees while a run goes on: bars with rate and time left on a terminal, lines in a log file."""
+"""Progress of a run on the screen: bars with rate and time left on a terminal, lines in a log file."""
 
 import signal
 import time
@@ -16,17 +16,18 @@ from wm_jax.errors import UserError
 from wm_jax.rollouts.acting import Count
 
 SECONDS_BETWEEN_LINES = 15.0
-"""Without a terminal a line of progress is printed this often."""
+"""Without a terminal, a progress line is printed at this interval."""
 SECONDS_BETWEEN_BARRIERS = 1.0
-"""How often processes that work apart tell each other how far they are."""
+"""Interval at which processes that work independently exchange their progress."""
 
 
 class Stopped(UserError):
-    """The user asked to stop (Ctrl-C or SIGTERM); what is done is saved."""
+    """The user asked to stop (Ctrl-C or SIGTERM). Finished work is saved."""
 
 
 class Interrupt:
-    """Turns the first Ctrl-C or SIGTERM into a request that is met at the next safe point; a second one ends at once."""
+    """Turns the first Ctrl-C or SIGTERM into a stop request, served at the next safe point. A second one stops at
+    once."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -36,7 +37,7 @@ class Interrupt:
         return self
 
     def agreed(self) -> bool:
-        """Whether any process of this run was asked to stop; all of them call it."""
+        """Whether any process of this run was asked to stop. All processes call it."""
         return parallel.agree(self.requested)
 
     def __exit__(self, *_: object) -> None:
@@ -50,37 +51,38 @@ class Interrupt:
 
 
 class Barrier:
-    """How far all processes are with work that each does a share of at its own pace.
+    """Progress of all processes in work that each does a share of at its own pace.
 
-    Now and then all wait for each other and tell. A process that is asked to stop says so there, so that all stop at once.
+    From time to time, all processes wait for each other and exchange their progress. They also agree there whether to
+    stop, so that all stop together.
     """
 
     def __init__(self, interrupt: Interrupt, show: Callable[[list[float], bool], None]):
-        """`show` is told the sums of all processes' counts, and whether any of them was asked to stop; what it raises ends
-        the work, on all of them."""
+        """`show` receives the sums of all processes' counts, and whether any process was asked to stop. An exception
+        that it raises ends the work on all processes."""
         self.interrupt, self.show = interrupt, show
         self.last = -SECONDS_BETWEEN_BARRIERS
 
     def tell(self, *counts: float) -> None:
-        """This process has come so far; to be called often."""
+        """Report this process's progress. Call it often."""
         if jax.process_count() == 1 or time.monotonic() - self.last > SECONDS_BETWEEN_BARRIERS:
             self._wait(counts, finished=False)
 
     def finish(self, *counts: float) -> None:
-        """This process has done its share; waits until all have."""
+        """Report that this process has finished its share; wait for all others."""
         while not self._wait(counts, finished=True):
             pass
 
     def count(self, count: Count) -> None:
-        """`tell` of episodes: how many are finished, their steps, and the steps of those that go on."""
+        """`tell` for episodes: number finished, their steps, and the steps of unfinished ones."""
         self.tell(*astuple(count))
 
     def finish_count(self, count: Count) -> None:
-        """`finish` of episodes."""
+        """`finish` for episodes."""
         self.finish(*astuple(count))
 
     def _wait(self, counts: tuple[float, ...], finished: bool) -> bool:
-        """Whether all have finished."""
+        """Exchange counts; returns whether all processes have finished."""
         told = parallel.gather([counts, finished, self.interrupt.requested])
         self.last = time.monotonic()
         self.show([sum(column) for column in zip(*(each[0] for each in told), strict=True)], any(t[2] for t in told))
@@ -88,14 +90,14 @@ class Barrier:
 
 
 LIVES_ON = 0.25
-"""An episode that has lasted longer than others did is expected to go on for this part of their length."""
+"""An episode already longer than the others is expected to continue for this fraction of their length."""
 
 
 def expected_steps(episodes: int, typical: float, finished: float, steps: float, running: float) -> int:
-    """Steps in all of the playing of `episodes`, of which those that are `finished` took `steps`, and the others have taken
-    `running` so far. Episodes are as long as those were; before any has finished, as `typical` says.
+    """Expected total steps of `episodes` episodes. The `finished` ones took `steps`; the others have taken `running` so
+    far. Episodes are assumed to be as long as the finished ones; before any has finished, `typical` steps.
 
-    Steps, not episodes, say how far it is: minutes may go by before the first one ends.
+    Progress counts steps instead of episodes: the first episode may take minutes.
     """
     mean = steps / finished if finished else typical
     left = (episodes - finished) * mean
@@ -120,7 +122,7 @@ class Bar:
             self.progress.start()
 
     def begin(self, done: int, total: int) -> None:
-        """Correct the expected total; the first call also says what an earlier run had done."""
+        """Correct the expected total. The first call also sets the amount done by an earlier run."""
         if self.total == 0:
             self.begun_at = done
         self.total = total
@@ -128,7 +130,7 @@ class Bar:
             self.progress.update(self.task, total=total)
 
     def update(self, done: int, note: str = "") -> None:
-        """`done` units are finished; `note` is the latest number worth seeing."""
+        """`done` units are finished; `note` is the latest value to show."""
         self.done = done
         now = time.monotonic()
         rate = (done - self.begun_at) / max(now - self.start, 1e-9)
@@ -141,7 +143,7 @@ class Bar:
             self.console.print(f"  {self.title}: {done:,}/{self.total:,} {self.unit}, {text}", soft_wrap=True)
 
     def close(self) -> None:
-        """Leave the finished bar, or the last line, on the screen."""
+        """Leave the finished bar, or a last line, on the screen."""
         seconds = time.monotonic() - self.start
         if self.progress is not None:
             self.progress.stop()
@@ -154,22 +156,22 @@ class Bar:
 
 
 class Screen:
-    """Where a run speaks to its user."""
+    """Prints a run's messages and progress."""
 
     def __init__(self, console: Console | None = None):
         self.console = console or Console(highlight=False)
 
     def say(self, message: str) -> None:
-        """A line."""
+        """Print a line."""
         self.console.print(message, soft_wrap=True, markup=False)
 
     def warn(self, message: str) -> None:
-        """A line that should be seen."""
+        """Print a warning."""
         self.console.print(f"warning: {message}", style="yellow", soft_wrap=True, markup=False)
 
     @contextmanager
     def bar(self, title: str, unit: str, total: int, done: int = 0) -> Iterator[Bar]:
-        """Progress of `total` units, of which `done` were finished by an earlier run."""
+        """Show progress of `total` units; `done` were finished by an earlier run."""
         bar = Bar(self.console, title, unit, total, done)
         try:
             yield bar

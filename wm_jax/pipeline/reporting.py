@@ -1,4 +1,4 @@
-"""`wm-jax report`: reads what runs have left in their folders, and writes the page."""
+"""`wm-jax report`: reads run folders and writes the report."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -26,10 +26,10 @@ from wm_jax.search.config import EvolveConfig
 from wm_jax.types import HELD_OUT
 
 FOLDER = "report"
-"""Of a run, where its own report goes."""
+"""Folder, inside a run's folder, of its own report."""
 FILES = ("report.html", "report.md", "scores.json")
-"""What a report consists of, beside its pictures."""
-REMEDY = "do the stage that writes it again with --stages NAME --redo"
+"""The files of a report, besides its pictures."""
+REMEDY = "run the stage that writes it again with --stages NAME --redo"
 SUMMARY = ("mean", "sd", "se", "n")
 ORIGIN = ("seeds", "device", "versions")
 
@@ -38,17 +38,17 @@ def report(
     paths: Sequence[Path], folder: Path | None, task: Path | None = None, parts: Sequence[Path] = (),
     say: Callable[[str], None] = lambda message: None,
 ) -> list[Path]:  # fmt: skip
-    """Write the report of the runs in `paths` as HTML and Markdown, and the scores that they have measured as JSON. Returns
-    the three files' paths.
+    """Write the report of the runs in `paths` as HTML and Markdown, and their measured scores as JSON. Returns the
+    three files' paths.
 
-    One run's goes to RUN/report unless a folder is given. `task` and `parts` are where files of the user's own lie now that
-    the runs name; `say` is told of older formats and changed files. Raises `UserError` where a path is no run with a
-    finished stage, where a file of it is damaged, or where several runs have no folder to be reported in.
+    The report of one run goes to RUN/report unless a folder is given. `task` and `parts` are the current paths of the
+    user's own files that the runs name; `say` reports older formats and changed files. Raises `UserError` if a path is
+    not a run with a finished stage, if one of its files is damaged, or if several runs are given without a folder.
     """
     if not paths:
         raise UserError("wm-jax report needs at least one run's folder, for example runs/quickstart")
     if len(paths) > 1 and folder is None:
-        raise UserError(f"the report of {len(paths)} runs needs a folder of its own: give it by --out DIR")
+        raise UserError(f"the report of {len(paths)} runs needs its own folder: give it with --out DIR")
     if folder is not None:
         _require_free(folder)
     folder = folder or paths[0] / FOLDER
@@ -69,17 +69,18 @@ def report(
 
 
 def _require_free(folder: Path) -> None:
-    """Raise `UserError` where a folder for a report is none, or has files of these names that no report has left there."""
+    """Raise `UserError` if the report's folder is a file, or has files of these names that are not from a report."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder} is a file; give a folder")
     there = [name for name in FILES if (folder / name).exists()]
     if there and not holds(folder / FILES[0], page.MARK):
-        raise UserError(f"{folder / there[0]} is there and is no report of wm-jax: it is not written over; move it away, "
-                        "or give another folder by --out")  # fmt: skip
+        raise UserError(f"{folder / there[0]} exists and is not a wm-jax report: it is not overwritten; move it, "
+                        "or give another folder with --out")  # fmt: skip
 
 
 def read(path: Path, label: str, stored: Stored | None = None) -> RunFacts:
-    """Everything a report says of the run in `path`. Raises `UserError` where it is no run with a finished stage."""
+    """Read everything that a report shows of the run in `path`. Raises `UserError` unless it is a run with a finished
+    stage."""
     run = RunDir.open(path)
     experiment = (stored or of_run(run)).experiment
     begun = tuple(_stage(step, step.folder(run)) for step in plan(experiment))
@@ -106,8 +107,8 @@ def _stage(step: Step, folder: StageDir) -> StageFacts:
 
 
 def _require_told(path: Path, stage: StageFacts) -> None:
-    """Raise `UserError` unless a stage's summary is of numbers, but for `selected_by` and scores, and has those that are
-    counted with."""
+    """Raise `UserError` unless a stage's summary holds numbers (apart from `selected_by` and scores), including those
+    that the report computes with."""
     counted = {"seconds"} & stage.summary.keys() | ({"episodes", "frames"} if stage.stage == Encode.name else set())
     for name in sorted({*stage.summary, *counted} - {"selected_by"}):
         entry = stage.summary.get(name)
@@ -118,7 +119,7 @@ def _require_told(path: Path, stage: StageFacts) -> None:
 
 
 def _labels(paths: Sequence[Path]) -> list[str]:
-    """The folders' names, or the whole paths where two are the same."""
+    """The folders' names; the whole paths if two names are equal."""
     names = [real(path).name for path in paths]
     return [name if names.count(name) == 1 else str(path) for name, path in zip(names, paths, strict=True)]
 
@@ -128,12 +129,12 @@ def _require_finished_stage(path: Path, stages: Sequence[StageFacts]) -> None:
         begun = ", ".join(str(stage) for stage in stages if stage.record is not None) or "none"
         raise UserError(
             f"{path} has nothing to report: expected a finished stage, found none (begun: {begun}); "
-            "go on with the command that started it"
+            "continue it with the command that started it"
         )
 
 
 def _metrics(run: RunDir) -> tuple[tuple[MetricsLine, ...], int]:
-    """(lines that can be read, how many cannot)."""
+    """(readable lines, number of unreadable lines)."""
     lines = tuple(run.metrics())
     return lines, len(run.metrics_lines()) - len(lines)
 
@@ -143,13 +144,13 @@ def _folder(run: RunDir, stage: StageFacts) -> Path:
 
 
 def _search(run: RunDir, name: str, config: EvolveConfig, begun: Sequence[StageFacts]) -> SearchFacts:
-    """The search that the stages of this name do."""
+    """The search done by the stages of this name."""
     mine = [stage for stage in begun if stage.stage == name]
     return SearchFacts(name, mine[0].folder, config, _evaluations(run, mine))
 
 
 def _evaluations(run: RunDir, stages: Sequence[StageFacts]) -> dict[int, list[dict[str, Any]]]:
-    """The evaluated candidates of the deployed evolution, by round, as far as it is finished."""
+    """The evaluated candidates of the deployed evolution in each finished round."""
     found = {}
     for stage in stages:
         if stage.finished:
@@ -163,7 +164,7 @@ def _evaluations(run: RunDir, stages: Sequence[StageFacts]) -> dict[int, list[di
 
 
 def _scores(run: RunDir, stage: StageFacts) -> dict[str, Any]:
-    """The scores by policy, and where they are the evolutions; empty before the last stage is finished."""
+    """The scores by policy, with the evolutions among them; empty before the last stage is finished."""
     if not stage.finished:
         return {}
     path = _folder(run, stage) / SCORES
@@ -182,8 +183,8 @@ def _scores(run: RunDir, stage: StageFacts) -> dict[str, Any]:
 
 
 def _require_played(path: Path, entry: Any) -> None:
-    """Raise `UserError` unless this tells a mean's score in the dream, or in the actual environment where it was evolved
-    there. It has no numbers where one of the returns was not finite."""
+    """Raise `UserError` unless `entry` holds a candidate's score in the dream, or in the actual environment if it
+    evolved there. The score has no numbers if one of its returns was not finite."""
     known = entry if isinstance(entry, dict) else {}
     played = known.get("dream") or known.get("actual") or entry
     if isinstance(played, dict) and all(played.get(name, 0) is None for name in SUMMARY[:-1]):
@@ -192,7 +193,7 @@ def _require_played(path: Path, entry: Any) -> None:
 
 
 def _require_summary(path: Path, summary: Any, also: tuple[str, ...] = ()) -> None:
-    """Raise `UserError` unless this is a score with finite numbers, and with these other entries."""
+    """Raise `UserError` unless `summary` is a score with finite numbers and these other entries."""
     known = summary if isinstance(summary, dict) else {}
     finite = all(isinstance(known.get(name), int | float) and math.isfinite(known[name]) for name in SUMMARY)
     if not finite or not known.keys() >= set(also):
@@ -201,7 +202,7 @@ def _require_summary(path: Path, summary: Any, also: tuple[str, ...] = ()) -> No
 
 
 def _parameters(run: RunDir, experiment: Experiment) -> dict[str, int]:
-    """The number of weights in the files of the last round that has them."""
+    """Number of weights in the files of the last round that has them."""
     found = {}
     folders = [stage.folder for stage in stages(experiment) if isinstance(stage, Train)]
     for folder in (*folders, "controller"):
@@ -231,6 +232,6 @@ def _reconstructions(run: RunDir, experiment: Experiment, metrics: Sequence[Metr
 
 
 def _film_strips(run: RunDir, stage: StageFacts) -> dict[str, bytes]:
-    """The film strips that were drawn when the run was finished."""
+    """The film strips drawn when the run finished."""
     paths = {name: run.figures / f"{name}_strip.png" for name in contents.FILMS}
     return {name: path.read_bytes() for name, path in paths.items() if stage.finished and path.is_file()}

@@ -1,4 +1,4 @@
-"""`wm-jax run … --reuse RUN`: an ablation has the V and M of another run as its own."""
+"""`wm-jax run … --reuse RUN`: reuses finished stages of another run, for example V and M for an ablation."""
 
 from wm_jax.data.files import real, write_atomically
 from wm_jax.errors import UserError
@@ -10,10 +10,11 @@ from wm_jax.run import RunDir, StageDir
 
 
 def take_over(experiment: Experiment, run: RunDir, source: RunDir) -> str:
-    """Take over from another run the stages that it has finished with the same settings, up to the first that it has not.
-    What a run began itself stays its own. Returns in words what is taken over, by an earlier call too, and what is not.
+    """Take over the stages that another run has finished with the same settings, up to the first that differs or is not
+    finished. Stages that this run has begun itself stay. Returns a text that lists the stages taken over, also by
+    earlier calls, and the first one not taken over.
 
-    Raises `UserError` where nothing is.
+    Raises `UserError` if nothing can be taken over.
     """
     if real(source.path) == real(run.path):
         raise UserError(f"--reuse {source.path} is this run itself; give another one, or leave --reuse out")
@@ -27,17 +28,17 @@ def take_over(experiment: Experiment, run: RunDir, source: RunDir) -> str:
         taken.append(str(step))
     if not taken:
         raise UserError(
-            f"nothing of {source.path} can be used: not {obstacle}; give a run whose first stages have these settings, or "
+            f"cannot reuse {source.path}: not {obstacle}; give a run whose first stages have these settings, or "
             "leave --reuse out"
         )
     return f"taken over from {source.path}: {', '.join(taken)}" + (f"; not {obstacle}" if obstacle else "")
 
 
 def _obstacle(experiment: Experiment, step: Step, here: StageDir, there: StageDir) -> str:
-    """Why a stage cannot be taken over; empty where it can."""
+    """Why a stage cannot be taken over; empty if it can."""
     record = there.record
     if here.origin is None and here.record is not None:
-        return f"{step}: this run has begun it itself"
+        return f"{step}: this run has already started it"
     if record is None or not record["finished"]:
         return f"{step}: it is not finished there"
     changed = changes(experiment, step, record)
@@ -45,7 +46,7 @@ def _obstacle(experiment: Experiment, step: Step, here: StageDir, there: StageDi
 
 
 def _take_over(step: Step, run: RunDir, source: RunDir) -> None:
-    """Link a stage, and copy a learner's pictures, which lie among the run's figures."""
+    """Link a stage, and copy a learner's pictures, which are stored in the run's figures."""
     step.folder(run).take_over(step.folder(source))
     if isinstance(step.stage, Train):
         for picture in source.figures.glob(RECONSTRUCTIONS.format(round=step.round_number, step="*")):

@@ -1,4 +1,5 @@
-"""A run: its stages in order, and its results. It can be stopped at any moment, and goes on with the same command."""
+"""Runs an experiment: its stages in order, then its results. It can be stopped at any moment; the same command
+continues."""
 
 import shlex
 import sys
@@ -30,10 +31,10 @@ from wm_jax.types import Params
 def run_experiment(
     experiment: Experiment, path: Path, stages: tuple[str, ...], redo: bool, reuse: Path | None, screen: Screen
 ) -> None:
-    """Run the stages of an experiment that are not finished yet, in the folder `path`; every process of a run calls it.
-    What the run in `reuse` has finished with the same settings is not done again, but taken over from there.
+    """Run the unfinished stages of an experiment in the folder `path`. Every process of a run calls it. Stages that the
+    run in `reuse` has finished with the same settings are taken over instead.
 
-    Raises `UserError` where a setting, a file or a number is wrong, and `Stopped` when the user asks to stop.
+    Raises `UserError` if a setting, a file or a number is wrong, and `Stopped` when the user asks to stop.
     """
     run, models = RunDir(path), Models(experiment)
     screen = screen if parallel.is_main() else Screen(Console(quiet=True))
@@ -42,18 +43,18 @@ def run_experiment(
         parallel.on_main(lambda: check_machine(experiment, models))
         with run.locked():
             context = Context(experiment, models, run, screen, interrupt)
-            # Process 0 reads the folder and decides for all: what another host sees of it may be seconds old.
+            # Process 0 reads the folder and decides for all: other hosts may see it seconds late.
             chosen = parallel.on_main(lambda: _begin(context, stages, redo, reuse))
             context = replace(context, initial=_initial(context, chosen))
             for step in (step for step in plan(experiment) if [*step.key] in chosen):
                 _run(context, step)
                 if interrupt.agreed():
-                    raise Stopped(f"stopped after {step}; the same command goes on from there")
+                    raise Stopped(f"stopped after {step}; the same command continues from there")
             parallel.on_main(lambda: _end(context))
 
 
 def _begin(context: Context, stages: tuple[str, ...], redo: bool, reuse: Path | None) -> list[list[Any]]:
-    """Prepare the folder; which steps (`Step.key`) are to run."""
+    """Prepare the folder. Returns the steps to run (`Step.key`)."""
     experiment, run = context.experiment, context.run
     note = note_on(run)
     taken = reusing.take_over(experiment, run, RunDir.open(reuse)) if reuse is not None else ""
@@ -68,7 +69,7 @@ def _begin(context: Context, stages: tuple[str, ...], redo: bool, reuse: Path | 
 
 
 def _initial(context: Context, chosen: list[list[Any]]) -> Params | None:
-    """The world model's weights of the bundle to begin with, where a learner's first training is still to be done."""
+    """The world model's weights of the initial bundle, if a learner's first training is still to run."""
     path = context.experiment.initial
     if path is None:
         return None
@@ -80,7 +81,7 @@ def _initial(context: Context, chosen: list[list[Any]]) -> Params | None:
 
 
 def _forget_results(run: RunDir) -> None:
-    """Delete what a finished run shows, of one that is to do more: the scores would be those of a result that is gone."""
+    """Delete the final results of a finished run that will do more work: they would be out of date."""
     scores = run.path / scoring.SCORES
     if scores.exists():
         for shown in (*run.figures.glob("film*"), run.path / reporting.FOLDER, scores):
@@ -88,7 +89,7 @@ def _forget_results(run: RunDir) -> None:
 
 
 def _end(context: Context) -> None:
-    """Scores, films and report of a run that has finished its last stage."""
+    """Make the scores, films and report of a run that has finished its last stage."""
     experiment, run = context.experiment, context.run
     if plan(experiment)[-1].folder(run).finished:
         last = experiment.rounds.count - 1
@@ -100,20 +101,20 @@ def _end(context: Context) -> None:
                 where += f"   films: {run.figures}   report: {reporting.report([run.path], None)[0]}"
             else:
                 extra = f'pip install "wm-jax[{figures.EXTRA}]"'
-                where += f"   no films and no report: {extra}, then the same command makes them"
+                where += f"   no films and no report: {extra}, then run the same command again"
         finally:
             _tell_scores(context)
         context.screen.say(where)
 
 
 def _missing(context: Context, step: Step) -> list[Path]:
-    """The files of a stage's result that are not there; all of them where it is not finished."""
+    """The missing files of a stage's result; all of them if it is not finished."""
     finished = step.folder(context.run).finished
     return [path for path in step.outputs(context) if not (finished and path.exists())]
 
 
 def _run(context: Context, step: Step) -> None:
-    """One stage, unless it is finished."""
+    """Run one stage, unless it is finished."""
     stage = step.folder(context.run)
     if parallel.on_main(lambda: _is_done(context, step, stage)):
         return
@@ -123,8 +124,8 @@ def _run(context: Context, step: Step) -> None:
 
 
 def _is_done(context: Context, step: Step, stage: StageDir) -> bool:
-    """Whether the stage has its result; if not, it is noted as begun. Where a file of its result was deleted, it is made
-    again: the same one."""
+    """Whether the stage has its result. If not, mark it as started. If a file of its result was deleted, the same file
+    is made again."""
     if stage.finished:
         missing = _missing(context, step)
         if not missing:
@@ -136,7 +137,7 @@ def _is_done(context: Context, step: Step, stage: StageDir) -> bool:
         stage.require_own(f"{missing[0].name} is missing")
         context.screen.warn(f"{step}: {missing[0]} is missing; it is made again")
     elif stage.record is not None:
-        stage.require_own("it is not finished there any more")
+        stage.require_own("it is no longer finished there")
     else:
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         made_with = {"command": command, "device": machine.device(), "versions": machine.versions()}
@@ -171,7 +172,7 @@ def _tell_scores(context: Context) -> None:
 
 
 def _chosen(experiment: Experiment, score: dict[str, Any]) -> str:
-    """How it was chosen, and what it scores in its dream."""
+    """How the deployed controller was chosen, and its score in its dream."""
     dream, validation = score["dream"], score["validation"]
     dreamt = f"in its dream it scores {_spread(dream)} (n = {dream['n']})" if dream else ""
     if not experiment.searched:

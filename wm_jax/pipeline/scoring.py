@@ -24,23 +24,23 @@ from wm_jax.types import Params
 
 SCORES = "evaluation.json"
 EVOLUTIONS = "evolutions"
-"""The entry of the scores' file that is no policy: each of several evolutions that ran side by side."""
+"""The entry of the scores' file that is not a policy: the evolutions that ran side by side."""
 
 
 @dataclass(frozen=True)
 class Evaluate(Stage):
-    """Scores the deployed controller, those of earlier rounds that are asked for, the baselines and, where searches ran
-    side by side, what each of them ended with, on the same fresh episodes."""
+    """Scores, on the same fresh episodes: the deployed controller, controllers of earlier rounds if requested, the
+    baselines and, if searches ran side by side, the final controller of each."""
 
     name = "evaluate"
     folder = "evaluation"
 
     def due(self, round_number: int, last: int) -> bool:
-        """In the last one."""
+        """In the last round."""
         return round_number == last
 
     def depends(self, later: bool) -> tuple[str, ...]:
-        """Its own settings, and whether C was tuned: if so, what was scored hangs on the stage `tune`."""
+        """Its own settings, and whether C was tuned: then the scored controller depends on the stage `tune`."""
         return "evaluate.", "tune.generations"
 
     def outputs(self, context: Context, round_number: int) -> list[str]:
@@ -48,7 +48,7 @@ class Evaluate(Stage):
         return [SCORES]
 
     def run(self, context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
-        """Play all episodes, which the processes share out."""
+        """Play all episodes, split over the processes."""
         config, task, models = context.experiment.evaluate, context.models.task, context.models
         agent, params = Agent(models.world, models.actor), load_world(context, round_number)
         weights, chosen = load_controller(context, round_number)
@@ -81,8 +81,8 @@ def _evolutions(
     context: Context, round_number: int, stage: StageDir, lanes: Lanes, agent: Agent, params: Params, seeds: range,
     known: dict[int, dict[str, Any]],
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Of each search its temperature and seed, its dream's score and the actual one, which is `known` of some by their
-    numbers; none where there was but one."""
+    """For each search: its temperature and seed, its score in the dream, and its actual score. `known` holds the actual
+    scores already measured, by number. Empty if there was only one search."""
     controllers, chosen = load_controllers(context, round_number)
     found = []
     for number, about in enumerate(chosen):
@@ -98,7 +98,8 @@ def _evolutions(
 def play(
     lanes: Lanes, driver: Driver, seeds: range, screen: Screen, interrupt: Interrupt, name: str, stage: StageDir | None
 ) -> dict[str, Any]:
-    """One policy's score on the episodes of `seeds`. With a stage's folder, finished blocks of episodes survive a kill."""
+    """Score one policy on the episodes of `seeds`. With a stage's folder, finished blocks of episodes survive a
+    kill."""
     path = stage.path / f"{name}.json" if stage else None
     done = parallel.on_main(lambda: read_json(path) if path and path.exists() else [])
     before = sum(len(block) for block in done)
@@ -113,9 +114,7 @@ def play(
             bar.begin(steps, expected_steps(len(seeds) - before, lanes.typical_length, *counts))
             bar.update(steps, f"episode {finished}/{len(seeds)}")
             if stop and finished < len(seeds):
-                rest = (
-                    "the same command goes on from the last block" if path else "a score alone cannot be gone on with"
-                )
+                rest = "the same command continues from the last block" if path else "this score cannot be continued"
                 raise Stopped(f"stopped after {finished} of {len(seeds)} episodes of {name}; {rest}")
 
         barrier, episodes = Barrier(interrupt, show), [(seed, 0) for seed in seeds]
@@ -128,8 +127,8 @@ def play(
 
 
 def score_bundle(bundle: Bundle, episodes: int, seed: int, screen: Screen) -> dict[str, Any]:
-    """The score of a run's or a bundle's controller on the episodes of seeds `seed` … Raises `UserError` for seeds that
-    controllers are selected on."""
+    """Score a run's or a bundle's controller on `episodes` episodes, with seeds from `seed` on. Raises `UserError` for
+    seeds that are reserved for selecting controllers."""
     require_range("--episodes", episodes, 2)
     require_fresh("--seed", seed, episodes)
     seeds = range(seed, seed + episodes)

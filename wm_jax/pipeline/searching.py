@@ -1,5 +1,5 @@
-"""The stages that find C, by one search or many side by side, and choose which of the evaluated candidates is deployed; the
-second goes on, in the actual environment, from what the first has made in dreams."""
+"""The stages that search for C, with one search or several side by side, and choose the candidate to deploy. `evolve`
+searches from scratch; `tune` continues in the actual environment from the controller evolved in dreams."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -32,33 +32,33 @@ from wm_jax.types import Array, Key, Params
 
 EVALUATIONS = "evaluations.json"
 TUNING = "tuning"
-"""The purpose of a search that goes on from C."""
+"""The purpose of a search that starts from C."""
 RESULTS = [WEIGHTS, CONTROLLERS, EVALUATIONS, MEANS]
 
 Generations = side_by_side.DreamGenerations | playing.PlayedGenerations | practising.PracticeGenerations
 Score = tuple[int, Callable[[Params, int], Array | np.ndarray]]
-"""n, and what plays the candidates [E, ...] of a generation: their returns [E, n]."""
+"""n, and a function that plays the candidates [E, ...] of a generation and gives their returns [E, n]."""
 
 
 @dataclass(frozen=True)
 class Evolve(Stage):
-    """Finds C in the dream or the actual environment; leaves every evaluated candidate, each search's best, and the one
-    that is deployed."""
+    """Searches for C in the dream or the actual environment. Writes every evaluated candidate, each search's best, and
+    the deployed one."""
 
     name = "evolve"
     folder = "controller"
 
     def depends(self, later: bool) -> tuple[str, ...]:
-        """All that makes a search. How many lanes act side by side changes the last bits of what C does."""
+        """All settings of a search. The number of lanes is included: it changes the last bits of C's actions."""
         found = ("dream.", "actor.", "search.", "evolve.", "evaluate.environments")
         return (*found, "rounds.generations", "rounds.warm_start") if later else found
 
     def outputs(self, context: Context, round_number: int) -> list[str]:
-        """What is deployed, and what was evaluated."""
+        """The deployed controller, and the evaluated candidates."""
         return RESULTS
 
     def run(self, context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
-        """Search, and choose."""
+        """Search, then choose the controller to deploy."""
         variants = side_by_side.variants(context.experiment)
         begin = None
         if round_number and context.experiment.rounds.warm_start:
@@ -68,14 +68,14 @@ class Evolve(Stage):
 
 @dataclass(frozen=True)
 class Tune(Stage):
-    """Goes on, in the actual environment, from the controller that the last round's dreams made; leaves what `Evolve`
-    does."""
+    """Continues the search in the actual environment, from the controller evolved in the last round's dreams. Writes
+    the same files as `Evolve`."""
 
     name = "tune"
     folder = "tuned"
 
     def due(self, round_number: int, last: int) -> bool:
-        """In the last one."""
+        """In the last round."""
         return round_number == last
 
     def depends(self, later: bool) -> tuple[str, ...]:
@@ -83,11 +83,11 @@ class Tune(Stage):
         return "tune.", "evaluate.environments"
 
     def outputs(self, context: Context, round_number: int) -> list[str]:
-        """What is deployed, and what was evaluated."""
+        """The deployed controller, and the evaluated candidates."""
         return RESULTS
 
     def run(self, context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
-        """Search on, and choose."""
+        """Continue the search, then choose the controller to deploy."""
         begin, about = load_deployed(context, context.stage(Evolve.folder, round_number))
         variants = [side_by_side.Variant(about["temperature"], about["seed"])]
         config = context.experiment.tune.as_evolution
@@ -96,25 +96,25 @@ class Tune(Stage):
 
 @dataclass(frozen=True)
 class Explore(Stage):
-    """Finds the explorer's own controller, where it has one, in the dream; leaves what `Evolve` does."""
+    """Searches in the dream for the explorer's own controller, if it has one. Writes the same files as `Evolve`."""
 
     name = "explore"
     folder = "explorer"
 
     def due(self, round_number: int, last: int) -> bool:
-        """As long as there is another round to collect for."""
+        """In every round that is followed by another collection."""
         return round_number < last
 
     def depends(self, later: bool) -> tuple[str, ...]:
-        """What is sought, and for how long."""
+        """The settings of the explorer's reward and search."""
         return ("explorer.",)
 
     def outputs(self, context: Context, round_number: int) -> list[str]:
-        """What collects, and what was evaluated."""
+        """The controller that collects, and the evaluated candidates."""
         return RESULTS
 
     def run(self, context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
-        """Search, and choose."""
+        """Search, then choose the controller."""
         exploring = context.exploring
         variants = side_by_side.variants(exploring.experiment)
         task = _Task(exploring, round_number, exploring.evolve(round_number), variants, purpose="exploring")
@@ -130,30 +130,30 @@ class _Task:
     config: EvolveConfig
     variants: list[side_by_side.Variant]
     begin: Params | None = None
-    """C that it goes on from; None: from nothing."""
+    """The controller that the search starts from; None: from scratch."""
     purpose: str = ""
-    """Why C is searched for once more; empty for the search that makes it."""
+    """Purpose of an additional search; empty for the search that makes C."""
 
     @property
     def evaluated(self) -> list[int]:
-        """The generations whose candidate is evaluated; what is tuned is generation 0."""
+        """Generations whose candidate is evaluated. Generation 0 is the controller that tuning starts from."""
         return [0, *self.config.evaluated] if self.tunes else self.config.evaluated
 
     @property
     def tunes(self) -> bool:
-        """Whether it goes on, in the actual environment, from what the dreams made."""
+        """Whether it tunes C in the actual environment after the dreams."""
         return self.purpose == TUNING
 
     @property
     def remedy(self) -> str:
-        """What a user can do where returns are not finite."""
+        """What a user can do if returns are not finite."""
         if self.config.fitness == "dream":
-            return "look at the held-out reports: a dream whose numbers are not finite comes from the world model"
-        return "look at the task's rewards"
+            return "check the held-out reports: numbers in a dream that are not finite come from the world model"
+        return "check the task's rewards"
 
     @property
     def title(self) -> str:
-        """What the screen calls it."""
+        """Its name on the screen."""
         return f"C{', ' if self.purpose else ''}{self.purpose}, round {self.round_number}"
 
     def key(self, purpose: str) -> Key:
@@ -161,27 +161,27 @@ class _Task:
         return jax.random.key(self.seed(purpose))
 
     def seed(self, purpose: str) -> int:
-        """The seed of a purpose, another one for every search of a round."""
+        """The seed of a purpose; each search of a round has its own."""
         return self.context.seed(f"{self.purpose}, {purpose}" if self.purpose else purpose, self.round_number)
 
 
 def actual_search(models: Models, config: EvolveConfig, tunes: bool) -> PopulationSearch | EpisodeSearch:
-    """The search whose candidates play in the actual environment. Raises `UserError` where it can only learn in dreams."""
+    """The search whose candidates play in the actual environment. Raises `UserError` if it can only learn in dreams."""
     chosen = models.experiment.tune.search if tunes else models.experiment.search
     search = chosen.build(models.actor, models.dream, config.generations)
     if not isinstance(search, PopulationSearch | EpisodeSearch):
         where, instead = (
             ("tune.search.kind", "tune.generations to 0") if tunes else ("search.kind", "evolve.fitness to 'dream'")
         )
-        raise UserError(f"{where} is {chosen.kind!r}, which learns in dreams, but its candidates are to play in the actual "
+        raise UserError(f"{where} is {chosen.kind!r}, which learns in dreams, but its candidates must play in the actual "
                         f"environment; set {instead}, or {where} to 'cma_es' or 'ppo'")  # fmt: skip
     if isinstance(search, EpisodeSearch):
         steps = config.max_steps or models.task.max_steps
         decisions = search.episodes * -(-steps // search.player.hold)
         if decisions < search.batches:
-            raise UserError(f"search.dreams is {search.episodes}: so many episodes of {steps} steps have {decisions} "
-                            f"decisions, fewer than search.batches, {search.batches}; raise the one, or lower the "
-                            "other")  # fmt: skip
+            raise UserError(f"search.dreams is {search.episodes}: that many episodes of {steps} steps have {decisions} "
+                            f"decisions, fewer than search.batches, {search.batches}; raise search.dreams or lower "
+                            "search.batches")  # fmt: skip
     return search
 
 
@@ -206,7 +206,7 @@ def _run(task: _Task, stage: StageDir) -> dict[str, Any]:
         if config.actual_episodes:
             scores["actual"] = (config.actual_episodes, playing.Validation(context, config, runner, stack))
         advance = _Advance(task, generations, scores)
-        # A generation of the actual environment may take longer than all that a kill may cost.
+        # A generation of the actual environment may take longer than the work that a kill may lose.
         seconds = context.experiment.checkpoint_seconds if config.fitness == "dream" else 0
         work = _work(task, advance, runner.attach)
         state = run_loop(stage, work, advance.initial_state(), context.screen, context.interrupt, seconds)
@@ -228,7 +228,7 @@ def _work(task: _Task, advance: "_Advance", attach: Callable[[Bar], None]) -> Wo
 
 
 class _Advance:
-    """Some generations; where due, the candidates' scores in the dream and the actual environment."""
+    """Runs some generations; when due, also scores the candidates in the dream and the actual environment."""
 
     def __init__(self, task: _Task, generations: Generations, scores: dict[str, Score]):
         self.task, self.config, self.mesh = task, task.config, task.context.mesh
@@ -238,7 +238,7 @@ class _Advance:
         """The last evaluation of the candidates."""
 
     def initial_state(self) -> dict[str, Any]:
-        """Before the first generation: the searches, and room for what every evaluation finds."""
+        """The state before the first generation: the searches, and space for the results of every evaluation."""
         begin_keys = side_by_side.keys(self.task.key("evolution"), self.task.variants)
         begin, starts = self.task.begin, self.generations.begin
         slots, count = len(self.task.evaluated), len(begin_keys)
@@ -263,7 +263,7 @@ class _Advance:
         state = {**state, "search": searches, "done": state["done"] + self.generations.in_call}
         if done in self.task.evaluated:
             state = self._evaluate(state, done, jax.vmap(self.search.candidate)(searches))
-        # One search's metrics are plain numbers in the log, those of many are lists.
+        # In the log, one search's metrics are plain numbers, those of several are lists.
         return state, {name: values[0] if len(values) == 1 else values.T for name, values in metrics.items()}
 
     def _evaluate(self, state: Any, generation: int, candidates: Params) -> Any:
@@ -279,15 +279,15 @@ class _Advance:
 
 
 def _numbers(values: Array) -> float | list[float]:
-    """Of each search, as the log has them."""
+    """A value for each search, as the log stores it."""
     numbers = np.asarray(values).tolist()
     return numbers[0] if len(numbers) == 1 else numbers
 
 
 def _deploy(task: _Task, stage: StageDir, state: dict[str, Any]) -> dict[str, Any]:
-    """Write all evaluated candidates, each search's best and the one to deploy. Returns what that choice was made by.
+    """Write all evaluated candidates, each search's best, and the one to deploy. Returns the facts behind that choice.
 
-    A score that is not finite ranks last. Raises `UserError` where none is finite.
+    A score that is not finite ranks last. Raises `UserError` if none is finite.
     """
     context, config, variants = task.context, task.config, task.variants
     evaluations = [
@@ -308,12 +308,12 @@ def _deploy(task: _Task, stage: StageDir, state: dict[str, Any]) -> dict[str, An
     ends = [evaluations[slot][number] for number, slot in enumerate(slots)]
     best = scores.max(axis=0)
     if config.select == "dream":
-        # A dream's score says nothing against one at another temperature: the lowest is the easiest to cheat.
+        # Dream scores at different temperatures are not comparable: the lowest is the easiest to cheat.
         best[[variant.temperature != context.experiment.dream.temperature for variant in variants]] = -np.inf
     chosen = int(best.argmax())
     if best[chosen] == -np.inf:
-        raise UserError(f"{stage.name}: no evaluated candidate has a finite score to be chosen by (evolve.select is "
-                        f"{config.select!r}), so that there is none to deploy; {task.remedy}")  # fmt: skip
+        raise UserError(f"{stage.name}: no evaluated candidate has a finite score (evolve.select is "
+                        f"{config.select!r}), so none can be deployed; {task.remedy}")  # fmt: skip
     about = {"selected_by": config.select, "parameters": actors.size(context.models.actor), **ends[chosen]}
     controllers = jax.tree.map(lambda array: array[slots, np.arange(len(variants))], state["candidates"])
     deployed = jax.tree.map(lambda array: array[chosen], controllers)

@@ -1,4 +1,4 @@
-"""Searches side by side: every temperature with every seed, in the dream as one compiled program."""
+"""Searches side by side: every temperature with every seed. In the dream they are one compiled program."""
 
 import math
 from collections.abc import Callable
@@ -28,37 +28,37 @@ from wm_jax.types import FLOAT, Array, Key, Observations, Params, State
 from wm_jax.worlds import Actor
 
 GENERATIONS_IN_CALL = 5
-"""At most this many generations run between two moments at which the loop can log, save or stop."""
+"""Maximum number of generations between two points at which the loop can log, save or stop."""
 PLANNED_IN_CALL = 512
-"""Dreams of planners that one call goes on with, about, in an evaluation: minutes may go by in each."""
+"""Approximate number of a planner's dreams in one evaluation call: each may take minutes."""
 SHARE_OF_MEMORY = 0.6
-"""What searches may take of a device's memory: the world model, encoded frames and a block's products need some, and the
-formulas are no exact account."""
+"""Share of a device's memory that searches may use. The rest is for the world model, encoded frames and temporaries;
+the formulas are approximate."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What one of the searches has of its own."""
+    """What distinguishes one search from the others."""
 
     temperature: float
-    """tau of its dreams."""
+    """Temperature tau of its dreams."""
     seed: int
-    """Number of its random stream: the same at each temperature."""
+    """Number of its random stream, the same at each temperature."""
 
 
 def variants(experiment: Experiment) -> list[Variant]:
-    """The E searches of an experiment, temperature by temperature."""
+    """The E searches of an experiment, sorted by temperature."""
     temperatures = experiment.evolve.temperatures or (experiment.dream.temperature,)
     return [Variant(temperature, seed) for temperature in temperatures for seed in range(experiment.evolve.seeds)]
 
 
 def keys(key: Key, searches: list[Variant]) -> Key:
-    """[E]: a key for each search, the same for the same seed."""
+    """[E]: a key for each search; searches of the same seed have the same key."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.array([variant.seed for variant in searches], jnp.uint32))
 
 
 def generations_in_call(config: EvolveConfig) -> int:
-    """Generations of one compiled call."""
+    """Generations in one compiled call."""
     return math.gcd(config.generations, config.evaluate_every, GENERATIONS_IN_CALL)
 
 
@@ -67,11 +67,12 @@ def iterate(
     search: Search, states: Any, dreams: Dreams, temperatures: Array, first: Array | int, keys: Key, count: int,
     mesh: Mesh | None = None,
 ) -> tuple[Any, dict[str, Array]]:  # fmt: skip
-    """Generations `first` [] to `first + count - 1` of E searches: their states [E, ...], which are used up, and metrics
-    [E, count]. `temperatures` [E] stand in for that of `dreams`, `keys` [E].
+    """Run generations `first` [] to `first + count - 1` of E searches. Returns their states [E, ...] (the old ones are
+    donated) and metrics [E, count]. `temperatures` [E] and `keys` [E] replace those of `dreams`.
 
-    Where there is one for each of the devices of `mesh`, they are dealt out over them, so that a device keeps, and
-    decomposes, the covariances of its own ones only. All have as many: copies, whose results are dropped, fill up.
+    If there are at least as many searches as devices in `mesh`, they are split over the devices. Each device then
+    keeps, and decomposes, only the covariances of its own searches. All devices have the same number: copies fill the
+    gaps, and their results are dropped.
     """
 
     def one(state: Any, temperature: Array, key: Key) -> tuple[Any, dict[str, Array]]:
@@ -95,8 +96,8 @@ def returns_of(
     dream: Dream, actor: Actor, dreams: Dreams, controllers: Params, temperatures: Array, keys: Key,
     generation: Array | int, first: Array | int, rollouts: int, mesh: Mesh | None,
 ) -> Array:  # fmt: skip
-    """[E, rollouts]: what each of the `controllers` [E, ...] scores, at its temperature of `temperatures` [E], in dreams
-    from number `first` [] on that follow from its key of `keys` [E] and the `generation` [] that it is from."""
+    """[E, rollouts]: returns of the `controllers` [E, ...], each at its own temperature (`temperatures` [E]), in dreams
+    numbered from `first` []. The dreams follow from the controller's key (`keys` [E]) and its `generation` []."""
 
     def one(weights: Params, temperature: Array, key: Key) -> Array:
         return population_returns(
@@ -108,12 +109,13 @@ def returns_of(
 
 
 class DreamGenerations:
-    """Generations in the dream, some in one compiled call, with searches that do not fit in memory in turn."""
+    """Generations in the dream, several in one compiled call. Searches that do not fit in memory together run in
+    groups."""
 
     def __init__(
         self, context: Context, round_number: int, params: Params, recorded: Observations, tell: Callable[[str], None]
     ):
-        """`tell` is told in words how far a long evaluation is, and may end it."""
+        """`tell` receives the progress of a long evaluation as text; it may raise to end it."""
         self.tell = tell
         config, models = context.evolve(round_number), context.models
         self.dream, self.actor, self.mesh = models.dream, models.actor, context.mesh
@@ -135,16 +137,16 @@ class DreamGenerations:
 
         learning = models.start_dream(self.search)
         self.scored = parallel.replicate(self.mesh, Dreams(params, table(self.dream), self.temperatures[0]))
-        # A search that learns in the dream that it is scored in has the same table.
+        # A search that learns in the dream that scores it uses the same table of start states.
         self.begin = self.scored.starts if learning == self.dream else parallel.replicate(self.mesh, table(learning))
         starts = bytes_of_starts(models, self.search, len(recorded.start), float(recorded.length.mean()))
         self.groups = _groups(context, self.search, len(found), starts)
 
     def __call__(self, states: Any, first: int) -> tuple[Any, dict[str, Array]]:
-        """Generations `first` to `first + in_call - 1`: the searches' states [E, ...], which are used up, and metrics
-        [E, in_call]."""
+        """Run generations `first` to `first + in_call - 1`. Returns the searches' states [E, ...] (the old ones are
+        donated) and metrics [E, in_call]."""
         dreams = replace(self.scored, starts=self.begin)
-        # They are the same in every call.
+        # The keys are the same in every call.
         keys = jax.random.clone(self.keys)
         evolved = [
             iterate(
@@ -156,7 +158,7 @@ class DreamGenerations:
         return jax.tree.map(lambda *parts: jnp.concatenate(parts), *evolved)
 
     def returns(self, controllers: Params, generation: int) -> Array:
-        """[E, rollouts]: what the controllers [E, ...] of a generation score."""
+        """[E, rollouts]: returns of the controllers [E, ...] of a generation."""
         planned = self.actor.planned_dreams
         size = min(self.rollouts, max(1, PLANNED_IN_CALL // planned)) if planned else self.rollouts
         found = []
@@ -167,7 +169,7 @@ class DreamGenerations:
         return jnp.concatenate(found, axis=1)[:, : self.rollouts]
 
     def _returns(self, controllers: Params, generation: int, first: int, count: int) -> Array:
-        """[E, count]: of dreams `first` to `first + count - 1`."""
+        """[E, count]: returns in dreams `first` to `first + count - 1`."""
         keys = jax.random.clone(self.evaluation_keys)
         found = [
             returns_of(
@@ -180,7 +182,8 @@ class DreamGenerations:
 
 
 def _groups(context: Context, search: Search, count: int, starts: int) -> list[slice]:
-    """The searches that fit in memory at a time beside the `starts`; says so where there are many."""
+    """Groups of searches that fit in memory together, besides the `starts`. Prints the groups if there are several
+    searches."""
     rest, work = search.bytes_at_rest(), bytes_at_work(context.experiment, context.models, search, context.mesh.size)
     memory = parallel.on_main(machine.device_memory)
     found = groups(count, starts, rest, work, memory)
@@ -194,34 +197,35 @@ def _groups(context: Context, search: Search, count: int, starts: int) -> list[s
 
 
 def bytes_of_starts(models: Models, search: Search, episodes: int, length: float) -> int:
-    """Memory of the states that dreams start in, with so many recorded episodes of this mean length: a table for the dreams
-    that C is scored in, and another where the search learns in others."""
+    """Memory of the start states of dreams, for this many recorded episodes of this mean length: one table for the
+    dreams that score C, and another if the search learns in other dreams."""
     dreams = {models.dream, models.start_dream(search)}
     return FLOAT * lane_size(models.world) * sum(expected_rows(dream.config, episodes, length) for dream in dreams)
 
 
 def bytes_at_work(experiment: Experiment, models: Models, search: Search, devices: int = 1) -> int:
-    """Memory that one search needs on each of `devices`: its own, or that of the dreams that its candidate is evaluated in,
-    where that is more."""
+    """Memory that one search needs on each of `devices`: the search's own, or that of its candidate's evaluation,
+    whichever is larger."""
     rollouts = experiment.evolve.evaluation_rollouts
     lanes = math.ceil(rollouts / devices)
     dreams = bytes_of_dreams(models.world, actors.size(models.actor), lanes, rollouts)
-    # New and old.
+    # Old and new states.
     dreams += FLOAT * 2 * lanes * models.actor.planned_dreams * lane_size(models.world)
     return max(search.bytes_at_work(devices), dreams)
 
 
 def groups(count: int, shared: int, rest: int, work: int, memory: int) -> list[slice]:
-    """`count` searches, which take `shared` bytes together, and each `rest` at rest and `work` at work, cut into as few
-    groups as can be at work in `memory` bytes, one group after the other.
+    """Split `count` searches into as few consecutive groups as fit in `memory` bytes. All searches together take
+    `shared` bytes; each takes `rest` bytes at rest and `work` bytes at work.
 
-    They depend on nothing else, so that a run that goes on has the same ones. Raises `UserError` where not even one fits.
+    The groups depend on nothing else, so a resumed run has the same ones. Raises `UserError` if not even one search
+    fits.
     """
     fitting = (int(SHARE_OF_MEMORY * memory) - shared - count * rest) // work
     if fitting < 1:
         raise UserError(
-            f"{count} evolutions take about {(shared + count * rest + work) / 2**30:.1f} GiB at least, and "
-            f"{SHARE_OF_MEMORY:.0%} of the device's {memory / 2**30:.1f} GiB are for them; lower evolve.seeds, "
+            f"{count} evolutions take at least about {(shared + count * rest + work) / 2**30:.1f} GiB, but "
+            f"{SHARE_OF_MEMORY:.0%} of the device's {memory / 2**30:.1f} GiB are available for them; lower evolve.seeds, "
             "evolve.evaluation_rollouts, dream.episodes or the sizes of search.*"
         )
     size = math.ceil(count / math.ceil(count / fitting))

@@ -1,4 +1,4 @@
-"""What a stage is: one object that says what it depends on, what it leaves and how it runs."""
+"""A stage: an object that states its dependencies and its outputs, and runs."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -10,38 +10,38 @@ from wm_jax.pipeline.context import Context
 from wm_jax.run import RunDir, StageDir
 
 WITHOUT_EFFECT = ("collect.workers", "devices")
-"""Settings that change how fast a stage is, not what comes of it; of `devices`, the last bits."""
+"""Settings that change a stage's speed but not its result; `devices` changes the last bits."""
 LATER = "later_steps", "train_ratio"
-"""A learner's settings that concern the rounds after the first alone."""
+"""A learner's settings that affect only the rounds after the first."""
 
 
 class Stage(ABC):
-    """One stage of a round. A new one is a subclass, and its place in `plan.stages`."""
+    """One stage of a round. To add a stage, write a subclass and insert it in `plan.stages`."""
 
     name: str
-    """As --stages names it."""
+    """Its name for --stages."""
     folder: str
-    """Where its results are in a run's folder."""
+    """Folder of its results in a run's folder."""
 
     def due(self, round_number: int, last: int) -> bool:
-        """Whether a round has it, of rounds 0 to `last`."""
+        """Whether a round has this stage; rounds are numbered 0 to `last`."""
         return True
 
     @abstractmethod
     def depends(self, later: bool) -> tuple[str, ...]:
-        """Settings, by name or group ("dream."), that it depends on beside those of the stages before it: in the first
-        round, or in later ones."""
+        """Settings that it depends on, by name or group ("dream."), in the first round or in later ones; those of
+        earlier stages are added."""
 
     @abstractmethod
     def outputs(self, context: Context, round_number: int) -> list[str]:
-        """The files that it leaves in its folder."""
+        """The files that it writes to its folder."""
 
     @abstractmethod
     def run(self, context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
-        """Do it, in its folder; returns its summary. Every process of a run calls it.
+        """Run it in its folder; returns its summary. Every process of a run calls it.
 
-        Started again after a kill, it goes on from what it has left there and ends with the same bits, on the same devices
-        with as many cores: XLA shares sums out over the cores that it finds, and rounds them accordingly.
+        Restarted after a kill, it continues from what it has written. It ends with the same bits, on the same devices
+        with as many cores: XLA splits sums over the available cores, which affects rounding.
         """
 
 
@@ -54,20 +54,20 @@ class Step:
 
     @property
     def key(self) -> tuple[str, int]:
-        """What tells it from the others: the stage's name, and the round."""
+        """Identifies the step: the stage's name, and the round."""
         return self.stage.name, self.round_number
 
     def folder(self, run: RunDir) -> StageDir:
-        """Where its results are."""
+        """The folder of its results."""
         return run.stage(self.stage.folder, self.round_number)
 
     def outputs(self, context: Context) -> list[Path]:
-        """The files that it leaves."""
+        """The files that it writes."""
         folder = self.folder(context.run).path
         return [folder / name for name in self.stage.outputs(context, self.round_number)]
 
     def settings(self, experiment: Experiment) -> dict[str, Any]:
-        """The settings that this stage, itself, depends on; files by their contents."""
+        """The settings that this stage itself depends on; files are represented by their contents."""
         groups = self.stage.depends(later=self.round_number > 0)
 
         def matters(name: str) -> bool:

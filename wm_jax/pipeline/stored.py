@@ -1,4 +1,4 @@
-"""Settings as run folders and bundles store them: with a format number, and what the files contained that they name."""
+"""Settings as run folders and bundles store them: with a format number, and digests of the files that they name."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,39 +17,40 @@ CONFIG, FILES, TASK_NAME = "config.json", "files", "task_name"
 
 @dataclass(frozen=True)
 class Stored:
-    """An experiment that was stored."""
+    """A stored experiment."""
 
     experiment: Experiment
     format: int
     notes: tuple[str, ...] = ()
     """What has changed since its format."""
     warnings: tuple[str, ...] = ()
-    """Files that it names are no longer what they were."""
+    """Files that it names and whose contents have changed."""
 
 
 def to_store(experiment: Experiment) -> dict[str, Any]:
-    """What a run's config.json holds: the settings, the format, the SHA-256 of the files that they name, and how the task
-    calls itself."""
+    """The contents of a run's config.json: the settings, the format, the SHA-256 of each file that they name, and the
+    task's own name."""
     name = load_task(experiment.task).name
     return {"format": formats.FORMAT, FILES: digests(experiment), TASK_NAME: name, **to_dict(experiment)}
 
 
 def of_run(run: RunDir, task: Path | None = None, parts: Sequence[Path] = ()) -> Stored:
-    """The experiment of a run's folder. `task` and `parts` stand in for its files where they lie elsewhere now. Raises
-    `UserError` where it is damaged, or names a file that is not there."""
+    """Load the experiment of a run's folder. `task` and `parts` replace the paths of its files. Raises `UserError` if
+    it is damaged, or names a file that is missing."""
     path = run.path / CONFIG
     return restored(_read(path), path, task, parts)
 
 
 def note_on(run: RunDir) -> str:
-    """What has changed since the format that a run's folder was last used in; empty where nothing has, and where it is new.
-    Raises `UserError` where this version cannot read it."""
+    """What has changed since the format of a run's folder; empty if nothing has, or if the folder is new. Raises
+    `UserError` if this version cannot read it."""
     path = run.path / CONFIG
     return formats.note(path, format_of(_read(path), path)) if path.exists() else ""
 
 
 def restored(values: dict[str, Any], source: Path, task: Path | None, parts: Sequence[Path]) -> Stored:
-    """The experiment stored as `values` in the file `source`; files that it names lie where it says, or beside it."""
+    """Restore the experiment stored as `values` in the file `source`. Its files are at their recorded paths, or beside
+    it."""
     stored, found, known, warnings = values, format_of(values, source), _files(values, source), []
     values = {name: value for name, value in values.items() if name not in ("format", FILES, TASK_NAME)}
 
@@ -58,11 +59,11 @@ def restored(values: dict[str, Any], source: Path, task: Path | None, parts: Seq
         path = next((place for place in places if place.is_file()), places[0])
         if not path.is_file():
             raise UserError(
-                f"{source} needs the file {Path(name).name}, which is not at {path}; give its path by {flag}"
+                f"{source} needs the file {Path(name).name}, which is not at {path}; give its path with {flag}"
             )
         digest, now = known.get(Path(name).name), sha256(path)
         if digest not in (None, now):
-            warnings.append(f"{path} is not the file that {source} was made with: expected SHA-256 {digest[:12]}…, found "
+            warnings.append(f"{path} differs from the file used for {source}: expected SHA-256 {digest[:12]}…, found "
                             f"{now[:12]}…; results may differ")  # fmt: skip
         return str(real(path))
 
@@ -71,7 +72,7 @@ def restored(values: dict[str, Any], source: Path, task: Path | None, parts: Seq
         raise UserError(f"--task {task}: the task of {source} is {name}, which needs no file; leave --task out")
     if str(name).endswith(".py"):
         values["task"] = located(name, task, "--task")
-        require_same_task(stored, source, values["task"], "give its own file by --task")
+        require_same_task(stored, source, values["task"], "give its own file with --task")
     given, named = {path.name: path for path in parts}, values.get("parts", ())
     if isinstance(named, list | tuple):
         values["parts"] = [
@@ -86,8 +87,8 @@ def restored(values: dict[str, Any], source: Path, task: Path | None, parts: Seq
 def require_same_task(stored: dict[str, Any], source: Path, task: str, remedy: str) -> None:
     """Raise `UserError` unless the setting `task` names the task of the settings `stored` in the file `source`.
 
-    A task is known by how it calls itself, whatever its file is called and what has changed in it; where that was not
-    stored, by its file's name or contents.
+    A task is identified by its own name, regardless of its file's name and changes in it. If that was not stored, it is
+    identified by its file's name or contents.
     """
     then, now = str(stored.get("task", Experiment().task)), load_task(task).name
     name = stored.get(TASK_NAME, None if then.endswith(".py") else then)
@@ -98,35 +99,33 @@ def require_same_task(stored: dict[str, Any], source: Path, task: str, remedy: s
         same = name == now
     if not same:
         here = now if task == now else f"{now}, of {task}"
-        raise UserError(f"{source} was made for the task {name}, but here it is {here}: frames and actions mean something "
-                        f"else there; {remedy}")  # fmt: skip
+        raise UserError(f"{source} was made for the task {name}, but here it is {here}: frames and actions have another "
+                        f"meaning there; {remedy}")  # fmt: skip
 
 
 def redefined(stored: dict[str, Any], source: Path, task: str) -> str:
-    """A warning where the setting `task` defines the task of the settings `stored` in the file `source` otherwise than
-    then; empty where it does not, or where nobody knows."""
+    """A warning if the task's definition has changed since the settings `stored` in the file `source` were written;
+    empty if it has not, or if that is unknown."""
     then = str(stored.get("task", Experiment().task))
     before = _files(stored, source).get(Path(then).name) if then.endswith(".py") else then
     after = sha256(Path(task)) if task.endswith(".py") else task
     if before in (None, after):
         return ""
-    return (
-        f"{task} does not define its task as it was when {source} was made: what was learned may not fit what it shows"
-    )
+    return f"{task} defines its task differently than when {source} was made: the learned models may not fit it"
 
 
 def require_used(stored: Sequence[Stored], parts: Sequence[Path]) -> None:
-    """Raise `UserError` where one of the files `parts` that were given is none that these experiments name."""
+    """Raise `UserError` if a file given in `parts` is not named by these experiments."""
     named = {part for each in stored for part in each.experiment.parts}
     for path in parts:
         if str(real(path)) not in named:
             names = ", ".join(sorted({Path(part).name for part in named if part.endswith(".py")})) or "no files"
-            raise UserError(f"--parts {path} is not needed: parts names {names} here; give a file by the name that it had "
-                            "when it was used, or leave it out")  # fmt: skip
+            raise UserError(f"--parts {path} is not needed: parts names {names} here; give a file by its name at the time "
+                            "of the run, or leave it out")  # fmt: skip
 
 
 def _files(stored: dict[str, Any], source: Path) -> dict[str, str]:
-    """The digests of the files that the settings `stored` in the file `source` name; none in format 1."""
+    """Digests of the files named by the settings `stored` in the file `source`; empty for format 1."""
     found = stored.get(FILES, {})
     if not isinstance(found, dict) or not all(isinstance(digest, str) for digest in found.values()):
         raise UserError(
@@ -136,7 +135,7 @@ def _files(stored: dict[str, Any], source: Path) -> dict[str, str]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """What a run's config.json holds."""
+    """Read a run's config.json."""
     values = read_json(path)
     if not isinstance(values, dict):
         raise UserError(f"{path} is damaged: expected the settings, found {str(values)[:60]}; restore it")
@@ -144,7 +143,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def format_of(values: dict[str, Any], source: Path) -> int:
-    """The format of `values`, which stand in the file `source`. Raises `UserError` where this version does not know it."""
+    """The format of `values`, read from the file `source`. Raises `UserError` if this version does not know it."""
     found = values.get("format", 1)
     if found not in (formats.FORMAT, *formats.CHANGES):
         raise UserError(f"{source} has format {found}, which this version cannot read (it knows {formats.FORMAT} and "

@@ -1,4 +1,4 @@
-"""The stages that train a world model: one for each of its learners, and between them one that encodes every frame."""
+"""The stages that train a world model: one for each learner, and a stage between them that encodes every frame."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,28 +27,29 @@ from wm_jax.types import HELD_OUT, TRAINED, Array, Observations, Params
 from wm_jax.worlds import WorldModel
 
 PART = "{:06d}.safetensors"
-"""A part of the encoded frames, by the number of its first episode."""
+"""File name of a part of the encoded frames, by the number of its first episode."""
 RECONSTRUCTIONS = "reconstructions-round{round}-step{step}.png"
-"""Held-out frames above what a learner makes of them, among the run's figures."""
+"""File name, in the run's figures, of held-out frames above a learner's reconstructions."""
 EPISODES_IN_PART = 16
-"""Episodes encoded between two moments at which a kill loses nothing."""
+"""Episodes encoded between two save points."""
 FRAMES_IN_BATCH = 256
-"""Frames encoded at once, or as few more as fill all devices evenly."""
+"""Frames encoded at once; rounded up so that all devices have equal shares."""
 
 
 @dataclass(frozen=True)
 class Train(Stage):
-    """Trains the learner of this name on what is recorded; in later rounds goes on, if at all, on old and new."""
+    """Trains the learner of this name on the recordings. Later rounds continue the training on old and new episodes, if
+    at all."""
 
     name: str
     folder: str
     settings: str
-    """How the learner's settings begin (`Learner.settings`)."""
+    """Prefix of the learner's settings (`Learner.settings`)."""
     shared: tuple[str, ...] = ()
-    """Settings that all of the world model hangs on, where this is the stage that makes it first."""
+    """Settings that the whole world model depends on, if this stage is the first that makes a part of it."""
 
     def depends(self, later: bool) -> tuple[str, ...]:
-        """The learner's settings, and those that are shared."""
+        """The learner's settings, and the shared ones."""
         if not later:
             return *self.shared, self.settings
         return *(f"{self.settings}{name}" for name in LATER), "rounds.new_share"
@@ -58,7 +59,7 @@ class Train(Stage):
         return [WEIGHTS]
 
     def run(self, context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
-        """Train, and write the weights; the summary is the last report."""
+        """Train, and write the weights. The summary is the last report."""
         name, mesh, learner = self.name, context.mesh, context.learner(self.name, round_number)
         params = _before(context, name, round_number)
         if learner.steps == 0:
@@ -109,17 +110,17 @@ def _last_report(context: Context, stage: StageDir) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Encode(Stage):
-    """Encodes every recorded frame, in parts that survive a kill; processes share them out. Where the encoder stays as it
-    is, only the new round's."""
+    """Encodes every recorded frame, in parts that survive a kill; the processes split them. If the encoder has not
+    changed, only the new round's frames are encoded."""
 
     name = "encode"
     folder = "latents"
 
     shared: tuple[str, ...] = ()
-    """As `Train.shared`: where no learner reads frames, this is the first stage that makes something of the world model."""
+    """As `Train.shared`: if no learner reads frames, this is the first stage of the world model."""
 
     def depends(self, later: bool) -> tuple[str, ...]:
-        """Which world model it is, and what is shared."""
+        """The choice of world model, and the shared settings."""
         return () if later else ("world.kind", *self.shared)
 
     def outputs(self, context: Context, round_number: int) -> list[str]:
@@ -127,7 +128,7 @@ class Encode(Stage):
         return [ENCODED]
 
     def run(self, context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
-        """Encode part after part; join them."""
+        """Encode the parts, then join them."""
         changed, store = context.encodes_anew(round_number), context.store(round_number)
         mesh = parallel.local_mesh(context.mesh)
         params = parallel.replicate(mesh, _trained(context, round_number))
@@ -143,7 +144,7 @@ class Encode(Stage):
                 bar.update(frames)
                 if stop and frames < total:
                     raise Stopped(f"stopped in {stage.name} at episode {first + episodes} of {len(store)}; "
-                                  "the same command goes on from there")  # fmt: skip
+                                  "the same command continues from there")  # fmt: skip
 
             barrier, frames, episodes = Barrier(context.interrupt, show), 0, 0
             for part in parallel.share(parts):
@@ -158,7 +159,7 @@ class Encode(Stage):
 
 
 def _trained(context: Context, round_number: int) -> Params:
-    """The weights that encoding depends on: those of learners that are trained before."""
+    """The weights that encoding depends on: those of learners trained before it."""
     learners = context.models.world.learners.items()
     return {name: load_learner(context, name, round_number) for name, learner in learners if learner.reads == "frames"}
 
@@ -172,19 +173,19 @@ def _join(context: Context, path: Path, files: list[Path]) -> dict[str, Any]:
 
 
 def frames_in_batch(mesh: Mesh) -> int:
-    """Frames that the devices of a process encode at once."""
+    """Frames that a process's devices encode at once."""
     return -(-FRAMES_IN_BATCH // mesh.size) * mesh.size
 
 
 @partial(jax.jit, static_argnames="model")
 def encode_frames(model: WorldModel, params: Params, frames: Array) -> Any:
-    """What the world model makes of frames [B, 64, 64, 3] uint8."""
+    """Encode frames [B, 64, 64, 3] uint8 with the world model."""
     return model.encode(params, frames)
 
 
 def encode_episodes(context: Context, params: Params, store: EpisodeStore, episodes: Sequence[int]) -> Observations:
-    """Some episodes of the store, encoded; `params` are on this process's devices, which share every batch. Batches have
-    one size, so that nothing compiles anew."""
+    """Encode some episodes of the store. `params` are on this process's devices, which share every batch. All batches
+    have the same size, so that nothing compiles again."""
     played = [store.episode(number) for number in episodes]
     frames = np.concatenate([episode.frames for episode in played])
     mesh = parallel.local_mesh(context.mesh)

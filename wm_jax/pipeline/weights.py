@@ -1,4 +1,4 @@
-"""What stages have left: weights of learners, encoded frames, controllers; of older formats, too."""
+"""Reads the results of stages, older formats included: learners' weights, encoded frames, controllers."""
 
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,8 @@ def load_world(context: Context, round_number: int) -> Params:
 
 
 def load_observations(context: Context, round_number: int) -> Observations:
-    """Every frame of all rounds so far as the world model encodes it, on the device. A round whose encoder was that of the
-    round before has stored its own episodes alone."""
+    """Every frame of all rounds so far, encoded, on the device. A round that kept the encoder of the previous round has
+    stored only its own episodes."""
     expected = context.experiment.views * sum(context.episodes_in(number) for number in range(round_number + 1))
     parts = []
     while sum(len(part.start) for part in parts) < expected and round_number >= 0:
@@ -58,8 +58,7 @@ def load_deployed(context: Context, stage: StageDir) -> tuple[Params, dict[str, 
 
 
 def load_controllers(context: Context, round_number: int) -> tuple[Params, list[dict[str, Any]]]:
-    """The controllers [E, ...] that a round's searches ended with, and of each its temperature, its seed and how it was
-    chosen."""
+    """The final controllers [E, ...] of a round's searches, and each one's temperature, seed and how it was chosen."""
     path = context.controller(round_number).path / CONTROLLERS
     tree, about = load_weights(path)
     several = (len(about["evolutions"]),)
@@ -67,7 +66,7 @@ def load_controllers(context: Context, round_number: int) -> tuple[Params, list[
 
 
 def load_means(context: Context, round_number: int, folder: str = "controller") -> Params:
-    """All candidates [M, ...] that the searches of a round's stage evaluated, in the order of its evaluations."""
+    """All candidates [M, ...] evaluated by the searches of a round's stage, in the order of evaluation."""
     path, config = context.stage(folder, round_number).path / MEANS, context.evolve(round_number)
     several = (len(config.evaluated), config.evolutions)
     found = controller_like(path, load_weights(path)[0], "means", context.models.actor, several)
@@ -75,10 +74,10 @@ def load_means(context: Context, round_number: int, folder: str = "controller") 
 
 
 def controller_like(path: Path, tree: dict[str, Any], name: str, actor: Actor, several: tuple[int, ...] = ()) -> Params:
-    """The entry `name` of a file's `tree` as weights of so `several` actors. Raises `UserError` where they do not fit."""
+    """The entry `name` of a file's `tree` as weights of `several` actors. Raises `UserError` if they do not fit."""
     like = actors.shapes(actor)
     if isinstance(tree.get(name), np.ndarray) and not jax.tree_util.treedef_is_leaf(jax.tree.structure(like)):
-        # Format 1: all weights of a controller in one array.
+        # Format 1 stores all weights of a controller in one array.
         flat = {name: jax.ShapeDtypeStruct((*several, actors.size(actor)), jnp.float32)}
         return actors.unflat(like, check_like(path, tree, flat)[name])
     many = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((*several, *leaf.shape), leaf.dtype), like)

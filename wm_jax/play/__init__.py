@@ -1,1 +1,1 @@
-"""Dreams in a browser: graphs of the world model and the controller, and the page that evaluates them."""
+"""Dreams in a browser: the world model and the controller as graphs, and the page that evaluates them."""

@@ -1,4 +1,4 @@
-"""The functions of a dream that a page calls, written down as graphs that share their weights."""
+"""The functions of a dream that a page calls, written as graphs that share their weights."""
 
 from typing import Any
 
@@ -16,18 +16,19 @@ from wm_jax.worlds.protocol import Actor, World, shapes
 
 
 def functions(graph: Graph, dream: Dream, actor: Actor, params: Params, weights: Params) -> dict[str, Function]:
-    """Write down what a page needs of a dream and its controller; `params` and `weights` are the world model's and C's.
+    """Write the functions that a page needs of a dream and its controller into `graph`. `params` and `weights` are the
+    world model's and C's.
 
     Arguments and results are the leaves of these pytrees, in order; a key is uint32 [2], a state a `DreamState`:
 
-    - draw: key → the key of the next step, that of C's action, the noise of this step
+    - draw: key → the key of the next step, the key of C's action, this step's noise
     - act: state, C's carry, key → action [A], carry
     - step: state, action [A], noise, temperature [] → state, reward [], terminated [], truncated [], the probability that
-      the dream ends [], and, where the world model tells it, the entropy of what it predicts []
+      the dream ends [], and, if the world model gives it, the entropy of its prediction []
     - frame: state → float32 [64, 64, 3] in [0, 1]
-    - of a world model with a V: see: frame uint8 [64, 64, 3] → the mean of its z [Z], and imagined: z [Z] → frame, as above
+    - with a V: see: frame uint8 [64, 64, 3] → the mean of its z [Z]; imagined: z [Z] → frame, as above
 
-    Raises `UserError` where one of them uses a primitive that a page cannot evaluate.
+    Raises `UserError` if one of them uses a primitive that a page cannot evaluate.
     """
     model, world = dream.model, World(dream.model, params)
     state = shapes(model)[2]

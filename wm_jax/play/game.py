@@ -1,4 +1,4 @@
-"""The actual environment beside the dream: one visitor's game, played by C or by the visitor."""
+"""The actual environment beside the dream: one visitor's game, in which C or the visitor acts."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,20 +17,20 @@ from wm_jax.worlds import WorldModel
 
 @dataclass
 class Moment:
-    """What there is to see between two steps."""
+    """What a visitor sees between two steps."""
 
     frame: np.ndarray
     """[64, 64, 3] uint8: the actual frame."""
     seen: np.ndarray
-    """[64, 64, 3] uint8: what the world model makes of it."""
+    """[64, 64, 3] uint8: the world model's reconstruction of it."""
     earned: float = 0.0
     steps: int = 0
     over: str = ""
-    """Why the episode has ended; empty while it goes on."""
+    """Why the episode has ended; empty until then."""
 
 
 class Game:
-    """One episode after another of the actual environment. Not for two threads at a time."""
+    """Episodes of the actual environment, one after the other. Not safe for two threads at once."""
 
     def __init__(self, found: Bundle):
         task = found.models.task
@@ -38,19 +38,19 @@ class Game:
         self.environment = TaskEnv(task, task.make())
 
     def begin(self, seed: int) -> Moment:
-        """The first moment of the episode of this seed."""
+        """The first moment of the episode with this seed."""
         frame = self.environment.reset(seed)
         self.batch.begin({0: (seed, 0)})
         self.now = self._seen(Moment(frame, frame))
         return self.now
 
     def step(self, action: np.ndarray | None) -> Moment:
-        """What follows on `action` [A], float32 in [-1, 1], or on what C does where it is None. Nothing follows on an
-        episode's end."""
+        """The moment after `action` [A], float32 in [-1, 1], or after C's action if it is None. After an episode's end,
+        nothing changes."""
         if self.now.over:
             return self.now
         if action is not None:
-            # The world model is told what was done, by C or by the visitor.
+            # The world model needs the action that was taken, C's or the visitor's.
             self.batch.state = replace(self.batch.state, action=jnp.asarray(action)[None])
         taken = np.array(self.batch.state.action[0])
         frame, reward, terminated, truncated = self.environment.step(taken)
@@ -64,7 +64,7 @@ class Game:
         self.environment.close()
 
     def _seen(self, moment: Moment) -> Moment:
-        """The moment with the frame as the world model sees it; C has chosen its action then."""
+        """The moment with the world model's reconstruction of the frame. C chooses its next action here."""
         self.batch(moment.frame[None])
         return replace(moment, seen=np.array(_drawn(self.found.models.world, self.found.params, self.batch.state)))
 

@@ -1,8 +1,9 @@
-"""A pure JAX function as a graph of few operations, which a page evaluates without JAX.
+"""A pure JAX function as a graph of a few operations, which a page evaluates without JAX.
 
-JAX writes a function down as a jaxpr; here it becomes nodes in order, each of an operation that `engine.js` knows. Calls
-are inlined, what does not depend on the arguments is computed now, equal nodes are one, and what no result needs goes. So
-any world model and any actor whose primitives are among those of `rules.RULES` dream in a page.
+JAX traces a function to a jaxpr. Here it becomes a list of nodes, each with an operation that `engine.js` knows. Calls
+are inlined, values that do not depend on the arguments are computed in advance, equal nodes are merged, and unused
+nodes are dropped. Any world model and any actor can dream in a page if their primitives are among those of
+`rules.RULES`.
 """
 
 import math
@@ -20,20 +21,20 @@ Settings = dict[str, Any]
 
 @dataclass(frozen=True)
 class Type:
-    """What an array of the graph is."""
+    """Shape and type of an array of the graph."""
 
     shape: tuple[int, ...]
     dtype: str
 
     @property
     def size(self) -> int:
-        """How many elements."""
+        """Number of elements."""
         return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
 class Node:
-    """One operation on values of the graph, named by their numbers."""
+    """One operation on values of the graph, which are referred to by number."""
 
     operation: str
     arguments: tuple[int, ...]
@@ -44,7 +45,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Function:
-    """One function of a graph: the numbers of its arguments and of its results, the leaves of its pytrees in order."""
+    """One function of a graph: the numbers of its arguments and results, the leaves of its pytrees in order."""
 
     arguments: tuple[int, ...]
     results: tuple[int, ...]
@@ -57,37 +58,37 @@ class Graph:
     values: list[Node | np.ndarray | Type] = field(default_factory=list)
     """A node, a constant, or the type of an argument."""
     known: dict[Any, int] = field(default_factory=dict)
-    """The number of every constant and node, by what it is."""
+    """The number of each constant and node, by content."""
 
     def constant(self, array: Any) -> int:
-        """The number of a constant."""
+        """The number of a constant; added if it is new."""
         array = np.asarray(array)
         return self._number((array.shape, array.dtype.name, sha256(array.tobytes()).digest()), array)
 
     def argument(self, type: Type) -> int:
-        """The number of a new argument."""
+        """Add an argument; returns its number."""
         self.values.append(type)
         return len(self.values) - 1
 
     def node(self, operation: str, arguments: Sequence[int], type: Type, **settings: Any) -> int:
-        """The number of what an operation gives."""
+        """The number of an operation's result; added if it is new."""
         node = Node(operation, tuple(arguments), tuple(sorted(settings.items())), type)
         return self._number(node, node)
 
     def type(self, number: int) -> Type:
-        """Of a value."""
+        """The type of a value."""
         value = self.values[number]
         if isinstance(value, np.ndarray):
             return Type(value.shape, value.dtype.name)
         return value.type if isinstance(value, Node) else value
 
     def known_array(self, number: int) -> np.ndarray | None:
-        """The numbers of a constant; None for what depends on the arguments."""
+        """The array of a constant; None for a value that depends on the arguments."""
         value = self.values[number]
         return value if isinstance(value, np.ndarray) else None
 
     def needed(self, results: Sequence[int]) -> list[int]:
-        """The values that these need, themselves among them, in order."""
+        """All values that these results need, including themselves, in order."""
         found: set[int] = set()
         waiting = list(results)
         while waiting:
@@ -106,7 +107,7 @@ class Graph:
 
 
 def type_of(aval: Any) -> Type:
-    """The type of an abstract value. A random key is its two numbers."""
+    """The type of an abstract value. A random key becomes its two numbers."""
     if jnp.issubdtype(aval.dtype, jax.dtypes.prng_key):
         return Type((*aval.shape, 2), "uint32")
     return Type(tuple(aval.shape), np.dtype(aval.dtype).name)

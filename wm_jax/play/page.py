@@ -1,9 +1,9 @@
-"""`wm-jax export --web`: one HTML file in which a world model dreams, with nothing else at hand.
+"""`wm-jax export --web`: one self-contained HTML file in which a world model dreams.
 
-Opened from disk, a page may fetch no file, so that engine, weights and pictures sit inside it. The engine is the page's own
-(`engine.js`) and not a library: what JAX does is written down as a graph of some fifty operations, for any world model,
-which take 15 kB of JavaScript. onnxruntime-web would be 11 MB of WebAssembly beside them, and a converter whose versions
-have to fit both JAX's and its own.
+A page opened from disk cannot fetch files, so the engine, the weights and the pictures are inside it. The engine is the
+page's own (`engine.js`), not a library: JAX functions become graphs of about fifty operations, for any world model,
+which take 15 kB of JavaScript. onnxruntime-web would add 11 MB of WebAssembly, and a converter that must match the
+versions of both it and JAX.
 """
 
 import json
@@ -38,17 +38,18 @@ from wm_jax.worlds import Actor, World
 
 FILE = "index.html"
 LARGEST = 24 * 10**6
-"""Bytes a page may have."""
+"""Maximum size of a page, in bytes."""
 MARK = '<meta name="generator" content="wm-jax export --web">'
 STARTS, SAMPLES, PLAYED, TELLING = 12, 8, 300, 8
-"""How many frames a dream may start on, sample pictures, steps that these come from at most, and latents with a slider."""
+"""Maximum numbers of start frames, of sample pictures, of steps played to get the samples, and of latents with a
+slider."""
 
 
 def write(found: Bundle, folder: Path, half: bool, say: Callable[[str], None]) -> Path:
-    """Write the page of an agent's dream, with `half` of a world model rounded to float16; returns its path.
+    """Write the page of an agent's dream; with `half`, the world model is rounded to float16. Returns the page's path.
 
-    Raises `UserError` where something else is there, where a page cannot evaluate the world model or the controller, and
-    where the page would be larger than 24 MB.
+    Raises `UserError` if the file exists and is something else, if a page cannot evaluate the world model or the
+    controller, or if the page would be larger than 24 MB.
     """
     path = folder / FILE
     require_own(path, MARK, "page of wm-jax")
@@ -61,8 +62,8 @@ def write(found: Bundle, folder: Path, half: bool, say: Callable[[str], None]) -
 
 
 def build(found: Bundle, params: Params, say: Callable[[str], None], served: bool = False) -> bytes:
-    """The page of an agent's dream with these weights of its world model; `served` by `wm-jax play`, which has the actual
-    environment, too. Raises `UserError` where a page cannot evaluate the world model or the controller."""
+    """The page of an agent's dream with these weights of its world model. If `served` by `wm-jax play`, it also has the
+    actual environment. Raises `UserError` if a page cannot evaluate the world model or the controller."""
     graph, driver = Graph(), _driver(found)
     written = program(graph, functions(graph, found.models.dream, driver.actor, params, driver.weights))
     about = {**_about(found, driver, params, _samples(found, params, say)), "served": served}
@@ -71,14 +72,14 @@ def build(found: Bundle, params: Params, say: Callable[[str], None], served: boo
     return _template().render(
         served=served, title=task.replace("_", " "), mark=MARK,
         style=_text("page.css"), engine=_text("engine.js"), page=_text("page.js"),
-        # Inside a script, only its end tag would be taken for markup.
+        # Inside a script element, only an end tag would be read as markup.
         data=data.replace("</", "<\\/"), numbers=b64encode(written.numbers).decode(),
     ).encode()  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Resting(Actor):
-    """Does nothing."""
+    """Always takes the resting action."""
 
     action: tuple[float, ...]
 
@@ -87,13 +88,13 @@ class Resting(Actor):
         return {}
 
     def act(self, params: Params, world: World, state: State, carry: None, key: Key) -> tuple[Action, None]:
-        """The same at every step."""
+        """The same action at every step."""
         return jnp.asarray(self.action, jnp.float32), None
 
 
 @dataclass(frozen=True)
 class _Driver:
-    """What drives a page's dreams."""
+    """What acts in a page's dreams."""
 
     actor: Actor
     weights: Params
@@ -101,14 +102,14 @@ class _Driver:
 
 
 def _driver(found: Bundle) -> _Driver:
-    """C; where it plans, for which a page is too slow, the policy that it has learned, or nothing."""
+    """C. If C plans, which is too slow for a page: the policy that it has learned, or the resting action."""
     actor, task = found.models.actor, found.models.task
     if not isinstance(actor, Planner):
         return _Driver(actor, found.weights, f"C: {actor.words}")
     if actor.guide is None:
-        told = f"C ({actor.words}) plans too much for a page and rests here: hold the keys to drive"
+        told = f"C ({actor.words}) plans, which is too slow for a page; it rests here: hold the keys to drive"
         return _Driver(Resting(tuple(task.all_controls["rest"])), {}, told)
-    told = f"C: {actor.guide.words}, without the plans that it is the guide of ({actor.words})"
+    told = f"C: {actor.guide.words}, without planning (the whole agent: {actor.words})"
     return _Driver(actor.guide, actor.parts(found.weights)[0], told)
 
 
@@ -128,7 +129,7 @@ def _template() -> Any:
 
 
 def _about(found: Bundle, driver: _Driver, params: Params, frames: np.ndarray) -> dict[str, Any]:
-    """What the page knows beside its functions."""
+    """The page's data besides its functions."""
     models, dream = found.models, found.models.dream
     source = DreamSource(dream, params, found.recorded, frames_per_second=models.task.frames_per_second)
     rows = spread(len(jax.tree.leaves(source.starts)[0]), STARTS)
@@ -146,12 +147,12 @@ def _about(found: Bundle, driver: _Driver, params: Params, frames: np.ndarray) -
 
 
 def _leaves(tree: Any) -> list[list[float]]:
-    """The leaves of a pytree, flat; they are few."""
+    """The leaves of a pytree, flattened; they are few."""
     return [np.asarray(leaf, np.float64).reshape(-1).tolist() for leaf in jax.tree.leaves(tree)]
 
 
 def _samples(found: Bundle, params: Params, say: Callable[[str], None]) -> np.ndarray:
-    """Frames [n, 64, 64, 3] of an episode that C plays in the actual environment; none where the game is not installed."""
+    """Frames [n, 64, 64, 3] of an episode that C plays in the actual environment; none if the game is not installed."""
     driver = driver_of(found.agent, params, found.weights)
     try:
         with Lanes(found.experiment.task, 1, say, Limits(PLAYED)) as lanes:
@@ -162,12 +163,12 @@ def _samples(found: Bundle, params: Params, say: Callable[[str], None]) -> np.nd
 
 
 def _latents(found: Bundle, params: Params, frames: np.ndarray) -> dict[str, Any]:
-    """How many numbers V leaves of a picture, and of those that differ most between frames the mean and the spread."""
+    """The size of V's latent vector; and, for the latents that vary most between frames, the mean and the spread."""
     if "vision" not in found.models.world.learners:
         return {"size": 0, "telling": []}
     encoded = found.models.world.encode(params, jnp.asarray(frames)) if len(frames) else found.recorded.encoded
     means = encoded.mean
-    # Not how an episode begins, which may be seen at no other time.
+    # Skip the start of the episode, which may look different from all later frames.
     means = means[len(means) // 5 :]
     center, spreads = np.asarray(means, np.float64).mean(0), np.asarray(means, np.float64).std(0)
     telling = [

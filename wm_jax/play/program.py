@@ -1,4 +1,4 @@
-"""Graphs as `engine.js` reads them: JSON for what is done, and bytes for the constants."""
+"""Graphs in the form that `engine.js` reads: JSON for the operations, bytes for the constants."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,23 +9,23 @@ import numpy as np
 from wm_jax.play.graph import Function, Graph, Node
 
 ALIGNED = 8
-"""Bytes: where the numbers of a constant may begin."""
+"""Alignment of a constant's numbers, in bytes."""
 WIDENED = {"bfloat16": "float32", "float16": "float32", "float64": "float32", "int64": "int32", "int8": "int32"}
-"""Types that the engine computes in another."""
+"""Types that the engine computes as another type."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """Functions that a page evaluates."""
+    """Functions for a page to evaluate."""
 
     about: dict[str, Any]
     """For JSON: {"constants", "functions"}."""
     numbers: bytes
-    """Of the constants, little-endian."""
+    """The constants' numbers, little-endian."""
 
 
 def program(graph: Graph, functions: Mapping[str, Function]) -> Program:
-    """What these functions of a graph need. Weights that half precision holds exactly take two bytes each."""
+    """The program for these functions of a graph. Weights that are exact in half precision take two bytes each."""
     needed = {name: graph.needed(function.results) for name, function in functions.items()}
     constants, numbers = [], bytearray()
     for number in sorted(set().union(*needed.values())):

@@ -1,7 +1,7 @@
-"""Primitives of JAX as operations of a page's engine (`graph.Graph`, `engine.js`).
+"""Rules that turn JAX's primitives into operations of a page's engine (`graph.Graph`, `engine.js`).
 
-Whatever only moves numbers becomes a strided view; products and convolutions are brought into one order of axes, so that
-the engine has one loop for each.
+Primitives that only move numbers become strided views. Products and convolutions are brought into one order of axes, so
+that the engine needs one loop for each.
 """
 
 import math
@@ -21,28 +21,29 @@ ELEMENTWISE = frozenset((
     "is_finite", "le", "log", "log1p", "logistic", "lt", "max", "min", "mul", "ne", "neg", "not", "or", "pow", "rem",
     "rsqrt", "select_n", "shift_left", "shift_right_logical", "sign", "sin", "sqrt", "square", "sub", "tanh", "xor",
 ))  # fmt: skip
-"""Operations of the same name, element by element; an argument of one element stands for all."""
+"""Elementwise operations with the same name in the engine; an argument of one element is broadcast."""
 CALLS = frozenset((
     "jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "remat", "remat2", "checkpoint",
 ))  # fmt: skip
 SAME = frozenset((
     "copy", "stop_gradient", "optimization_barrier", "random_wrap", "random_unwrap", "reshape", "squeeze", "expand_dims",
 ))  # fmt: skip
-"""Their numbers, in their order, are those of their argument."""
+"""Primitives whose result has the same numbers in the same order as their argument."""
 FOLDED = 1 << 14
-"""Elements of a result that is computed now although it is larger than what it is computed from."""
+"""Maximum size of a result that is computed in advance although it is larger than its inputs."""
 
 UNROLLED = 64
-"""Turns of a loop that is written down turn by turn."""
+"""Maximum number of iterations of a loop that is unrolled."""
 
 Rule = Callable[[Graph, list[int], list[Type], Settings], list[int]]
 """(graph, arguments, types of the results, the primitive's settings) → the numbers of the results."""
 
 
 def add(graph: Graph, function: Callable[..., Any], *arguments: Any) -> Function:
-    """Write `function` into the graph for arguments of these shapes and types; arrays that it closes over are constants.
+    """Write `function` into the graph for arguments of these shapes and types. Arrays that it closes over become
+    constants.
 
-    Random keys go in and come out as uint32 [..., 2]. Raises `UserError` for a primitive without a rule.
+    Random keys enter and leave as uint32 [..., 2]. Raises `UserError` for a primitive without a rule.
     """
     closed = jax.make_jaxpr(function)(*arguments)
     inputs = [graph.argument(type_of(variable.aval)) for variable in closed.jaxpr.invars]
@@ -50,7 +51,7 @@ def add(graph: Graph, function: Callable[..., Any], *arguments: Any) -> Function
 
 
 def _inline(graph: Graph, jaxpr: Any, constants: Sequence[Any], arguments: Sequence[int]) -> list[int]:
-    """Write a jaxpr into the graph: the numbers of its results on these values."""
+    """Write a jaxpr into the graph; returns the numbers of its results for these arguments."""
     closed_over = [graph.constant(constant) for constant in constants]
     numbers = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*closed_over, *arguments), strict=True))
 
@@ -88,16 +89,16 @@ def _equation(graph: Graph, equation: Any, arguments: list[int]) -> list[int]:
 
 
 def _folded(graph: Graph, equation: Any, arrays: list[Any]) -> list[int]:
-    """An equation on constants, computed."""
+    """Compute an equation on constants in advance."""
     if equation.primitive.name == "platform_index":
-        # The branch for machines that are not named: without what is fast on one of them.
+        # Take the default branch, without optimisations for a particular platform.
         return [graph.constant(np.int32([*equation.params["platforms"]].index(None)))]
     done = equation.primitive.bind(*map(jnp.asarray, arrays), **equation.params)
     return [graph.constant(each) for each in (done if equation.primitive.multiple_results else [done])]
 
 
 def _reshaped(graph: Graph, number: int, type: Type) -> int:
-    """The same numbers in another shape, which costs the engine nothing."""
+    """The same numbers in another shape; free for the engine."""
     array = graph.known_array(number)
     if array is not None:
         return graph.constant(array.reshape(type.shape))
@@ -109,7 +110,7 @@ def _strides(shape: Sequence[int]) -> list[int]:
 
 
 def _view(graph: Graph, number: int, type: Type, strides: Sequence[int], offset: int = 0) -> int:
-    """What lies `offset` and multiples of `strides` apart in the value's numbers."""
+    """A view of the value's numbers, with `offset` and `strides`."""
     if graph.type(number).size == type.size and offset == 0 and list(strides) == _strides(type.shape):
         return _reshaped(graph, number, type)
     array = graph.known_array(number)
@@ -121,7 +122,7 @@ def _view(graph: Graph, number: int, type: Type, strides: Sequence[int], offset:
 
 
 def _spread(graph: Graph, number: int, shape: Sequence[int]) -> int:
-    """The value, its axes of one element as long as those of `shape`; one element alone stands for all as it is."""
+    """Broadcast the value to `shape`; a value of one element stays as it is."""
     type = graph.type(number)
     if type.size == 1 or type.shape == tuple(shape):
         return number
@@ -157,7 +158,7 @@ def _rev(graph: Graph, arguments: list[int], types: list[Type], settings: Settin
 
 
 def _slice(graph: Graph, arguments: list[int], types: list[Type], settings: Settings) -> list[int]:
-    # Where keys are sliced, their two numbers are an axis more than JAX knows: the last one.
+    # Sliced keys have one more axis than JAX shows: the last one, for their two numbers.
     strides, starts = _strides(graph.type(arguments[0]).shape), settings["start_indices"]
     offset = sum(int(start) * stride for start, stride in zip(starts, strides, strict=False))
     for axis, step in enumerate(settings["strides"] or ()):
@@ -179,7 +180,7 @@ def _unstack(graph: Graph, arguments: list[int], types: list[Type], settings: Se
 
 
 def _concatenated(graph: Graph, arguments: list[int], type: Type, axis: int) -> int:
-    # Of each argument so many numbers in a row come before the next one's.
+    # Each argument contributes this many consecutive numbers before the next one.
     rows = [math.prod(graph.type(number).shape[axis:]) for number in arguments]
     return graph.node("concatenate", arguments, type, rows=tuple(rows))
 
@@ -249,7 +250,7 @@ def _convolution(graph: Graph, arguments: list[int], types: list[Type], settings
     """[N, H, W, in] with [KH, KW, in, out]."""
     numbers = settings["dimension_numbers"]
     if len(types[0].shape) != 4 or settings["feature_group_count"] != 1 or settings["batch_group_count"] != 1:
-        raise UserError("a page cannot evaluate convolutions but those of pictures, all channels with all")
+        raise UserError("a page can evaluate only 2-D convolutions over all channels (feature and batch group 1)")
     images, kernels, results = (
         (spec[0], *spec[2:], spec[1]) for spec in (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec)
     )
@@ -278,14 +279,14 @@ def _reduce(operation: str) -> Rule:
 def _random(operation: str) -> Rule:
     def rule(graph: Graph, arguments: list[int], types: list[Type], settings: Settings) -> list[int]:
         if graph.type(arguments[0]).shape != (2,) or settings.get("bit_width", 32) != 32:
-            raise UserError(f"a page cannot evaluate JAX's primitive `{operation}` but with one key, and for 32 bits")
+            raise UserError(f"a page can evaluate JAX's primitive `{operation}` only with one key and for 32 bits")
         return [graph.node(operation, arguments, types[0])]
 
     return rule
 
 
 def _cond(graph: Graph, arguments: list[int], types: list[Type], settings: Settings) -> list[int]:
-    """The branch that is known now, or all of them, of whose results one is taken."""
+    """The branch, if it is known now; otherwise all branches, and a selection of one's results."""
     index, *operands = arguments
     branches, chosen = settings["branches"], graph.known_array(index)
     if chosen is not None:
@@ -297,11 +298,11 @@ def _cond(graph: Graph, arguments: list[int], types: list[Type], settings: Setti
 
 
 def _scan(graph: Graph, arguments: list[int], types: list[Type], settings: Settings) -> list[int]:
-    """A short loop, turn by turn."""
+    """A short loop, unrolled."""
     length, body = settings["length"], settings["jaxpr"]
     if length > UNROLLED:
-        raise UserError(f"a page cannot evaluate a loop (jax.lax.scan) of {length} turns, only of {UNROLLED} at most")
-    # What a turn is given a row of, or gives a row of, has an axis less there; versions of JAX name the counts differently.
+        raise UserError(f"a page cannot evaluate a loop (jax.lax.scan) of {length} steps, only of {UNROLLED} at most")
+    # Sliced inputs and stacked outputs have one axis less inside the body; versions of JAX name the counts differently.
     given = [type_of(variable.aval) for variable in body.jaxpr.invars]
     whole = sum(graph.type(number).shape == type.shape for number, type in zip(arguments, given, strict=True))
     carried = sum(type_of(atom.aval).shape == type.shape for atom, type in zip(body.jaxpr.outvars, types, strict=True))

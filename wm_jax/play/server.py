@@ -1,8 +1,8 @@
-"""`wm-jax play`: the page, and beside its dream the actual environment, over one WebSocket.
+"""`wm-jax play`: serves the page, and the actual environment beside its dream through one WebSocket.
 
-A message is JSON: {"begin": seed} or {"step": [A numbers], or null where C is to act}. The answer is the moment that
-follows, {"frame", "seen", "earned", "steps", "over"}, pictures as base64; {"error": why} for anything else, which changes
-nothing; or {"wait": why} before the connection is closed, where all places are taken.
+A message is JSON: {"begin": seed} or {"step": [A numbers], or null to let C act}. The answer is the next moment,
+{"frame", "seen", "earned", "steps", "over"}, with pictures as base64. Any other message is answered by {"error": why}
+and changes nothing. If all places are taken, {"wait": why} is sent before the connection is closed.
 """
 
 import asyncio
@@ -28,21 +28,21 @@ from wm_jax.tasks.calls import checked_action
 
 EXTRA = "play"
 VISITORS = 10
-"""Games at a time; more are told to wait."""
+"""Maximum number of games at a time; further visitors are asked to wait."""
 LARGEST = 1024
-"""Bytes of a message; the connection of a larger one is closed."""
+"""Maximum bytes of a message; a larger one closes the connection."""
 IDLE = 120.0
-"""Seconds without a message after which a visitor's place is free for another."""
+"""Seconds without a message after which a visitor loses the place."""
 HURRY = 2
-"""How many times the task's own speed a visitor may play; the answer to a faster one waits."""
+"""Maximum speed of play, as a multiple of the task's own; faster messages are answered with a delay."""
 CONNECTIONS = 100
-"""At a time, those among them that have no place."""
+"""Maximum number of connections, including those without a place."""
 
 Result = TypeVar("Result")
 
 
 class Malformed(Exception):
-    """A message that is not understood; says why."""
+    """An invalid message; says why."""
 
 
 class Room:
@@ -55,12 +55,12 @@ class Room:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """While the server runs."""
+        """Keep the games' threads while the server runs."""
         with ThreadPoolExecutor(usable_cores()) as self.threads:
             yield
 
     def warm(self) -> None:
-        """Play a step, so that what is missing or wrong is known, and what has to be compiled is, before anybody comes."""
+        """Play one step before visitors come: it finds errors and missing packages, and compiles the programs."""
         with closing(Game(self.found)) as game:
             game.begin(0)
             game.step(None)
@@ -89,7 +89,7 @@ class Room:
             try:
                 message = await asyncio.wait_for(connection.receive(), IDLE)
             except TimeoutError:
-                await _send(connection, json.dumps({"wait": f"nothing was asked for {IDLE:.0f} seconds"}))
+                await _send(connection, json.dumps({"wait": f"no message for {IDLE:.0f} seconds"}))
                 return
             if message["type"] == "websocket.disconnect":
                 return
@@ -129,44 +129,44 @@ class Room:
             raise Malformed(f"expected an action of {self.size} numbers from -1 to 1, or null") from None
 
     async def _do(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """Run what takes a while, in a thread."""
+        """Run a slow function in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self.threads, partial(function, *arguments))
 
 
 async def _send(connection: Any, text: str) -> None:
-    """Send to a visitor; raises `TimeoutError` for one who reads nothing."""
+    """Send to a visitor. Raises `TimeoutError` if the visitor does not read."""
     await asyncio.wait_for(connection.send_text(text), IDLE)
 
 
 def told(moment: Moment) -> str:
-    """A moment as the page reads it."""
+    """A moment, encoded for the page."""
     pictures = {name: b64encode(getattr(moment, name).tobytes()).decode() for name in ("frame", "seen")}
     return json.dumps({**pictures, "earned": moment.earned, "steps": moment.steps, "over": moment.over})
 
 
 def known(header: str, host: str) -> bool:
-    """Whether a request's Host header is an address in numbers, this machine's usual name, or the `host` that is served: a
-    site that has its own name lead here, to have its visitors' browsers ask for it, is none of them."""
+    """Whether a request's Host header is a numeric address, this machine's usual name, or the served `host`. This
+    blocks DNS rebinding: a foreign site whose name resolves to this machine is refused."""
     name = header.rpartition(":")[0] if header.rpartition(":")[2].isdigit() else header
     return name in ("localhost", host) or _address(name) is not None
 
 
 def _address(host: str) -> ipaddress.IPv4Address | None:
-    """An address in numbers; None for a name."""
+    """A numeric address; None for a name."""
     with suppress(ValueError):
         return ipaddress.IPv4Address(host)
     return None
 
 
 def _local(host: str) -> bool:
-    """Whether only this machine reaches this address."""
+    """Whether only this machine can reach this address."""
     address = _address(host)
     return host == "localhost" if address is None else address.is_loopback
 
 
 def application(page: bytes, room: Room, host: str) -> Any:
-    """The ASGI application: the page at /, the games at /actual. Requests for an unknown host, and connections that another
-    site's page asks for, are refused."""
+    """The ASGI application: the page at /, the games at /actual. It refuses requests for an unknown host, and
+    connections opened by another site's page."""
     applications, routing = need("starlette.applications", EXTRA), need("starlette.routing", EXTRA)
     responses, websockets = need("starlette.responses", EXTRA), need("starlette.websockets", EXTRA)
 
@@ -195,16 +195,16 @@ def application(page: bytes, room: Room, host: str) -> Any:
 
 
 def require() -> None:
-    """Raise `UserError` where the packages that serve are not installed."""
+    """Raise `UserError` if the server's packages are not installed."""
     for module in ("starlette", "uvicorn", "websockets"):
         need(module, EXTRA)
 
 
 @contextmanager
 def listening(host: str, port: int) -> Iterator[socket.socket]:
-    """A socket that listens there, closed at the end. Raises `UserError` where the address cannot be had."""
+    """A socket that listens there; closed at the end. Raises `UserError` if the address is not available."""
     if not host:
-        raise UserError("--host is empty; give an address, as 127.0.0.1, or leave it out")
+        raise UserError("--host is empty; give an address such as 127.0.0.1, or leave it out")
     with closing(socket.socket()) as found:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -212,18 +212,18 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
             found.listen()
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", error)
-            raise UserError(f"{host}:{port} cannot be listened on ({reason}); give an IPv4 address of this machine, and "
-                            "another port by --port, 0 for any that is free") from error  # fmt: skip
+            raise UserError(f"cannot listen on {host}:{port} ({reason}); give an IPv4 address of this machine, and "
+                            "another port with --port (0: any free port)") from error  # fmt: skip
         yield found
 
 
 def serve(found: socket.socket, host: str, page: bytes, room: Room, say: Callable[[str], None]) -> None:
-    """Serve on a socket that listens on `host`, until Ctrl-C."""
+    """Serve on the socket `found`, which listens on `host`, until Ctrl-C."""
     room.warm()
     address = f"http://{host}:{found.getsockname()[1]}"
     if not _local(host):
-        say(f"anybody who reaches {address} can play here, unencrypted; without --host only this machine can")
-    say(f"{address}   Ctrl-C ends it")
+        say(f"anyone who can reach {address} can play, unencrypted; without --host, only this machine can")
+    say(f"{address}   Ctrl-C stops it")
     uvicorn = need("uvicorn", EXTRA)
     server = uvicorn.Server(uvicorn.Config(
         application(page, room, host), log_level="warning", ws="websockets-sansio", ws_max_size=LARGEST,

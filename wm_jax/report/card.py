@@ -1,4 +1,4 @@
-"""The model card that lies beside an exported bundle: what it is, what it scores, how it was made, what it is for."""
+"""The model card of an exported bundle: its purpose, scores, origin and limits."""
 
 import shlex
 from pathlib import Path
@@ -11,21 +11,21 @@ from wm_jax.report.scores import CONTROLLER, named, notes_on_selection, which_ca
 from wm_jax.report.words import NOTHING, duration, number, scored, spread, value
 
 MARK = "a World Models agent"
-"""In the first line of every card."""
+"""Part of the first line of every card."""
 LIMITS = (
-    "For research and teaching: to be scored, watched, dreamt in, or gone on from. It knows one task, as that task's "
-    "environment is set up and seen through wm_jax; anywhere else its actions mean nothing.",
-    "Its dream is an approximation: what scores high in it need not score high outside. Single episodes differ by about "
-    "their standard deviation; only means over many say something.",
+    "For research and teaching: to score, watch, dream in, or train further. It knows one task, with the "
+    "environment set up and preprocessed by wm_jax; its actions have no meaning elsewhere.",
+    "Its dream is an approximation: a high score in it need not mean one outside. Single episodes differ by about "
+    "their standard deviation; only means over many episodes are meaningful.",
 )
 
 
 def text(run: RunFacts, file: str, size: int, half: bool) -> str:
-    """The card, as Markdown, of the bundle `file` of `size` bytes; `half`: its world model is float16."""
+    """The card of the bundle `file` of `size` bytes, as Markdown. `half`: its world model is float16."""
     what = (
         f"An agent for the task {Path(run.experiment.task).stem}, trained by wm_jax: a world model "
         f"({run.experiment.world.kind}) sees and predicts, and a controller ({run.experiment.actor.kind}: "
-        f"{run.models.actor.words}) acts on what it knows. {file} holds both with their settings, {size / 2**20:.1f} MiB, "
+        f"{run.models.actor.words}) acts on its features. {file} holds both with their settings, {size / 2**20:.1f} MiB, "
         "as safetensors: weights and JSON, no code."
     )
     limits, licence = Section("Intended use and limits", LIMITS), Section("Licence", ("Apache-2.0",))
@@ -34,7 +34,7 @@ def text(run: RunFacts, file: str, size: int, half: bool) -> str:
 
 
 def _scores(run: RunFacts, half: bool) -> Section:
-    """C's score beside its dream's, the run's baselines and the best blind policy."""
+    """C's score beside its dream's score, the run's baselines and the best blind policy."""
     if not run.scores:
         return Section("Scores", ("The run that this was exported from has not been scored.",))
     score = run.scores[CONTROLLER]
@@ -77,7 +77,7 @@ def _made(run: RunFacts, half: bool) -> Section:
     versions = run.records[-1].get("versions", {})
     initial = to_share(run.experiment).initial
     rows = (
-        *([("begun with", f"the world model of {initial}, and what that was trained on")] if initial else []),
+        *([("begun with", f"the world model of {initial} and, through it, its training data")] if initial else []),
         ("trained on", f"{encoded['episodes']:,} recorded episodes, {encoded['frames']:,} frames{run.mirrored}"),
         *((f"weights of {model}", f"{count:,}") for model, count in run.parameters.items()),
         ("stored as", "world model float16, C float32" if half else "float32"),
@@ -95,7 +95,7 @@ def _made(run: RunFacts, half: bool) -> Section:
 
 
 def _shareable(command: str) -> str:
-    """A command without the folders of the machine that it ran on."""
+    """A command without the machine's folders."""
 
     def named(word: str) -> str:
         flag, equals, path = word.rpartition("=")

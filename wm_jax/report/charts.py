@@ -1,4 +1,4 @@
-"""Charts of a report: what is drawn, as data, and how, as PNG."""
+"""Charts of a report: their data, and drawing them as PNG."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Line:
     x: Numbers
     y: Numbers
     style: str = "-"
-    """As matplotlib writes it: "-" a line, "o" points, …"""
+    """matplotlib's style: "-" a line, "o" points, …"""
     colour: str | None = None
     errors: Numbers | None = None
     """One standard error of each point."""
@@ -29,7 +29,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Band:
-    """What lies between two curves."""
+    """The area between two curves."""
 
     label: str
     x: Numbers
@@ -43,16 +43,16 @@ class Chart:
     """One chart."""
 
     name: str
-    """Of its file, without ending."""
+    """Name of its file, without the suffix."""
     title: str
     x: str
     y: str
     lines: tuple[Line, ...]
     bands: tuple[Band, ...] = ()
     levels: tuple[tuple[str, float], ...] = ()
-    """(label, y): horizontal lines to compare with."""
+    """(label, y): horizontal lines for comparison."""
     boundaries: tuple[float, ...] = ()
-    """x at which a round ends and the next begins; no line goes from one to the other."""
+    """x at which a round ends and the next starts; lines are interrupted there."""
     logarithmic: bool = False
 
     @property
@@ -86,12 +86,12 @@ def draw(chart: Chart, caption: str) -> Picture:
         axis.locator_params(axis="x", integer=True)
     axis.grid(alpha=0.25)
     if axis.get_legend_handles_labels()[0]:
-        # Not within the axes, where it may hide points.
+        # Outside the axes, where it cannot hide points.
         drawing.legend(fontsize="small", loc="outside lower center")
     return Picture(f"{chart.name}.png", caption, png(drawing))
 
 
 def _by_round(boundaries: Numbers, x: Numbers, *others: Numbers) -> list[np.ndarray]:
-    """The points with a gap, which matplotlib leaves open, after each boundary."""
+    """The points with a gap after each boundary; matplotlib interrupts lines at gaps."""
     gaps = np.searchsorted(x, boundaries, side="right")
     return [np.insert(np.asarray(values, float), gaps, np.nan) for values in (x, *others)]

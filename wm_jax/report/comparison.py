@@ -1,4 +1,4 @@
-"""The sections that lay several runs side by side: scores, the settings they differ in, overlaid curves."""
+"""The sections that compare several runs: scores, differing settings, overlaid curves."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,19 +14,19 @@ from wm_jax.report.words import NOTHING, duration, number, scored, spread, value
 from wm_jax.types import HELD_OUT
 
 ABOUT = (
-    "C's return of an episode, mean ± standard deviation over n episodes; in the actual environment on fresh seeds. "
-    "Each run's own part below holds its baselines and the published scores."
+    "C's return in an episode, mean ± standard deviation over n episodes; in the actual environment on fresh seeds. "
+    "Each run's own part below has its baselines and the published scores."
 )
 CURVES = (
-    ("controller", "mean", "-", "C: mean return of the population, where it was evolved", "generation", "return"),
+    ("controller", "mean", "-", "C: mean return of the population", "generation", "return"),
     ("controller", "mean_dream", "o-", "C: the evaluated candidates in the dream", "generation", "return"),
     ("controller", "mean_actual", "o-", "C: the evaluated candidates, validation seeds", "generation", "return"),
 )
-"""Stage, metric, style, title, names of the axes of each overlaid chart, beside one for each learner."""
+"""Stage, metric, style, title and axis names of each overlaid chart; one chart for each learner is added."""
 
 
 def sections(runs: Sequence[RunFacts]) -> tuple[Section, ...]:
-    """Scores with a histogram, settings that differ, curves."""
+    """Scores with a histogram, differing settings, curves."""
     results = {run.label: run.scores[CONTROLLER] for run in runs if run.scores}
     pictures = (histogram("comparison-returns", results),) if results else ()
     charts = [chart for chart in (_overlaid(runs, *curve) for curve in (*_learned(runs), *CURVES)) if not chart.empty]
@@ -42,7 +42,7 @@ def sections(runs: Sequence[RunFacts]) -> tuple[Section, ...]:
 
 
 def _learned(runs: Sequence[RunFacts]) -> list[tuple[str, str, str, str, str, str]]:
-    """The held-out value of the metric that each learner is watched by, as `CURVES` has it."""
+    """The held-out value of each learner's watched metric, in the form of `CURVES`."""
     learners = {name: learner for run in runs for name, learner in run.models.world.learners.items()}
     return [
         (name, f"{HELD_OUT}{each.watch}", "o-", f"{each.title}: held-out {each.watch}", "step", each.watch)

@@ -1,4 +1,4 @@
-"""What a report says: of one run its scores, curves, pictures and how it was made; of several a comparison too."""
+"""The contents of a report: each run's scores, curves, pictures and origin; for several runs, also a comparison."""
 
 from collections.abc import Sequence
 
@@ -10,14 +10,14 @@ from wm_jax.report.words import NOTHING, duration, value
 from wm_jax.types import HELD_OUT, TRAINED
 
 NOT_TOLD = ("seconds", HELD_OUT, TRAINED)
-"""Entries of a stage's summary, by how they begin, that stand elsewhere in the report."""
+"""Prefixes of the entries of a stage's summary that the report shows elsewhere."""
 FILMS = {
-    "film": "The actual environment, what the world model sees of it, and the dream that begins at the same moment, evenly "
-    "spread over the film ({}). What ends before the others stands still from there on, dimmed.",
-    "film_coldest": "The same at the coldest of the temperatures, where the dream is cheated first ({}).",
-    "film_rounds": "What the C of each round dreamt in its round's world model, from the same frame on ({}).",
+    "film": "The actual environment, the world model's reconstruction, and a dream from the same first frame, evenly "
+    "spaced over the film ({}). A film that ends early repeats its last frame, dimmed.",
+    "film_coldest": "The same at the lowest temperature, where controllers first learn to cheat the dream ({}).",
+    "film_rounds": "The dream of each round's C in that round's world model, from the same first frame ({}).",
 }
-"""What is said of each film that a run may have; {} is where it is."""
+"""Captions of the films that a run may have; {} is the film's path."""
 
 
 def page(runs: Sequence[RunFacts]) -> Page:
@@ -31,12 +31,12 @@ def page(runs: Sequence[RunFacts]) -> Page:
 
 
 def _headline(run: RunFacts) -> str:
-    """A run's result, and what all its searches come to."""
+    """A run's result, and the combined result of its searches."""
     return f"{scores.headline(run)} {seeds.sentence(run)}".strip()
 
 
 def sections(run: RunFacts, name: str) -> tuple[Section, ...]:
-    """All that is said of one run; `name` begins its pictures' names."""
+    """All sections about one run; `name` is the prefix of its pictures' names."""
     found = [scores.section(run, name)]
     if run.experiment.evolve.temperatures and run.evolutions:
         found.append(temperatures.section(run, name))
@@ -47,25 +47,25 @@ def sections(run: RunFacts, name: str) -> tuple[Section, ...]:
 
 
 def _seen(run: RunFacts, name: str) -> Section:
-    """What the world model sees, and what it dreams."""
+    """The world model's reconstructions and dreams."""
     pictures = []
     for film, data in run.film_strips.items():
         place = f"{run.folder}/figures/{film}.gif"
         pictures.append(Picture(f"{name}-{film}-strip.png", FILMS[film].format(place), data, wide=True))
     for number, data in run.reconstructions.items():
-        caption = f"Round {number}: held-out frames above what the world model makes of them."
+        caption = f"Round {number}: held-out frames above their reconstructions."
         pictures.append(Picture(f"{name}-reconstructions-{number}.png", caption, data, wide=True))
     return Section("What the world model sees and dreams", pictures=tuple(pictures))
 
 
 def _made(run: RunFacts) -> Section:
-    """What was run, on what, for how long, with which settings."""
+    """Commands, device, time and settings of a run."""
     told = [f"The run's folder is {run.folder}; its finished stages took {duration(run.seconds)}."]
     if not run.commands:
         told.append("The command was not recorded; the settings below are complete.")
-    notes = ("A stage that was stopped and went on is timed from where it last went on.",)
+    notes = ("A resumed stage is timed from its last resumption.",)
     if any(stage.taken_over for stage in run.stages):
-        notes += ("A stage that was taken over was done, and timed, in another run.",)
+        notes += ("A stage that was taken over ran, and was timed, in another run.",)
     return Section("How it was made", tuple(told), notes, tuple(run.commands),
                    (_sizes(run), _stages(run), _versions(run), _settings(run)))  # fmt: skip
 
@@ -134,7 +134,7 @@ def _stage_row(stage: StageFacts) -> Row:
 
 
 def _versions(run: RunFacts) -> Table:
-    """Each package's version, or versions where stages were made with different ones."""
+    """Each package's version; all its versions if they differ between stages."""
     found: dict[str, list[str]] = {}
     for record in run.records:
         for package, version in record.get("versions", {}).items():

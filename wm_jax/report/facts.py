@@ -1,4 +1,4 @@
-"""What a report knows of a run: everything that was read from its folder, and nothing that was made of it."""
+"""The facts of a run for a report, as read from its folder, without interpretation."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,9 +10,9 @@ from wm_jax.search import EpisodeSearch, Search
 from wm_jax.search.config import EvolveConfig
 
 MetricsLine = dict[str, Any]
-"""{"stage", "step", "time", and numbers by name}; lists of numbers where several evolutions ran side by side."""
+"""{"stage", "step", "time", and numbers by name}; lists of numbers if several evolutions ran side by side."""
 Summary = dict[str, Any]
-"""{"mean", "sd", "se", "n"} of returns, in scores with "returns", "seeds", "device", "versions" beside them."""
+"""{"mean", "sd", "se", "n"} of returns; scores also have "returns", "seeds", "device", "versions"."""
 
 
 @dataclass(frozen=True)
@@ -20,23 +20,23 @@ class StageFacts:
     """One stage of one round."""
 
     stage: str
-    """As --stages names it."""
+    """Its name for --stages."""
     round_number: int
     record: dict[str, Any] | None
-    """Its stage.json, or None before it began."""
+    """Its stage.json; None before it started."""
     taken_over: bool = False
     """Whether another run did it."""
     folder: str = ""
-    """Where its results are in a run's folder, and how its metrics are named."""
+    """Its folder in the run's folder; also the prefix of its metrics."""
 
     @property
     def finished(self) -> bool:
-        """Whether it has its result."""
+        """Whether it has finished."""
         return self.record is not None and self.record["finished"]
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What the stage says of its result; empty before it is finished."""
+        """The stage's summary of its result; empty before it is finished."""
         return self.record.get("summary", {}) if self.record is not None and self.finished else {}
 
     def __str__(self) -> str:
@@ -45,19 +45,20 @@ class StageFacts:
 
 @dataclass(frozen=True)
 class SearchFacts:
-    """A search of a run: C's evolutions of all rounds, the tuning after them, or those for the explorer's controller."""
+    """A search of a run: C's evolutions of all rounds, the tuning after them, or the explorer's searches."""
 
     stage: str
-    """As --stages names it: evolve, tune or explore."""
+    """Its name for --stages: evolve, tune or explore."""
     folder: str
-    """As its metrics name it."""
+    """Its folder, as its metrics name it."""
     config: EvolveConfig
     evaluations: dict[int, list[dict[str, Any]]]
-    """By round that is finished: [{"generation", "dream", "actual"}], a Summary each or None, of the deployed evolution."""
+    """For each finished round: [{"generation", "dream", "actual"}], each a Summary or None, of the deployed
+    evolution."""
 
     @property
     def place(self) -> str:
-        """Where C was evolved, as evaluations and colours name it: dream or actual."""
+        """Where C was evolved, as named in evaluations and colours: dream or actual."""
         return self.config.fitness
 
 
@@ -66,52 +67,52 @@ class RunFacts:
     """One run."""
 
     label: str
-    """Tells it from the other runs of the report."""
+    """Distinguishes it from the other runs of the report."""
     folder: str
     experiment: Experiment
     stages: tuple[StageFacts, ...]
-    """All that the experiment has, in order."""
+    """All stages of the experiment, in order."""
     parameters: dict[str, int]
-    """Weights in the files, by learner, and of the controller; as far as they are there."""
+    """Number of weights of each learner and of the controller, as far as their files exist."""
     metrics: tuple[MetricsLine, ...]
     damaged_lines: int
-    """Lines of metrics.jsonl that cannot be read."""
+    """Number of unreadable lines in metrics.jsonl."""
     searches: tuple[SearchFacts, ...]
-    """The evolution, and the tuning where there is one: the last one's C is deployed."""
+    """The evolution, and the tuning if there is one. The last one's C is deployed."""
     explorer: SearchFacts | None
-    """The search for the explorer's own controller, where it has one."""
+    """The search for the explorer's own controller, if it has one."""
     scores: dict[str, Summary]
     """By policy; empty before the last stage is finished."""
     evolutions: tuple[dict[str, Any], ...]
-    """[{"temperature", "seed", "dream", "actual"}]: the scores of each where several ran side by side."""
+    """[{"temperature", "seed", "dream", "actual"}]: the scores of each evolution, if several ran side by side."""
     reconstructions: dict[int, bytes]
-    """By round: PNG of held-out frames above what V makes of them, after its last report."""
+    """For each round: PNG of held-out frames above V's reconstructions, from its last report."""
     film_strips: dict[str, bytes]
-    """By the film's name: PNG of the actual environment, what V sees of it, and the dream that begins there."""
+    """By film name: PNG of the actual environment, V's reconstruction, and the dream from the same first frame."""
 
     @property
     def finished(self) -> bool:
-        """Whether every stage has its result."""
+        """Whether every stage has finished."""
         return all(stage.finished for stage in self.stages)
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """The stage.json of every stage that has begun, in order."""
+        """The stage.json of every started stage, in order."""
         return [stage.record for stage in self.stages if stage.record is not None]
 
     @property
     def commands(self) -> list[str]:
-        """The commands that the stages were run with, each once."""
+        """The commands that ran the stages, without duplicates."""
         return list(dict.fromkeys(record["command"] for record in self.records if "command" in record))
 
     @property
     def devices(self) -> str:
-        """The devices that the stages ran on, each once."""
+        """The devices that the stages ran on, without duplicates."""
         return ", ".join(dict.fromkeys(record["device"] for record in self.records if "device" in record))
 
     @property
     def seconds(self) -> float:
-        """Time of the finished stages."""
+        """Total time of the finished stages."""
         return sum(stage.summary.get("seconds", 0.0) for stage in self.stages)
 
     def stage(self, name: str, round_number: int) -> StageFacts:
@@ -120,7 +121,7 @@ class RunFacts:
 
     @property
     def place(self) -> str:
-        """Where C was evolved, before it was tuned: dream or actual."""
+        """Where C was evolved, before any tuning: dream or actual."""
         return self.searches[0].place
 
     @property
@@ -135,7 +136,7 @@ class RunFacts:
 
     @property
     def mirrored(self) -> str:
-        """What to add to a number of episodes or frames."""
+        """Words to add to a number of episodes or frames."""
         return ", mirror images included" if self.experiment.mirror else ""
 
     @cached_property
@@ -144,14 +145,14 @@ class RunFacts:
         return Models(self.experiment)
 
     def found_by(self, search: "SearchFacts") -> Search:
-        """The search behind a stage: what it says of itself."""
+        """The search behind a stage, which describes itself in words."""
         experiment, models = self.experiment, self.models
         config = experiment.tune.search if search.stage == "tune" else experiment.search
         return config.build(models.actor, models.dream, search.config.generations)
 
     @property
     def generation(self) -> str:
-        """What a generation of C's search is, in words."""
+        """A description of a generation of C's search."""
         search = self.found_by(self.searches[0])
         if self.place == "actual" and isinstance(search, EpisodeSearch):
             return search.words_in_actual
@@ -159,16 +160,16 @@ class RunFacts:
 
     @property
     def side_by_side(self) -> int:
-        """How many evolutions ran in each round."""
+        """Number of evolutions in each round."""
         return self.experiment.evolve.evolutions
 
     def shown(self, round_number: int) -> int:
-        """Number of the evolution whose curves are shown: the deployed one, the first as long as none is."""
+        """Number of the evolution whose curves are shown: the deployed one; the first until one is deployed."""
         return self.stage("evolve", round_number).summary.get("evolution", 0)
 
     def series(self, folder: str, name: str) -> tuple[list[float], list[float]]:
-        """(steps, values) of a metric over all rounds, of the shown evolution; the steps of a round go on from those
-        before it."""
+        """(steps, values) of a metric of the shown evolution, over all rounds. Each round's steps continue those of the
+        rounds before."""
         steps, values = [], []
         for number, (start, lines) in enumerate(zip(self.starts(folder), self._by_round(folder), strict=True)):
             for line in lines:
@@ -180,7 +181,7 @@ class RunFacts:
         return steps, values
 
     def starts(self, folder: str) -> list[int]:
-        """For each round, the steps that the rounds before it did."""
+        """For each round, the number of steps in all earlier rounds."""
         lengths = [max((line["step"] for line in lines), default=0) for lines in self._by_round(folder)]
         return [sum(lengths[:number]) for number in range(len(lengths))]
 

@@ -15,26 +15,26 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 EXTRA = "report"
-"""What installs the packages that draw."""
+"""The extra that installs the drawing packages."""
 LABEL_WIDTH = 80
-"""Characters to a line of a label."""
+"""Characters in a line of a label."""
 COLOURS = {"actual": "#1f77b4", "dream": "#d62728", "baseline": "#7f7f7f", "population": "#2ca02c"}
 
 
 def can_draw() -> bool:
-    """Whether the packages that draw are installed."""
+    """Whether the drawing packages are installed."""
     return installed("matplotlib") and installed("PIL")
 
 
 def reconstructions(path: Path, frames: np.ndarray, decoded: Any) -> None:
-    """Frames [n, 64, 64, 3] uint8 above what V makes of them (float, in [0, 1])."""
+    """Draw frames [n, 64, 64, 3] uint8 above V's reconstructions (float, in [0, 1])."""
     pixels = np.round(np.asarray(decoded) * 255).astype(np.uint8)
     rows = [np.concatenate(list(row), axis=1) for row in (frames, pixels)]
     _enlarged(np.concatenate(rows), 3).save(path, "png")
 
 
 def strip(path: Path, rows: dict[str, np.ndarray], columns: int = 12) -> None:
-    """A film strip: for each named film [T, 64, 64, 3] uint8 a row of frames, evenly spread in time."""
+    """A film strip: one row of evenly spaced frames for each named film [T, 64, 64, 3] uint8."""
     length = min(len(film) for film in rows.values())
     chosen = np.linspace(0, length - 1, min(columns, length)).astype(int)
     images = [_labelled(_enlarged(np.concatenate(list(film[chosen]), axis=1), 2), name) for name, film in rows.items()]
@@ -42,7 +42,7 @@ def strip(path: Path, rows: dict[str, np.ndarray], columns: int = 12) -> None:
 
 
 def film(path: Path, panels: dict[str, np.ndarray], frames_per_second: int, every: int = 2) -> None:
-    """A GIF of films [T, 64, 64, 3] uint8 side by side, each under its name; every `every`-th frame is kept."""
+    """A GIF of films [T, 64, 64, 3] uint8 side by side, each under its name. Every `every`-th frame is kept."""
     length = min(len(film) for film in panels.values())
     images = [
         _beside([_labelled(_enlarged(film[t], 3), name) for name, film in panels.items()])
@@ -54,14 +54,14 @@ def film(path: Path, panels: dict[str, np.ndarray], frames_per_second: int, ever
 
 
 def label(text: str) -> str:
-    """A label that is shown whole and as it is: matplotlib cuts what is wider than the figure, takes dollars for
-    mathematics, and hides what begins with an underscore."""
+    """Escape and wrap a label. Otherwise matplotlib cuts text wider than the figure, reads dollar signs as mathematics,
+    and hides labels that begin with an underscore."""
     return textwrap.fill((" " if text.startswith("_") else "") + text.replace("$", r"\$"), LABEL_WIDTH)
 
 
 def figure(width: float, height: float) -> "Figure":
-    """An empty matplotlib figure, inches wide and high. Made without pyplot, it touches neither a screen nor the backend of
-    the process. Raises `UserError` where matplotlib is not installed."""
+    """An empty matplotlib figure; width and height in inches. It does not use pyplot, and so needs no display and
+    leaves the process's backend alone. Raises `UserError` if matplotlib is not installed."""
     return need("matplotlib.figure", EXTRA).Figure(figsize=(width, height))
 
 

@@ -1,4 +1,4 @@
-"""The sections on how C and the world model learned: curves over generations and steps, and the last reports."""
+"""The sections on the training of C and the world model: curves over generations and steps, and the last reports."""
 
 from typing import Any
 
@@ -10,13 +10,14 @@ from wm_jax.report.scores import CONTROLLER
 from wm_jax.report.words import PLACES, number, policy, scored, value
 from wm_jax.types import HELD_OUT, TRAINED, Curve
 
-ROUNDS = " Grey lines end a round."
-EXPLORED = "A controller that only collects for the next round: its reward is the explorer's, not the task's."
-TUNED = "Begun from the controller that the dreams made; the world model stays as it is."
+ROUNDS = " Grey lines mark the end of a round."
+EXPLORED = "This controller only collects data for the next round. Its reward is the explorer's, not the task's."
+TUNED = "Starts from the controller evolved in dreams; the world model does not change."
 
 
 def controllers(run: RunFacts, name: str) -> tuple[Section, ...]:
-    """C, each search: the population, the evaluated candidates, the step size. `name` begins the pictures' names."""
+    """For each search for a controller: the population, the evaluated candidates, the step size. `name` prefixes
+    pictures."""
     if not run.searched:
         return ()
     evolution, *tuning = run.searches
@@ -31,9 +32,9 @@ def controllers(run: RunFacts, name: str) -> tuple[Section, ...]:
 
 def _controller(run: RunFacts, search: SearchFacts, name: str, title: str, text: tuple[str, ...]) -> Section:
     if search == run.explorer:
-        told = "In the explorer's reward, which the actual environment does not give."
+        told = "Measured in the explorer's reward, which the actual environment does not give."
     elif search.place == "dream":
-        told = "Where the dream's score rises and the actual one falls, C has learned to cheat its dream."
+        told = "If the dream's score rises while the actual one falls, C has learned to cheat its dream."
     else:
         told = "Validation beside the score on fresh episodes."
     drawn = [
@@ -45,7 +46,7 @@ def _controller(run: RunFacts, search: SearchFacts, name: str, title: str, text:
 
 
 def _which(run: RunFacts) -> tuple[str, ...]:
-    """Says whose curves are shown where several evolutions ran side by side."""
+    """States whose curves are shown if several evolutions ran side by side."""
     if run.side_by_side == 1:
         return ()
     shown = []
@@ -58,7 +59,7 @@ def _which(run: RunFacts) -> tuple[str, ...]:
 
 
 def models(run: RunFacts, name: str) -> Section:
-    """The world model: training and held-out losses. `name` begins the pictures' names."""
+    """The world model: training and held-out losses. `name` prefixes the pictures' names."""
     charts = tuple(
         (_curve(run, curve, name, learner, "step"), curve.caption)
         for learner, trained in run.models.world.learners.items()
@@ -73,8 +74,8 @@ def _drawn(run: RunFacts, charts: tuple[tuple[Chart, str], ...]) -> tuple[Pictur
 
 
 def _curve(run: RunFacts, curve: Curve, name: str, folder: str, x: str, search: SearchFacts | None = None) -> Chart:
-    """Metrics of a stage over its steps, each with its held-out values in the same colour; with a band the evaluated
-    candidates too, as it is in their units."""
+    """Metrics of a stage over its steps, each with its held-out values in the same colour. A chart with a band also
+    shows the evaluated candidates, which have the same unit."""
     lines, bands = [], ()
     for index, metric in enumerate(curve.metrics):
         colour = COLOURS["population"] if curve.band else f"C{index}"
@@ -92,7 +93,7 @@ def _curve(run: RunFacts, curve: Curve, name: str, folder: str, x: str, search: 
 
 
 def _means(run: RunFacts, search: SearchFacts, name: str) -> Chart:
-    """The evaluated candidates in the dream beside the actual environment, with the final scores."""
+    """The evaluated candidates in the dream and in the actual environment, with the final scores."""
     lines = evaluated_lines(run, search, ("dream", "actual"))
     levels: tuple[tuple[str, float], ...] = ()
     if run.scores and lines and search == run.chosen_by:
@@ -109,8 +110,8 @@ def _means(run: RunFacts, search: SearchFacts, name: str) -> Chart:
 
 
 def evaluated_lines(run: RunFacts, search: SearchFacts, places: tuple[str, ...]) -> list[Line]:
-    """The evaluated candidates over the generations of all rounds: with standard errors where the evolution is finished, as
-    logged where it is not."""
+    """The evaluated candidates over the generations of all rounds: with standard errors if the evolution is finished,
+    otherwise as logged."""
     names = {"dream": f"candidate of the search, dream {run.experiment.dream.words}",
              "actual": f"candidate of the search, validation in {search.config.validated_in}"}  # fmt: skip
     found = []
@@ -149,14 +150,14 @@ def _evaluated(run: RunFacts, search: SearchFacts) -> tuple[Table, ...]:
 
 
 def _last_reports(run: RunFacts) -> tuple[Table, ...]:
-    """The last report on each learner, a column a round."""
+    """The last report on each learner; one column for each round."""
     rounds = range(run.experiment.rounds.count)
     groups = [
         (f"{learner.title}, {what}", name, prefix)
         for name, learner in run.models.world.learners.items()
         for prefix, what in (
             (HELD_OUT, "held-out episodes"),
-            (TRAINED, "as many episodes of each round that it was trained on"),
+            (TRAINED, "as many training episodes of each round"),
         )
     ]
     rows = []

@@ -1,4 +1,4 @@
-"""The scores that runs have measured, as plain entries for a JSON file: what is left of them when the runs are gone."""
+"""The measured scores of runs, as plain entries for a JSON file that outlives the runs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,11 +11,11 @@ SUMMARY = ("mean", "sd", "se", "n")
 
 
 def entries(runs: Sequence[RunFacts]) -> list[dict[str, Any]]:
-    """Every score in the actual environment: of each run its policies', then those of its evolutions side by side, and what
-    these come to together.
+    """Every score in the actual environment: each run's policies, then its evolutions side by side, and their combined
+    scores.
 
-    Each entry has what, mean, sd, se, n, seeds ([first, last]), command, device and versions; a controller's also
-    temperature, evolution_seed, generation and selected_by, and dream (mean, sd, se, n) where it was evolved in one.
+    Each entry has what, mean, sd, se, n, seeds ([first, last]), command, device and versions. A controller's entry also
+    has temperature, evolution_seed, generation and selected_by, and dream (mean, sd, se, n) if it was evolved in one.
     """
     return [entry for run in runs for entry in (*_policies(run), *_evolutions(run), *_together(run))]
 
@@ -30,7 +30,7 @@ def _policies(run: RunFacts) -> list[dict[str, Any]]:
 
 
 def _evolutions(run: RunFacts) -> list[dict[str, Any]]:
-    """Of each evolution the controller that it ended with."""
+    """The final controller of each evolution."""
     found = []
     for each in run.evolutions:
         temperature = f" at τ {each['temperature']:g}" if run.place == "dream" else ""
@@ -40,8 +40,8 @@ def _evolutions(run: RunFacts) -> list[dict[str, Any]]:
 
 
 def _together(run: RunFacts) -> list[dict[str, Any]]:
-    """The evolutions of each temperature, where there were several: the mean of their means, the standard deviation `over`
-    seeds, `seeds_of_training` many, and as ever the standard deviation of single episodes."""
+    """The evolutions of each temperature combined, if there were several: the mean of their means, `over`, the standard
+    deviation over seeds, `seeds_of_training`, their number, and sd, the standard deviation of single episodes."""
     return [
         {
             "what": f"{run.label}: {named(run, CONTROLLER)}, over training seeds",

@@ -1,7 +1,7 @@
-"""A page of sections, tables and pictures, as one HTML file that needs nothing else and as Markdown.
+"""A page of sections, tables and pictures, written as one self-contained HTML file and as Markdown.
 
-What a page says is built elsewhere; here it only gets its form. Every text is escaped: names and settings come from
-files that anybody may have written.
+This module only formats; other modules build the contents. All text is escaped: names and settings come from files of
+unknown origin.
 """
 
 import re
@@ -15,14 +15,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 MEDIA_TYPES = {".png": "image/png", ".gif": "image/gif"}
 MARK = '<meta name="generator" content="wm-jax">'
-"""In the head of every HTML file."""
+"""In the head of every HTML report."""
 PICTURES = "report-pictures"
-"""The folder beside the Markdown file in which its pictures are."""
+"""The folder, beside the Markdown file, of its pictures."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A table's row. `own` rows are the run's; a `group` row has one cell, the name of the rows below it."""
+    """A table's row. `own` rows belong to the run; a `group` row has one cell, a heading for the rows below it."""
 
     cells: tuple[str, ...]
     kind: Literal["plain", "own", "group"] = "plain"
@@ -30,13 +30,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; `folded` ones are opened by a click where the medium can."""
+    """A table. A `folded` table opens on a click, if the format supports it."""
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     align: str
-    """A letter a column: l for text, r for numbers."""
+    """One letter for each column: l for text, r for numbers."""
     folded: bool = False
 
 
@@ -45,26 +45,26 @@ class Picture:
     """A picture's file."""
 
     name: str
-    """Its file name, unique in a page; the ending says what it is, one of `MEDIA_TYPES`."""
+    """File name, unique in a page; its suffix is one of `MEDIA_TYPES`."""
     caption: str
     data: bytes
     wide: bool = False
-    """Takes the whole width of the page."""
+    """Whether it takes the whole width of the page."""
 
     @property
     def url(self) -> str:
-        """The picture itself, as a data URL."""
+        """The picture as a data URL."""
         return f"data:{MEDIA_TYPES[Path(self.name).suffix]};base64,{b64encode(self.data).decode()}"
 
 
 @dataclass(frozen=True)
 class Section:
-    """What stands under one heading: text, notes, code, tables and pictures, in this order."""
+    """The contents under one heading: text, notes, code, tables and pictures, in this order."""
 
     title: str
     text: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    """What a reader has to know to take the numbers for what they are."""
+    """What a reader must know to interpret the numbers."""
     code: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
     pictures: tuple[Picture, ...] = ()
@@ -72,7 +72,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Part:
-    """Sections that belong together: those of one run, or the comparison."""
+    """A group of sections: those of one run, or the comparison."""
 
     title: str
     sections: tuple[Section, ...]
@@ -84,7 +84,7 @@ class Page:
 
     title: str
     lead: tuple[str, ...]
-    """What comes first: the result in one or two sentences."""
+    """The opening: the result in one or two sentences."""
     parts: tuple[Part, ...]
 
     @property
@@ -94,12 +94,12 @@ class Page:
 
 
 def html(page: Page) -> str:
-    """The page as one HTML file with its pictures in it; it asks for nothing from anywhere."""
+    """The page as one HTML file that includes its pictures and loads nothing from elsewhere."""
     return _environment().get_template("page.html.jinja").render(page=page)
 
 
 def markdown(page: Page) -> str:
-    """The page as Markdown, its pictures in the folder `PICTURES` beside it."""
+    """The page as Markdown; its pictures are in the folder `PICTURES` beside it."""
     return _environment().get_template("page.md.jinja").render(page=page, folder=PICTURES)
 
 
@@ -114,7 +114,7 @@ def _environment() -> Environment:
 
 
 def _plain(text: Any) -> str:
-    """Text that Markdown shows as it is, on one line."""
+    """Text escaped for Markdown, on one line."""
     return re.sub(r"([\\`*_\[\]<>|~#&])", r"\\\1", " ".join(str(text).split()))
 
 

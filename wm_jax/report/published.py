@@ -1,4 +1,4 @@
-"""Scores that stand beside a run's own: blind policies measured for this project, and what others have published.
+"""Scores for comparison with a run's: blind policies measured for this project, and published results.
 
 All are returns in the actual environment, mean ± standard deviation over episodes.
 """
@@ -15,23 +15,23 @@ MEASURED = "measured for wm_jax: ViZDoom 1.3, skill 4"
 
 @dataclass(frozen=True)
 class Score:
-    """A score from elsewhere."""
+    """A score from another source."""
 
     what: str
     mean: float
     sd: float | None
-    """Standard deviation over episodes; None where the source gives none."""
+    """Standard deviation over episodes; None if the source does not give it."""
     n: int | None
-    """Episodes; None where the source does not say how many."""
+    """Number of episodes; None if the source does not give it."""
     source: str
     dream: tuple[float, float] | None = None
-    """(mean, sd) in the dream that C was evolved in, where it was and the source gives it."""
+    """(mean, sd) in the dream that C was evolved in, if it was and the source gives it."""
     temperature: float | None = None
     """τ of that dream."""
 
     @property
     def se(self) -> float | None:
-        """Standard error, sd/√n; None where it cannot be told."""
+        """Standard error, sd/√n; None if it is unknown."""
         return None if self.sd is None or self.n is None else self.sd / self.n**0.5
 
 
@@ -52,14 +52,14 @@ BLIND = {
         Score("sweep, 150 tics each", 479, 428, 150, MEASURED),
     ),
 }
-"""By task: policies that never look."""
+"""By task: policies that never look at the frame."""
 
 STATE = {
     "swing_up": (
         Score("CMA-ES from the physical state", 920.1, 12.1, 100, "measured for wm_jax: experiments/swing_up_state.py"),
     ),
 }
-"""By task: what the same kind of C reaches that reads the physical state and was searched for in the environment itself."""
+"""By task: the same kind of C, but reading the physical state and evolved in the environment itself."""
 
 PUBLISHED = {
     "car_racing": (
@@ -88,14 +88,14 @@ PUBLISHED = {
         Score("AttentionAgent (evolved in the actual game)", 1125, 589, None, ATTENTION),
     ),
 }
-"""By task: what others report."""
+"""By task: results reported by others."""
 
 
 def best_blind(task: str) -> Score | None:
-    """The blind policy of a task that scores best; None where none was measured."""
+    """The best blind policy of a task; None if none was measured."""
     return max(BLIND.get(task, ()), key=lambda score: score.mean, default=None)
 
 
 def by_temperature(task: str) -> dict[float, Score]:
-    """The published scores of a task by the temperature of the dream that C was evolved in."""
+    """The published scores of a task, by the temperature of the dream that C was evolved in."""
     return {score.temperature: score for score in PUBLISHED.get(task, ()) if score.temperature is not None}

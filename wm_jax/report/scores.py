@@ -1,4 +1,4 @@
-"""The first section of a run's report: its scores, beside its dream's, blind policies and what others published."""
+"""The first section of a run's report: its scores, beside its dream's, blind policies' and published ones."""
 
 from typing import Any
 
@@ -13,11 +13,11 @@ from wm_jax.report.words import EARLIER, NOTHING, controller, measured, number, 
 CONTROLLER = "controller"
 """C's name among the scored policies."""
 USUAL_EPISODES = 100
-"""Below this many episodes a score is called rough: published ones have as many."""
+"""A score with fewer episodes is reported as rough; published scores have about this many."""
 
 
 def headline(run: RunFacts) -> str:
-    """A run's result in a sentence or two."""
+    """A run's result in one or two sentences."""
     if not run.scores:
         done = ", ".join(str(stage) for stage in run.stages if stage.finished)
         return f"{run.label} is unfinished: it has no score yet. Finished stages: {done}."
@@ -30,14 +30,14 @@ def headline(run: RunFacts) -> str:
 
 
 def section(run: RunFacts, name: str) -> Section:
-    """The table of scores, with what has to be said of it, and the histogram. `name` begins the pictures' names."""
+    """The table of scores with its notes, and the histogram. `name` prefixes the pictures' names."""
     pictures = (histogram(f"{name}-returns", run.scores),) if run.scores else ()
     text = tuple(filter(None, (_about(run), _measured(run))))
     return Section("Scores", text=text, notes=notes(run), tables=(_table(run),), pictures=pictures)
 
 
 def histogram(title: str, scores: dict[str, Summary]) -> Picture:
-    """How the returns of scored policies are spread."""
+    """A histogram of the scored policies' returns."""
     drawing = figure(7, 4)
     axis = drawing.subplots()
     everything = [value for score in scores.values() for value in score["returns"]]
@@ -51,32 +51,30 @@ def histogram(title: str, scores: dict[str, Summary]) -> Picture:
 
 
 def notes(run: RunFacts) -> tuple[str, ...]:
-    """What a reader has to know to take a run's numbers for what they are."""
+    """Notes that a reader needs to interpret a run's numbers."""
     found = []
     if not run.finished:
         missing = ", ".join(str(stage) for stage in run.stages if not stage.finished)
-        found.append(f"This run is unfinished; without a result so far: {missing}.")
+        found.append(f"This run is unfinished; stages without a result: {missing}.")
     if run.damaged_lines:
-        found.append(
-            f"{run.damaged_lines} damaged line(s) of metrics.jsonl were passed over: points of the curves are missing."
-        )
+        found.append(f"{run.damaged_lines} damaged line(s) of metrics.jsonl were skipped: the curves lack some points.")
     if run.scores:
         found += notes_on_selection(run)
         few = sorted({score["n"] for score in run.scores.values() if score["n"] < USUAL_EPISODES})
         if few:
             counted = " and ".join(map(str, few))
             found.append(
-                f"n = {counted} is few: published scores have about {USUAL_EPISODES} episodes; mind the standard errors."
+                f"n = {counted} is small: published scores have about {USUAL_EPISODES} episodes; note the standard errors."
             )
     if published.PUBLISHED.get(run.experiment.task):
         found.append(
-            f"{NOTHING} under n or se (standard error): the source does not say how many episodes it has, or their spread."
+            f"{NOTHING} under n or se (standard error): the source does not give the number of episodes or their spread."
         )
     return tuple(found)
 
 
 def notes_on_selection(run: RunFacts) -> list[str]:
-    """What has to be said of how a scored run's C was chosen."""
+    """Notes on how a scored run's C was chosen."""
     score = run.scores[CONTROLLER]
     found = []
     if not run.searched:
@@ -84,21 +82,21 @@ def notes_on_selection(run: RunFacts) -> list[str]:
     if score["selected_by"] == "actual":
         place = run.chosen_by.config.validated_in
         found.append(
-            f"C was chosen by its validation score, {scored(score['validation'])}, in {place}: that one is "
-            "optimistic and no result. Its seeds are used for nothing else; the scores of the table are from fresh ones."
+            f"C was chosen by its validation score, {scored(score['validation'])}, in {place}: that score is "
+            "optimistic, not a result. Its seeds are used for nothing else; the table's scores use fresh seeds."
         )
     else:
         found.append(
             "C was chosen by its dream's score among the evaluated candidates: the dream's score is the best of several, "
-            "and optimistic. The actual environment was not asked; the scores of the table are from fresh episodes."
+            "and optimistic. The actual environment was not used to choose; the table's scores are from fresh episodes."
         )
     if score["validation"] is not None and score["selected_by"] != "actual":
-        found.append("Scores on validation seeds, in the curves, are shown for comparison and decided nothing.")
+        found.append("Scores on validation seeds, in the curves, are shown for comparison only.")
     return found
 
 
 def _about(run: RunFacts) -> str:
-    told = "Return of an episode, mean ± standard deviation over n episodes; se is the standard error of the mean."
+    told = "Return in an episode, mean ± standard deviation over n episodes; se is the standard error of the mean."
     if run.place == "dream":
         told += f" A dream is {run.experiment.dream.words} (τ {_temperature(run):g})."
     if not run.scores:
@@ -111,11 +109,11 @@ def _about(run: RunFacts) -> str:
 
 
 def which_candidate(run: RunFacts) -> str:
-    """Which candidate of its search a scored run's C is, in words."""
+    """A description of which candidate of its search a scored run's C is."""
     if not run.searched:
-        return "without weights, and nothing was searched for"
+        return "without weights, so there was no search"
     tuning, generation = " of its tuning" if run.chosen_by.stage == "tune" else "", run.scores[CONTROLLER]["generation"]
-    return f"the candidate of generation {generation}{tuning}" if generation else "what its tuning began with"
+    return f"the candidate of generation {generation}{tuning}" if generation else "the controller before tuning"
 
 
 def _temperature(run: RunFacts) -> float:
@@ -131,7 +129,7 @@ def _table(run: RunFacts) -> Table:
         names = [CONTROLLER, *(name for name in run.scores if name != CONTROLLER)]
         rows += [Row(("This run",), "group"), *(_own_row(run, name, run.scores[name]) for name in names)]
     for title, scores in (
-        ("Without eyes", published.BLIND), ("From the physical state", published.STATE), ("Published", published.PUBLISHED)
+        ("Blind", published.BLIND), ("From the physical state", published.STATE), ("Published", published.PUBLISHED)
     ):  # fmt: skip
         if task in scores:
             rows += [Row((title,), "group"), *map(_published_row, scores[task])]
@@ -140,13 +138,13 @@ def _table(run: RunFacts) -> Table:
 
 
 def _measured(run: RunFacts) -> str:
-    """What was measured beside the returns, of every policy; empty where nothing was."""
+    """Measures of every policy besides the returns; empty if there are none."""
     told = [f"{named(run, name)}{found}" for name, score in run.scores.items() if (found := measured(score))]
     return f"Means over all steps: {'; '.join(told)}." if told else ""
 
 
 def named(run: RunFacts, name: str) -> str:
-    """A scored policy of the run, in words."""
+    """The name of a scored policy of the run."""
     return controller(run.experiment) if name == CONTROLLER else policy(name)
 
 
@@ -163,7 +161,7 @@ def _published_row(score: published.Score) -> Row:
 
 
 def _against_blind(run: RunFacts) -> str:
-    """Whether C beats the best policy that nobody trained, and by how many standard errors of the difference."""
+    """Whether C beats the best untrained policy, and by how many standard errors of the difference."""
     score, rivals = run.scores[CONTROLLER], _untrained(run)
     if not rivals:
         return ""
@@ -175,7 +173,7 @@ def _against_blind(run: RunFacts) -> str:
 
 
 def _untrained(run: RunFacts) -> dict[str, dict[str, Any]]:
-    """The run's own baselines, and the best blind policy that was measured elsewhere."""
+    """The run's own baselines, and the best blind policy measured elsewhere."""
     rivals = {
         f"{name}, this run": score
         for name, score in run.scores.items()

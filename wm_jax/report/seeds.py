@@ -1,4 +1,5 @@
-"""Several training seeds: how far trainings of one kind differ, told apart from how far episodes of one controller do."""
+"""Several training seeds: the spread between trainings of one kind, as opposed to that between one controller's
+episodes."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -12,18 +13,18 @@ from wm_jax.report.scores import CONTROLLER
 from wm_jax.report.words import NOTHING, number, scored, spread, value
 
 WITHOUT_EFFECT = ("seed", "name")
-"""Settings that trainings of one kind may differ in."""
+"""Settings that may differ between trainings of one kind."""
 ABOUT = (
-    "Every controller's return, mean ± standard deviation over its episodes, which says how far two episodes of one "
-    "controller differ. Over seeds: the mean of these means ± their standard deviation, which says how far two trainings "
-    "differ, and what another one is expected to bring."
+    "Every controller's return, mean ± standard deviation over its episodes, that is, the spread between episodes of one "
+    "controller. Over seeds: the mean of these means ± their standard deviation, that is, the spread between "
+    "trainings, and thus what to expect of another one."
 )
 
 
 def over_seeds(summaries: Sequence[Summary]) -> Summary:
-    """Scores of several seeds as one: mean of the means, sd of single episodes (root of the mean variance), n in all, the
-    standard deviation of the means, `over` (None for one seed), and the standard error of their mean, from that where there
-    is one. Seeds without a finite score are left out; where all are, there are no numbers."""
+    """Combine the scores of several seeds: mean of the means, sd of single episodes (root of the mean variance), total
+    n, `over`, the standard deviation of the means (None for one seed), and the standard error of their mean, computed
+    from `over` if there is one. Seeds without a finite score are left out; if none is left, there are no numbers."""
     summaries = [summary for summary in summaries if summary["mean"] is not None] or list(summaries[:1])
     means = [summary["mean"] for summary in summaries]
     if None in means:
@@ -39,7 +40,7 @@ def over_seeds(summaries: Sequence[Summary]) -> Summary:
 
 
 def by_temperature(run: RunFacts) -> dict[float, list[dict[str, Any]]]:
-    """A run's searches side by side, those of a temperature together."""
+    """A run's searches side by side, grouped by temperature."""
     groups: dict[float, list[dict[str, Any]]] = defaultdict(list)
     for each in sorted(run.evolutions, key=lambda each: each["temperature"]):
         groups[each["temperature"]].append(each)
@@ -47,20 +48,20 @@ def by_temperature(run: RunFacts) -> dict[float, list[dict[str, Any]]]:
 
 
 def across(summaries: Sequence[Summary]) -> str:
-    """The mean over seeds ± the standard deviation over them, in words."""
+    """The mean over seeds ± the standard deviation over seeds, as text."""
     together = over_seeds(summaries)
     return f"{spread(together['mean'], together['over'])} over {len(summaries)} seeds"
 
 
 def sentence(run: RunFacts) -> str:
-    """What a run's searches of different seeds come to together; empty where they were not of one kind."""
+    """The combined result of a run's searches with different seeds; empty if they were not of one kind."""
     if len(run.evolutions) < 2 or len({each["temperature"] for each in run.evolutions}) > 1:
         return ""
     return f"Its {len(run.evolutions)} searches: {across([each['actual'] for each in run.evolutions])}."
 
 
 def section(run: RunFacts) -> Section:
-    """Each of a run's searches side by side, and all of them together."""
+    """Each of a run's searches side by side, and all of them combined."""
     dreams = run.place == "dream"
     rows = []
     for each in sorted(run.evolutions, key=lambda each: each["seed"]):
@@ -75,7 +76,7 @@ def section(run: RunFacts) -> Section:
 
 
 def of_runs(runs: Sequence[RunFacts]) -> Table:
-    """Runs that differ in their seeds alone, together; no rows where there are none."""
+    """Runs that differ only in their seeds, combined; no rows if there are none."""
     groups: dict[str, list[RunFacts]] = defaultdict(list)
     for run in runs:
         if run.scores:
@@ -87,7 +88,7 @@ def of_runs(runs: Sequence[RunFacts]) -> Table:
             together = over_seeds(actual)
             labels = ", ".join(run.label for run in alike)
             rows.append(Row((labels, across(actual), number(together["sd"]), f"{together['n']:,}")))
-    columns = ("runs that differ in their seed alone", "actual, mean ± sd over seeds", "sd over episodes", "n in all")
+    columns = ("runs that differ only in their seed", "actual, mean ± sd over seeds", "sd over episodes", "total n")
     return Table("Over training seeds", columns, tuple(rows), "lrrr")
 
 

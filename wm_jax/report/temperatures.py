@@ -1,5 +1,5 @@
-"""The section on evolutions at several temperatures side by side: what the dream's temperature does, beside the paper's
-table."""
+"""The section on evolutions at several temperatures side by side: the effect of the dream's temperature, beside the
+paper's table."""
 
 from typing import Any
 
@@ -15,14 +15,14 @@ PLACES = ("dream", "actual")
 
 
 def section(run: RunFacts, name: str) -> Section:
-    """The table of temperatures, every evolution, and the chart. `name` begins the picture's name."""
+    """The table of temperatures, every evolution, and the chart. `name` prefixes the picture's name."""
     groups, paper = by_temperature(run), published.by_temperature(run.experiment.task)
     text = (
         "Mean over seeds of each controller's mean return ± the standard deviation of single episodes; over seeds: the "
-        "standard deviation of these means; se: standard error of their mean, from how the seeds differ (from the episodes "
-        "where there is one seed). All actual scores are on fresh seeds; the paper's have one evolution a temperature."
+        "standard deviation of these means; se: standard error of their mean, from the seeds' spread (the episodes' spread "
+        "if there is one seed). All actual scores are on fresh seeds; the paper has one evolution per temperature."
     )
-    caption = "Where a controller scores far more in its dream than in the actual environment, it cheats the dream."
+    caption = "A controller that scores far more in its dream than in the actual environment cheats the dream."
     picture = draw(_chart(groups, paper, name), caption)
     return Section("Temperatures", (text,), tables=(_table(groups, paper), _each(run)), pictures=(picture,))
 

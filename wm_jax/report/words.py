@@ -6,7 +6,7 @@ from typing import Any
 from wm_jax.experiment import Experiment
 
 NOTHING = "–"
-"""Stands where there is no number."""
+"""Shown in place of a missing number."""
 
 
 def number(value: float | None, decimals: int = 1) -> str:
@@ -15,16 +15,16 @@ def number(value: float | None, decimals: int = 1) -> str:
 
 
 def measured(score: Mapping[str, Any]) -> str:
-    """What was measured beside the returns of a score, as ", upright 0.91"; scores of earlier versions have none."""
+    """Measures of a score besides the returns, as ", upright 0.91"; scores of earlier versions have none."""
     return "".join(f", {name} {number(value, 2)}" for name, value in score.get("measures", {}).items())
 
 
 EARLIER = "round-"
-"""How the C of an earlier round is called among scored policies, before the round's number."""
+"""Prefix of the name of an earlier round's C among the scored policies; the round's number follows."""
 
 
 def policy(name: str) -> str:
-    """A scored policy that is not the deployed C, in words."""
+    """The name of a scored policy other than the deployed C."""
     return f"C of round {name.removeprefix(EARLIER)}" if name.startswith(EARLIER) else f"{name} policy"
 
 
@@ -54,7 +54,7 @@ def duration(seconds: float | None) -> str:
 
 
 def value(setting: Any) -> str:
-    """A setting or a result of any kind."""
+    """A setting or a result of any kind, as text."""
     if setting is None:
         return NOTHING
     if isinstance(setting, float):
@@ -65,7 +65,7 @@ def value(setting: Any) -> str:
 
 
 def controller(experiment: Experiment) -> str:
-    """The deployed controller, by where it comes from."""
+    """The deployed controller, described by its origin."""
     if not experiment.searched:
         return f"C ({experiment.actor.kind}), which needs no search"
     tuned = f", tuned in {PLACES['actual']}" if "tune" in experiment.searches else ""

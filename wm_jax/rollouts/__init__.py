@@ -1,6 +1,6 @@
 """Agents in actual environments: collecting with scripted policies or with C, and scoring.
 
-Worker processes import this package, so what it exports comes without JAX.
+Worker processes import this package, so its exports must not import JAX.
 """
 
 from wm_jax.rollouts.collect import CollectConfig

@@ -1,6 +1,6 @@
-"""Episodes in the actual environment, many lanes side by side, driven by anything that maps frames to actions.
+"""Play episodes in the actual environment, many lanes side by side, with any driver that maps frames to actions.
 
-Lanes form groups that take turns: while the environments of one step, the actions of another are computed.
+Lanes form groups that take turns: while one group's environments step, another group's actions are computed.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,19 +20,19 @@ from wm_jax.tasks.calls import LIMIT, checked_action
 from wm_jax.tasks.task import Act
 
 GROUPS = 2
-"""Groups that take turns: with two, environments and device are both at work all the time if either can be."""
+"""Groups that take turns: two keep both environments and device busy when possible."""
 
 
 @dataclass(frozen=True)
 class Count:
-    """How far the playing of some episodes is."""
+    """Progress of a block of episodes."""
 
     finished: int = 0
-    """Episodes."""
+    """Finished episodes."""
     steps: int = 0
-    """Of finished episodes."""
+    """Steps of finished episodes."""
     running: int = 0
-    """Steps of those that go on."""
+    """Steps of running episodes."""
 
     def __add__(self, other: "Count") -> "Count":
         return Count(self.finished + other.finished, self.steps + other.steps, self.running + other.running)
@@ -42,11 +42,11 @@ Tick = Callable[[Count], None]
 
 
 class BatchPolicy(Protocol):
-    """What drives one group of lanes."""
+    """Drives one group of lanes."""
 
     @property
     def name(self) -> str:
-        """Whose actions these are, as errors name it."""
+        """Name of the source of the actions, for error messages."""
         ...
 
     def begin(self, episodes: dict[int, tuple[int, int]]) -> None:
@@ -60,7 +60,7 @@ class BatchPolicy(Protocol):
 
 @runtime_checkable
 class HostDriver(Protocol):
-    """What acts on frames that come from the host: `rollouts.agent.AgentDriver`, or `ScriptedDriver` without eyes."""
+    """Acts on frames from the host: `rollouts.agent.AgentDriver`, or `ScriptedDriver`, which ignores them."""
 
     def open(self, lanes: int) -> BatchPolicy:
         """A policy for a group of `lanes` lanes."""
@@ -71,7 +71,7 @@ Driver = HostDriver | device.DeviceDriver
 
 
 class Group(Protocol):
-    """Lanes whose environments work in the background: `LaneEnvs`, or `PoolEnvs` where a task's backend has pools."""
+    """Lanes whose environments run in the background: `LaneEnvs`, or `PoolEnvs` if the task's backend has pools."""
 
     @property
     def num_envs(self) -> int:
@@ -79,11 +79,11 @@ class Group(Protocol):
         ...
 
     def prepare(self, seeds: Sequence[int]) -> None:
-        """Get ready for episodes of these seeds, which will begin in this order."""
+        """Prepare episodes with these seeds, which will begin in this order."""
         ...
 
     def begin(self, seeds: Mapping[int, int]) -> None:
-        """Have lanes begin episodes, lane → seed, while the others stand still; `begun` waits for them."""
+        """Begin episodes, lane → seed, while the other lanes wait; `begun` waits for them."""
         ...
 
     def begun(self) -> np.ndarray:
@@ -91,20 +91,21 @@ class Group(Protocol):
         ...
 
     def act(self, actions: np.ndarray) -> None:
-        """Have all lanes take a step with their actions [B, A]; `acted` waits for them."""
+        """Step all lanes with their actions [B, A]; `acted` waits for them."""
         ...
 
     def acted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """(frames [B, 64, 64, 3], rewards [B], terminated [B], truncated [B]); a lane without an episode is terminated."""
+        """(frames [B, 64, 64, 3], rewards [B], terminated [B], truncated [B]); a lane without an episode counts as
+        terminated."""
         ...
 
     def close(self, *, terminate: bool) -> None:
-        """End what is at work; with `terminate` at once."""
+        """Close the environments; with `terminate`, immediately."""
         ...
 
 
 class ScriptedDriver:
-    """A task's scripted policy, drawn anew for every episode from the episode's seed."""
+    """A task's scripted policy, seeded anew for every episode with the episode's seed."""
 
     def __init__(self, policy: ScriptedPolicy):
         self.policy = policy
@@ -115,7 +116,7 @@ class ScriptedDriver:
 
 
 def scripted_driver(task: Task, name: str, settings: PolicySettings, backend: str | None = None) -> Driver:
-    """Drives with a task's policy of that name; raises `UserError` where it has none."""
+    """A driver with the task's policy of that name; raises `UserError` if there is none."""
     environment = task.environment(backend)
     if environment is None:
         return ScriptedDriver(task.policy(name, settings))
@@ -134,7 +135,7 @@ class ScriptedBatch:
         self.steps = [0] * lanes
 
     def begin(self, episodes: dict[int, tuple[int, int]]) -> None:
-        """Begin lane → (environment seed, row, which is ignored)."""
+        """Begin lane → (environment seed, row); the row is ignored."""
         for lane, (seed, _) in episodes.items():
             self.acts[lane], self.steps[lane] = self.policy(np.random.default_rng([seed, 1])), 0
 
@@ -147,7 +148,7 @@ class ScriptedBatch:
 
 @dataclass
 class Played:
-    """One episode as it was played; frames and actions only where they were asked for."""
+    """One played episode; frames and actions only if recorded."""
 
     seed: int
     row: int
@@ -156,12 +157,12 @@ class Played:
     actions: list[np.ndarray] = field(default_factory=list)
     terminated: bool = False
     measures: dict[str, float] = field(default_factory=dict)
-    """Means over its steps of what else the environment measures."""
+    """Mean over the steps of each extra measure of the environment."""
 
 
 class Lanes:
-    """Lanes that are opened at the first block of episodes and stay open over many; a worker that dies is named and all
-    lanes are replaced."""
+    """Lanes that open at the first block of episodes and stay open for later ones. If a worker dies, a warning names it
+    and all lanes are replaced."""
 
     def __init__(
         self,
@@ -171,22 +172,22 @@ class Lanes:
         limits: Limits = WHOLE,
         backend: str | None = None,
     ):
-        """`count` lanes, one more where groups would differ in size; of the task's reference backend unless another is
-        named."""
+        """`count` lanes, plus one if needed for groups of equal size; `backend`: the task's reference backend unless
+        given."""
         self.task_name, self.warn, self.limits, self.backend = task_name, warn, limits, backend
         self.task = load_task(task_name)
         self.size = -(-count // GROUPS)
-        """Lanes of a group: the last bits of what a controller does depend on how many are computed at once."""
+        """Lanes per group. A controller's actions depend on the batch size in their last bits."""
         self.count = self.size * min(count, GROUPS)
         self.groups: list[Group] = []
         self.environment = self.task.environment(backend)
-        """Where the backend is in JAX, and its episodes are played on the device."""
+        """The JAX environment, whose episodes run on the device; None for other backends."""
         if self.environment is not None:
             device.check_frame(self.environment, self.task.name)
 
     @property
     def typical_length(self) -> int:
-        """Steps of an episode, roughly."""
+        """Approximate number of steps of an episode."""
         return min(self.task.typical_length, self.limits.max_steps or self.task.max_steps)
 
     def __enter__(self) -> "Lanes":
@@ -202,11 +203,10 @@ class Lanes:
         record: bool = False,
         tick: Tick = lambda count: None,
     ) -> list[Played]:
-        """Play episodes (environment seed, row of the controller), in order. What an episode is depends on nothing but the
-        driver, the episode and the number of lanes in a group; to the last bit, on the same device with as many cores.
-        `tick` is told after every turn how far the play is; what it raises ends the play. Raises `ForeignError` and
-        `UserError` where the task is wrong, the latter also where workers die again and again.
-        """
+        """Play episodes (environment seed, row of the controller), in order. An episode depends only on the driver, the
+        episode and the number of lanes per group; it is the same to the last bit on the same device with the same
+        number of cores. `tick` is called with the progress after every turn; an exception from it stops the play.
+        Raises `ForeignError` and `UserError` if the task is faulty, and `UserError` if workers die repeatedly."""
         if self.environment is not None:
             return self._play_on_device(driver, episodes, record, tick)
         if not isinstance(driver, HostDriver):
@@ -220,19 +220,19 @@ class Lanes:
                 message = f"{death} while playing {self.task_name}"
                 if attempt == ATTEMPTS:
                     seeds = f"seeds {episodes[0][0]} to {episodes[-1][0]}"
-                    message += f"; the same episodes ({seeds}) were tried {ATTEMPTS} times and are given up"
+                    message += f"; gave up on the same episodes ({seeds}) after {ATTEMPTS} attempts"
                     raise given_up(message, death) from None
-                self.warn(f"{message}; replaced, its episodes begin again")
+                self.warn(f"{message}; replaced it and restarted its episodes")
             except BaseException:
-                # What the lanes are at is nobody's any more.
+                # The lanes are in the middle of episodes that nobody waits for any more.
                 self._close(broken=True)
                 raise
-        raise AssertionError("the last attempt ends above")
+        raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _play_on_device(
         self, driver: Driver, episodes: Sequence[tuple[int, int]], record: bool, tick: Tick
     ) -> list[Played]:
-        """`play` by as many lanes at a time as were asked for."""
+        """`play` on the device, in blocks of `count` lanes."""
         if self.environment is None or not isinstance(driver, device.DeviceDriver):
             raise TypeError(f"{type(driver).__name__} cannot drive on the device")
         longest = min(self.task.max_steps, self.limits.max_steps or self.task.max_steps)
@@ -259,7 +259,7 @@ class Lanes:
         return played
 
     def _open(self) -> None:
-        """Open the groups, unless they are."""
+        """Open the groups if they are not open."""
         if self.groups:
             return
         while len(self.groups) < self.count // self.size:
@@ -277,7 +277,7 @@ class Lanes:
 def _in_turn(
     groups: Sequence[Group], driver: HostDriver, episodes: Sequence[tuple[int, int]], record: bool, tick: Tick
 ) -> list[Played]:
-    """All episodes, dealt out to the groups, which go on from turn to turn until each has played its share."""
+    """Distribute all episodes to the groups, which take turns until each has played its share."""
     played = [Played(seed, row) for seed, row in episodes]
     shares = [played[number :: len(groups)] for number in range(len(groups))]
     plays = [_play(group, driver, share, record) for group, share in zip(groups, shares, strict=True)]
@@ -290,10 +290,10 @@ def _in_turn(
 
 
 def _play(group: Group, driver: HostDriver, episodes: Sequence[Played], record: bool) -> Iterator[Count]:
-    """A group's share: every lane takes the next episode in line when its own is over. Yields how far it is whenever its
-    environments are at work, and at the end."""
+    """A group's share: each lane takes the next episode in line when its own is over. Yields the progress whenever the
+    environments are busy, and at the end."""
     if not episodes:
-        # A pool without episodes cannot be made.
+        # A pool cannot be made without episodes.
         return
     lanes = group.num_envs
     batch = driver.open(lanes)
@@ -335,8 +335,7 @@ def _play(group: Group, driver: HostDriver, episodes: Sequence[Played], record: 
 
 
 def _check(batch: BatchPolicy, actions: np.ndarray, at_work: Sequence[tuple[int, Played]]) -> None:
-    """Raise `UserError` unless the actions [B, A] of the lanes that are at an episode are in [-1, 1]; the others' are not
-    used."""
+    """Raise `UserError` unless the actions [B, A] of lanes with an episode are in [-1, 1]; the others' are not used."""
     if not (np.abs(actions) <= LIMIT).all():
         for lane, episode in at_work:
             where = f"{batch.name}, in step {len(episode.rewards)} of the episode of seed {episode.seed},"

@@ -1,6 +1,6 @@
 """A world model and its actor as one agent, batched over lanes: frame → state → action.
 
-The order is the dream's: the actor acts in a state, then the world model observes what came of it.
+The order is that of the dream: the actor acts in a state, then the world model observes the next frame.
 """
 
 from dataclasses import dataclass, replace
@@ -23,47 +23,47 @@ from wm_jax.worlds.protocol import shapes
 
 @dataclass(frozen=True)
 class Agent:
-    """Who acts, without weights."""
+    """The parts that act, without weights."""
 
     model: WorldModel
     actor: Actor
     explorer: Explorer | None = None
-    """What is done to the actor's actions, while it collects."""
+    """Changes the actor's actions while it collects; None: no change."""
 
     @property
     def acting(self) -> Actor:
-        """The actor, or where an explorer has it act in another way, that."""
+        """The actor, or the one that the explorer replaces it with."""
         return self.explorer.collector(self.actor) if self.explorer else self.actor
 
     @property
     def name(self) -> str:
-        """Whose actions these are, as errors name it."""
+        """Name of the source of the actions, for error messages."""
         parts = (self.actor, self.explorer) if self.explorer else (self.actor,)
         return " and ".join(f"act of {type(part).__qualname__}" for part in parts)
 
 
 @struct.dataclass
 class AgentState:
-    """What an agent carries through its episode, B lanes of it."""
+    """State of an agent in B lanes during their episodes."""
 
     weights: Params
-    """[B, ...]: each lane has its own controller; None where all have the same."""
+    """[B, ...]: a controller for each lane; None if all share one."""
     world: State
-    """[B, ...]: the world model's, on the last frame."""
+    """[B, ...]: state of the world model after the last frame."""
     action: Action
-    """[B, A]: what was done then."""
+    """[B, A]: the action taken then."""
     carry: Any
-    """[B, ...]: the actor's."""
+    """[B, ...]: carry of the actor."""
     exploration: Any
-    """[B, ...]: the explorer's carry."""
+    """[B, ...]: carry of the explorer."""
     seed: Array
-    """[B] uint32: the episode's; what is drawn on frame t follows from fold_in(key(seed), t)."""
+    """[B] uint32: seed of the episode; the random numbers of frame t follow from fold_in(key(seed), t)."""
     step: Array
     """[B] int32: steps since the episode's first frame."""
 
 
 def initial_state(agent: Agent, table: Params, lanes: int) -> AgentState:
-    """Lanes that wait for an episode; `table` [M, ...] are the controllers that there are."""
+    """Lanes that wait for an episode; `table` [M, ...]: all controllers."""
     world = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes(agent.model)[2])
     return AgentState(
         weights=None if shares(table) else many(jax.tree.map(lambda array: array[0], table), lanes),
@@ -78,8 +78,8 @@ def initial_state(agent: Agent, table: Params, lanes: int) -> AgentState:
 
 @partial(jax.jit, static_argnames="agent")
 def begin(agent: Agent, table: Params, state: AgentState, lanes: Array, rows: Array, seeds: Array) -> AgentState:
-    """Begin new episodes in the lanes where `lanes` [B] is True, with the controllers of these rows [B] of the `table`
-    [M, ...] and these seeds [B]."""
+    """Begin new episodes in the lanes where `lanes` [B] is True, with the controllers at `rows` [B] of the `table` [M,
+    ...] and the `seeds` [B]."""
     fresh = initial_state(agent, table, len(lanes))
     weights = None if fresh.weights is None else jax.tree.map(lambda array: array[rows], table)
     return choose(lanes, replace(fresh, weights=weights, seed=seeds), state)
@@ -92,9 +92,9 @@ def act(agent: Agent, params: Params, table: Params, state: AgentState, frames: 
     obs = world.encode(frames)
     keys = jax.vmap(lambda seed, step: jax.random.fold_in(jax.random.key(seed), step))(state.seed, state.step)
     seen = jax.vmap(world.observe)(state.world, state.action, obs, jax.random.clone(keys))
-    # Of the two, which draw alike, one is kept.
+    # Both use the same key, but only one of them is kept.
     now = choose(state.step == 0, jax.vmap(world.begin)(obs, keys), seen)
-    # What is sampled of a frame takes the key itself; the others' are folded from it.
+    # The world model's samples use the key itself; the actor's and the explorer's keys are folded from it.
     act_keys, explore_keys = (jax.vmap(jax.random.fold_in, (0, None))(keys, number) for number in range(2))
     shared = state.weights is None
     weights = jax.tree.map(lambda array: array[0], table) if shared else state.weights
@@ -111,13 +111,13 @@ def act(agent: Agent, params: Params, table: Params, state: AgentState, frames: 
 
 @dataclass(frozen=True)
 class AgentPolicy(Policy):
-    """An agent in a compiled scan; its weights are (the world model's, the table of controllers)."""
+    """An agent in a compiled scan; its weights are (those of the world model, the table of controllers)."""
 
     agent: Agent
     sees = True
 
     def begin(self, weights: tuple[Params, Params], rows: Array, seeds: Array) -> AgentState:
-        """Nothing seen."""
+        """The state before the first frame."""
         lanes = len(rows)
         return begin(
             self.agent, weights[1], initial_state(self.agent, weights[1], lanes), jnp.ones(lanes, bool), rows, seeds
@@ -126,7 +126,7 @@ class AgentPolicy(Policy):
     def act(
         self, weights: tuple[Params, Params], state: AgentState, frames: Array | None, observations: Array
     ) -> tuple[AgentState, Action]:
-        """What the agent does on the frames."""
+        """The agent's actions on the frames."""
         return act(self.agent, *weights, state, jnp.asarray(frames))
 
 
@@ -134,13 +134,13 @@ class AgentDriver(DeviceDriver):
     """Drives lanes with an agent (`rollouts.acting`, `rollouts.device`)."""
 
     def __init__(self, agent: Agent, params: Params, table: Params):
-        """`params`: the world model's weights; `table` [M, ...]: the controllers that episodes name by their row."""
+        """`params`: weights of the world model; `table` [M, ...]: the controllers, which episodes refer to by row."""
         self.agent, self.params = agent, params
         self.table = jax.tree.map(jnp.asarray, table)
         self.name = agent.name
 
     def compiled(self) -> tuple[Policy, tuple[Params, Params]]:
-        """The agent, and all weights."""
+        """The agent and all weights."""
         return AgentPolicy(self.agent), (self.params, self.table)
 
     def open(self, lanes: int) -> "AgentBatch":
@@ -149,12 +149,12 @@ class AgentDriver(DeviceDriver):
 
 
 def driver_of(agent: Agent, params: Params, weights: Params) -> AgentDriver:
-    """Drives lanes with one controller."""
+    """A driver with one controller."""
     return AgentDriver(agent, params, alone(weights))
 
 
 class AgentBatch:
-    """An agent at the wheel of one group of lanes."""
+    """An agent that drives one group of lanes."""
 
     def __init__(self, driver: AgentDriver, lanes: int):
         self.driver, self.lanes, self.name = driver, lanes, driver.agent.name

@@ -1,6 +1,7 @@
-"""Collection: many processes play episodes with a scripted policy and write them to disk (paper, steps 1 of 3.3, 4.4).
+"""Collection: worker processes play episodes with a scripted policy and write them to disk (paper, step 1 in sections
+3.3 and 4.4).
 
-An episode depends on the seed, its number and nothing else: not on the number of workers, nor on what was stopped.
+An episode depends only on the seed and its number: not on the number of workers, nor on interruptions.
 """
 
 import atexit
@@ -20,27 +21,28 @@ from wm_jax.rollouts.workers import POLL_SECONDS, Team, serve, usable_cores
 from wm_jax.tasks import FRAME_SHAPE, PolicySettings, ScriptedPolicy, Task, load_task
 
 ATTEMPTS_ALLOWED = 1000
-"""Episodes too short in a row before it is said that the settings cannot be met."""
+"""Consecutive episodes that may be too short before collection fails."""
 FIRST_SEED = 2**30
-"""Environment seeds of recorded episodes stand from here on; those below are left for evolution, validation and scores."""
+"""Recorded episodes use environment seeds from here on; lower ones are reserved for evolution, validation and
+scores."""
 
 
 @dataclass(frozen=True)
 class CollectConfig(PolicySettings):
-    """What is recorded before any controller exists."""
+    """Recording with a scripted policy, before the first controller exists."""
 
     episodes: int = 10_000
-    """How many episodes are kept."""
+    """Number of episodes to keep."""
     policy: str = "random"
-    """Which of the task's policies plays."""
+    """The task's scripted policy that plays."""
     min_length: int = 1
-    """Shorter episodes are thrown away and played again with another seed (Take Cover in the paper: 101)."""
+    """Shorter episodes are discarded and played again with another seed (Take Cover in the paper: 101)."""
     max_steps: int | None = None
-    """Episodes are cut off after this many steps; the task's own limit unless given."""
+    """Episodes are truncated after this many steps; None: the task's own limit."""
     backend: str | None = None
-    """Which of the task's backends, in later rounds too; the reference unless given."""
+    """The task's backend, in later rounds too; None: the reference backend."""
     workers: int = 0
-    """Processes that play; 0 for one for each core that may be used. The data do not depend on it."""
+    """Worker processes; 0: one per usable core. The data do not depend on it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,18 +55,18 @@ class CollectConfig(PolicySettings):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a collection is, episodes of earlier runs included."""
+    """Progress of a collection, including episodes of earlier runs."""
 
     episodes: int
     frames: int
     mean_return: float
-    """Of the episodes so far; 0 while there is none."""
+    """Mean return of the episodes so far; 0 before the first."""
     running: int = 0
-    """Frames of the episodes that are being played, not counted in `frames`."""
+    """Frames of the running episodes; `frames` does not include them."""
 
     @classmethod
     def of(cls, headers: Collection[Header], running: int = 0) -> "Progress":
-        """How far a collection with these episodes is."""
+        """Progress of a collection with these episodes."""
         returns = [header.episode_return for header in headers]
         frames = sum(header.length for header in headers)
         return cls(len(headers), frames, statistics.fmean(returns) if returns else 0.0, running)
@@ -77,15 +79,15 @@ def play(
     room: np.ndarray | None = None,
     tell: Callable[[int], None] = lambda steps: None,
 ) -> Episode:
-    """One episode from environment seed `seed`. The policy draws from its own generator, which follows from `seed`.
+    """Play one episode with environment seed `seed`. The policy draws from its own generator, seeded from `seed`.
 
-    `room`, uint8 [max_steps, 64, 64, 3], takes the episode's frames where given: valid until it is used again. `tell` is
-    told after every step how many they are.
+    `room`, uint8 [max_steps, 64, 64, 3]: a buffer for the episode's frames, which are valid until it is used again.
+    `tell` is called after every step with the number of steps so far.
     """
     act = policy(np.random.default_rng([seed, 1]))
     longest = environment.watch.max_steps
     frames = np.empty((longest, *FRAME_SHAPE), np.uint8) if room is None else room
-    # Copied at once: a policy may use the array again, and a task write to it.
+    # Copied immediately: the policy may reuse the array, and the task may write to it.
     actions, rewards = np.empty((longest, environment.task.action_size), np.float32), []
     frame = environment.reset(seed)
     terminated = truncated = False
@@ -108,10 +110,9 @@ def play(
 
 
 def episode_seed(seed: int, number: int, attempt: int) -> int:
-    """The environment seed of an attempt at an episode, in [2³⁰, 2³¹): every environment takes 31 bits.
+    """The environment seed of an attempt at an episode, in [2³⁰, 2³¹): every environment accepts 31 bits.
 
-    Seeds below 2³⁰ are left for evolution, for validation and for scores, which must never meet an episode that was
-    trained on.
+    Seeds below 2³⁰ are reserved for evolution, validation and scores, which must not use an episode from training.
     """
     return FIRST_SEED + (int(np.random.SeedSequence([seed, number, attempt]).generate_state(1)[0]) >> 2)
 
@@ -124,7 +125,7 @@ def collect(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     warn: Callable[[str], None] = lambda message: None,
 ) -> list[Header]:
-    """Record episodes 0 to `config.episodes` - 1 in `folder`, as `record` does, and write its index: their headers."""
+    """Record episodes 0 to `config.episodes` - 1 in `folder` with `record`, and write their headers as the index."""
     clear_leftovers(Path(folder))
     headers = record(task_name, config, seed, folder, range(config.episodes), on_progress, warn)
     write_index(folder, headers)
@@ -140,11 +141,11 @@ def record(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     warn: Callable[[str], None] = lambda message: None,
 ) -> list[Header]:
-    """Record the episodes `numbers` in `folder`: their headers, in that order. Those already there stay.
+    """Record the episodes `numbers` in `folder` and return their headers in that order. Existing episodes are kept.
 
-    `on_progress` is called several times a second; what it raises stops the collection, and what is done stays. `warn`
-    is told of damaged files, which are recorded anew, and of workers that died. Raises `UserError` where the task,
-    policy, disk or environment does not allow it, and `ForeignError` where the task's own code fails.
+    `on_progress` is called several times a second; an exception from it stops the collection, and finished episodes are
+    kept. `warn` is called for damaged files, which are recorded again, and for workers that died. Raises `UserError` if
+    the task, policy, disk or environment is at fault, and `ForeignError` if the task's own code fails.
     """
     task = load_task(task_name)
     _check(task, config)
@@ -169,7 +170,7 @@ def record(
 
 
 def too_short(min_length: int, policy: str) -> UserError:
-    """Says that no episode of a policy is long enough."""
+    """The error for a policy whose episodes are all too short."""
     return UserError(
         f"collect.min_length {min_length} was not reached by {ATTEMPTS_ALLOWED} episodes of policy {policy} in a row; "
         "lower it"
@@ -177,7 +178,7 @@ def too_short(min_length: int, policy: str) -> UserError:
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Delete what a killed run has left half written; for one process to do, while none is recording."""
+    """Delete the unfinished files of a killed run. Call it from one process while none is recording."""
     for unfinished in folder.glob(".*.unfinished"):
         unfinished.unlink()
 
@@ -190,7 +191,7 @@ def _check(task: Task, config: CollectConfig) -> None:
 
 
 def _recorded(folder: Path, numbers: Sequence[int], warn: Callable[[str], None]) -> dict[int, Header]:
-    """Headers of the intact files of an earlier run."""
+    """Headers of the intact files from an earlier run."""
     headers = {}
     for number in numbers:
         path = episode_path(folder, number)
@@ -213,7 +214,7 @@ def _prepare(settings: dict, tell: Callable[[int], None]) -> Callable[[int], dic
     environment = TaskEnv(task, task.make(config.backend), Limits(config.max_steps))
     atexit.register(environment.close)
     policy = task.policy(config.policy, config)
-    # Fresh memory for every episode costs more than half of what a frame's resize does.
+    # Reused: allocating it for every episode costs more than half as much as resizing the frames.
     room = np.empty((environment.watch.max_steps, *FRAME_SHAPE), np.uint8)
     told = 0.0
 

@@ -1,4 +1,4 @@
-"""Settings of what an agent does in actual environments: later rounds of collection, and scoring; which seeds are whose."""
+"""Settings of agents in actual environments: later rounds of collection, and scoring; and the ranges of their seeds."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,36 +8,37 @@ import numpy as np
 from wm_jax.errors import UserError, require_choice, require_range
 
 VALIDATION_SEED = 500_000
-"""Seeds of the validation episodes stand from here on; no score is ever measured on them."""
+"""Validation episodes use seeds from here on; scores never use them."""
 VALIDATION_SEEDS = 100_000
-"""How many seeds are set aside for validation."""
+"""Number of seeds reserved for validation."""
 EVOLUTION_SEED = 2**29
-"""Seeds of the episodes that candidates are evolved on stand from here on, up to those of recorded episodes, which begin at
-twice as much (`rollouts.collect.FIRST_SEED`); those below are left for validation and scores."""
+"""Episodes that candidates are evolved on use seeds from here up to twice this number, where recorded episodes begin
+(`rollouts.collect.FIRST_SEED`); lower ones are reserved for validation and scores."""
 
 
 @dataclass(frozen=True)
 class RoundsConfig:
-    """Going round: collect with what the round before evolved, go on training the world model on old and new data, evolve
-    again. How long it trains are settings of its own (`later_steps`); so is what is done to C's actions (`explorer`)."""
+    """Iteration: collect with the controller of the previous round, train the world model further on old and new data,
+    evolve again. Other groups set the length of that training (`later_steps`) and the change to C's actions
+    (`explorer`)."""
 
     count: int = 1
-    """Rounds in all; one is the paper."""
+    """Number of rounds; the paper's experiments use 1."""
     episodes: int = 100
-    """Episodes that are collected in each round after the first."""
+    """Episodes to collect in each round after the first."""
     drivers: Literal["deployed", "evaluated", "scripted"] = "deployed"
-    """deployed: by the controller that the round before chose; evaluated: by all candidates that it evaluated, in turn
-    (where they are more than the episodes, by as many of them, from first to last), as those that did best in their dream
-    because it was wrong show M where; scripted: by `collect.policy` again, without C."""
+    """The controllers that collect. deployed: the one that the previous round chose; evaluated: all candidates that it
+    evaluated, in turn (if there are more than episodes, a selection evenly from first to last): candidates that score
+    well only because the dream is wrong show M its errors; scripted: `collect.policy`, without C."""
     patience: int | None = None
-    """Episodes that C collects are cut off after this many steps in a row without a positive reward: what C sees once it is
-    lost is seldom worth learning."""
+    """Episodes that C collects are truncated after this many consecutive steps without a positive reward: after C gets
+    lost there is seldom anything worth learning. None: no such limit."""
     new_share: float = 0.5
-    """Share of a round's training frames that are new; old episodes are drawn at random until they fill the rest."""
+    """Share of a round's training frames that are new; randomly drawn old episodes fill the rest."""
     generations: int = 0
     """Generations of the search for C in each later round; 0: as many as in the first."""
     warm_start: bool = False
-    """Whether the search of a later round begins with the C that the round before chose, instead of fresh weights."""
+    """Whether the search of a later round starts from the C that the previous round chose, instead of fresh weights."""
 
     def __post_init__(self) -> None:
         require_range("rounds.count", self.count, 1, 2**16)
@@ -54,19 +55,19 @@ class EvaluateConfig:
     """Scoring in the actual environment."""
 
     episodes: int = 100
-    """n: fresh episodes for every policy that is scored."""
+    """n: fresh episodes for each policy that is scored."""
     seed: int = 1_000_000
     """Episode i is played with environment seed `seed + i`."""
     environments: int = 16
-    """Environments stepped side by side; V, M and C run batched over them. Their number changes the last bits of what C
-    does. Later rounds of collection, validation and scores use it in every process of a run (`lanes`)."""
+    """Environments stepped side by side; V, M and C run batched over them. The number changes the last bits of C's
+    actions. Later rounds of collection, validation and scores use it in every process of a run (`lanes`)."""
     baselines: tuple[str, ...] = ("random",)
-    """The task's scripted policies that are scored beside C; their settings are those of `collect`."""
+    """The task's scripted policies to score beside C, with the settings of `collect`."""
     backend: str | None = None
-    """Which of the task's backends is played; the reference unless given. Scores name another one: compare them with each
-    other only."""
+    """The task's backend to score in; None: the reference backend. Scores name any other one: compare only scores of
+    the same backend."""
     rounds: tuple[int, ...] = ()
-    """Rounds before the last, counted from 0, whose C is scored too, on what V and M were then."""
+    """Earlier rounds, counted from 0, whose C is scored too, with the V and M of that round."""
 
     def __post_init__(self) -> None:
         require_range("evaluate.episodes", self.episodes, 2)
@@ -74,22 +75,22 @@ class EvaluateConfig:
         require_fresh("evaluate.seed", self.seed, self.episodes)
 
     def lanes(self, episodes: int) -> int:
-        """Environments for so many episodes of all processes. It follows from the settings and never from the number of
-        processes: the last bits of what C does hang on it."""
+        """Environments for this many episodes, over all processes. The number depends only on the settings, not on the
+        number of processes: C's actions depend on it in their last bits."""
         return min(self.environments, episodes)
 
 
 def evolution_seeds(seed: int, evolution: int, generation: int, episodes: int) -> list[int]:
-    """The environment seeds, in [2²⁹, 2³⁰), that all candidates of an evolution's generation meet."""
+    """The environment seeds, in [2²⁹, 2³⁰), that all candidates of a generation share."""
     drawn = np.random.SeedSequence([seed, evolution, generation]).generate_state(episodes)
     return [EVOLUTION_SEED + (int(number) >> 3) for number in drawn]
 
 
 def require_fresh(name: str, seed: int, episodes: int) -> None:
-    """Raise `UserError` where the seeds `seed … seed + episodes` touch those of validation, evolution or collection."""
+    """Raise `UserError` if the seeds `seed … seed + episodes` overlap those of validation, evolution or collection."""
     require_range(name, seed, 0, EVOLUTION_SEED - episodes)
     if seed < VALIDATION_SEED + VALIDATION_SEEDS and seed + episodes > VALIDATION_SEED:
         raise UserError(
-            f"{name} {seed} with {episodes} episodes touches the seeds that controllers are selected on "
+            f"{name} {seed} with {episodes} episodes overlaps the seeds that controllers are selected on "
             f"({VALIDATION_SEED} to {VALIDATION_SEED + VALIDATION_SEEDS - 1}); scores need fresh ones: choose another seed"
         )

@@ -1,8 +1,8 @@
-"""Episodes of a JAX environment, played where the models run: steps by the dozen in one compiled scan over all lanes, with
-the environment, its pictures, the world model and the actor inside.
+"""Play episodes of a JAX environment on the device: each compiled call scans many steps of all lanes, with the
+environment, its rendering, the world model and the actor inside.
 
-Lanes go forward in groups of `TOGETHER`, whatever their number, so that on a CPU an episode is the same to the last bit
-however many are played.
+Lanes are computed in groups of `TOGETHER`, whatever their number, so that on a CPU an episode is the same to the last
+bit however many are played.
 """
 
 from abc import ABC, abstractmethod
@@ -28,29 +28,30 @@ from wm_jax.tasks.calls import LIMIT, own
 from wm_jax.types import Action, Array, Key
 
 TOGETHER = 16
-"""Lanes of a group."""
+"""Lanes per group."""
 STEPS = 50
-"""Of one compiled call, after which the host looks who is over, and whether to stop."""
+"""Steps per compiled call; after each call the host checks which lanes are over and whether to stop."""
 
 
 class Policy(ABC):
-    """What acts in a compiled scan: hashable, its weights apart."""
+    """Acts in a compiled scan. Hashable; its weights are passed separately."""
 
     sees: bool
     """Whether it needs frames."""
 
     @abstractmethod
     def begin(self, weights: Any, rows: Array, seeds: Array) -> Any:
-        """Its state [B, ...] before the first step of episodes of these seeds [B], by the controllers of these rows [B]."""
+        """The state [B, ...] before the first step of episodes with these `seeds` [B] and controllers `rows` [B]."""
 
     @abstractmethod
     def act(self, weights: Any, state: Any, frames: Array | None, observations: Array) -> tuple[Any, Action]:
-        """Its state [B, ...], and actions [B, A], on frames [B, 64, 64, 3] and the environment's observations [B, F]."""
+        """The next state [B, ...] and actions [B, A], from frames [B, 64, 64, 3] and the environment's observations [B,
+        F]."""
 
 
 @struct.dataclass
 class ScriptState:
-    """Of [B] episodes."""
+    """State of a script in [B] episodes."""
 
     carry: Any
     seed: Array
@@ -58,24 +59,24 @@ class ScriptState:
 
 
 def _script_key(seed: Array, step: Array | int) -> Key:
-    """A script's key of the frame after so many steps, 0 for the first; none of the environment's or the agent's."""
+    """A script's key after this many steps, 0 for the first frame; distinct from the keys of environment and agent."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 2**32 - 1), step)
 
 
 def _own(part: JaxEnvironment | Script, method: str) -> Callable[..., Any]:
-    """A method of a user's own part, which is named where it raises while it is traced."""
+    """A method of a user's part; if it raises while it is traced, the error names it."""
     return own(f"{method} of {type(part).__qualname__}", getattr(part, method))
 
 
 @dataclass(frozen=True)
 class ScriptPolicy(Policy):
-    """An environment's script."""
+    """An environment's script as a policy."""
 
     script: Script
     sees = False
 
     def begin(self, weights: None, rows: Array, seeds: Array) -> ScriptState:
-        """Each draws from its own key."""
+        """The script's first state, each lane with its own key."""
         first = _own(self.script, "begin")
         carry = jax.vmap(lambda seed: first(_script_key(seed, 0)))(seeds)
         return ScriptState(carry, seeds, jnp.zeros_like(seeds, jnp.int32))
@@ -83,7 +84,7 @@ class ScriptPolicy(Policy):
     def act(
         self, weights: None, state: ScriptState, frames: Array | None, observations: Array
     ) -> tuple[ScriptState, Action]:
-        """What the script does."""
+        """The script's actions."""
         step = state.step + 1
         keys = jax.vmap(_script_key)(state.seed, step)
         action, carry = jax.vmap(_own(self.script, "act"))(state.carry, observations, keys)
@@ -91,18 +92,18 @@ class ScriptPolicy(Policy):
 
 
 class DeviceDriver(ABC):
-    """What drives episodes on the device."""
+    """Drives episodes on the device."""
 
     name: str
-    """Whose actions these are, as errors name it."""
+    """Name of the source of the actions, for error messages."""
 
     @abstractmethod
     def compiled(self) -> tuple[Policy, Any]:
-        """The policy, and its weights."""
+        """The policy and its weights."""
 
 
 class ScriptDriver(DeviceDriver):
-    """Drives with an environment's script."""
+    """A driver with an environment's script."""
 
     name = "a scripted policy"
 
@@ -116,7 +117,7 @@ class ScriptDriver(DeviceDriver):
 
 @struct.dataclass
 class LaneState:
-    """Of [G, TOGETHER] lanes."""
+    """State of [G, TOGETHER] lanes."""
 
     environment: Any
     observation: Array
@@ -134,7 +135,7 @@ class LaneState:
 
 @struct.dataclass
 class Steps:
-    """What came of some steps of all lanes, [G, T, TOGETHER, ...]; of those that are over it means nothing."""
+    """Results of steps of all lanes, [G, T, TOGETHER, ...]; meaningless for lanes that are over."""
 
     reward: Array
     over: Array
@@ -142,24 +143,24 @@ class Steps:
     terminated: Array
     action: Action
     measures: dict[str, Array]
-    """Of the state after the step (`JaxEnvironment.measures`)."""
+    """Measures of the state after the step (`JaxEnvironment.measures`)."""
     frame: Array | None
-    """Before the step; None where nobody asked."""
+    """Before the step; None if not recorded."""
 
 
 def key_seed(seed: int) -> int:
-    """The seed in [0, 2³¹) of the keys of the episode of environment seed `seed`: as Gymnasium's face has it."""
+    """The seed in [0, 2³¹) of the keys of an episode with environment seed `seed`, as in the Gymnasium wrapper."""
     return seed_of(np.random.default_rng(seed))
 
 
 def chance(seed: Array, step: Array) -> Key:
-    """The environment's key of the frame after so many steps, in the episode of this `key_seed`."""
+    """The environment's key after this many steps, in an episode with this `key_seed`."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), CHANCE)
 
 
 def _in_groups(function: Callable[[Any], Any], arguments: Any) -> Any:
-    """`function` of each group of `arguments` [G, ...]: one after the other on a CPU, whose cache holds what a group needs;
-    elsewhere all at once."""
+    """Apply `function` to each group of `arguments` [G, ...]: one after the other on a CPU, so that a group fits in its
+    cache; elsewhere all at once."""
     return jax.lax.platform_dependent(
         arguments, cpu=lambda arguments: jax.lax.map(function, arguments), default=jax.vmap(function)
     )
@@ -169,7 +170,7 @@ def _in_groups(function: Callable[[Any], Any], arguments: Any) -> Any:
 def _begin(
     environment: JaxEnvironment, policy: Policy, weights: Any, rows: Array, seeds: Array, over: Array
 ) -> LaneState:
-    """Lanes [G, TOGETHER] on the first frame of their episodes; those that have none are `over`."""
+    """Lanes [G, TOGETHER] on the first frame of their episodes; lanes without an episode are `over`."""
 
     def begin(group: tuple[Array, Array, Array]) -> LaneState:
         rows, seeds, over = group
@@ -191,7 +192,7 @@ def _advance(
     steps: int,
     record: bool,
 ) -> tuple[LaneState, Steps]:
-    """So many steps of all lanes."""
+    """Run `steps` steps of all lanes."""
 
     def step(state: LaneState, _: None) -> tuple[LaneState, Steps]:
         frames = jax.vmap(_own(environment, "frame"))(state.environment) if record or policy.sees else None
@@ -206,7 +207,7 @@ def _advance(
             truncated |= done >= limits.max_steps
         if limits.patience is not None:
             truncated |= idle >= limits.patience
-        # Where both come at once it is truncated, as in every other backend (`rollouts.lanes.TaskEnv`).
+        # If both happen in one step it counts as truncated, as in every other backend (`rollouts.lanes.TaskEnv`).
         ends = terminated | truncated
         new = LaneState(following, observation, acting, state.seed, done, idle, ends)
         new = choose(state.over, state, new)
@@ -218,7 +219,7 @@ def _advance(
 
 @dataclass
 class Heard:
-    """What came of some episodes so far, by lane."""
+    """Results of episodes so far, by lane."""
 
     rewards: list[np.ndarray]
     frames: list[np.ndarray]
@@ -237,10 +238,11 @@ def play(
     environment: JaxEnvironment, driver: DeviceDriver, episodes: Sequence[tuple[int, int]], max_steps: int,
     patience: int | None, record: bool, tick: Callable[[Heard], None],
 ) -> Heard:  # fmt: skip
-    """Play episodes (environment seed, row of the controller), all side by side, cut off after `max_steps` and as
-    `Limits.patience` says. `tick` is told after every call how far they are; what it raises ends the play.
+    """Play episodes (environment seed, row of the controller), all side by side, truncated after `max_steps` or by
+    `Limits.patience`. `tick` is called with the results so far after every compiled call; an exception from it stops
+    the play.
 
-    Raises `UserError` where an action is none or the environment gives no finite reward.
+    Raises `UserError` if an action is outside [-1, 1] or a reward is not finite.
     """
     policy, weights = driver.compiled()
     count = len(episodes)
@@ -252,7 +254,7 @@ def play(
     shape = (groups, TOGETHER)
     state = _begin(environment, policy, weights, *(array.reshape(shape) for array in (rows, seeds, over)))
     heard = Heard([], [], [], np.zeros(count, bool), np.zeros(count, int), np.zeros(count, bool), {})
-    # The last call may go beyond `max_steps`: lanes that are over stand still, and nothing is compiled for the rest.
+    # The last call may exceed `max_steps`: lanes that are over do not change, and no shorter call need be compiled.
     steps, limits = min(STEPS, max_steps), Limits(max_steps, patience)
     for first in range(0, max_steps, steps):
         state, found = _advance(environment, policy, weights, state, limits, steps, record)
@@ -264,7 +266,7 @@ def play(
 
 
 def _hear(heard: Heard, found: Steps, name: str, seeds: Sequence[int], first: int) -> None:
-    """Add what came of some steps, from step `first` on."""
+    """Add the results of steps, which begin with step `first`."""
 
     def by_lane(array: np.ndarray) -> np.ndarray:
         """[G, T, TOGETHER, ...] → [B, T, ...]"""
@@ -290,7 +292,7 @@ def _hear(heard: Heard, found: Steps, name: str, seeds: Sequence[int], first: in
 def _check(
     name: str, seeds: Sequence[int], first: int, alive: np.ndarray, reward: np.ndarray, action: np.ndarray
 ) -> None:
-    """Raise `UserError` where an action is none or a reward not finite, of steps that are `alive` [B, T]."""
+    """Raise `UserError` if an action is outside [-1, 1] or a reward is not finite in a step that is `alive` [B, T]."""
     for what, found, right in (
         (f"{name} must return numbers from -1 to 1", action, (np.abs(action) <= LIMIT).all(axis=-1)),
         ("step of the environment must return a finite reward", reward, np.isfinite(reward)),
@@ -304,7 +306,8 @@ def _check(
 def trace(
     environment: JaxEnvironment, policy: Policy, weights: Any, lanes: int, max_steps: int, lay: Callable[[Any], Any]
 ) -> Traced:
-    """A call of `play` that records so many lanes, traced for `weights` of these shapes; `lay` puts shapes on devices."""
+    """A recording call of `play` with this many lanes, traced for `weights` of these shapes; `lay` assigns shapes to
+    devices."""
     shape = -(-lanes // TOGETHER), TOGETHER
     rows, seeds, over = (jax.ShapeDtypeStruct(shape, kind) for kind in (jnp.int32, jnp.uint32, jnp.bool_))
     state = jax.eval_shape(partial(_begin, environment, policy), weights, rows, seeds, over)
@@ -312,7 +315,7 @@ def trace(
 
 
 def check_frame(environment: JaxEnvironment, name: str) -> None:
-    """Raise `UserError` unless the environment draws frames as V sees them."""
+    """Raise `UserError` unless the environment renders frames in V's format."""
     frame = jax.eval_shape(
         lambda seed: _own(environment, "frame")(_own(environment, "reset")(chance(seed, jnp.int32(0)))[0]),
         jnp.uint32(0),

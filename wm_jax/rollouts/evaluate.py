@@ -11,18 +11,18 @@ from wm_jax import parallel
 from wm_jax.rollouts.acting import Count, Driver, Lanes, Tick
 
 BLOCK = 8
-"""A block holds this many episodes for each lane, of environments on the host, whose lanes would wait for each other at its
-end; on the device they do so in any case, and it holds one. What is finished survives a kill block by block."""
+"""Episodes per lane in a block, for environments on the host, whose lanes wait for each other at a block's end. On the
+device they always do, and a block holds one per lane. A killed run keeps its finished blocks."""
 
 
 RETURN = "return"
 Outcome = dict[str, float]
-"""What came of an episode: its return, and what else its environment measures (`JaxEnvironment.measures`)."""
+"""Result of an episode: its return and the environment's extra measures (`JaxEnvironment.measures`)."""
 
 
 def summary(returns: Sequence[float]) -> dict[str, Any]:
-    """{"mean", "sd", "se", "n"}: sd is the sample standard deviation, se = sd/√n (0 for a single episode). All but n are
-    None where a return is not finite, as in a dream that broke."""
+    """{"mean", "sd", "se", "n"}: sd is the sample standard deviation, se = sd/√n (0 for a single episode). All but n
+    are None if a return is not finite, as in a dream that broke."""
     values = np.asarray(returns, np.float64)
     if not np.isfinite(values).all():
         return {"mean": None, "sd": None, "se": None, "n": len(values)}
@@ -31,7 +31,7 @@ def summary(returns: Sequence[float]) -> dict[str, Any]:
 
 
 def blocks(episodes: Sequence[tuple[int, int]], size: int) -> list[Sequence[tuple[int, int]]]:
-    """The episodes cut into blocks of this size: fixed, so that going on after a stop plays the very same ones."""
+    """The episodes in blocks of this size. The blocks are fixed, so that a resumed run plays the same ones."""
     return [episodes[i : i + size] for i in range(0, len(episodes), size)]
 
 
@@ -44,11 +44,11 @@ def outcomes(
     tick: Tick,
     wait: Tick = lambda count: None,
 ) -> list[Outcome]:
-    """What came of every episode (environment seed, controller row), in order; the processes share out each block.
+    """Results of all episodes (environment seed, controller row), in order; the processes share each block.
 
-    `done` holds the blocks finished before; `save` is given all finished blocks after each. `tick` is told after every
-    step how far this process is with the rest; `wait` is told the same when its share of a block is finished, and returns
-    when all processes' are.
+    `done`: the blocks finished before; `save` is called with all finished blocks after each block. `tick` is called
+    with this process's progress after every step; `wait` is called with it when this process's share of a block is
+    finished, and returns when those of all processes are.
     """
     finished, count = list(done), Count()
     before = sum(len(block) for block in finished)
@@ -63,11 +63,11 @@ def outcomes(
 
 
 def measures(found: Sequence[Outcome]) -> dict[str, float]:
-    """The means over all episodes of what was measured beside the return."""
+    """Means over all episodes of each measure except the return."""
     names = [name for name in found[0] if name != RETURN]
     return {name: float(np.mean([outcome[name] for outcome in found])) for name in names}
 
 
 def score(values: Sequence[float], seeds: Sequence[int], **about: Any) -> dict[str, Any]:
-    """A score as results hold it: summary, returns, seeds, and whatever `about` says of how it was made."""
+    """A score as stored in results: summary, returns, seeds, and the entries of `about`."""
     return {**summary(values), "returns": list(values), "seeds": list(seeds), **about}

@@ -1,4 +1,4 @@
-"""Lanes: many actual environments side by side in processes of their own, frames out and actions in."""
+"""Lanes: many actual environments side by side in worker processes; frames out, actions in."""
 
 import atexit
 from collections.abc import Callable, Mapping, Sequence
@@ -14,15 +14,16 @@ from wm_jax.tasks.calls import checked_flag, checked_frame, checked_reward, own,
 
 
 class TaskEnv:
-    """A task's actual environment as V and C meet it: frames [64, 64, 3] uint8 out, actions [A] in [-1, 1] in.
+    """A task's actual environment in the form that V and C use: frames [64, 64, 3] uint8 out, actions [A] in [-1, 1]
+    in.
 
-    This is where it is said when an episode ends: the environment terminates it, or it is truncated, by the environment's
-    own limit or by `limits`. Where both come at once it is truncated. All that the environment and the task's functions
-    return is checked here, every step: an error names the function.
+    It defines the end of an episode: the environment terminates it, or it is truncated, by the environment's own limit
+    or by `limits`. If both happen in one step it counts as truncated. Every step checks all values returned by the
+    environment and the task's functions; an error names the function.
     """
 
     def __init__(self, task: Task, environment: gymnasium.Env, limits: Limits = WHOLE):
-        """`environment`: a bare one, as `task.make` gives it."""
+        """`environment`: a bare environment from `task.make`."""
         self.task, self.environment, self.watch = task, environment, Watch(task, limits, 1)
         self._reset = own(task.told("reset"), environment.reset)
         self._step = own(task.told("step"), environment.step)
@@ -41,8 +42,8 @@ class TaskEnv:
         return self.frame
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool]:
-        """(frame, reward in the task's own units, terminated, truncated). What follows an episode's last action is never
-        seen: the frame is then the one before it."""
+        """(frame, reward in the task's own units, terminated, truncated). At the end of an episode the frame is the
+        previous one: the observation after the last action is never used."""
         outcome = self._step(self._taken(action))
         if not isinstance(outcome, tuple) or len(outcome) != 5:
             wrong(self.task.told("step"), "(observation, reward, terminated, truncated, info)", outcome)
@@ -56,7 +57,7 @@ class TaskEnv:
 
 
 def work() -> None:
-    """The main function of a worker process that has some of the lanes."""
+    """The main function of a worker process for some of the lanes."""
     serve(_prepare)
 
 
@@ -76,7 +77,7 @@ def _prepare(
         lanes = order["lanes"]
         if "seeds" in order:
             return {"frames": np.stack(list(map(begin, lanes, order["seeds"].tolist())))}
-        # A task may write to the action that it is given; what was received is read-only.
+        # A task may write to its action, but the received array is read-only.
         steps = [environments[lane].step(action) for lane, action in zip(lanes, order["actions"].copy(), strict=True)]
         return {"frames": np.stack([step[0] for step in steps]), "outcomes": np.array([step[1:] for step in steps])}
 
@@ -84,26 +85,26 @@ def _prepare(
 
 
 class LaneEnvs:
-    """A group of `count` lanes of a task, dealt out over a process for each core, which only this group uses
-    (`rollouts.acting.Group`): a process for each lane would spend most of its time on taking turns with the others. A
-    process is started when the first episode of one of its lanes begins.
+    """A group of `count` lanes of a task, distributed over one process per core, which only this group uses
+    (`rollouts.acting.Group`). A process per lane would spend most of its time on context switches. A process starts
+    when the first episode of one of its lanes begins.
 
-    Raises `WorkerDied` where a process has died, and what it has raised.
+    Raises `WorkerDied` if a process died, and re-raises errors from processes.
     """
 
     def __init__(self, task_name: str, count: int, limits: Limits = WHOLE, backend: str | None = None):
         self.num_envs, self.processes = count, min(count, usable_cores())
         self.settings = {"task": task_name, "backend": backend, "limits": vars(limits)}
         self.workers: dict[int, Worker] = {}
-        """By number: lane i is one of number i modulo `processes`, so that few episodes, too, have all cores."""
+        """By number: worker i modulo `processes` has lane i, so that even a few episodes use all cores."""
         self.frames = np.zeros((count, *FRAME_SHAPE), np.uint8)
         self.over = np.ones(count, bool)
 
     def prepare(self, seeds: Sequence[int]) -> None:
-        """Nothing: a lane's environment is made when its first episode begins."""
+        """Nothing to do: a lane's environment is made when its first episode begins."""
 
     def begin(self, seeds: Mapping[int, int]) -> None:
-        """Have lanes begin episodes, lane → seed, while the others stand still; `begun` waits for them."""
+        """Begin episodes, lane → seed, while the other lanes wait; `begun` waits for them."""
         lanes = np.array(list(seeds))
         self.over[lanes] = False
         self._ask(lanes, seeds=np.array(list(seeds.values())))
@@ -114,12 +115,13 @@ class LaneEnvs:
         return self.frames.copy()
 
     def act(self, actions: np.ndarray) -> None:
-        """Have all lanes that are at an episode take a step with their actions [B, A]; `acted` waits for them."""
+        """Step all lanes that have an episode with their actions [B, A]; `acted` waits for them."""
         lanes = np.flatnonzero(~self.over)
         self._ask(lanes, actions=actions[lanes])
 
     def acted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """(frames [B, 64, 64, 3], rewards [B], terminated [B], truncated [B]); a lane without an episode is terminated."""
+        """(frames [B, 64, 64, 3], rewards [B], terminated [B], truncated [B]); a lane without an episode counts as
+        terminated."""
         outcomes = np.zeros((self.num_envs, 3))
         outcomes[:, 1] = 1
         for lanes, answer in self._hear():
@@ -129,7 +131,7 @@ class LaneEnvs:
         return self.frames.copy(), rewards, terminated, truncated
 
     def _ask(self, lanes: np.ndarray, **orders: np.ndarray) -> None:
-        """Give each of these lanes [n] its order [n, ...]."""
+        """Send each of these lanes [n] its order [n, ...]."""
         self.asked: list[tuple[Worker, np.ndarray]] = []
         for number in range(self.processes):
             mine = lanes % self.processes == number
@@ -142,13 +144,13 @@ class LaneEnvs:
             self.asked.append((self.workers[number], lanes[mine]))
 
     def _hear(self) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
-        """(lanes [n], answer) of each worker that was asked; `frames` are as they see them then."""
+        """(lanes [n], answer) of each worker that was asked; updates `frames`."""
         answers = [(lanes, worker.answer()) for worker, lanes in self.asked]
         for lanes, answer in answers:
             self.frames[lanes] = answer["frames"]
         return answers
 
     def close(self, *, terminate: bool) -> None:
-        """End the workers; with `terminate` at once."""
+        """End the workers; with `terminate`, immediately."""
         end_all(self.workers.values(), terminate)
         self.workers.clear()

@@ -1,4 +1,4 @@
-"""Where episodes are cut off before the task does it."""
+"""Limits that truncate episodes earlier than the task does."""
 
 from dataclasses import dataclass
 
@@ -9,20 +9,20 @@ from wm_jax.tasks import Task
 
 @dataclass(frozen=True)
 class Limits:
-    """An episode that goes beyond either is truncated; None is no limit but the task's own."""
+    """An episode that reaches either limit is truncated; None: only the task's own limit applies."""
 
     max_steps: int | None = None
     """Steps of an episode."""
     patience: int | None = None
-    """Steps in a row that bring no positive reward: whoever is lost sees little that is worth recording."""
+    """Consecutive steps without a positive reward: after an agent gets lost there is little worth recording."""
 
 
 WHOLE = Limits()
-"""Episodes as the task has them."""
+"""Episodes without extra limits."""
 
 
 class Watch:
-    """Counts the steps of `lanes` episodes of a task, and those in a row without a positive reward."""
+    """Counts the steps of `lanes` episodes of a task, and the consecutive steps without a positive reward."""
 
     def __init__(self, task: Task, limits: Limits, lanes: int):
         self.max_steps = min(task.max_steps, limits.max_steps or task.max_steps)
@@ -34,8 +34,8 @@ class Watch:
         self.steps[lanes], self.idle[lanes] = 0, 0
 
     def over(self, lanes: np.ndarray | int, rewards: np.ndarray | float) -> np.ndarray:
-        """These lanes took a step that brought `rewards`: whether it is the last."""
+        """Count a step with `rewards` in these lanes; returns whether it is the last of each."""
         self.steps[lanes] += 1
-        # Once a step of every environment: a product costs a fraction of what `np.where` does on one number.
+        # It runs once per step of every environment: for one number a product costs a fraction of `np.where`.
         self.idle[lanes] = (self.idle[lanes] + 1) * (1 - (rewards > 0))
         return (self.steps[lanes] >= self.max_steps) | (self.idle[lanes] >= self.patience)

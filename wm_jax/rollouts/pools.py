@@ -1,4 +1,5 @@
-"""Lanes whose environments one call steps, in threads of this process, for backends that can (`tasks.Pool`)."""
+"""Lanes whose environments step in threads of this process, by one call, for backends that support it
+(`tasks.Pool`)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,9 +12,9 @@ from wm_jax.tasks.calls import checked_frame, checked_rows, own, wrong
 
 
 class PoolEnvs:
-    """A group of `count` lanes of a task, each at one of a pool's episodes (`rollouts.acting.Group`).
+    """A group of `count` lanes of a task, each with one of a pool's episodes (`rollouts.acting.Group`).
 
-    Episodes end as `rollouts.lanes.TaskEnv` has it.
+    Episodes end by the rules of `rollouts.lanes.TaskEnv`.
     """
 
     def __init__(self, task: Task, backend: str, count: int, limits: Limits = WHOLE):
@@ -24,18 +25,18 @@ class PoolEnvs:
         self.watch = Watch(task, limits, count)
         self.frames = np.zeros((count, *FRAME_SHAPE), np.uint8)
         self.episodes = np.zeros(count, np.int32)
-        """[B]: which of the pool's each lane is at."""
+        """[B]: the pool's episode in each lane."""
         self.over = np.ones(count, bool)
 
     def prepare(self, seeds: Sequence[int]) -> None:
-        """Get ready for episodes of these seeds, which will begin in this order."""
+        """Prepare episodes with these seeds, which will begin in this order."""
         pool, self.next_episode = self.make(seeds), 0
         names = ("reset", "send", "recv")
         self.reset, self.send, self.recv = (own(f"{self.what}.{name}", getattr(pool, name)) for name in names)
         self.over[:] = True
 
     def begin(self, seeds: Mapping[int, int]) -> None:
-        """Begin the next episodes in line in these lanes, while the others stand still."""
+        """Begin the next episodes in line in these lanes, while the other lanes wait."""
         lanes = np.array(list(seeds))
         self.episodes[lanes] = self.next_episode + np.arange(len(lanes))
         self.next_episode += len(lanes)
@@ -48,13 +49,14 @@ class PoolEnvs:
         return self.frames.copy()
 
     def act(self, actions: np.ndarray) -> None:
-        """Have all lanes that are at an episode take a step with their actions [B, A]; `acted` waits for them."""
+        """Step all lanes that have an episode with their actions [B, A]; `acted` waits for them."""
         self.stepping = np.flatnonzero(~self.over)
         taken = [self.taken(actions[lane]) for lane in self.stepping]
         self.send(np.stack(taken), self.episodes[self.stepping])
 
     def acted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """(frames [B, 64, 64, 3], rewards [B], terminated [B], truncated [B]); a lane without an episode is terminated."""
+        """(frames [B, 64, 64, 3], rewards [B], terminated [B], truncated [B]); a lane without an episode counts as
+        terminated."""
         lanes, what, outcome = self.stepping, f"{self.what}.recv", self.recv()
         if not isinstance(outcome, tuple) or len(outcome) != 4:
             wrong(what, "(observations, rewards, terminated, truncated)", outcome)
@@ -76,7 +78,7 @@ class PoolEnvs:
         return self.frames.copy(), rewards, terminated, truncated
 
     def _see(self, function: str, lanes: np.ndarray, going_on: np.ndarray, observations: Any) -> None:
-        """What these lanes [n] see, those that are `going_on` [n]."""
+        """Read the frames of these lanes [n] whose episodes are `going_on` [n]."""
         if len(observations) != len(lanes):
             expected = f"an observation for each of {len(lanes)} episodes"
             wrong(f"{self.what}.{function}", expected, observations)
@@ -84,4 +86,4 @@ class PoolEnvs:
             self.frames[lanes[place]] = checked_frame(self.task, self.frame(observations[place]))
 
     def close(self, *, terminate: bool) -> None:
-        """Nothing: a pool ends with the last reference to it."""
+        """Nothing to do: a pool ends with the last reference to it."""

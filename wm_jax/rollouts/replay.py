@@ -1,5 +1,5 @@
-"""Recorded episodes of a JAX environment, played again: a record holds pictures and actions, and the state follows from its
-seed and actions."""
+"""Replay recorded episodes of a JAX environment: a record holds frames and actions; its states follow from its seed and
+actions."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -15,13 +15,14 @@ from wm_jax.rollouts.device import chance, key_seed
 from wm_jax.types import Array
 
 TOLERANCE = 1e-3
-"""Of the rewards that come again: a compiler may round otherwise than the one that recorded them."""
+"""Allowed difference of replayed rewards: compilers may round differently."""
 
 
 def replay(environment: JaxEnvironment, episodes: Sequence[Episode]) -> list[np.ndarray]:
     """The environment's observations [T, F] on the frames of each of `episodes` [E].
 
-    Raises `UserError` where other rewards come than were recorded: by another environment, or another version of it.
+    Raises `UserError` if the replayed rewards differ from the recorded ones: the episode is from another environment,
+    or another version of it.
     """
     length = max(len(episode.actions) for episode in episodes)
     actions = np.stack([np.pad(episode.actions, ((0, length - len(episode.actions)), (0, 0))) for episode in episodes])
@@ -31,15 +32,15 @@ def replay(environment: JaxEnvironment, episodes: Sequence[Episode]) -> list[np.
     for number, episode in enumerate(episodes):
         steps = len(episode.rewards)
         if np.abs(rewards[number, :steps] - episode.rewards).max() > TOLERANCE * max(1, np.abs(episode.rewards).max()):
-            raise UserError(f"the episode of seed {episode.seed}, recorded of {episode.task}, brings other rewards when it "
-                            "is played again; give episodes of this environment, recorded by this version")  # fmt: skip
+            raise UserError(f"the episode of seed {episode.seed}, recorded in {episode.task}, has different rewards when "
+                            "replayed; give episodes of this environment, recorded by this version")  # fmt: skip
         found.append(observations[number, :steps])
     return found
 
 
 @partial(jax.jit, static_argnames="environment")
 def _played(environment: JaxEnvironment, seeds: Array, actions: Array) -> tuple[Array, Array]:
-    """Observations [E, T, F] before, and rewards [E, T] of the actions [E, T, A]."""
+    """Observations [E, T, F] before the actions [E, T, A], and their rewards [E, T]."""
 
     def one(seed: Array, actions: Array) -> tuple[Array, Array]:
         def step(carry: tuple, action: Array) -> tuple[tuple, tuple[Array, Array]]:

@@ -1,9 +1,9 @@
-"""Worker processes: without JAX and off the accelerator, asked and answered by messages, never missed when they die.
+"""Worker processes without JAX and off the accelerator; parent and worker exchange messages, and a dead worker is
+always noticed.
 
-A worker is a Python process in a session of its own, started by a command, so that any script may use them. It answers each
-message of its parent with one of its own, over a socket. When that closes, because the parent has finished or was killed,
-the worker ends, and takes the games it has started with it. A message is what JSON can hold, arrays among it: nothing is
-pickled.
+A worker is a Python process in its own session, started by a command, so that any script can use workers. It answers
+each message of its parent with one message, over a socket. When the socket closes, because the parent finished or was
+killed, the worker ends, together with the games it has started. A message is JSON plus arrays; nothing is pickled.
 """
 
 import contextlib
@@ -32,29 +32,29 @@ from wm_jax.errors import ForeignError, UserError
 from wm_jax.tasks import GameDied
 
 ATTEMPTS = 3
-"""What workers died at so many times is given up."""
+"""Attempts at a job whose workers die, before it is given up."""
 POLL_SECONDS = 0.25
-"""How often the caller is given a chance to stop, and how long a dead worker may go unnoticed whose connection is held open
-by what it has started."""
+"""Seconds between the caller's chances to stop, and the longest time a death stays unnoticed if the worker's children
+hold its connection open."""
 GRACE_SECONDS = 3.0
-"""How long a worker may take to close its game when it is told to end."""
+"""Seconds that a worker may take to close its game at the end."""
 KEPT_PIECE = 32 << 20
-"""Bytes: what a worker frees in smaller pieces it keeps for itself; glibc allows no more."""
+"""Bytes: the worker keeps freed memory in smaller pieces for itself; glibc allows no more."""
 LAST_WORDS = 8192, 30
-"""Bytes and lines of a dead worker's standard error that are told."""
+"""Bytes and lines of a dead worker's standard error that are reported."""
 CLOSED = (EOFError, BrokenPipeError, ConnectionResetError)
-"""What is raised where the other end of a connection is gone."""
+"""Errors that mean the other end of a connection is closed."""
 LENGTH = 4
-"""Bytes that say how long a message's JSON is."""
+"""Bytes of the length of a message's JSON."""
 ERRORS: dict[str, Callable[..., Exception]] = {"user": UserError, "foreign": ForeignError, "own": RuntimeError}
-"""What is raised in the parent for an error in a worker."""
+"""The exception that the parent raises for each kind of error in a worker."""
 
 Answer = tuple[int, Any]
-"""Job number, what the worker made of it."""
+"""Job number and result."""
 
 
 class WorkerDied(Exception):
-    """Says which worker died, and how; `words` are the last that it wrote on its standard error."""
+    """Says which worker died, and how; `words`: the last lines of its standard error."""
 
     def __init__(self, message: str, words: str):
         super().__init__(message)
@@ -62,13 +62,13 @@ class WorkerDied(Exception):
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on; all of the machine's where the system does not tell."""
+    """Cores that this process may use; all of the machine's if the system does not say."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def keep_freed_memory() -> None:
-    """Have this process keep the memory that it frees, where its C library can (glibc). Car Racing draws each step on a new
-    surface of 3 MB, whose pages the system would otherwise hand out, cleared, and take back every time."""
+    """Keep freed memory in this process, if its C library can (glibc). Car Racing draws each step on a new surface of 3
+    MB; otherwise the system would reclaim, clear and hand out its pages each time."""
     trim_threshold, mmap_threshold = -1, -3
     with contextlib.suppress(AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -77,17 +77,17 @@ def keep_freed_memory() -> None:
 
 
 def send(connection: Connection, kind: str, value: Any) -> None:
-    """Send a message of some kind: what JSON can hold, or a dict that also has arrays, whose bytes follow the JSON."""
+    """Send a message of some kind: JSON data, or a dict that may also contain arrays, whose bytes follow the JSON."""
     arrays = {name: each for name, each in value.items() if isinstance(each, np.ndarray)} if type(value) is dict else {}
     plain = {name: each for name, each in value.items() if name not in arrays} if arrays else value
     about = {name: [array.dtype.str, array.shape] for name, array in arrays.items()}
     text = json.dumps([kind, plain, about]).encode()
-    # In one piece, so that the reader is woken once.
+    # Sent in one piece, so that the reader wakes once.
     connection.send_bytes(b"".join([len(text).to_bytes(LENGTH, "big"), text, *(a.tobytes() for a in arrays.values())]))
 
 
 def receive(connection: Connection) -> tuple[str, Any]:
-    """Wait for the next message, (kind, value). Raises `CLOSED` where the connection is."""
+    """Wait for the next message, (kind, value). Raises one of `CLOSED` if the connection is closed."""
     data = connection.recv_bytes()
     place = LENGTH + int.from_bytes(data[:LENGTH], "big")
     kind, value, about = json.loads(data[LENGTH:place])
@@ -99,13 +99,14 @@ def receive(connection: Connection) -> tuple[str, Any]:
 
 
 def serve(prepare: Callable[[Any, Callable[[Any], None]], Callable[[Any], Any]]) -> None:
-    """The worker's main loop: `prepare` turns the first message, the settings, into the function that answers one.
+    """The worker's main loop: `prepare` turns the first message, the settings, into the function that answers the
+    others.
 
-    `prepare` is also given a function that tells the parent how far an answer is. An error is sent to the parent, and ends
-    the process; where a game has died the process ends as if it had died itself.
+    `prepare` also gets a function that reports progress to the parent. An error is sent to the parent and ends the
+    process. If a game dies, the process ends as if it had died itself.
     """
     connection = Connection(int(sys.argv[1]))
-    # A game must not inherit it: the parent would take a dead worker for one that is at work.
+    # Children must not inherit it: the parent would mistake a dead worker for a busy one.
     os.set_inheritable(connection.fileno(), False)
     keep_freed_memory()
     threading.Thread(target=_watch, args=(connection.fileno(),), daemon=True).start()
@@ -129,9 +130,9 @@ def serve(prepare: Callable[[Any, Callable[[Any], None]], Callable[[Any], Any]])
 
 
 def _watch(connection: int) -> None:
-    """When the parent has closed the connection interrupt the main thread, and end everything if it does not react."""
+    """When the parent closes the connection, interrupt the main thread, and kill the session if it does not react."""
     poll = select.poll()
-    # Only the end of the connection is an event. macOS reports none where none is asked for.
+    # Only the end of the connection is an event, but macOS reports none if the mask is empty.
     poll.register(connection, select.POLLHUP)
     poll.poll()
     interrupt_main()
@@ -140,8 +141,8 @@ def _watch(connection: int) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """The parent's, with this package to be found, one thread for each worker's numerical libraries, and JAX, which a task
-    may import, kept off the accelerator: it is the parent's."""
+    """The parent's environment with this package importable, one thread per numerical library, and JAX, which a task
+    may import, on the CPU: the accelerator belongs to the parent."""
     here = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -152,14 +153,14 @@ class Worker:
     """The parent's end of one worker process."""
 
     def __init__(self, entry: str, settings: Any):
-        """`entry`: "module:function" of a function that calls `serve`; `settings`: what its `prepare` gets."""
+        """`entry`: "module:function" of a function that calls `serve`; `settings`: passed to its `prepare`."""
         module, function = entry.split(":")
         self._stderr, path = tempfile.mkstemp()
         os.unlink(path)
         self.connection, theirs = Pipe()
         with theirs:
             self.process = subprocess.Popen(
-                # A worker that crashes says where.
+                # The fault handler shows where a worker crashed.
                 [sys.executable, "-X", "faulthandler", "-c", f"from {module} import {function}; {function}()",
                  str(theirs.fileno())],
                 stdin=subprocess.DEVNULL, stdout=self._stderr, stderr=self._stderr, start_new_session=True,
@@ -171,19 +172,20 @@ class Worker:
 
     @property
     def name(self) -> str:
-        """What errors call it."""
+        """Its name in error messages."""
         return f"worker process (pid {self.process.pid})"
 
     def send(self, message: Any) -> None:
-        """Ask it something."""
-        # A worker that has died is noticed when its answer is read.
+        """Send it a request."""
+        # A dead worker is noticed when its answer is read.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             send(self.connection, "ask", message)
 
     def receive(self) -> tuple[str, Any]:
-        """("answer" or "progress", what it says), waited for. Raises what it raised, and `WorkerDied` where it has died."""
+        """Wait for ("answer" or "progress", value). Re-raises an error of the worker, and raises `WorkerDied` if it
+        died."""
         try:
-            # What it has started may hold the connection open.
+            # The worker's children may hold the connection open.
             while not self._heard.poll(1000 * POLL_SECONDS):
                 if self.process.poll() is not None:
                     raise EOFError
@@ -195,12 +197,12 @@ class Worker:
         return kind, value
 
     def answer(self) -> Any:
-        """Its answer, waited for."""
+        """Wait for its answer."""
         kind, value = self.receive()
         return value if kind == "answer" else self.answer()
 
     def _death(self) -> WorkerDied:
-        """How it died; it may not be quite gone yet."""
+        """The error that reports its death; waits for the process to exit."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(GRACE_SECONDS)
         count, lines = LAST_WORDS
@@ -210,7 +212,7 @@ class Worker:
         return WorkerDied(f"{self.name} died with exit code {self.process.returncode}", "\n".join(kept))
 
     def end(self, at_once: bool) -> None:
-        """Wait until it has ended, unless `at_once`, and kill what is left of its session."""
+        """Wait until it has ended, unless `at_once`, then kill the rest of its session."""
         if not at_once:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(GRACE_SECONDS)
@@ -224,14 +226,14 @@ def end_all(workers: Iterable[Worker], at_once: bool = False) -> None:
     """End these workers, all at the same time."""
     workers = list(workers)
     for worker in workers:
-        # It ends when it finds its connection closed.
+        # A worker ends when its connection closes.
         worker.connection.close()
     for worker in workers:
         worker.end(at_once)
 
 
 class Team:
-    """Workers that do jobs, which are numbers; all of them end with the `with` block."""
+    """Workers that do jobs, which are numbers; they end with the `with` block."""
 
     def __init__(self, entry: str, settings: Any):
         self.entry, self.settings = entry, settings
@@ -255,12 +257,12 @@ class Team:
     def do(
         self, jobs: Iterable[int], workers: int, tick: Callable[[Sequence[Any]], None], warn: Callable[[str], None]
     ) -> Generator[Answer, None, None]:
-        """Have each job done by one of `workers` processes, which stay for the next ones, and yield (job, result) as they
-        come, in any order.
+        """Do each job in one of `workers` processes, which stay for later jobs, and yield (job, result) as they finish,
+        in any order.
 
-        `tick` is called several times a second with what workers last told of the jobs that they are at; what it raises
-        stops the work. `warn` is told of every worker that died and is replaced. Raises what a worker raises, and
-        `UserError` where workers die again and again on the same job.
+        `tick` is called several times a second with the last progress of the running jobs; an exception from it stops
+        the work. `warn` is called for every worker that died and was replaced. Re-raises an error of a worker, and
+        raises `UserError` if workers die repeatedly on the same job.
         """
         queue, deaths, ticked = deque(jobs), Counter(), 0.0
         self._dismiss([worker for worker in self.workers if worker.process.poll() is not None])
@@ -299,12 +301,12 @@ class Team:
                     ticked = time.monotonic()
                     tick(list(told.values()))
         finally:
-            # Where the work is stopped, what they are at is nobody's any more.
+            # If the work is stopped, nobody waits for the running jobs any more.
             self._dismiss(list(busy))
 
 
 def _ready(workers: Iterable[Worker]) -> list[Worker]:
-    """Those who have said something or died, waited for no longer than `POLL_SECONDS`."""
+    """The workers with a message, or dead; waits at most `POLL_SECONDS`."""
     workers = list(workers)
     heard = wait([worker.connection for worker in workers], POLL_SECONDS)
     return [worker for worker in workers if worker.connection in heard or worker.process.poll() is not None]
@@ -313,11 +315,11 @@ def _ready(workers: Iterable[Worker]) -> list[Worker]:
 def _report(death: WorkerDied, job: int, deaths: int, warn: Callable[[str], None]) -> None:
     message = f"{death} in job {job}"
     if deaths >= ATTEMPTS:
-        raise given_up(f"{message}; job {job} was tried {deaths} times and is given up", death)
-    warn(f"{message}; it is replaced and job {job} done again")
+        raise given_up(f"{message}; gave up on job {job} after {deaths} attempts", death)
+    warn(f"{message}; replaced it and restarted job {job}")
 
 
 def given_up(message: str, death: WorkerDied) -> UserError:
-    """Says what no worker has survived, and what the last one said."""
-    words = f"; its last words:\n{death.words}" if death.words else ""
+    """The error for a job that no worker survived, with the last worker's final output."""
+    words = f"; its last output:\n{death.words}" if death.words else ""
     return UserError(f"{message}; check memory and the installation of the environment's packages{words}")

@@ -1,4 +1,4 @@
-"""The settings of the RSSM, and those of the systems that made it known."""
+"""Settings of the RSSM, and those of published systems."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -12,75 +12,76 @@ class RSSMConfig:
     """The RSSM's networks, loss and training. The defaults are DreamerV3's smallest, size1m (arXiv 2301.04104)."""
 
     deterministic_size: int = 512
-    """Numbers of the deterministic state, the GRU's."""
+    """Numbers of the deterministic state, that of the GRU."""
     latent: Literal["gaussian", "categorical"] = "categorical"
-    """What the stochastic state is drawn from: independent normals, as in PlaNet and DreamerV1, or categorical variables,
+    """Distribution of the stochastic state: independent normals, as in PlaNet and DreamerV1, or categorical variables,
     as in DreamerV2 and V3."""
     variables: int = 32
-    """Stochastic variables."""
+    """Number of stochastic variables."""
     classes: int = 4
     """With categorical: values of each variable."""
     unimix: float = 0.01
-    """With categorical: share of a uniform distribution in every probability."""
+    """With categorical: share of a uniform distribution mixed into all probabilities."""
     narrowest: float = 0.1
-    """With gaussian: least standard deviation."""
+    """With gaussian: lower bound of the standard deviation."""
     hidden_size: int = 64
-    """Units of the layers around the GRU, and of those that prior and posterior are told from."""
+    """Units of the layers around the GRU and of the hidden layers of prior and posterior."""
     prior_layers: int = 2
     """Hidden layers of the prior."""
     head_size: int = 64
-    """Units of the heads' hidden layers."""
+    """Units of the hidden layers of the heads."""
     head_layers: int = 1
-    """Hidden layers of the heads of reward, end and, where the model follows V's latents, z."""
+    """Hidden layers of the heads for reward, end and, if the model observes V's latents, z."""
     width: int = 4
-    """Channels of the first convolution, where the model sees frames; all others are multiples of it, as in V."""
+    """Channels of the first convolution if the model observes frames; all other layers scale with it, as in V."""
     blocks: int = 8
-    """Parts that the GRU's state is cut into; each has weights of its own, and all read the same inputs: deterministic and
-    stochastic state and action, through a layer each (V3). 1: a GRU that reads stochastic state and action through one
-    layer."""
+    """Blocks of the GRU's state; each has its own weights, and all read the same inputs: deterministic and stochastic
+    state and action, each through a layer (V3). 1: a GRU that reads stochastic state and action through one layer."""
     normalize: bool = True
-    """Whether hidden layers are scaled to a root mean square of 1 before their activation (RMSNorm)."""
+    """Whether to scale hidden layers to a root mean square of 1 before their activation (RMSNorm)."""
     activation: Literal["relu", "elu", "silu"] = "silu"
-    """Of hidden layers."""
+    """Activation of hidden layers."""
     predict_end: bool = False
-    """Whether the model predicts the end of the episode."""
+    """Whether the model predicts the end of an episode."""
     reward_loss: Literal["squared", "two_hot"] = "two_hot"
-    """What the reward is learned by: half its squared error, or the cross-entropy of a distribution over 255 values that
-    lie ever farther apart (symexp two-hot)."""
+    """Loss of the reward. squared: half the squared error; two_hot: cross-entropy of a distribution over 255 values
+    whose distances grow exponentially (symexp two-hot)."""
     image_weight: float = 1.0
-    """Weight of what is seen: of pixels in [0, 1] the squared error, summed; of V's z half of it, in units of V's own
-    variances."""
+    """Weight of the observation's error: for pixels in [0, 1] the summed squared error; for V's z half of it, in units
+    of V's own variances."""
     motion_weight: float = 0.0
-    """Where the model sees frames, how much more a pixel's error weighs if it went from black to white since the frame
-    before, in proportion for smaller changes; 0 is the papers' loss. Small moving things are learnt first."""
+    """If the model observes frames: extra weight of a pixel's error for a change from black to white since the previous
+    frame, in proportion for smaller changes; 0 is the papers' loss. It makes the model learn small moving objects
+    first."""
     reward_weight: float = 1.0
-    """Weight of the reward."""
+    """Weight of the reward's loss."""
     end_weight: float = 1.0
-    """Weight of the end."""
+    """Weight of the end's loss."""
     prior_weight: float = 1.0
-    """Weight of the KL divergence by which the prior learns from the posterior."""
+    """Weight of the KL divergence whose gradient moves the prior towards the posterior."""
     posterior_weight: float = 0.1
-    """Weight of the same divergence by which the posterior is kept near the prior. Both at w are a KL with weight w."""
+    """Weight of the same divergence whose gradient keeps the posterior near the prior. If both are w, the sum is a KL
+    with weight w."""
     free_nats: float = 1.0
-    """A step's KL divergence below this costs nothing."""
+    """A step's KL divergence below this adds no cost."""
     batch_size: int = 16
-    """Sequences in a training step."""
+    """Sequences per training step."""
     sequence_length: int = 64
-    """Frames of a sequence."""
+    """Frames per sequence."""
     reconstructed: int = 0
-    """Observations of a training step from which the decoder learns, drawn anew in each step; 0 is all of them, as in the
-    papers. The loss has the same expectation, and the decoder is most of a step's work on a CPU."""
+    """Observations per training step that the decoder learns from, drawn anew in each step; 0: all, as in the papers.
+    The expected loss is the same, and the decoder is most of a step's work on a CPU."""
     steps: int = 5000
-    """Training steps; 0 leaves the model as it begins."""
+    """Training steps; 0: the model keeps its initial weights."""
     later_steps: int = 500
     """Training steps in each round after the first, unless there is a `train_ratio`."""
     train_ratio: float = 0.0
-    """Frames that a later round trains on for each frame that it has recorded, as often as it comes; its steps follow from
-    that. 0: `later_steps` says."""
+    """Frames that a later round trains on per frame that it recorded, repetitions included; it sets the number of
+    training steps. 0: `later_steps` applies."""
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(learning_rate=4e-5, warm_up=1000, clip=0.3, clip_by="array")
     )
-    """Adam and its schedule."""
+    """Settings of Adam."""
 
     def __post_init__(self) -> None:
         name = "world.rssm."
@@ -105,8 +106,8 @@ class RSSMConfig:
         require_range(f"{name}train_ratio", self.train_ratio, 0.0, 1e6)
         self.optimizer.check(f"{name}optimizer")
         if self.deterministic_size % self.blocks:
-            raise UserError(f"{name}deterministic_size is {self.deterministic_size}, which {name}blocks, {self.blocks}, "
-                            "does not divide; change either")  # fmt: skip
+            raise UserError(f"{name}deterministic_size is {self.deterministic_size}, not a multiple of "
+                            f"{name}blocks, {self.blocks}; change either")  # fmt: skip
 
 
 PLANET = RSSMConfig(
@@ -115,21 +116,22 @@ PLANET = RSSMConfig(
     posterior_weight=1.0, free_nats=3.0, batch_size=50, sequence_length=50,
     optimizer=OptimizerConfig(learning_rate=1e-3, clip=1000.0, clip_by="norm"),
 )  # fmt: skip
-"""PlaNet's (arXiv 1811.04551)."""
+"""Settings of PlaNet (arXiv 1811.04551)."""
 DREAMER_V1 = RSSMConfig(
     deterministic_size=200, latent="gaussian", variables=30, hidden_size=200, prior_layers=1, head_size=400, head_layers=2,
     width=32, blocks=1, normalize=False, activation="elu", reward_loss="squared", image_weight=0.5,
     posterior_weight=1.0, free_nats=3.0, batch_size=50, sequence_length=50,
     optimizer=OptimizerConfig(learning_rate=6e-4, clip=100.0, clip_by="norm"),
 )  # fmt: skip
-"""Of DreamerV1 (arXiv 1912.01603), whose free nats are taken from the mean over a batch; here from every step."""
+"""Settings of DreamerV1 (arXiv 1912.01603). Its free nats apply to the mean over a batch; here they apply to every
+step."""
 DREAMER_V2 = RSSMConfig(
     deterministic_size=600, variables=32, classes=32, unimix=0.0, hidden_size=600, prior_layers=1, head_size=400,
     head_layers=4, width=48, blocks=1, normalize=False, activation="elu", reward_loss="squared", image_weight=0.5,
     prior_weight=0.8, posterior_weight=0.2, free_nats=0.0, batch_size=50, sequence_length=50,
     optimizer=OptimizerConfig(learning_rate=2e-4, clip=100.0, clip_by="norm"),
 )  # fmt: skip
-"""Of DreamerV2 (arXiv 2010.02193), but for the layer norm in its GRU."""
+"""Settings of DreamerV2 (arXiv 2010.02193), without the layer norm in its GRU."""
 SIZE1M = RSSMConfig()
 """DreamerV3's size1m."""
 SIZE12M = RSSMConfig(

@@ -1,4 +1,4 @@
-"""What the stochastic state is drawn from: independent normals, or categorical variables."""
+"""Distributions of the stochastic state: independent normals, or categorical variables."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -23,20 +23,20 @@ class Latent(ABC):
     @property
     @abstractmethod
     def outputs(self) -> int:
-        """Numbers that a network puts out for a distribution."""
+        """Network outputs per distribution."""
 
     @abstractmethod
     def distribution(self, outputs: Array) -> Any:
-        """The distribution that a network's outputs [..., outputs] stand for: a pytree."""
+        """The distribution for a network's outputs [..., outputs]: a pytree."""
 
     @abstractmethod
     def noise(self, key: Key, shape: tuple[int, ...] = ()) -> Array:
-        """What draws of this shape take of chance."""
+        """Random numbers for samples of this shape."""
 
     @abstractmethod
     def draw(self, distribution: Any, noise: Array, temperature: Array | float = 1.0) -> Array:
-        """The stochastic state [..., S]; a higher `temperature` [] makes less likely ones likelier. Reparameterised: a
-        gradient passes."""
+        """A sample [..., S]; a higher `temperature` [] makes improbable values more likely. Reparameterised: a gradient
+        passes through it."""
 
     @abstractmethod
     def divergence(self, p: Any, q: Any) -> Array:
@@ -62,21 +62,21 @@ class GaussianLatent(Latent):
 
     @property
     def size(self) -> int:
-        """As many numbers as variables."""
+        """One number per variable."""
         return self.variables
 
     @property
     def outputs(self) -> int:
-        """Means, and what deviations are told from."""
+        """Means, and the inputs of the deviations."""
         return 2 * self.variables
 
     def distribution(self, outputs: Array) -> Normals:
-        """The deviations are positive, and no less than `narrowest`."""
+        """The deviations are positive and at least `narrowest`."""
         mean, raw = jnp.split(outputs, 2, axis=-1)
         return Normals(mean, jax.nn.softplus(raw) + self.narrowest)
 
     def noise(self, key: Key, shape: tuple[int, ...] = ()) -> Array:
-        """Standard normal [*shape, S]."""
+        """Standard normal [shape, S]."""
         return jax.random.normal(key, (*shape, self.variables), jnp.float32)
 
     def draw(self, distribution: Normals, noise: Array, temperature: Array | float = 1.0) -> Array:
@@ -101,31 +101,31 @@ class CategoricalLatent(Latent):
 
     @property
     def size(self) -> int:
-        """One number for each value of each variable."""
+        """One number per value of each variable."""
         return self.variables * self.classes
 
     @property
     def outputs(self) -> int:
-        """A logit for each."""
+        """A logit per value of each variable."""
         return self.size
 
     def distribution(self, outputs: Array) -> Array:
-        """Log-probabilities [..., variables, classes], the uniform share mixed in."""
+        """Log-probabilities [..., variables, classes], with the uniform share mixed in."""
         logits = outputs.reshape(*outputs.shape[:-1], self.variables, self.classes)
         if not self.unimix:
             return jax.nn.log_softmax(logits)
         return jnp.log((1 - self.unimix) * jax.nn.softmax(logits) + self.unimix / self.classes)
 
     def noise(self, key: Key, shape: tuple[int, ...] = ()) -> Array:
-        """Uniform in [0, 1): [*shape, variables]."""
+        """Uniform in [0, 1): [shape, variables]."""
         return jax.random.uniform(key, (*shape, self.variables), jnp.float32)
 
     def draw(self, distribution: Array, noise: Array, temperature: Array | float = 1.0) -> Array:
-        """The value in whose share of [0, 1) the noise lies, shares being probabilities: one number of chance for each
-        variable, where Gumbel-max takes one for each value. The gradient is that of the probabilities (straight-through),
-        which is biased."""
+        """Divides [0, 1) into shares of the size of the probabilities and takes the value in whose share the noise
+        lies. That needs one random number per variable; Gumbel-max needs one per value. The gradient is that of the
+        probabilities (straight-through), which is biased."""
         probabilities = jax.nn.softmax(distribution / jnp.asarray(temperature, jnp.float32))
-        # Sums of the first 1, 2, …; by a product, as pages of a browser know no cumsum.
+        # Cumulative sums by a product, as the browser export has no cumsum.
         sums = np.triu(np.ones((self.classes - 1, self.classes - 1), np.float32))
         fixed = jax.lax.stop_gradient(probabilities)[..., :-1]
         ends = jnp.dot(fixed, sums, precision=jax.lax.Precision.HIGHEST)

@@ -1,4 +1,4 @@
-"""Layers of the RSSM: dense ones with an activation, and a GRU whose state is cut into blocks."""
+"""Layers of the RSSM: dense layers with an activation, and a GRU whose state is cut into blocks."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,18 +13,18 @@ from wm_jax.memory.model import dense
 from wm_jax.types import Array, Params
 
 EPSILON = 1e-4
-"""Added to a mean square before its root is divided by."""
+"""Added to a mean square before the division by its root."""
 
 
 @dataclass(frozen=True)
 class Layers:
-    """How hidden layers are made."""
+    """Settings of hidden layers."""
 
     activation: Literal["relu", "elu", "silu"]
     normalize: bool
 
     def fresh(self, inputs: int, outputs: int) -> dict[str, Any]:
-        """What a hidden layer's fresh weights are drawn from (`weights.draw`)."""
+        """Shapes for a hidden layer's fresh weights (`weights.draw`)."""
         scale = {"scale": weights.Constant((outputs,), 1.0)} if self.normalize else {}
         return weights.dense(inputs, outputs) | scale
 
@@ -33,14 +33,14 @@ class Layers:
         return self.activate(layer, dense(layer, inputs))
 
     def activate(self, layer: Params, outputs: Array) -> Array:
-        """What follows on a layer's sums [..., O]."""
+        """The activation, after the norm if enabled, of a layer's sums [..., O]."""
         if self.normalize:
             size = jnp.sqrt((outputs**2).mean(axis=-1, keepdims=True) + EPSILON)
             outputs = outputs / size * jnp.broadcast_to(layer["scale"], outputs.shape)
         return getattr(jax.nn, self.activation)(outputs)
 
     def fresh_mlp(self, *sizes: int) -> dict[str, Any]:
-        """The same of hidden layers and a last one, from and to so many numbers: {"hidden_0", …, "output"}."""
+        """The same for hidden layers and an output layer of these sizes: {"hidden_0", …, "output"}."""
         *inner, last = pairwise(sizes)
         return {f"hidden_{i}": self.fresh(*shape) for i, shape in enumerate(inner)} | {"output": weights.dense(*last)}
 
@@ -53,21 +53,21 @@ class Layers:
 
 @dataclass(frozen=True)
 class GRU:
-    """A GRU that remembers unless it is told otherwise. Its state [..., D] is cut into blocks; one block's gates read that
-    block and all inputs:
+    """A GRU that keeps its state by default. The state [..., D] is cut into blocks; a block's gates read that block and
+    all inputs:
 
         r, c, u = split(W [x, h] + b),   c' = tanh(sigmoid(r) c),   h' = sigmoid(u - 1) c' + (1 - sigmoid(u - 1)) h
     """
 
     layers: Layers
     inputs: int
-    """Numbers of x."""
+    """Size of x."""
     size: int
-    """D"""
+    """D: size of the state."""
     blocks: int
 
     def fresh(self) -> dict[str, Any]:
-        """What fresh weights are drawn from; with several blocks, of a hidden layer of each before the gates, too."""
+        """Shapes for fresh weights; with several blocks, also those of a hidden layer per block before the gates."""
         part = self.size // self.blocks
         if self.blocks == 1:
             return {"gates": weights.dense(self.inputs + part, 3 * part)}

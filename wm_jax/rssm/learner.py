@@ -1,4 +1,4 @@
-"""The RSSM as a run trains it: on sequences of all recorded frames, which lie on the device."""
+"""The RSSM's training in a run: on sequences of all recorded frames, which are kept on the device."""
 
 import math
 from collections.abc import Callable
@@ -22,11 +22,11 @@ from wm_jax.rssm.train import TrainState, continue_from, evaluate, train_step
 from wm_jax.types import FLOAT, HELD_OUT, TRAINED, Array, Curve, Key, Metrics, Observations, Params
 
 REPORTS = 5
-"""In a training."""
+"""Reports per training."""
 SEQUENCES = 32
-"""That a report is about."""
+"""Sequences per report."""
 PICTURES = 8
-"""Frames shown beside what is expected of them."""
+"""Number of frames shown beside their reconstructions."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class RSSMLearner(Learner):
         Curve(
             "rssm_image",
             ("image",),
-            "RSSM: error of what is seen",
-            "Of frames the squared error, summed over pixels; of V's z half of it, in units of V's variances; dots: "
+            "RSSM: error of observations",
+            "For frames the squared error, summed over pixels; for V's z half of it, in units of V's variances; dots: "
             "held-out episodes of all rounds.",
             logarithmic=True,
         ),
@@ -58,22 +58,23 @@ class RSSMLearner(Learner):
 
     @property
     def units(self) -> int:
-        """Frames in a step."""
+        """Frames per step."""
         return self.batch_size * self.model.config.sequence_length
 
     def steps_after(self, frames: int) -> int:
-        """As the train ratio has it, where there is one."""
+        """Training steps of a later round: from the train ratio, if there is one."""
         ratio = self.model.config.train_ratio
         return math.ceil(ratio * frames / self.units) if ratio else self.later_steps
 
     def start(self, params: Params, mesh: Mesh) -> TrainState:
-        """The state before the first step of a training that begins with `params`, whole on each device."""
+        """The state before the first step of a training that starts from `params`, complete on each device."""
         return parallel.replicate(mesh, continue_from(self.model, params))
 
     def advance(
         self, data: TrainingData, seed: int, begun: int, key: Key, mesh: Mesh
     ) -> Callable[[TrainState], tuple[TrainState, Metrics]]:
-        """What does steps `begun`, `begun` + 1, … one a call. Sequences follow from `seed`, draws from `key`."""
+        """A function that runs one of the steps `begun`, `begun` + 1, … per call. Sequences follow from `seed`, samples
+        from `key`."""
         assert data.recorded is not None
         recorded, config = parallel.replicate(mesh, padded(data.recorded)), self.model.config
         episodes, steps = extents(data.recorded, data.training), iter(range(begun, self.steps))
@@ -97,11 +98,11 @@ class RSSMLearner(Learner):
         return max(1, self.steps // REPORTS)
 
     def reporter(self, data: TrainingData) -> Callable[[Params, Key], Report]:
-        """What reports the loss's parts on held-out episodes, and on as many that are trained on, the same sequences each
-        time; with frames that the first of these end in, and what is expected to be seen there."""
+        """A function that reports the loss's parts on held-out episodes and on equally many training episodes, on the
+        same sequences each time; and the last frames of the first held-out sequences with their reconstructions."""
         assert data.recorded is not None
         length, chosen = self.model.config.sequence_length, {HELD_OUT: data.held_out, TRAINED: data.trained}
-        # What training draws a part of counts whole here.
+        # Reports reconstruct all observations, even if training draws a part of them.
         whole = replace(self.model, config=replace(self.model.config, reconstructed=0))
         reported: dict[str, tuple[Observations, Array]] = {}
         for prefix, numbers in chosen.items():
@@ -125,7 +126,7 @@ class RSSMLearner(Learner):
         return report
 
     def bytes_in_training(self, params: int) -> int:
-        """Memory of a device while so many weights are trained: what the layers put out is kept for the gradient."""
+        """Bytes on a device while this many weights are trained: the layers' outputs are kept for the gradient."""
         config = self.model.config
         inner = 12 * (config.deterministic_size + self.model.latent.size) + 8 * config.hidden_size
         return 4 * FLOAT * params + 2 * FLOAT * self.units * (self.model.sight.numbers_at_work + inner)
@@ -133,7 +134,7 @@ class RSSMLearner(Learner):
 
 @partial(jax.jit, static_argnames="model")
 def _expected(model: RSSM, params: Params, recorded: Observations, positions: Array, key: Key) -> Array:
-    """[B, ...]: what is expected to be seen on the last frames of sequences, in the posterior's states."""
+    """[B, ...]: reconstructions of the last frames of sequences, from the posterior's states."""
     followed = follow(model, params, gather(recorded, positions), key)
     return model.expect(params, jax.tree.map(lambda array: array[-1], followed.state))
 
@@ -141,10 +142,9 @@ def _expected(model: RSSM, params: Params, recorded: Observations, positions: Ar
 def windows(
     start: np.ndarray, length: np.ndarray, batch_size: int, sequence_length: int, seed: int, step: int
 ) -> np.ndarray:
-    """Positions [B, T] int32 of sequences that begin anywhere in episodes (`start` [E], `length` [E]), each place being as
-    likely, and go on into the next one. They depend on the seed and the step alone. Raises `UserError` where there are too
-    few frames for one sequence.
-    """
+    """Positions [B, T] int32 of sequences that begin anywhere in episodes (`start` [E], `length` [E]), with equal
+    probability, and continue into the next episode. They depend only on the seed and the step. Raises `UserError` if
+    there are too few frames for one sequence."""
     frames = int(np.sum(length, dtype=np.int64))
     if frames < sequence_length:
         raise UserError(
@@ -155,6 +155,6 @@ def windows(
     first = np.random.default_rng((seed, step)).integers(0, frames - sequence_length + 1, batch_size)
     places = first[:, None] + np.arange(sequence_length)
     episode = np.searchsorted(ends, places, side="right")
-    # Position = place in the joined episodes + (where the episode stands - where it stands among these).
+    # Position = place in the joined episodes + (start of the episode - its start among the joined ones).
     shift = np.asarray(start, np.int64) - (ends - length)
     return (places + shift[episode]).astype(np.int32)

@@ -1,8 +1,8 @@
-"""What the RSSM is trained on, from frames to rewards, end to end (DreamerV3, equations 4 and 5).
+"""The RSSM's loss, from frames to rewards, end to end (DreamerV3, equations 4 and 5).
 
-At step t of a sequence the model has the state of frame t, from the posterior; the reward of the action taken there, and
-whether it was the end, are told from the state of frame t + 1. After an episode's last action no frame is recorded: what
-comes of that is told from the prior.
+At step t of a sequence the model has the state of frame t, from the posterior. It predicts the reward of the action
+taken there, and whether it was the end, from the state of frame t + 1. After an episode's last action no frame is
+recorded, so the prior's state is used.
 """
 
 from typing import Any
@@ -24,31 +24,31 @@ class Batch:
     """T steps of B sequences, time first."""
 
     obs: Any
-    """[T, B, ...]: the frames as they are stored."""
+    """[T, B, ...]: the stored observations."""
     steps: Steps
 
 
 @struct.dataclass
 class Followed:
-    """What the model makes of a batch, [T, B, ...]."""
+    """The model's states along a batch, [T, B, ...]."""
 
     state: RSSMState
-    """On each frame, from the posterior."""
+    """State on each frame, from the posterior."""
     posterior: Any
-    """The distributions that these were drawn from."""
+    """The posterior distributions."""
     next_deterministic: Array
     """h after each action."""
 
 
 def gather(recorded: Observations, positions: Array) -> Batch:
-    """The steps at `positions` [B, T] among the N frames, as `steps_at` wants them."""
+    """The steps at `positions` [B, T] among the N frames, by `steps_at`."""
     positions = positions.T
     return Batch(jax.tree.map(lambda array: array[positions], recorded.encoded), steps_at(recorded, positions))
 
 
 def follow(model: RSSM, params: Params, batch: Batch, key: Key) -> Followed:
-    """The model's states along a batch: at each sequence's beginning, and on each episode's first frame, it remembers
-    nothing."""
+    """The model's states along a batch; they start anew at each sequence's beginning and on each episode's first
+    frame."""
     length, lanes = batch.steps.reward.shape
     embedded = model.embed(params, batch.obs)
     first = many(model.begin(params), lanes)
@@ -68,16 +68,16 @@ def follow(model: RSSM, params: Params, batch: Batch, key: Key) -> Followed:
 def loss(model: RSSM, params: Params, batch: Batch, key: Key) -> tuple[Array, dict[str, Array]]:
     """The training loss [] and its parts, each a mean over the steps that count:
 
-    - image: the error of what is seen, from the posterior's state;
-    - reward, end: of the heads;
-    - kl: KL(posterior || prior) in nats, before `free_nats` are taken off.
+    - image: the error of the observation, from the posterior's state;
+    - reward, end: the losses of the heads;
+    - kl: KL(posterior || prior) in nats, without `free_nats`.
     """
     config, latent, steps = model.config, model.latent, batch.steps
     follow_key, prior_key, image_key = jax.random.split(key, 3)
     followed = follow(model, params, batch, follow_key)
     prior = model.prior(params, followed.state.deterministic)
     fixed_prior, fixed_posterior = jax.lax.stop_gradient((prior, followed.posterior))
-    # One value, two gradients.
+    # The same value with two different gradients.
     divergence = latent.divergence(fixed_posterior, prior)
     back = latent.divergence(followed.posterior, fixed_prior)
     after = _after(model, params, followed, steps, prior_key)
@@ -104,7 +104,7 @@ def loss(model: RSSM, params: Params, batch: Batch, key: Key) -> tuple[Array, di
 
 
 def _image_error(model: RSSM, params: Params, state: RSSMState, batch: Batch, key: Key) -> Array:
-    """[]: the mean error of what is seen, or an unbiased estimate from `config.reconstructed` observations."""
+    """[]: the mean error of observations, or an unbiased estimate from `config.reconstructed` of them."""
     seen = state, batch.obs, _before(batch)
     count = batch.steps.reward.size
     if chosen := model.config.reconstructed:
@@ -115,7 +115,7 @@ def _image_error(model: RSSM, params: Params, state: RSSMState, batch: Batch, ke
 
 
 def _before(batch: Batch) -> Any:
-    """The observations before [T, B, ...]; the same ones where nothing came before."""
+    """The previous observations [T, B, ...]; the same observation where there is no previous one."""
 
     def shift(array: Array) -> Array:
         alone = batch.steps.restart[1:].reshape(*batch.steps.restart[1:].shape, *[1] * (array.ndim - 2))
@@ -125,7 +125,7 @@ def _before(batch: Batch) -> Any:
 
 
 def _after(model: RSSM, params: Params, followed: Followed, steps: Steps, key: Key) -> RSSMState:
-    """The states [T, B] that the actions led to: the posterior's where a next frame is there, else the prior's."""
+    """The states [T, B] after the actions: the posterior's if there is a next frame, else the prior's."""
     prior = model.prior(params, followed.next_deterministic)
     imagined = model.latent.draw(prior, model.latent.noise(key, steps.reward.shape))
     seen = jnp.concatenate([followed.state.stochastic[1:], imagined[-1:]])

@@ -1,9 +1,9 @@
-"""The recurrent state-space model (PlaNet, arXiv 1811.04551, section 3; DreamerV3, arXiv 2301.04104, equation 1). With h
-the deterministic and s the stochastic state,
+"""The recurrent state-space model (PlaNet, arXiv 1811.04551, section 3; DreamerV3, arXiv 2301.04104, equation 1). With
+h the deterministic and s the stochastic state,
 
     h' = f(h, s, action),   prior s' ~ p(s' | h'),   posterior s' ~ q(s' | h', o'),
 
-and heads on [h', s'] tell the observation, the reward that the action brought, and whether it was the end.
+and heads on [h', s'] predict the observation, the reward of the action, and whether it was the end.
 """
 
 import math
@@ -23,24 +23,24 @@ from wm_jax.types import Action, Array, Key, Params
 from wm_jax.vision import LatentStats, Vision, VisionConfig
 
 NARROWEST = 1e-2
-"""V's standard deviations count as no less than this where errors are measured in them."""
+"""Lower bound of V's standard deviations as units of errors."""
 
 
 class Sight(Protocol):
-    """What the model sees, and what it tells of it. Hashable."""
+    """Encodes and reconstructs the model's observations. Hashable."""
 
     @property
     def size(self) -> int:
-        """Numbers that an observation is embedded in."""
+        """Size of an embedded observation."""
         ...
 
     @property
     def numbers_at_work(self) -> int:
-        """What layers put out for an observation, about, beside those of the heads."""
+        """Approximate number of layer outputs per observation, without those of the heads."""
         ...
 
     def fresh(self, features: int, layers: Layers, config: RSSMConfig) -> dict[str, Any]:
-        """What fresh weights are drawn from, for states of so many numbers: {"encoder", "decoder"}."""
+        """Shapes for fresh weights, for states of this size: {"encoder", "decoder"}."""
         ...
 
     def embed(self, params: Params, obs: Any) -> Array:
@@ -48,36 +48,36 @@ class Sight(Protocol):
         ...
 
     def expect(self, params: Params, features: Array, layers: Layers) -> Array:
-        """What is expected to be seen in states [..., F]."""
+        """Reconstructions from states [..., F]."""
         ...
 
     def error(self, expected: Array, obs: Any, before: Any) -> Array:
-        """What the expectation costs, [...]; `before` is the observation before, or the same where there is none."""
+        """Error of the reconstructions, [...]; `before`: the previous observation, or the same one if there is none."""
         ...
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Frames, by an encoder and a decoder like those of the paper's V."""
+    """Frames, with an encoder and a decoder like those of the paper's V."""
 
     width: int
     motion_weight: float = 0.0
 
     @property
     def size(self) -> int:
-        """The outputs of the last convolution."""
+        """Size of the last convolution's outputs."""
         return 32 * self.width
 
     @property
     def numbers_at_work(self) -> int:
-        """Of V's layers, and two frames more than there: errors, and what is expected."""
+        """Those of V's layers plus two frames: errors and reconstructions."""
         return self._vision(1).numbers_at_work + 2 * math.prod(FRAME_SHAPE)
 
     def _vision(self, features: int) -> Vision:
         return Vision(VisionConfig(width=self.width, latent_size=features))
 
     def fresh(self, features: int, layers: Layers, config: RSSMConfig) -> dict[str, Any]:
-        """V's without the two layers that its z is told from."""
+        """V's without the two layers for its z."""
         params = self._vision(features).fresh()
         convolutions = {name: layer for name, layer in params["encoder"].items() if name.startswith("conv")}
         return {"encoder": convolutions, "decoder": params["decoder"]}
@@ -91,7 +91,7 @@ class Frames:
         return self._vision(features.shape[-1]).decode(params, features)
 
     def error(self, expected: Array, obs: Array, before: Array) -> Array:
-        """The squared error, summed over a frame's pixels and colours; more of pixels that have changed."""
+        """The squared error, summed over a frame's pixels and colours; changed pixels may have extra weight."""
         pixels = obs.astype(jnp.float32) / 255
         error = (expected - pixels) ** 2
         if self.motion_weight:
@@ -102,18 +102,18 @@ class Frames:
 
 @dataclass(frozen=True)
 class Latents:
-    """What a V that is trained before makes of frames: the posterior of z."""
+    """Frames as encoded by a V that was trained before: the posterior of z."""
 
     size: int
     """Z"""
 
     @property
     def numbers_at_work(self) -> int:
-        """None."""
+        """None of its own."""
         return 0
 
     def fresh(self, features: int, layers: Layers, config: RSSMConfig) -> dict[str, Any]:
-        """Of a head that tells z; nothing is needed to read it."""
+        """Those of a head that predicts z; encoding needs none."""
         hidden = [config.head_size] * config.head_layers
         return {"encoder": {}, "decoder": layers.fresh_mlp(features, *hidden, self.size)}
 
@@ -126,14 +126,15 @@ class Latents:
         return layers.mlp(params["decoder"], features)
 
     def error(self, expected: Array, obs: LatentStats, before: LatentStats) -> Array:
-        """Half the squared error in units of V's own variance, summed: what is left of the negative log-likelihood of z."""
+        """Half the squared error in units of V's own variance, summed: the negative log-likelihood of z up to a
+        constant."""
         variance = jnp.maximum(jnp.exp(obs.log_var.astype(jnp.float32)), NARROWEST**2)
         return 0.5 * ((expected - obs.mean.astype(jnp.float32)) ** 2 / variance).sum(axis=-1)
 
 
 @struct.dataclass
 class RSSMState:
-    """What the model remembers and believes."""
+    """State of the model."""
 
     deterministic: Array
     """[..., D]: h"""
@@ -143,18 +144,18 @@ class RSSMState:
 
 @dataclass(frozen=True)
 class RSSM:
-    """The model without its weights: hashable. Every method is pure."""
+    """The model. Hashable; its weights are passed separately. Every method is pure."""
 
     config: RSSMConfig
     sight: Sight
     action_size: int
     """A"""
     reward_range: tuple[float, float] = (-math.inf, math.inf)
-    """The task's: rewards are learned clipped to it."""
+    """The task's reward range; rewards are clipped to it in training."""
 
     @property
     def latent(self) -> Latent:
-        """What s is drawn from."""
+        """The distribution of s."""
         config = self.config
         if config.latent == "gaussian":
             return GaussianLatent(config.variables, config.narrowest)
@@ -162,27 +163,27 @@ class RSSM:
 
     @property
     def layers(self) -> Layers:
-        """How hidden layers are made."""
+        """Settings of hidden layers."""
         return Layers(self.config.activation, self.config.normalize)
 
     @property
     def gru(self) -> GRU:
-        """f, but for the layer before it."""
+        """f, without the layer before it."""
         config = self.config
         parts = 3 if config.blocks > 1 else 1
         return GRU(self.layers, parts * config.hidden_size, config.deterministic_size, config.blocks)
 
     @property
     def features(self) -> int:
-        """F: numbers of a state."""
+        """F: size of a state."""
         return self.config.deterministic_size + self.latent.size
 
     def init(self, key: Key) -> Params:
-        """Fresh weights: Glorot-uniform, biases 0. A two-hot reward is 0 at first."""
+        """Fresh weights: Glorot-uniform kernels, biases 0. A two-hot reward starts at 0."""
         config, layers = self.config, self.layers
         deterministic, hidden = config.deterministic_size, config.hidden_size
         stochastic, action = self.latent.size, self.action_size
-        # With several blocks, what they are told of the deterministic state is the only way in which one meets the others.
+        # With several blocks, the input layer for the deterministic state is the only connection between them.
         parts = {"deterministic": deterministic, "stochastic": stochastic, "action": action}
         inputs = (
             {name: layers.fresh(size, hidden) for name, size in parts.items()}
@@ -220,7 +221,7 @@ class RSSM:
         return self.gru(params["gru"], x, state.deterministic)
 
     def begin(self, params: Params) -> Array:
-        """h [D] on an episode's first frame: what follows on nothing."""
+        """h [D] on an episode's first frame: the state after the zero state."""
         return self.follow(params, self.initial(), jnp.zeros(self.action_size, jnp.float32))
 
     def prior(self, params: Params, deterministic: Array) -> Any:
@@ -228,16 +229,16 @@ class RSSM:
         return self.latent.distribution(self.layers.mlp(params["prior"], deterministic))
 
     def posterior(self, params: Params, deterministic: Array, embedded: Array) -> Any:
-        """q(s | h, o), the observation being embedded [..., E]."""
+        """q(s | h, o), with the embedded observation [..., E]."""
         inputs = jnp.concatenate([deterministic, embedded], axis=-1)
         return self.latent.distribution(self.layers.mlp(params["posterior"], inputs))
 
     def embed(self, params: Params, obs: Any) -> Array:
-        """Observations as numbers [..., E]."""
+        """Embedded observations [..., E]."""
         return self.sight.embed(params, obs)
 
     def expect(self, params: Params, state: RSSMState) -> Array:
-        """What is expected to be seen in a state."""
+        """Reconstruction of the observation in a state."""
         return self.sight.expect(params, joined(state), self.layers)
 
     def reward(self, params: Params, state: RSSMState) -> Array:
@@ -246,7 +247,7 @@ class RSSM:
         return two_hot.mean(outputs) if self.config.reward_loss == "two_hot" else outputs[..., 0]
 
     def reward_outputs(self, params: Params, state: RSSMState) -> Array:
-        """[..., BINS or 1]: what the reward is told from."""
+        """[..., BINS or 1]: outputs of the reward's head."""
         return self.layers.mlp(params["reward"], joined(state))
 
     def end_logit(self, params: Params, state: RSSMState) -> Array:

@@ -15,16 +15,16 @@ from wm_jax.types import Array, Key, Observations, Params
 
 @struct.dataclass
 class TrainState:
-    """All that training needs to go on."""
+    """State of the training."""
 
     params: Params
     opt_state: optax.OptState
     step: Array
-    """[] int32: training steps done."""
+    """[] int32: number of training steps so far."""
 
 
 def continue_from(model: RSSM, params: Params) -> TrainState:
-    """The state before the first step of a training that begins with a copy of `params`."""
+    """The state before the first step of a training that starts from a copy of `params`."""
     return TrainState(jax.tree.map(jnp.copy, params), _optimizer(model).init(params), jnp.zeros((), jnp.int32))
 
 
@@ -32,9 +32,9 @@ def continue_from(model: RSSM, params: Params) -> TrainState:
 def train_step(
     model: RSSM, state: TrainState, recorded: Observations, positions: Array, key: Key
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One step of Adam on the sequences at `positions` [B, T]; the given state's buffers are used up.
+    """One step of Adam on the sequences at `positions` [B, T]; the given state's buffers are donated.
 
-    `key` is the same for the whole training: the step's own is folded from it. Metrics, all []: the loss and its parts.
+    `key` is that of the whole training: the step's own key is folded from it. Metrics, all []: the loss and its parts.
     """
     batch, key = gather(recorded, positions), jax.random.fold_in(key, state.step)
     gradient, metrics = jax.grad(loss, argnums=1, has_aux=True)(model, state.params, batch, key)
@@ -45,7 +45,7 @@ def train_step(
 
 @partial(jax.jit, static_argnames="model")
 def evaluate(model: RSSM, params: Params, recorded: Observations, positions: Array, key: Key) -> dict[str, Array]:
-    """The loss's parts on sequences that are not trained on."""
+    """The loss's parts, without training on the sequences."""
     return loss(model, params, gather(recorded, positions), key)[1]
 
 

@@ -1,5 +1,5 @@
-"""Numbers of any size as distributions over fixed values (DreamerV3, "robust predictions"): a network puts out logits, the
-number is the mean, and what is learned is the cross-entropy with the two values that the target lies between."""
+"""Numbers of any size as distributions over fixed values (DreamerV3, "robust predictions"): a network outputs logits,
+the number is the mean, and the loss is the cross-entropy with the two values around the target."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ LARGEST = 20.0
 
 
 def symexp(x: Array) -> Array:
-    """sign(x) (exp(|x|) - 1)"""
+    """sign(x) (exp(abs(x)) - 1)"""
     return jnp.sign(x) * jnp.expm1(jnp.abs(x))
 
 
@@ -23,15 +23,16 @@ def values() -> Array:
 
 
 def mean(logits: Array) -> Array:
-    """[...]: the mean of the distribution with `logits` [..., BINS]. Exactly 0 where they are symmetric: each value is
-    taken together with its negative, as the largest would drown all others in rounding."""
+    """[...]: the mean of the distribution with `logits` [..., BINS]. Exactly 0 for symmetric logits: each value is
+    added to its negative first, since the largest would drown all others in rounding."""
     probabilities, middle = jax.nn.softmax(logits), BINS // 2
     difference = probabilities[..., middle:] - probabilities[..., middle::-1]
     return (difference * jnp.broadcast_to(values()[middle:], difference.shape)).sum(axis=-1)
 
 
 def target(x: Array) -> Array:
-    """[..., BINS]: the distribution over the two values nearest to x [...] whose mean is x, beyond the largest that one."""
+    """[..., BINS]: the distribution over the two values nearest to x [...] whose mean is x; beyond the largest value,
+    only that one."""
     table = values()
     x = jnp.clip(x, table[0], table[-1])
     above = jnp.clip(jnp.searchsorted(table, x, side="right"), 1, BINS - 1).astype(jnp.int32)
@@ -42,5 +43,5 @@ def target(x: Array) -> Array:
 
 
 def cross_entropy(logits: Array, x: Array) -> Array:
-    """[...]: what the distribution with `logits` [..., BINS] costs where x [...] came."""
+    """[...]: cross-entropy of the distribution with `logits` [..., BINS] for the target x [...]."""
     return -(target(x) * jax.nn.log_softmax(logits)).sum(axis=-1)

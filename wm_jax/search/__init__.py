@@ -1,4 +1,4 @@
-"""How a controller is found: one file each, registered by their settings' `kind`."""
+"""Searches for a controller: one file per search, registered by the `kind` of its settings."""
 
 from wm_jax.search.protocol import SEARCHES, Dreams, EpisodeSearch, PopulationSearch, Search, SearchConfig
 

@@ -1,5 +1,5 @@
-"""What searches for a policy with a critic beside it have in common: two networks, and where it is so, dreams that go on
-from generation to generation (`LongDreams`)."""
+"""Common parts of the searches for a policy with a critic: the two networks and, for some, dreams that continue from
+generation to generation (`LongDreams`)."""
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
@@ -22,21 +22,22 @@ if TYPE_CHECKING:
     import optax
 
 LAMBDA = 0.95
-"""lambda of the advantages: how far they trust what dreams bring, against the critic."""
+"""lambda of the advantages and lambda-returns: higher values rely more on the dreamt rewards and less on the critic."""
 
 
 @dataclass(frozen=True)
 class ActorCriticConfig(SearchConfig):
-    """Base of their settings."""
+    """Base of the settings of actor-critic searches."""
 
     dreams: int = 1024
     """Dreams side by side."""
     start: Literal["first", "anywhere"] = "anywhere"
-    """Where the dreams begin that C learns in, as in `dream.start`, which says where those begin that it is scored in."""
+    """Where the dreams that C learns in begin, with the meaning of `dream.start`; the dreams that score it use
+    `dream.start` itself."""
     discount: float = 0.99
-    """gamma per step."""
+    """gamma: discount per step."""
     learning_rate: float = 1e-3
-    """Adam's, for C and the critic."""
+    """Learning rate of Adam, for C and the critic."""
 
     def __post_init__(self) -> None:
         require_range("search.dreams", self.dreams, 1, 2**24)
@@ -45,34 +46,35 @@ class ActorCriticConfig(SearchConfig):
         require_range("search.learning_rate", self.learning_rate, 1e-9, 10.0)
 
     def guided(self, actor: Actor, fitting: str, needs_noise: bool | None) -> tuple[Guided, Policy]:
-        """The actor, and the policy in it that is learned. Raises `UserError`, with what would be `fitting`, where there is
-        none, where its noise is another matter (None: no matter), or where its value is of another sum."""
+        """The actor and the policy in it that learns. Raises `UserError`, which suggests `fitting` actors, if there is
+        no policy, if its `needs_noise` differs from the given one (None: either), or if its value has another
+        discount."""
         guide = actor.guide if isinstance(actor, Guided) else None
         if guide is None or needs_noise not in (None, guide.needs_noise):
             raise UserError(f"search.kind {self.kind} finds the weights of an actor of kind {fitting}, found "
                             f"{actor.words}; set actor.kind to that, or choose another search")  # fmt: skip
         assert isinstance(actor, Guided)
         if actor.discount not in (None, self.discount):
-            raise UserError(f"search.discount is {self.discount} but actor.discount {actor.discount}: the value that is "
-                            "learned would be another one than the actor counts on; set them to the same")  # fmt: skip
+            raise UserError(f"search.discount is {self.discount} but actor.discount is {actor.discount}: the actor would "
+                            "plan with a value learned for another discount; set both to the same")  # fmt: skip
         return actor, guide
 
     def require_gradient(self, dream: Dream) -> None:
-        """Raise `UserError` where nothing in the dream's return has a gradient."""
+        """Raise `UserError` if the dream's return has no gradient."""
         if (dream.config.reward, dream.config.end) == ("survival", "threshold"):
             raise UserError(f"search.kind {self.kind} needs a return with a gradient, but dream.reward is 'survival' and "
-                            "dream.end 'threshold': the number of steps before a threshold is passed has none; set "
+                            "dream.end is 'threshold': the number of steps until the threshold has none; set "
                             "dream.end to 'drawn', or dream.reward to 'predicted'")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class LongDreamsConfig(ActorCriticConfig):
-    """Base of the settings of those whose dreams go on from generation to generation; their learning rate falls to a tenth
-    in the course of the search."""
+    """Base of the settings of searches whose dreams continue from generation to generation. Their learning rate falls
+    linearly to a tenth over the search."""
 
     length: int = 200
-    """Steps after which a dream is left and another one begins, `dream.horizon` at the latest; the critic stands for what
-    would have come."""
+    """Steps after which a dream is replaced by a new one, at the latest after `dream.horizon`; the critic's value
+    stands in for the rest of it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,18 +83,18 @@ class LongDreamsConfig(ActorCriticConfig):
 
 @struct.dataclass
 class ActorCriticState:
-    """All that a search needs to go on."""
+    """State of the search."""
 
     networks: Params
-    """The weights of the policy, "controller", and of its "critic"."""
+    """Weights of the policy, "controller", and of its "critic"."""
     optimizer: "optax.OptState"
     dreams: Any
-    """A `DreamState` [L, ...]; None where none goes on, or where it learns in the actual environment."""
+    """A `DreamState` [L, ...]; None if no dream continues, or if C learns in the actual environment."""
 
 
 @dataclass(frozen=True)
 class ActorCritic(Search):
-    """A `Search` whose metric `outcome` is the mean of what followed on a decision, as the critic counts."""
+    """A `Search` whose metric `outcome` is the mean discounted return after a decision, in the critic's units."""
 
     watch: ClassVar[str] = "outcome"
 
@@ -100,14 +102,14 @@ class ActorCritic(Search):
     """An `ActorCriticConfig`."""
     actor: Guided
     policy: Policy
-    """The actor's guide."""
+    """The policy in the actor."""
     dream: Dream
     generations: int
-    """In all."""
+    """Number of generations."""
 
     @abstractmethod
     def begin_optimizer(self, networks: Params) -> "optax.OptState":
-        """What moves the networks, before their first step."""
+        """The state of the optimiser before the first step."""
 
     @property
     def start(self) -> Literal["first", "anywhere"]:
@@ -115,12 +117,12 @@ class ActorCritic(Search):
         return self.config.start
 
     def bytes_at_rest(self) -> int:
-        """The weights of both networks, and Adam's two moments of each; new and old."""
+        """The weights of both networks and Adam's two moments of each; new and old."""
         return FLOAT * 2 * 3 * (actors.size(self.policy) + actors.size(self.policy.critic))
 
     def init(self, key: Key, begin: Params | None = None, starts: State | None = None) -> ActorCriticState:
-        """The state before the first generation: fresh networks, or C's weights `begin`; dreams in some of `starts`
-        [S, ...], where there are any and dreams go on."""
+        """The state before the first generation: fresh networks or C's weights `begin`, and dreams that begin in some
+        of `starts` [S, ...], if given and if dreams continue."""
         keys = jax.random.split(key, 4)
         policy, critic = (None, None) if begin is None else self.actor.parts(begin)
         networks = {
@@ -132,31 +134,31 @@ class ActorCritic(Search):
         return ActorCriticState(networks, optimizer, dreams)
 
     def first_dreams(self, starts: State, begin_key: Key, step_key: Key) -> DreamState | None:
-        """Those that the first generation finds [L, ...]; None where each begins its own."""
+        """The dreams before the first generation [L, ...]; None if each generation begins new ones."""
         return None
 
     def candidate(self, state: ActorCriticState) -> Params:
-        """C, which acts by its mode where it is evaluated and deployed."""
+        """C; it acts by its mode where it is evaluated and deployed."""
         return self.actor.assemble(state.networks["controller"], state.networks["critic"])
 
     def vital(self, state: ActorCriticState) -> Any:
-        """What must be finite for the state to be worth saving."""
+        """The part of the state that must be finite for it to be saved."""
         return state.networks
 
     def begin(self, starts: State, key: Key) -> DreamState:
-        """`config.dreams` dreams before their first step."""
+        """`config.dreams` new dreams."""
         return jax.vmap(self.dream.reset, (None, 0))(starts, jax.random.split(key, self.config.dreams))
 
 
 @dataclass(frozen=True)
 class Unrolled(ActorCritic):
-    """An `ActorCritic` of which a generation is `config.horizon` steps of each dream."""
+    """An `ActorCritic` whose generation is `config.horizon` steps of each dream."""
 
     sizes: ClassVar[tuple[str, ...]] = ("search.dreams", "search.horizon")
 
     @property
     def shapes(self) -> dict[str, list[int]]:
-        """What a generation is made of."""
+        """Sizes of a generation."""
         return {
             "C's weights": [actors.size(self.actor)],
             "steps of a generation": [self.config.horizon, self.config.dreams],
@@ -164,37 +166,38 @@ class Unrolled(ActorCritic):
 
     @property
     def dream_steps(self) -> int:
-        """Steps of all dreams."""
+        """Steps of all dreams in a generation."""
         return self.config.dreams * self.config.horizon
 
 
 @dataclass(frozen=True)
 class LongDreams(ActorCritic):
-    """An `ActorCritic` whose dreams go on from generation to generation."""
+    """An `ActorCritic` whose dreams continue from generation to generation."""
 
     @property
     def step(self) -> int:
-        """Steps that a dream goes on at once."""
+        """Steps that a dream advances at once."""
         return 1
 
     def bytes_at_rest(self) -> int:
-        """The dreams, too."""
+        """Includes the dreams."""
         return super().bytes_at_rest() + FLOAT * 2 * self.config.dreams * lane_size(self.dream.model)
 
     def first_dreams(self, starts: State, begin_key: Key, step_key: Key) -> DreamState:
-        """Not all of them are to be left at the same time, and each has room to go on."""
+        """Their step counts are random, so that they are not all replaced at the same time; each has room for another
+        step."""
         dreams = self.begin(starts, begin_key)
         latest = min(self.config.length, self.dream.config.horizon - self.step + 1)
         return replace(dreams, steps=jax.random.randint(step_key, dreams.steps.shape, 0, latest, jnp.int32))
 
     def left(self, over: Array, dreams: DreamState) -> Array:
-        """[L]: which of the dreams are left for others: those that are `over` [L], and those that are long enough."""
+        """[L]: the dreams to replace: those that are `over` [L] and those that are long enough."""
         return over | (dreams.steps >= self.config.length) | (dreams.steps + self.step > self.dream.config.horizon)
 
 
 def falling_adam(rate: float, steps: int, clip: float) -> "optax.GradientTransformation":
-    """Adam whose learning rate falls to a tenth over so many steps, on gradients of at most this norm."""
-    # Imported here: to act and to dream needs no search, and starts faster without.
+    """Adam with a learning rate that falls to a tenth over `steps` steps, on gradients clipped to the norm `clip`."""
+    # Imported here: acting and dreaming need no search and start faster without it.
     import optax
 
     adam = optax.adam(optax.linear_schedule(rate, rate / 10, steps))
@@ -202,8 +205,8 @@ def falling_adam(rate: float, steps: int, clip: float) -> "optax.GradientTransfo
 
 
 def shuffled(key: Key, size: int, passes: int, batches: int) -> Array:
-    """[passes * batches, n]: the numbers below `size`, shuffled in each pass and cut into batches of the same size; those
-    that are left over are left out."""
+    """[passes * batches, n]: the numbers below `size`, shuffled in each pass and cut into batches of equal size; the
+    remainder is left out."""
     orders = [jax.random.permutation(jax.random.fold_in(key, number), size) for number in range(passes)]
     return jnp.concatenate([order[: size - size % batches].reshape(batches, -1) for order in orders])
 
@@ -211,9 +214,9 @@ def shuffled(key: Key, size: int, passes: int, batches: int) -> Array:
 def advantages(
     reward: Array, value: Array, next_value: Array, survival: Array, left: Array, discount: Array | float
 ) -> Array:
-    """Generalised advantage estimates [T, L] (arXiv 1506.02438, equation 16) of `reward` [T, L], what the critic said
-    before and after each decision, how probable it was that the dream went on, and whether it was `left` for another one:
-    it had ended, or was long enough."""
+    """Generalised advantage estimates [T, L] (arXiv 1506.02438, equation 16) from `reward` [T, L], the critic's values
+    before and after each decision, the probability that the dream continued (`survival`), and whether it was replaced
+    (`left`), because it ended or was long enough."""
     errors = reward + discount * survival * next_value - value
 
     def back(advantage: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -225,11 +228,10 @@ def advantages(
 
 
 def lambda_returns(reward: Array, next_value: Array, ending: Array, left: Array, discount: Array | float) -> Array:
-    """lambda-returns V_t [T, L] (Dreamer, arXiv 1912.01603, equation 6) of `reward` [T, L], what the
-    critic said after each step, the probability that the step was the end, and whether the dream was `left` for another
-    one."""
+    """lambda-returns V_t [T, L] (Dreamer, arXiv 1912.01603, equation 6) from `reward` [T, L], the critic's value after
+    each step, the probability that the step ended the dream, and whether the dream was replaced (`left`)."""
     going = 1 - ending
-    # What is read after an end may be anything.
+    # Values after an end may be arbitrary.
     next_value = jnp.where(going > 0, next_value, 0)
 
     def back(later: Array, step: tuple[Array, ...]) -> tuple[Array, Array]:

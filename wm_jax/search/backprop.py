@@ -1,14 +1,14 @@
-"""A search for C by backpropagation through the dream: the gradient of what dreams bring, as the article's discussion
-proposes, through the world model and back to C's weights. With a critic for what comes after the last dreamt step it is the
-learning of behaviours of Dreamer (arXiv 1912.01603, section 3).
+"""A search for C by backpropagation through the dream: the gradient of the dreamt return passes through the world model
+to C's weights, as the article's discussion proposes. With a critic for the return after the last dreamt step it is
+Dreamer's behaviour learning (arXiv 1912.01603, section 3).
 
 C learns from the lambda-returns (equation 6)
 
     V_t = r_t + gamma (1 - e_t) ((1 - lambda) v(s_{t+1}) + lambda V_{t+1}),
 
-e_t being the probability that the step ends the dream, so that what is risked has a gradient too; the critic v learns to
-tell them. What is drawn is reparameterised: noise is drawn first, and z is a function of it with a gradient. The draw of a
-mixture's component has none of its own; `component` says what stands for it.
+where e_t is the probability that the step ends the dream, so that the risk of an end has a gradient too. The critic v
+learns to predict them. Samples are reparameterised: noise is drawn first, and z is a differentiable function of it. The
+choice of a mixture component has no gradient of its own; `component` selects a substitute.
 """
 
 from dataclasses import dataclass, replace
@@ -39,26 +39,26 @@ if TYPE_CHECKING:
     import optax
 
 PASSES, BATCHES = 2, 4
-"""How often the critic learns from a generation's dreams, and in how many parts."""
+"""Passes of the critic over a generation's dreams, and batches per pass."""
 
 
 @SEARCHES.register
 @dataclass(frozen=True)
 class BackpropConfig(LongDreamsConfig):
-    """The gradient of the dreamt return through the world model. With `dream.end` threshold an end has no gradient: whether
-    a probability is above the threshold does not change with a small change of C."""
+    """The gradient of the dreamt return through the world model. With `dream.end` threshold an end has no gradient: a
+    small change of C does not move a probability across the threshold."""
 
     kind: Literal["backprop"] = "backprop"
     dreams: int = 256
     horizon: int = 15
-    """T: steps of each dream in a generation, through all of which the gradient goes."""
+    """T: steps of each dream in a generation; the gradient passes through all of them."""
     truncation: int = 0
     """Steps after which the gradient is cut within a generation's dreams; 0: never."""
     component: Component = "implicit"
-    """What stands for the gradient of choosing one of a mixture's components: implicit, unbiased; straight_through, biased;
-    expectation, exact in another dream, in which nothing is chosen; held, none (`memory.mixture.draw`)."""
+    """Gradient for the choice of a mixture component. implicit: unbiased; straight_through: biased; expectation: exact,
+    but in a different dream without a choice; held: none (`memory.mixture.draw`)."""
     clip: float = 1.0
-    """Largest norm of the gradient of C's weights, and of the critic's; a larger one is scaled down to it."""
+    """Largest gradient norm of C's weights, and of the critic's; larger gradients are scaled down to it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,16 +67,16 @@ class BackpropConfig(LongDreamsConfig):
         require_choice("search.component", self.component, get_args(Component))
         require_range("search.clip", self.clip, 1e-6, 1e6)
         if self.dreams * self.horizon < BATCHES:
-            raise UserError(f"search.dreams is {self.dreams} and search.horizon {self.horizon}: fewer steps than the "
-                            f"{BATCHES} batches that the critic learns from; raise either")  # fmt: skip
+            raise UserError(f"search.dreams is {self.dreams} and search.horizon is {self.horizon}: fewer steps than the "
+                            f"critic's {BATCHES} batches; raise either")  # fmt: skip
 
     def build(self, actor: Actor, dream: Dream, generations: int, mesh: Mesh | None = None) -> "Backprop":
-        """The search of so many generations; every device does the same. Raises `UserError` where the actor has no policy
-        to learn, or one that chooses among discrete actions, or where nothing in the dream's return has a gradient."""
+        """The search with this many generations; every device does the same work. Raises `UserError` if the actor has
+        no policy to learn, if its actions are discrete, or if the dream's return has no gradient."""
         guided = self.guided(actor, "mlp, or policy without discrete actions", None)
         if guided[1].discrete:
-            raise UserError(f"search.kind backprop cannot learn to choose among discrete actions, as {actor.words} does: "
-                            "no gradient passes the choice; choose another search, or another distribution")  # fmt: skip
+            raise UserError(f"search.kind backprop cannot learn discrete actions ({actor.words}): no gradient passes "
+                            "through the choice; use another search, or another distribution")  # fmt: skip
         self.require_gradient(dream)
         model: Any = dream.model.differentiable(self.component)
         return Backprop(self, *guided, replace(dream, model=model), generations)
@@ -84,10 +84,10 @@ class BackpropConfig(LongDreamsConfig):
 
 @dataclass(frozen=True)
 class Backprop(LongDreams, Unrolled):
-    """An `ActorCritic`. Metrics of a generation: outcome, the mean lambda-return, as the critic counts; gradient, the norm
-    of the gradient of C's weights before it is scaled down; ended, the share of steps expected to end a dream; known, the
-    share of the outcome's variance that the critic knew of; non_finite, 1 where gradient or outcome was not finite: nothing
-    was learned then, and outcome and gradient are told as 0."""
+    """An `ActorCritic`. Metrics of a generation: outcome, the mean lambda-return in the critic's units; gradient, the
+    norm of the gradient of C's weights before it is scaled down; ended, the expected share of steps that end a dream;
+    known, the share of the outcome's variance that the critic explains; non_finite, 1 if gradient or outcome was not
+    finite: nothing was learned then, and both are reported as 0."""
 
     curves: ClassVar[tuple[Curve, ...]] = (
         Curve(
@@ -101,13 +101,13 @@ class Backprop(LongDreams, Unrolled):
 
     @property
     def words(self) -> str:
-        """What a generation is."""
+        """Description of a generation."""
         config = self.config
         cut = f", cut every {config.truncation}" if config.truncation else ""
         return f"backpropagation through {config.horizon} steps{cut} of {config.dreams:,} dreams ({config.component})"
 
     def bytes_at_work(self, devices: int) -> int:
-        """The states of all steps, and what one step makes on the way, which is computed anew for the gradient."""
+        """The states of all steps, and the intermediate results of one step, which are recomputed for the gradient."""
         return FLOAT * self.config.dreams * 3 * (self.config.horizon + 10) * lane_size(self.dream.model)
 
     def iterate(
@@ -131,8 +131,8 @@ class Backprop(LongDreams, Unrolled):
     def objective(
         self, controller: Params, critic: Params, going: DreamState, dreams: Dreams, key: Key
     ) -> tuple[Array, tuple[DreamState, Array, Array, Array, Array]]:
-        """Minus the mean lambda-return [] of a generation's dreams, and of these: where they stand after it, what C read
-        [T, L, F], what the critic said and should have said [T, L], and the probabilities of an end [T, L]."""
+        """Minus the mean lambda-return [] of a generation's dreams; and their last states, C's inputs [T, L, F], the
+        critic's values and their targets [T, L], and the probabilities of an end [T, L]."""
         config, policy, world = self.config, self.policy, World(self.dream.model, dreams.params)
         prospect = jax.vmap(partial(self.dream.prospect, dreams.params), (0, 0, 0, None))
 
@@ -149,7 +149,7 @@ class Backprop(LongDreams, Unrolled):
             after, reward, ending = prospect(going, action, noise.world, dreams.temperature)
             said = policy.value(critic, inputs), policy.value(critic, policy.inputs(world, after.world))
             left = self.left(noise.end < ending, after)
-            # Another dream begins where this one ends: no gradient goes from the one to the other.
+            # A new dream begins where this one ends: no gradient passes between them.
             following = choose(left, self.begin(dreams.starts, begin_key), after)
             return following, (inputs, reward * (1 - config.discount), ending, left, *said)
 
@@ -161,12 +161,13 @@ class Backprop(LongDreams, Unrolled):
     def _learn(
         self, state: ActorCriticState, gradient: Params, inputs: Array, value: Array, outcome: Array, key: Key
     ) -> "tuple[Params, optax.OptState, Metrics]":
-        """The networks after a generation: C after a step along the `gradient`, and the critic after some of Adam's."""
+        """The networks after a generation: C after one step along the `gradient`, and the critic after its steps of
+        Adam."""
         import optax
 
         norm = optax.tree.norm(gradient)
         sound = jnp.isfinite(norm) & jnp.isfinite(outcome).all()
-        # A dream whose numbers are not finite says nothing of where to go, and nothing is told of it but that.
+        # A dream with numbers that are not finite gives no direction: skip the update and report only `non_finite`.
         gradient = jax.tree.map(lambda leaf: jnp.where(sound, leaf, 0), gradient)
         outcome = jnp.where(sound, outcome, 0)
         networks, optimizer = self._move(state.networks, state.optimizer, "controller", gradient)

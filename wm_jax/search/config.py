@@ -1,4 +1,5 @@
-"""What is common to all searches: how long they go on, where candidates play, who is evaluated, chosen and deployed."""
+"""Settings common to all searches: their length, where candidates play, and which are evaluated, selected and
+deployed."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,47 +11,48 @@ from wm_jax.search.protocol import SearchConfig
 
 @dataclass(frozen=True)
 class EvolveConfig:
-    """The stage that finds C, by the search that `search` describes. The defaults are the paper's."""
+    """The stage that finds C, with the search in `search`. The defaults are the paper's."""
 
     fitness: Literal["dream", "actual"] = "dream"
-    """Where candidates play: in the dream, or in the actual environment, as the paper's Car Racing does, where of M only
-    its memory is used. There all candidates of a generation meet the same episodes, and each generation meets new ones."""
+    """Where candidates play. dream: in the dream; actual: in the actual environment, as in the paper's Car Racing; of M
+    only its hidden state is used there. All candidates of a generation play the same episodes, and each generation new
+    ones."""
     environments: int = 16
-    """With `fitness` actual: environments stepped side by side."""
+    """Environments stepped side by side, with `fitness` actual."""
     backend: str | None = None
-    """Which of the task's backends is played, by candidates with `fitness` actual and in validation; the reference unless
-    given."""
+    """The task's backend for candidates with `fitness` actual and for validation; None: the reference backend."""
     max_steps: int | None = None
-    """With `fitness` actual: a candidate's episodes are cut off after this many steps; the task's own limit unless given.
-    Validation and scores are whole episodes in any case."""
+    """With `fitness` actual: candidates' episodes are truncated after this many steps; None: the task's own limit.
+    Validation and scores always play whole episodes."""
     patience: int | None = None
-    """With `fitness` actual: they are also cut off after this many steps in a row without a positive reward, which spares
-    what is lost and no longer tells good candidates from bad ones."""
+    """With `fitness` actual: candidates' episodes are also truncated after this many consecutive steps without a
+    positive reward; this saves steps after a candidate is lost, which no longer separate good candidates from bad ones.
+    None: no such limit."""
     generations: int = 2000
-    """Generations in all."""
+    """Number of generations."""
     evaluate_every: int = 25
-    """Generations between two evaluations of the search's candidate: of CMA-ES the distribution's mean."""
+    """Generations between two evaluations of the search's candidate; for CMA-ES that is the distribution's mean."""
     evaluation_rollouts: int = 1024
-    """Dreams that it is evaluated on."""
+    """Dreams per evaluation."""
     select: Literal["dream", "actual"] = "dream"
-    """Which score of the evaluated candidates decides what is deployed: the dream's (the paper), or the actual
-    environment's in `actual_episodes`."""
+    """The score that selects the evaluated candidate to deploy: the dream's (the paper), or that of `actual_episodes`
+    in the actual environment."""
     actual_episodes: int = 8
-    """Episodes in the actual environment, never those of the final score, that each evaluated candidate plays: they show
-    when C begins to cheat its dream. 0 plays none."""
+    """Validation episodes in the actual environment for each evaluated candidate, never those of the final score. They
+    show when C begins to exploit errors of its dream. 0: none."""
     temperatures: tuple[float, ...] = ()
-    """Temperatures whose searches run side by side, as the paper's table has them; none is dream.temperature alone."""
+    """Temperatures of searches that run side by side, as in the paper's table; empty: only dream.temperature."""
     seeds: int = 1
-    """Searches at each temperature, independent of each other."""
+    """Independent searches per temperature."""
 
     @property
     def evolutions(self) -> int:
-        """E: how many run side by side."""
+        """E: searches that run side by side."""
         return max(1, len(self.temperatures)) * self.seeds
 
     @property
     def evaluated(self) -> list[int]:
-        """The generations whose candidate is evaluated: every `evaluate_every`-th, and the last one."""
+        """The generations whose candidate is evaluated: every `evaluate_every`-th and the last."""
         return [*range(self.evaluate_every, self.generations, self.evaluate_every), self.generations]
 
     @property
@@ -68,49 +70,50 @@ class EvolveConfig:
             require_range("evolve.temperatures", temperature, 1e-3, 100.0)
             if self.temperatures.count(temperature) > 1:
                 raise UserError(f"evolve.temperatures has {temperature} more than once; for several evolutions at one "
-                                "temperature raise evolve.seeds")  # fmt: skip
+                                "temperature increase evolve.seeds")  # fmt: skip
         require_range("evolve.seeds", self.seeds, 1, 2**20)
         self._check_actual()
 
     def _check_actual(self) -> None:
-        """Raise `UserError` where the actual environment is asked for what only a dream has."""
+        """Raise `UserError` if settings of the dream and of the actual environment contradict each other."""
         require_choice("evolve.fitness", self.fitness, ("dream", "actual"))
         for name in ("max_steps", "patience"):
             limit = getattr(self, name)
             if limit is not None and self.fitness == "dream":
-                raise UserError(f"evolve.{name} is {limit} but evolve.fitness is 'dream', where dream.horizon says how "
-                                f"long a rollout lasts; leave evolve.{name} out")  # fmt: skip
+                raise UserError(f"evolve.{name} is {limit} but evolve.fitness is 'dream', where dream.horizon limits "
+                                f"rollouts; remove evolve.{name}")  # fmt: skip
         if self.fitness == "actual" and self.select == "dream":
-            raise UserError("evolve.select is 'dream' but evolve.fitness is 'actual': no candidate has a dream's score; "
+            raise UserError("evolve.select is 'dream' but evolve.fitness is 'actual': candidates have no dream score; "
                             "set evolve.select to 'actual'")  # fmt: skip
         if self.fitness == "actual" and self.temperatures:
             raise UserError(f"evolve.temperatures is {self.temperatures} but evolve.fitness is 'actual', which has no "
-                            "temperature; leave it empty, and raise evolve.seeds for several evolutions")  # fmt: skip
+                            "temperature; leave it empty, and increase evolve.seeds for several evolutions")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class TuneConfig:
-    """How C goes on being searched for after its dreams: in the actual environment, from the controller that they made, the
-    world model staying as it is. All is meant as in `EvolveConfig` with `fitness` actual."""
+    """Tuning: after the search in dreams, C is searched further in the actual environment, starting from the controller
+    found in dreams; the world model does not change. The settings have the meaning of `evolve` with `fitness`
+    actual."""
 
     generations: int = 0
-    """0: C stays as the dreams made it."""
+    """Number of generations; 0: no tuning."""
     search: SearchConfig = field(default_factory=lambda: CMAESConfig(sigma=0.03))
-    """How. Keep its first step smaller than where the search began: far from a working controller most candidates are
-    worse."""
+    """The search. Keep its first step smaller than that of the search in dreams: far from a working controller most
+    candidates are worse."""
     evaluate_every: int = 25
-    """Generations between two validations of the search's candidate; the best one is deployed. Generation 0 is what the
-    dreams made: it is validated too, and stays where tuning only harms."""
+    """Generations between two validations of the search's candidate; the best one is deployed. Generation 0, the
+    controller found in dreams, is validated too and is kept if tuning only makes it worse."""
     actual_episodes: int = 8
-    """Episodes of a validation."""
+    """Episodes per validation."""
     environments: int = 16
     """Environments stepped side by side."""
     backend: str | None = None
-    """Which of the task's backends is played, in validation too."""
+    """The task's backend, for validation too; None: the reference backend."""
     max_steps: int | None = None
-    """A candidate's episodes are cut off after this many steps."""
+    """Candidates' episodes are truncated after this many steps; None: the task's own limit."""
     patience: int | None = None
-    """They are also cut off after this many steps in a row without a positive reward."""
+    """They are also truncated after this many consecutive steps without a positive reward; None: no such limit."""
 
     def __post_init__(self) -> None:
         _require_stage("tune", self)
@@ -119,13 +122,13 @@ class TuneConfig:
 
     @property
     def as_evolution(self) -> EvolveConfig:
-        """The same as an `EvolveConfig`, where it has any generations."""
+        """The same settings as an `EvolveConfig`, if there are any generations."""
         names = ("generations", "evaluate_every", "actual_episodes", "environments", "backend", "max_steps", "patience")
         return EvolveConfig(fitness="actual", select="actual", **{name: getattr(self, name) for name in names})
 
 
 def _require_stage(group: str, config: EvolveConfig | TuneConfig) -> None:
-    """Raise `UserError` where a number of this `group` of settings makes no search."""
+    """Raise `UserError` if a number in this `group` of settings is out of range."""
     require_range(f"{group}.evaluate_every", config.evaluate_every, 1)
     require_range(f"{group}.environments", config.environments, 1, 1024)
     for name in ("max_steps", "patience"):

@@ -1,4 +1,4 @@
-"""What was decided, and what came of it: what PPO learns from, in dreams and in the actual environment."""
+"""Decisions and their results, from which PPO learns in dreams and in the actual environment."""
 
 import jax.numpy as jnp
 from flax import struct
@@ -9,50 +9,50 @@ from wm_jax.types import Array
 
 @struct.dataclass
 class Decisions:
-    """What was decided in dreams and what came of it."""
+    """Decisions and their results."""
 
     inputs: Array
-    """[..., F]: what C read."""
+    """[..., F]: C's inputs."""
     drawn: Array
-    """[..., X]: what was drawn for the action."""
+    """[..., X]: the sample behind the action."""
     noise: Array
-    """[...]: as `PPOConfig.noise_in` has it."""
+    """[...]: standard deviation from `PPOConfig.noise_in`."""
     log_likelihood: Array
-    """[...]: of what was drawn."""
+    """[...]: of the sample."""
     advantage: Array
     """[...]"""
     outcome: Array
-    """[...]: what the critic should have said."""
+    """[...]: target of the critic."""
     counts: Array
-    """[...]: 1, or 0 where nothing was decided, as the episode was over."""
+    """[...]: 1; 0 after the end of an episode, where there is no decision."""
 
 
 @struct.dataclass
 class Came:
-    """What came of decisions [T, L]."""
+    """Results of decisions [T, L]."""
 
     earned: Array
-    """Up to the next one, in the critic's units; not finite where a dream's numbers were not."""
+    """Discounted reward until the next decision, in the critic's units; not finite if the dream's numbers were not."""
     survival: Array
-    """The probability that the dream went on."""
+    """The probability that the dream continued."""
     left: Array
-    """Whether it was left after this one, or had ended."""
+    """Whether the dream ended or was replaced after this decision."""
     value: Array
-    """What the critic said before."""
+    """The critic's value before the decision."""
     next_value: Array
-    """And after."""
+    """The critic's value after it."""
     counts: Array | None = None
-    """As `Decisions.counts`; None: all do."""
+    """As in `Decisions.counts`; None: all are 1."""
 
 
 def judged(
     inputs: Array, drawn: Array, log_likelihood: Array, noise: Array, came: Came, discount: Array | float
 ) -> Decisions:
-    """Decisions [T, L] with their advantages; `discount` is that from one to the next."""
-    # Nothing follows on an end, and what is read after it may be anything.
+    """Decisions [T, L] with their advantages; `discount` is the one between consecutive decisions."""
+    # After an end there is no value, and the critic's input may be arbitrary.
     next_value = jnp.where(came.survival > 0, came.next_value, 0)
     broken = ~jnp.isfinite(came.earned)
-    # What broke a dream is worth nothing, or as little as the worst that was decided elsewhere.
+    # A decision that broke a dream earns 0, or the least that any other decision was worth if that is negative.
     lowest = jnp.min(came.earned + discount * came.survival * next_value, where=~broken, initial=0)
     earned = jnp.where(broken, lowest, came.earned)
     advantage = advantages(earned, came.value, next_value, came.survival, came.left, discount)
@@ -63,10 +63,10 @@ def judged(
 
 
 def mean(values: Array, counts: Array) -> Array:
-    """[]: of those that count."""
+    """[]: weighted mean."""
     return (values * counts).sum() / jnp.maximum(counts.sum(), 1)
 
 
 def spread(values: Array, counts: Array) -> Array:
-    """[]: their variance."""
+    """[]: weighted variance."""
     return mean((values - mean(values, counts)) ** 2, counts)

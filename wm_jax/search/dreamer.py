@@ -1,15 +1,15 @@
-"""Dreamer's actor-critic (V1, arXiv 1912.01603; V2, arXiv 2010.02193; V3, arXiv 2301.04104): C learns in short dreams, each
-from a state of an actual episode on.
+"""Dreamer's actor-critic (V1, arXiv 1912.01603; V2, arXiv 2010.02193; V3, arXiv 2301.04104): C learns in short dreams,
+each starting from a state of an actual episode.
 
-A generation is one update. From its states the dreams go `horizon` steps, and the critic, which tells what comes after
-them, gives the lambda-returns R (`actor_critic.lambda_returns`). C ascends the mean of
+A generation is one update. Its dreams run `horizon` steps. The critic, which estimates the return after them, gives the
+lambda-returns R (`actor_critic.lambda_returns`). C maximises the mean of
 
     w (rho sg((R - v) / S) log pi(a | s) + (1 - rho) R / S + eta H[pi(a | s)])
 
-with w the probability that the dream has come so far, discounted, v the critic, H the entropy, and S the spread of the
-returns. V1 is rho 0, the gradient through the dream, V3 rho 1 (REINFORCE); V2 mixes the two: its own settings are 0 for
-continuous actions and 1 for discrete ones. The gradient through the dream passes what C reads on the way, too, where the
-papers stop it.
+with w the discounted probability that the dream has reached the step, v the critic, H the entropy, and S the spread of
+the returns. V1 has rho 0, the gradient through the dream; V3 has rho 1 (REINFORCE); V2 mixes the two: its own settings
+are 0 for continuous actions and 1 for discrete ones. Here the gradient through the dream also passes through C's
+inputs; the papers stop it there.
 """
 
 from dataclasses import dataclass, replace
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     import optax
 
 CLIP = 0.3
-"""Share of its own norm that an array of weights may have as a gradient."""
+"""Largest gradient norm of a weight array, as a share of the weights' own norm."""
 PERCENTILES = 5.0, 95.0
-"""Of the returns, between which their spread lies."""
+"""Percentiles of the returns; their distance is the spread."""
 KEPT = 0.99
-"""How much of the spread of the generations before stays in that of the next one."""
+"""Decay of the moving mean of the spread, per generation."""
 
 
 @SEARCHES.register
@@ -49,23 +49,24 @@ class DreamerConfig(ActorCriticConfig):
     horizon: int = 15
     """T: steps of a dream."""
     reinforce: float = 1.0
-    """rho: share of REINFORCE in C's objective; the rest is the gradient through the dream."""
+    """rho: weight of REINFORCE in C's objective; the rest is the gradient through the dream."""
     entropy: float = 3e-4
     """eta: weight of the entropy of C's actions."""
     scale_returns: bool = True
-    """Whether returns are divided by their spread, the distance of their 5th and 95th percentiles (a moving mean over
-    generations), where that is more than a reward of 1."""
+    """Whether to divide returns by their spread, the distance between their 5th and 95th percentiles (a moving mean
+    over generations), if it is larger than a reward of 1."""
     slow_critic: Literal["regularizer", "target"] = "regularizer"
-    """What a slow copy of the critic is for. regularizer: the critic, which tells what comes after a dream, is drawn to it
-    (V3); target: it tells that itself (V2; V1, which has none, is `slow_rate` 1)."""
+    """Use of the slow copy of the critic. regularizer: the critic gives the value after a dream and is drawn to the
+    slow copy (V3); target: the slow copy gives that value (V2; for V1, which has no slow copy, set `slow_rate` to
+    1)."""
     slow_rate: float = 0.02
-    """By how much of the difference the slow critic follows the critic, every `slow_every` generations."""
+    """Share of the difference to the critic by which the slow critic moves, every `slow_every` generations."""
     slow_every: int = 1
     """Generations between two steps of the slow critic. V2: 100, with `slow_rate` 1."""
     discount: float = 1 - 1 / 333
-    """gamma per step."""
+    """gamma: discount per step."""
     learning_rate: float = 4e-5
-    """Adam's, for C and the critic."""
+    """Learning rate of Adam, for C and the critic."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -77,14 +78,14 @@ class DreamerConfig(ActorCriticConfig):
         require_range("search.slow_every", self.slow_every, 1, 2**30)
 
     def build(self, actor: Actor, dream: Dream, generations: int, mesh: Mesh | None = None) -> "Dreamer":
-        """The search; every device does the same. Raises `UserError` where the actor has no policy to learn, or where a
-        gradient through the dream is wanted, and actions are discrete or no return has one."""
+        """The search; every device does the same work. Raises `UserError` if the actor has no policy to learn, or if
+        the gradient through the dream is used but actions are discrete or the return has no gradient."""
         guided = self.guided(actor, "actor_critic or policy, or a planner with actor.hidden_sizes", False)
         model: Any = dream.model
         if self.reinforce < 1:
             if guided[1].discrete:
-                raise UserError(f"search.reinforce is {self.reinforce}, but no gradient passes the choice among discrete "
-                                f"actions, as {actor.words} makes it; set it to 1, or choose another "
+                raise UserError(f"search.reinforce is {self.reinforce}, but no gradient passes through discrete actions "
+                                f"({actor.words}); set it to 1, or choose another "
                                 "distribution")  # fmt: skip
             self.require_gradient(dream)
             model = model.differentiable("implicit")
@@ -93,12 +94,12 @@ class DreamerConfig(ActorCriticConfig):
 
 @struct.dataclass
 class DreamerState(ActorCriticState):
-    """All that the search needs to go on; no dream does."""
+    """State of the search; no dream continues."""
 
     slow: Params
     """The slow critic."""
     spread: Array
-    """[]: of the returns; 0 before the first generation."""
+    """[]: spread of the returns; 0 before the first generation."""
 
 
 @struct.dataclass
@@ -106,39 +107,40 @@ class _Imagined:
     """T steps of L dreams."""
 
     inputs: Array
-    """[T + 1, L, F]: what C read, and what it would have read next."""
+    """[T + 1, L, F]: C's inputs, including those after the last step."""
     drawn: Array
     """[T, L, X]"""
     reward: Array
-    """[T, L], times 1 - gamma."""
+    """[T, L]: multiplied by 1 - gamma."""
     ending: Array
     """[T, L]: the probability that the step ended the dream."""
 
 
 @dataclass(frozen=True)
 class Dreamer(Unrolled):
-    """An `ActorCritic`. Metrics of a generation: outcome, the mean lambda-return, as the critic counts; entropy, of C's
-    actions; spread, of the returns; ended, the share of steps expected to end a dream; known, the share of the outcome's
-    variance that the critic knew of; non_finite, 1 where a number was not finite: nothing was learned then."""
+    """An `ActorCritic`. Metrics of a generation: outcome, the mean lambda-return in the critic's units; entropy, of C's
+    actions; spread, of the returns; ended, the expected share of steps that end a dream; known, the share of the
+    outcome's variance that the critic explains; non_finite, 1 if a number was not finite: nothing was learned then."""
 
     curves: ClassVar[tuple[Curve, ...]] = (
-        Curve("entropy", ("entropy",), "Dreamer: entropy", "The entropy of the actions that C draws, in nats."),
-        Curve("spread", ("spread",), "Dreamer: spread of returns", "What returns are divided by, unless it is small."),
+        Curve("entropy", ("entropy",), "Dreamer: entropy", "The entropy of C's actions, in nats."),
+        Curve("spread", ("spread",), "Dreamer: spread of returns", "The divisor of the returns, unless it is small."),
     )
 
     @property
     def words(self) -> str:
-        """What a generation is."""
+        """Description of a generation."""
         config = self.config
         return f"Dreamer's actor-critic: {config.horizon} steps of {config.dreams:,} dreams, rho {config.reinforce:g}"
 
     def bytes_at_work(self, devices: int) -> int:
-        """What C read, and where a gradient goes through the dreams their states with what a step makes on the way."""
+        """C's inputs; with a gradient through the dreams also their states and the intermediate results of a step."""
         kept = 3 * (self.config.horizon + 10) if self.config.reinforce < 1 else self.config.horizon + 2
         return FLOAT * self.config.dreams * kept * lane_size(self.dream.model)
 
     def init(self, key: Key, begin: Params | None = None, starts: State | None = None) -> DreamerState:
-        """The state before the first generation: fresh networks, or C's weights `begin`; the slow critic is the critic."""
+        """The state before the first generation: fresh networks or C's weights `begin`; the slow critic equals the
+        critic."""
         state = super().init(key, begin, starts)
         slow = jax.tree.map(jnp.copy, state.networks["critic"])
         return DreamerState(state.networks, state.optimizer, None, slow, jnp.float32(0))
@@ -155,7 +157,7 @@ class Dreamer(Unrolled):
             sound = jnp.isfinite(told["outcome"])
             for leaf in jax.tree.leaves(gradient):
                 sound &= jnp.isfinite(leaf).all()
-            # A dream whose numbers are not finite says nothing of where to go, and nothing is told of it but that.
+            # A dream with numbers that are not finite gives no direction: skip the update and report only `non_finite`.
             gradient = jax.tree.map(lambda leaf: jnp.where(sound, leaf, 0), gradient)
             updates, optimizer = self._optimizer.update(gradient, state.optimizer, state.networks)
             networks = jax.tree.map(jnp.add, state.networks, updates)
@@ -169,12 +171,12 @@ class Dreamer(Unrolled):
         return jax.lax.scan(generation, state, first + jnp.arange(count, dtype=jnp.int32))
 
     def objective(self, networks: Params, state: DreamerState, dreams: Dreams, key: Key) -> tuple[Array, Metrics]:
-        """What C and the critic descend [], and the metrics."""
+        """The loss of C and the critic [], and the metrics."""
         config, policy = self.config, self.policy
         imagined = self._imagine(networks["controller"], dreams, key)
         inputs = jax.lax.stop_gradient(imagined.inputs)
         regularized = config.slow_critic == "regularizer"
-        # The gradient through the dream passes what the critic reads, never its weights.
+        # The gradient through the dream passes through the critic's inputs, never to its weights.
         told_by = jax.lax.stop_gradient(networks["critic"]) if regularized else state.slow
         later = policy.value(told_by, imagined.inputs[1:])
         left = jnp.zeros(imagined.ending.shape, bool)
@@ -184,7 +186,7 @@ class Dreamer(Unrolled):
         weight = jnp.concatenate([jnp.ones_like(going[:1]), jnp.cumprod(going, axis=0)[:-1]])
         value = policy.value(networks["critic"], inputs[:-1])
         spread = self._spread(state.spread, target)
-        # Rewards are times 1 - gamma here, and not in the papers, which count entropy beside them.
+        # Rewards are multiplied by 1 - gamma here but not in the papers, which add the entropy to unscaled rewards.
         least = jnp.float32(1 - config.discount)
         scale = jnp.maximum(spread, least) if config.scale_returns else least
         distribution = policy.distribution(networks["controller"], inputs[:-1], 0.0)
@@ -196,7 +198,7 @@ class Dreamer(Unrolled):
             gain += config.reinforce * advantage * distribution.log_likelihood(drawn)
         if config.reinforce < 1:
             gain += (1 - config.reinforce) * outcome / scale
-        # The critic's error in units of the scale, so that neither network's part of the loss depends on the rewards' size.
+        # The critic's error is divided by the scale, so that neither network's loss depends on the size of the rewards.
         error = 0.5 * ((value - target) / scale) ** 2
         if regularized:
             error += 0.5 * ((value - policy.value(state.slow, inputs[:-1])) / scale) ** 2
@@ -210,7 +212,7 @@ class Dreamer(Unrolled):
         return (weight * (error - gain)).mean(), jax.lax.stop_gradient(told)
 
     def _imagine(self, controller: Params, dreams: Dreams, key: Key) -> _Imagined:
-        """Fresh dreams."""
+        """Play new dreams."""
         config, policy, world = self.config, self.policy, World(self.dream.model, dreams.params)
         prospect = jax.vmap(partial(self.dream.prospect, dreams.params), (0, 0, 0, None))
         begin_key, key = jax.random.split(key)
@@ -237,7 +239,7 @@ class Dreamer(Unrolled):
         return jnp.where(before > 0, KEPT * before + (1 - KEPT) * (high - low), high - low)
 
     def begin_optimizer(self, networks: Params) -> "optax.OptState":
-        """One Adam for both."""
+        """One Adam for both networks."""
         return self._optimizer.init(networks)
 
     @property

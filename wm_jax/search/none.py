@@ -1,5 +1,5 @@
-"""No search: for actors without weights, as planners are. The stage plays the actor's dreams, so that its score there
-stands beside the actual one."""
+"""No search, for actors without weights, such as planners. The stage plays the actor's dreams, so that the report can
+compare its dream score with the actual one."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -19,24 +19,25 @@ from wm_jax.worlds import Actor
 @SEARCHES.register
 @dataclass(frozen=True)
 class NoSearchConfig(SearchConfig):
-    """Nothing is searched for."""
+    """No search, for actors without weights."""
 
     kind: Literal["none"] = "none"
 
     def build(self, actor: Actor, dream: Dream, generations: int, mesh: Mesh | None = None) -> "NoSearch":
-        """The one generation that changes nothing. Raises `UserError` where the actor has weights, or for more of them."""
+        """The search of one generation that changes nothing. Raises `UserError` if the actor has weights, or for more
+        generations."""
         if size := actors.size(actor):
-            raise UserError(f"search.kind is 'none' but the actor ({actor.words}) has {size:,} weights to be found; choose "
-                            "another search, or an actor without")  # fmt: skip
+            raise UserError(f"search.kind is 'none' but the actor ({actor.words}) has {size:,} weights to find; choose "
+                            "another search, or an actor without weights")  # fmt: skip
         if generations != 1:
-            raise UserError(f"search.kind is 'none' and evolve.generations {generations:,}: there is nothing to repeat; "
+            raise UserError(f"search.kind is 'none' but evolve.generations is {generations:,}: nothing to repeat; "
                             "set evolve.generations to 1, and rounds.generations to 0")  # fmt: skip
         return NoSearch(actor)
 
 
 @dataclass(frozen=True)
 class NoSearch(Search):
-    """A search whose state is a count, and whose candidate has no weights."""
+    """A search whose state is the number of generations and whose candidate has no weights."""
 
     watch: ClassVar[str] = "weights"
 
@@ -44,33 +45,33 @@ class NoSearch(Search):
 
     @property
     def words(self) -> str:
-        """What a generation is."""
+        """Description of a generation."""
         return "no search"
 
     @property
     def shapes(self) -> dict[str, list[int]]:
-        """There are none."""
+        """Nothing."""
         return {}
 
     @property
     def dream_steps(self) -> int:
-        """None are dreamt to find it."""
+        """No dreams."""
         return 0
 
     def bytes_at_rest(self) -> int:
-        """Nothing to speak of."""
+        """Negligible."""
         return 0
 
     def bytes_at_work(self, devices: int) -> int:
-        """Nothing to speak of."""
+        """Negligible."""
         return 0
 
     def init(self, key: Key, begin: Params | None = None, starts: State | None = None) -> Array:
-        """Generations so far."""
+        """Number of generations so far."""
         return jnp.int32(0)
 
     def iterate(self, state: Array, dreams: Dreams, first: Array | int, key: Key, count: int) -> tuple[Array, Metrics]:
-        """Nothing is changed."""
+        """Changes nothing."""
         return state + count, {"weights": jnp.zeros(count, jnp.int32)}
 
     def candidate(self, state: Array) -> Params:
@@ -78,5 +79,5 @@ class NoSearch(Search):
         return self.actor.init(jax.random.key(0))
 
     def vital(self, state: Array) -> Any:
-        """What must be finite."""
+        """The part of the state that must be finite for it to be saved."""
         return state

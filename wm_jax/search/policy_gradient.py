@@ -1,9 +1,9 @@
-"""PPO (`wm_jax.search.ppo`) with noise that the search sets: C's action is drawn around what it would do, u being its
-outputs before their tanh,
+"""PPO (`wm_jax.search.ppo`) with noise that the search sets. With u the outputs of C before the tanh, the action is
+sampled as
 
     x ~ N(u, noise^2),   action = tanh(x),
 
-and the noise is the same everywhere and falls in the course of the search.
+and the noise is the same in every state and falls during the search.
 """
 
 from dataclasses import dataclass
@@ -20,15 +20,15 @@ from wm_jax.types import Array
 @SEARCHES.register
 @dataclass(frozen=True)
 class PolicyGradientConfig(PPOConfig):
-    """PPO with falling noise, for a C of tens of thousands of weights (`actor.kind` mlp)."""
+    """PPO with falling noise, for a C with tens of thousands of weights (`actor.kind` mlp)."""
 
     kind: Literal["policy_gradient"] = "policy_gradient"  # type: ignore[assignment]
-    """The name of this part."""
+    """Name of this part."""
     noise: float = 1.0
     """Standard deviation of x in the first generation."""
     final_noise: float = 0.2
-    """Standard deviation of x in the last generation; from the one to the other it falls by the same share each time. C is
-    to be good at what it does without noise, and with much of it no action but the largest ones can be relied upon."""
+    """Standard deviation of x in the last generation; it falls by the same factor each generation. Keep it low: C is
+    deployed without noise, and under strong noise only the largest actions have a reliable effect."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -37,10 +37,10 @@ class PolicyGradientConfig(PPOConfig):
 
     @property
     def sets_noise(self) -> bool:
-        """It does."""
+        """True: the search sets the noise."""
         return True
 
     def noise_in(self, generation: Array | int, generations: int) -> Array:
-        """[]: the standard deviation of x in a generation, of so many."""
+        """[]: the standard deviation of x in a generation."""
         fall = jnp.float32(self.final_noise / self.noise)
         return self.noise * fall ** (jnp.asarray(generation, jnp.float32) / max(generations - 1, 1))

@@ -1,13 +1,13 @@
 """A search for C by policy gradient in the dream: proximal policy optimisation (PPO, arXiv 1707.06347), for controllers
-with more weights than CMA-ES can have a covariance of.
+with too many weights for CMA-ES's covariance.
 
-Many short dreams go on side by side. C's action is drawn from its distribution, and kept for `hold` steps, so that what is
-tried lasts long enough to make a difference. A second network, the critic, learns what is still to come, and C's weights
-follow the gradient of the clipped objective (equation 7) on advantages (equation 11). What an action risks is told from the
-probability of an end, not from the ends that happened to be drawn, which are far between.
+Many short dreams run side by side. C's action is drawn from its distribution and held for `hold` steps, so that
+exploration has a visible effect. A second network, the critic, learns the future return, and C's weights follow the
+gradient of the clipped objective (equation 7) on advantages (equation 11). The risk of an action is computed from the
+probability of an end instead of the ends that were drawn, which are rare.
 
-Its dreams are those of `DreamConfig`, but for where they start: with that temperature, those rules, and no longer than its
-horizon. `full_return` counts from a dream's own beginning, and ends those alone that bring as much within `length` steps.
+Its dreams are those of `DreamConfig`, with the same temperature, rules and horizon, except for their starts.
+`full_return` counts from a dream's own start, so it ends only dreams that reach it within `length` steps.
 """
 
 from dataclasses import dataclass, replace
@@ -35,27 +35,28 @@ if TYPE_CHECKING:
 CLIP = 0.2
 """epsilon of the clipped objective."""
 CLIPPED_NORM = 0.5
-"""Largest norm of a gradient."""
+"""Largest norm of the gradient."""
 CRITIC_WEIGHT = 10.0
-"""Of the critic's squared error beside C's objective; they share no weights, only the clipped norm."""
+"""Weight of the critic's squared error relative to C's objective; the networks share no weights, only the clipping
+norm."""
 
 
 @SEARCHES.register
 @dataclass(frozen=True)
 class PPOConfig(LongDreamsConfig):
-    """PPO in many short dreams side by side, for policies with a distribution of their own (`actor.kind` policy)."""
+    """PPO in many short dreams side by side, for policies with their own distribution (`actor.kind` policy)."""
 
     kind: Literal["ppo"] = "ppo"
     decisions: int = 12
-    """Decisions of each dream that a generation learns from."""
+    """Decisions per dream in a generation."""
     hold: int = 5
-    """Steps that an action is kept while C learns; afterwards C acts at each step."""
+    """Steps that C holds an action while it learns; when deployed it acts at every step."""
     passes: int = 2
-    """How often a generation's decisions are learned from."""
+    """Passes over a generation's decisions."""
     batches: int = 8
-    """In how many parts, a step of Adam each."""
+    """Batches per pass; each is one step of Adam."""
     entropy: float = 0.005
-    """Weight of the actions' entropy, which keeps C from actions that are so certain that nothing else is tried."""
+    """Weight of the entropy of C's actions; it keeps C exploring."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,12 +66,12 @@ class PPOConfig(LongDreamsConfig):
         require_range("search.batches", self.batches, 1, 2**20)
         require_range("search.entropy", self.entropy, 0.0, 1e3)
         if self.dreams * self.decisions < self.batches:
-            raise UserError(f"search.dreams is {self.dreams} and search.decisions {self.decisions}: fewer decisions "
-                            f"than search.batches, {self.batches}; raise either, or lower that")  # fmt: skip
+            raise UserError(f"search.dreams is {self.dreams} and search.decisions is {self.decisions}: fewer decisions "
+                            f"than search.batches, {self.batches}; raise one of them or lower search.batches")  # fmt: skip
 
     def build(self, actor: Actor, dream: Dream, generations: int, mesh: Mesh | None = None) -> "PPO":
-        """The search of so many generations; every device does the same. Raises `UserError` where the actor has no policy
-        to learn, or one whose noise is another matter, or where a dream is over before an action is."""
+        """The search with this many generations; every device does the same work. Raises `UserError` if the actor has
+        no policy to learn, if the policy's noise does not fit, or if dreams are shorter than a held action."""
         fitting = "mlp" if self.sets_noise else "policy, or a planner with actor.hidden_sizes"
         guided = self.guided(actor, fitting, self.sets_noise)
         require_range("search.hold", self.hold, 1, dream.config.horizon)
@@ -78,19 +79,19 @@ class PPOConfig(LongDreamsConfig):
 
     @property
     def sets_noise(self) -> bool:
-        """Whether it says how much the actions differ that are tried."""
+        """Whether the search sets the standard deviation of C's noise."""
         return False
 
     def noise_in(self, generation: Array | int, generations: int) -> Array:
-        """[]: the standard deviation of what is tried in a generation, of so many, where `sets_noise`."""
+        """[]: the standard deviation of the noise in a generation, if `sets_noise`."""
         return jnp.float32(0)
 
 
 @dataclass(frozen=True)
 class PPO(LongDreams, EpisodeSearch):
-    """An `ActorCritic`. Metrics of a generation: outcome, the mean of what followed on a decision, as the critic counts;
-    ended, the share of dreams expected to end in a step; known, the share of the outcome's variance that the critic knew
-    of; non_finite, the dreams that ended as their numbers were no longer finite."""
+    """An `ActorCritic`. Metrics of a generation: outcome, the mean discounted return after a decision, in the critic's
+    units; ended, the expected share of steps that end a dream; known, the share of the outcome's variance that the
+    critic explains; non_finite, the number of decisions whose reward was not finite."""
 
     sizes: ClassVar[tuple[str, ...]] = ("search.dreams", "search.decisions")
     curves: ClassVar[tuple[Curve, ...]] = (
@@ -98,7 +99,7 @@ class PPO(LongDreams, EpisodeSearch):
             "ended",
             ("ended",),
             "PPO: share of steps that end a dream",
-            "How often the dreams are expected to end that C learns in, with noise on what it does.",
+            "Expected share of steps that end a dream in training, where C's actions are noisy.",
             logarithmic=True,
         ),
     )
@@ -110,13 +111,13 @@ class PPO(LongDreams, EpisodeSearch):
 
     @property
     def words(self) -> str:
-        """What a generation is."""
+        """Description of a generation."""
         config = self.config
         return f"{self._kind}: {config.decisions} decisions × {config.hold} steps in {config.dreams:,} dreams"
 
     @property
     def words_in_actual(self) -> str:
-        """What a generation is in the actual environment."""
+        """Description of a generation in the actual environment."""
         return f"{self._kind}: {self.config.dreams:,} episodes, decisions of {self.config.hold} steps"
 
     @property
@@ -125,7 +126,7 @@ class PPO(LongDreams, EpisodeSearch):
 
     @property
     def shapes(self) -> dict[str, list[int]]:
-        """What a generation is made of."""
+        """Sizes of a generation."""
         return {
             "C's weights": [actors.size(self.actor)],
             "decisions of a generation": [self.config.decisions, self.config.dreams],
@@ -133,7 +134,7 @@ class PPO(LongDreams, EpisodeSearch):
 
     @property
     def dream_steps(self) -> int:
-        """Steps of all dreams."""
+        """Steps of all dreams in a generation."""
         return self.config.dreams * self.config.decisions * self.config.hold
 
     @property
@@ -142,7 +143,7 @@ class PPO(LongDreams, EpisodeSearch):
         return self.config.hold
 
     def bytes_at_work(self, devices: int) -> int:
-        """Each decision's inputs, once as played and once in batches, and the dreams."""
+        """Each decision's inputs, once in order and once in batches, and the dreams."""
         lanes = self.config.dreams * (2 * self.config.decisions + 2)
         return FLOAT * lanes * lane_size(self.dream.model)
 
@@ -165,8 +166,8 @@ class PPO(LongDreams, EpisodeSearch):
     def _play(
         self, state: ActorCriticState, dreams: Dreams, noise: Array, key: Key
     ) -> tuple[DreamState, Decisions, Metrics]:
-        """Dreams after a generation's decisions with `noise` [], those decisions [T, L], and the metrics of how the dreams
-        ended."""
+        """The dreams after a generation's decisions with `noise` [], those decisions [T, L], and the metrics of the
+        dreams' ends."""
         config, networks, world = self.config, state.networks, World(self.dream.model, dreams.params)
         policy = self.policy
 
@@ -197,9 +198,9 @@ class PPO(LongDreams, EpisodeSearch):
     def _keep(
         self, dreams: Dreams, going: DreamState, action: Array, key: Key
     ) -> tuple[DreamState, Array, Array, Array]:
-        """The dreams [L, ...] after `hold` steps of `action` [L, A], what they are expected to earn up to their end, in the
-        critic's units [L] (not finite where a dream's numbers were not), the probability that they do not end [L], and
-        whether they did [L]."""
+        """The dreams [L, ...] after `hold` steps of `action` [L, A], their expected reward until they end, in the
+        critic's units [L] (not finite if a dream's numbers were not), the probability that they do not end [L], and
+        whether they ended [L]."""
         prospect = jax.vmap(partial(self.dream.prospect, dreams.params), (0, 0, 0, None))
         discount = jnp.float32(self.config.discount)
 
@@ -207,7 +208,7 @@ class PPO(LongDreams, EpisodeSearch):
             going, earned, survival, over = carry
             noise = jax.vmap(self.dream.noise)(jax.random.split(jax.random.fold_in(key, number), len(action)))
             going, reward, ending = prospect(going, action, noise.world, dreams.temperature)
-            # The step that ends a dream earns its reward, as in any rollout; those after it nothing, whatever they bring.
+            # The step that ends a dream earns its reward, as in any rollout; later steps earn nothing.
             weight = survival * discount**number * (1 - self.config.discount)
             earned += jnp.where(survival > 0, weight * reward, 0)
             return (going, earned, survival * (1 - ending), over | (noise.end < ending)), None
@@ -222,24 +223,24 @@ class PPO(LongDreams, EpisodeSearch):
 
     @property
     def batches(self) -> int:
-        """One for each of them."""
+        """The batches of a pass; each needs a decision."""
         return self.config.batches
 
     @property
     def player(self) -> Trying:
-        """The policy, which draws."""
+        """The policy, which samples its actions."""
         return Trying(self.policy, self.config.hold)
 
     def trying(self, state: ActorCriticState, generation: Array | int) -> Params:
-        """What the generation tries out."""
+        """The policy's weights and its noise."""
         noise = self.config.noise_in(generation, self.generations)
         return {"policy": state.networks["controller"], "noise": noise}
 
     def learn(
         self, state: ActorCriticState, experience: Experience, generation: Array | int, key: Key
     ) -> tuple[ActorCriticState, Metrics]:
-        """The state after a generation of actual episodes. What would have come after one that was cut off is what the
-        critic says of its last decision."""
+        """The state after a generation of actual episodes. The critic's value at the last decision stands in for the
+        rest of a truncated episode."""
         config, policy, networks = self.config, self.policy, state.networks
         noise = config.noise_in(generation, self.generations)
         inputs, drawn = (jnp.moveaxis(array, 1, 0) for array in (experience.inputs, experience.drawn))
@@ -263,7 +264,7 @@ class PPO(LongDreams, EpisodeSearch):
     def _learn(
         self, state: ActorCriticState, decisions: Decisions, key: Key
     ) -> "tuple[Params, optax.OptState, Metrics]":
-        """The networks after a generation's steps of Adam, and how much the critic knew before them."""
+        """The networks after a generation's steps of Adam, and metrics of the critic before them."""
         config = self.config
         flat = jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), decisions)
         about = {
@@ -285,7 +286,8 @@ class PPO(LongDreams, EpisodeSearch):
         return networks, optimizer, about
 
     def loss(self, networks: Params, decisions: Decisions) -> Array:
-        """[]: minus the clipped objective, the critic's squared error, and minus the actions' entropy, of decisions [N]."""
+        """[]: loss of decisions [N]: the critic's squared error minus the clipped objective and the actions'
+        entropy."""
         distribution = self.policy.distribution(networks["controller"], decisions.inputs, decisions.noise)
         ratio = jnp.exp(distribution.log_likelihood(decisions.drawn) - decisions.log_likelihood)
         advantage = decisions.advantage
@@ -295,7 +297,7 @@ class PPO(LongDreams, EpisodeSearch):
         return mean(CRITIC_WEIGHT * error - gain - self.config.entropy * entropy, decisions.counts)
 
     def begin_optimizer(self, networks: Params) -> "optax.OptState":
-        """One Adam for both."""
+        """One Adam for both networks."""
         return self._optimizer.init(networks)
 
     @property

@@ -1,6 +1,6 @@
-"""How a controller is found (`Search`), whatever it is a controller of: in the dream, or from what candidates are worth.
+"""The interface of a search for a controller (`Search`): in the dream, or from the fitness of candidates.
 
-A new search is one file in this folder, or in a file of a user's own, whose settings are registered by `SEARCHES.register`
+A new search is one file in this folder, or in a user's own file; `SEARCHES.register` registers its settings
 (docs/extending/).
 """
 
@@ -29,68 +29,68 @@ SEARCHES: "Registry[type[SearchConfig]]" = Registry("search.kind", "wm_jax.searc
 
 @struct.dataclass
 class Dreams:
-    """What a dream is played with."""
+    """The arguments of a dream."""
 
     params: Params
-    """The world model's weights."""
+    """Weights of the world model."""
     starts: State
-    """[S, ...]: the states that dreams start in."""
+    """[S, ...]: states that dreams start in."""
     temperature: Array
     """[]: tau."""
 
 
 class Search(ABC):
-    """How a controller is found. Hashable; every method is pure.
+    """A search for a controller. Hashable; every method is pure.
 
-    The random numbers of a generation follow from the key and its number, so that a search that goes on from a saved state
-    with the same key ends as if it had never stopped. Independent searches run side by side under `jax.vmap` over state,
-    temperature and key.
+    The random numbers of a generation follow from the key and its number, so that a search resumed from a saved state
+    with the same key gives the same result as one without a break. Independent searches run side by side under
+    `jax.vmap` over state, temperature and key.
     """
 
     watch: ClassVar[str]
-    """The metric that says how well it goes."""
+    """Name of the metric that shows its progress."""
     curves: ClassVar[tuple[Curve, ...]] = ()
-    """What a report draws of its metrics."""
+    """Curves of its metrics for the report."""
     sizes: ClassVar[tuple[str, ...]] = ()
-    """Settings that its memory grows with, in the order in which to lower them where there is too little."""
+    """Settings that increase its memory use, in the order in which to lower them if memory runs out."""
 
     @property
     def start(self) -> Literal["first", "anywhere"] | None:
-        """Where the dreams start that it learns in; None: where `dream.start` says."""
+        """Where the dreams that it learns in start; None: by `dream.start`."""
         return None
 
     @property
     @abstractmethod
     def words(self) -> str:
-        """What a generation is, for reports."""
+        """Description of a generation, for reports."""
 
     @property
     @abstractmethod
     def shapes(self) -> dict[str, list[int]]:
-        """What a generation is made of."""
+        """Sizes of a generation."""
 
     @property
     @abstractmethod
     def dream_steps(self) -> int:
-        """Steps that a generation's dreams go at most, all together."""
+        """Largest number of dream steps in a generation, over all dreams."""
 
     @property
     def steps_in_loop(self) -> int | None:
-        """Steps that its dreams go in its innermost loop; None: not told."""
+        """Dream steps in its innermost loop; None: unknown."""
         return None
 
     @abstractmethod
     def bytes_at_rest(self) -> int:
-        """Memory that one search needs while others are at work: its state, old and new."""
+        """Bytes that one search needs while others run: its state, old and new."""
 
     @abstractmethod
     def bytes_at_work(self, devices: int) -> int:
-        """Memory that one search needs on each of so many devices, besides."""
+        """Additional bytes that a running search needs on each of this many devices."""
 
     @abstractmethod
     def init(self, key: Key, begin: Params | None = None, starts: State | None = None) -> Any:
-        """The state before the first generation; `begin`: weights to go on from, if any; `starts` [S, ...]: the states that
-        dreams start in, where there is a dream."""
+        """The state before the first generation; `begin`: weights to start from, if any; `starts` [S, ...]: the states
+        that dreams start in, if there is a dream."""
 
     @abstractmethod
     def iterate(self, state: Any, dreams: Dreams, first: Array | int, key: Key, count: int) -> tuple[Any, Metrics]:
@@ -98,51 +98,51 @@ class Search(ABC):
 
     @abstractmethod
     def candidate(self, state: Any) -> Params:
-        """The weights that are evaluated and deployed."""
+        """The weights to evaluate and deploy."""
 
     def vital(self, state: Any) -> Any:
-        """What must be finite for the state to be worth saving."""
+        """The part of the state that must be finite for it to be saved."""
         return self.candidate(state)
 
 
 @struct.dataclass
 class Experience:
-    """Decisions of B episodes, D in each: one every so many steps."""
+    """Decisions of B episodes, D in each; each decision holds for several steps."""
 
     inputs: Array
-    """[B, D, F]: what the policy read."""
+    """[B, D, F]: the policy's inputs."""
     drawn: Array
-    """[B, D, X]: what it drew."""
+    """[B, D, X]: its samples."""
     reward: Array
-    """[B, D, steps]: of each step of a decision; 0 after the last."""
+    """[B, D, steps]: of each step of a decision; 0 after the end."""
     length: Array
     """[B] int32: steps of the episode."""
     terminated: Array
-    """[B] bool: whether it ended by itself."""
+    """[B] bool: whether it was terminated rather than truncated."""
 
 
 class EpisodeSearch(Search):
-    """A search that can also learn from whole episodes of the actual environment, in which an actor tries things out."""
+    """A search that can also learn from whole episodes of the actual environment, played by an exploring actor."""
 
     @property
     @abstractmethod
     def episodes(self) -> int:
-        """Episodes of a generation."""
+        """Episodes per generation."""
 
     @property
     @abstractmethod
     def words_in_actual(self) -> str:
-        """What a generation is there, for reports."""
+        """Description of a generation in the actual environment, for reports."""
 
     @property
     @abstractmethod
     def batches(self) -> int:
-        """Decisions that it needs at least to learn from a generation."""
+        """Fewest decisions that it can learn from in a generation."""
 
     @property
     @abstractmethod
     def player(self) -> Trying:
-        """What plays them."""
+        """The actor that plays the episodes."""
 
     @abstractmethod
     def trying(self, state: Any, generation: Array | int) -> Params:
@@ -154,56 +154,56 @@ class EpisodeSearch(Search):
 
 
 class PopulationSearch(Search):
-    """A search that only asks what candidates are worth, so that they can play in the actual environment too."""
+    """A search that needs only the fitness of candidates, so that they can also play in the actual environment."""
 
     watch = "mean"
 
     fitness: DreamFitness
-    """What candidates are worth in the dream."""
+    """Fitness of candidates in the dream."""
 
     @property
     @abstractmethod
     def population(self) -> int:
-        """P: candidates of a generation."""
+        """P: candidates per generation."""
 
     @abstractmethod
     def ask(self, state: Any, generation: Array | int, key: Key) -> tuple[Population, Any]:
-        """The candidates [P, ...] of a generation [], from 0, and the state to `tell`."""
+        """The candidates [P, ...] of a generation [], from 0, and the state for `tell`."""
 
     @abstractmethod
     def tell(self, state: Any, population: Population, returns: Returns) -> tuple[Any, Metrics]:
-        """The state of the next generation, from this one's candidates [P, ...] and their returns [P]; and its metrics, the
-        mean return among them. Returns that are not finite rank last, and are left out of metrics: one of these that is not
-        finite itself says that there was nothing to learn from, and stops a run of one search."""
+        """The state of the next generation, from this one's candidates [P, ...] and their returns [P]; and its metrics,
+        among them the mean return. Returns that are not finite rank last and are left out of the metrics. A metric that
+        is not finite itself means that there was nothing to learn from, and stops a run with a single search."""
 
     @property
     def episodes(self) -> int:
-        """Episodes of a generation, in the actual environment."""
+        """Episodes per generation in the actual environment."""
         return self.population * self.rollouts
 
     @property
     def rollouts(self) -> int:
-        """R: episodes whose mean return is what a candidate is worth."""
+        """R: episodes per candidate; the mean return is its fitness."""
         return self.fitness.rollouts
 
     @property
     def actor(self) -> Actor:
-        """What it finds the weights of."""
+        """The actor whose weights it searches for."""
         return self.fitness.actor
 
     @property
     def size(self) -> int:
-        """D"""
+        """D: number of weights."""
         return actors.size(self.actor)
 
     @property
     def words(self) -> str:
-        """What a generation is."""
+        """Description of a generation."""
         return f"{self.population} candidates × {self.rollouts} rollouts"
 
     @property
     def shapes(self) -> dict[str, list[int]]:
-        """What a generation is made of."""
+        """Sizes of a generation."""
         return {
             "population": [self.population, self.size],
             "rollouts of a generation": [self.population, self.rollouts],
@@ -211,12 +211,12 @@ class PopulationSearch(Search):
 
     @property
     def dream_steps(self) -> int:
-        """Steps of all dreams if each lasts to the horizon."""
+        """Steps of all dreams if each reaches the horizon."""
         return self.population * self.rollouts * self.fitness.dream.config.horizon
 
     @property
     def steps_in_loop(self) -> int:
-        """Steps between two looks at who is alive."""
+        """Steps between two checks for running dreams."""
         return steps_between_looks(self.fitness.dream)
 
     def bytes_at_rest(self) -> int:
@@ -224,7 +224,7 @@ class PopulationSearch(Search):
         return FLOAT * 2 * self.size
 
     def bytes_at_work(self, devices: int) -> int:
-        """The candidates, the states of their dreams and these dreams' noise."""
+        """The candidates, the states of their dreams and the dreams' noise."""
         lanes = math.ceil(self.population * self.rollouts / devices)
         dreams = bytes_of_dreams(self.fitness.dream.model, self.size, lanes, self.rollouts)
         return FLOAT * self.population * self.size + dreams
@@ -236,14 +236,14 @@ class PopulationSearch(Search):
 
     @partial(jax.jit, static_argnames=("self", "count"))
     def evolve(self, state: Any, fitness: Fitness, first: Array | int, key: Key, count: int) -> tuple[Any, Metrics]:
-        """Generations `first` [] to `first + count - 1` in one compiled call: the state after them and the metrics stacked
-        [count].
+        """Generations `first` [] to `first + count - 1` in one compiled call: the state after them and the metrics
+        stacked [count].
 
-        `fitness` must be traceable: a `jax.tree_util.Partial` of a hashable function and the arrays that it needs. It gets
-        a key of its own in each generation.
+        `fitness` must be traceable: a `jax.tree_util.Partial` of a hashable function and its arrays. It gets a new key
+        in each generation.
         """
 
-        # The same key comes with every call; what is drawn hangs on the generation's number, too.
+        # Every call gets the same key; random numbers also depend on the generation's number.
         ask_key, fitness_key = jax.random.split(jax.random.clone(key))
 
         def generation(state: Any, number: Array) -> tuple[Any, Metrics]:
@@ -260,19 +260,20 @@ class SearchConfig(PartConfig):
     registry: ClassVar[Registry[Any]] = SEARCHES
 
     def build(self, actor: Actor, dream: Dream, generations: int, mesh: Mesh | None = None) -> Search:
-        """The search of so many generations for the weights of an actor; its dreams lie on the devices of `mesh`. Raises
-        `UserError` where it cannot find an actor of this kind."""
+        """The search with this many generations for the weights of an actor; its dreams are distributed over the
+        devices of `mesh`. Raises `UserError` if it does not support this kind of actor."""
         raise NotImplementedError
 
 
 def lane_size(model: WorldModel) -> int:
-    """Numbers that the state of one dream has."""
+    """Numbers in the state of one dream."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes(model)[2]))
 
 
 def bytes_of_dreams(model: WorldModel, size: int, lanes: int, starts: int) -> int:
-    """Memory of so many dreams of controllers with `size` weights, on so many starts: the states, new and old, and the
-    weights that act in them; of each start the state, and its next steps' numbers with the bits that they are made of."""
+    """Memory of `lanes` dreams of controllers with `size` weights, on `starts` different starts: per dream the state,
+    new and old, and the weights that act in it; per start the state, the noise of its next steps and the random bits
+    behind it."""
     noise = jax.tree.leaves(jax.eval_shape(lambda: model.noise(jax.random.key(0))))
     numbers = STEPS_BETWEEN_LOOKS * sum(math.prod(leaf.shape) for leaf in noise)
     return FLOAT * (lanes * 2 * (lane_size(model) + size) + starts * (lane_size(model) + 2 * numbers))

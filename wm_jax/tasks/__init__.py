@@ -1,4 +1,4 @@
-"""What the rest must know about an environment: one file a task, each defining `TASK`."""
+"""Descriptions of environments: one file for each task, which defines `TASK`."""
 
 from wm_jax.tasks.calls import FRAME_SHAPE, GameDied
 from wm_jax.tasks.task import Act, PolicySettings, Pool, ScriptedPolicy, Task, load_task

@@ -1,7 +1,8 @@
-"""Car Racing: steer, gas and brake around a random track from above; solved at a mean return of 900 (paper, section 3).
+"""Car Racing: steer, gas and brake around a random track, seen from above. Solved at a mean return of 900 (paper,
+section 3).
 
-The dashboard below row 84 of 96 is cut off, then the view is averaged to 64×64. M is fed C's tanh values; the
-environment gets steer = t0, gas = (t1 + 1) / 2, brake = clip(t2, 0, 1), as in the authors' released code.
+The dashboard below row 84 of 96 is cut off, then the view is averaged to 64×64. M receives C's tanh values; the
+environment receives steer = t0, gas = (t1 + 1) / 2, brake = clip(t2, 0, 1), as in the authors' released code.
 """
 
 import warnings
@@ -29,7 +30,7 @@ def environment_action(action: np.ndarray) -> np.ndarray:
 
 
 def _gymnasium() -> gymnasium.Env:
-    """CarRacing-v3 as Gymnasium has it: the reference."""
+    """CarRacing-v3 from Gymnasium: the reference."""
     need("Box2D", "car")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -37,9 +38,9 @@ def _gymnasium() -> gymnasium.Env:
 
 
 class EnvPoolTracks:
-    """EnvPool's CarRacing-v3 as a `Pool` of tracks, one for each seed; it takes seeds only when it is built.
+    """EnvPool's CarRacing-v3 as a `Pool` of tracks, one for each seed. It accepts seeds only when it is built.
 
-    About ten times as fast as the reference; not anti-aliased, and other tracks for the same seed.
+    About ten times as fast as the reference. Not anti-aliased; the same seed gives another track.
     """
 
     def __init__(self, seeds: Sequence[int]):
@@ -48,26 +49,26 @@ class EnvPoolTracks:
         )
 
     def reset(self, episodes: np.ndarray) -> np.ndarray:
-        """Begin these tracks [n]: their first observations [n, 96, 96, 3]."""
+        """Start these tracks [n]; returns their first observations [n, 96, 96, 3]."""
         return self.envs.reset(episodes)[0]
 
     def send(self, actions: np.ndarray, episodes: np.ndarray) -> None:
-        """Have these tracks [n] go on by a fiftieth of a second with `actions` [n, 3]; returns at once."""
+        """Advance these tracks [n] by a fiftieth of a second with `actions` [n, 3]; returns at once."""
         self.envs.send(actions, episodes)
 
     def recv(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """What came of it: (observations [n, 96, 96, 3], rewards [n], terminated [n], truncated [n])."""
+        """The results: (observations [n, 96, 96, 3], rewards [n], terminated [n], truncated [n])."""
         return self.envs.recv()[:4]
 
 
 class EnvPoolCarRacing(gymnasium.Env):
-    """One of EnvPool's tracks at a time, with Gymnasium's face."""
+    """EnvPool's tracks, one at a time, as a Gymnasium environment."""
 
     observation_space = gymnasium.spaces.Box(0, 255, (96, 96, 3), np.uint8)
     action_space = gymnasium.spaces.Box(np.array([-1, 0, 0], np.float32), np.array([1, 1, 1], np.float32))
 
     def __init__(self) -> None:
-        # A missing package is to be named now, not when the first track begins.
+        # Report a missing package now, not when the first track starts.
         self.tracks = EnvPoolTracks([0])
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
@@ -84,7 +85,8 @@ class EnvPoolCarRacing(gymnasium.Env):
 
 
 def smooth_walk(generator: np.random.Generator, settings: PolicySettings) -> Act:
-    """A random walk per output, with inertia and a bias drawn once a drive: it turns, coasts and seldom brakes."""
+    """A random walk of each output, with inertia and a bias drawn once for each episode: it turns, coasts and seldom
+    brakes."""
     bias = np.array([generator.normal(0, 0.15), generator.uniform(-0.6, 0.6), generator.uniform(-1.2, -0.3)])
     walk = np.zeros(3)
 
@@ -97,9 +99,10 @@ def smooth_walk(generator: np.random.Generator, settings: PolicySettings) -> Act
 
 
 def random_network(generator: np.random.Generator, settings: PolicySettings) -> Act:
-    """The authors' released code: an untrained linear network drives each episode, its weights Cauchy × U(0, 1) · 0.01.
+    """As in the authors' released code, an untrained linear network drives; its weights are Cauchy × U(0, 1) · 0.01,
+    drawn for each episode.
 
-    Theirs looks through an untrained V and M; this one, at the frame averaged to 8×8.
+    Theirs reads an untrained V and M; this one reads the frame averaged to 8×8.
     """
     features = 8 * 8 * 3
     weights = 0.01 * generator.uniform() * generator.standard_cauchy((3, features))
@@ -131,11 +134,11 @@ TASK = Task(
     environment_action=environment_action,
     pools={"envpool": EnvPoolTracks},
     policies={"smooth_walk": smooth_walk, "random_network": random_network, "random": uniform},
-    # Gymnasium's discrete ones: coast, right, left, gas, brake.
+    # Gymnasium's discrete actions: coast, right, left, gas, brake.
     actions=((0.0, -1.0, 0.0), (0.6, -1.0, 0.0), (-0.6, -1.0, 0.0), (0.0, -0.6, 0.0), (0.0, -1.0, 0.8)),
     reward_range=(-0.1, 8.0),
     mirror=(-1.0, 1.0, 1.0),
-    # Coast, steer, and half of the gas: full gas spins the car.
+    # Coast, steer, and half gas: full gas spins the car.
     controls={
         "rest": (0.0, -1.0, 0.0),
         "left": (-1.0, -1.0, 0.0),

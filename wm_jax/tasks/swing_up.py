@@ -1,7 +1,7 @@
 """Cart-pole swing-up of the paper's section 5, in the author's standard: swing the pole up and balance it, from pixels.
 
-Written in JAX (`wm_jax.envs.swing_up`). At most 1000 points, one for each physics step in the best state; an action is
-taken for four physics steps, 0.04 s.
+Written in JAX (`wm_jax.envs.swing_up`). At most 1000 points, one for each physics step in the best state. An action
+lasts four physics steps, 0.04 s.
 """
 
 from typing import TYPE_CHECKING, Literal
@@ -18,7 +18,7 @@ MAX_STEPS = PHYSICS_STEPS // REPEAT
 
 def make(standard: Literal["author", "dm_control"], repeat: int = REPEAT) -> "SwingUp":
     """The environment in one of its standards."""
-    # Worker processes read tasks, and have no JAX.
+    # Imported here: worker processes read tasks and have no JAX.
     from wm_jax.envs.swing_up import SwingUp
 
     return SwingUp(standard, repeat)

@@ -1,7 +1,7 @@
-"""Cart-pole swing-up as DeepMind's Control Suite has it: its scores stand beside PlaNet's and Dreamer's, and not beside
-those of `swing_up`.
+"""Cart-pole swing-up of DeepMind's Control Suite. Its scores are comparable to PlaNet's and Dreamer's, not to those of
+`swing_up`.
 
-Written in JAX (`wm_jax.envs.swing_up`). At most 1000 points; an action is taken for four physics steps, 0.04 s.
+Written in JAX (`wm_jax.envs.swing_up`). At most 1000 points; an action lasts four physics steps, 0.04 s.
 """
 
 from dataclasses import replace

@@ -1,5 +1,5 @@
-"""Cart-pole swing-up as PlaNet (arXiv 1811.04551, table 2) plays DeepMind's Control Suite: `swing_up_dm`, but for an action
-that is taken for eight physics steps.
+"""Cart-pole swing-up of DeepMind's Control Suite as in PlaNet (arXiv 1811.04551, table 2): `swing_up_dm` with actions
+that last eight physics steps.
 
 At most 1000 points, in 125 actions.
 """

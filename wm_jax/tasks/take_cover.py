@@ -1,6 +1,6 @@
-"""Take Cover: dodge the fireballs of a growing row of monsters; one point a tic survived (paper, section 4).
+"""Take Cover: dodge the fireballs of a growing row of monsters; one point for each tic survived (paper, section 4).
 
-Solved at a mean of 750 tics over 100 episodes. The game runs at 160×120 without a status bar; rows 10 to 110 are, pixel
+Solved at a mean of 750 tics over 100 episodes. The game runs at 160×120 without a status bar. Rows 10 to 110 are, pixel
 for pixel, what the game shows above its status bar, which the authors cut off.
 """
 
@@ -26,7 +26,7 @@ VIEW_ROWS = slice(10, 110)
 STAY, RIGHT, LEFT = 0, 1, 2
 """The environment's actions."""
 STRAY_CHANCE = 0.15
-"""How often `wander` does something else."""
+"""How often `wander` takes another action."""
 
 _WORKING_DIRECTORY = threading.Lock()
 
@@ -42,20 +42,20 @@ def environment_action(action: np.ndarray) -> int:
 
 
 class TakeCover(gymnasium.Wrapper):
-    """ViZDoom's environment with its screen, uint8 [120, 160, 4], as the whole observation; leaves no files behind.
+    """ViZDoom's environment with its screen, uint8 [120, 160, 4], as the whole observation. It leaves no files behind.
 
-    Raises `GameDied` where the game, a process of its own, has ended.
+    Raises `GameDied` if the game, a separate process, has ended.
     """
 
     def __init__(self, environment: gymnasium.Env, game: Any, ended: tuple[type[Exception], ...]):
-        """`ended`: what ViZDoom raises then."""
+        """`ended`: the exceptions that ViZDoom raises if the game has ended."""
         super().__init__(environment)
         self._ended = ended
         self.observation_space = gymnasium.spaces.Box(0, 255, SCREEN_SHAPE, np.uint8)
         self._game = game
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
-        """Begin an episode; the first one starts the game, which makes a folder where it is: one that is thrown away."""
+        """Start an episode. The first one starts the game, which writes to its working folder: a temporary one."""
         if self._game.is_running():
             observation, _ = self._call(self.env.reset, seed=seed, options=options)
         else:
@@ -90,7 +90,7 @@ def make(timeout: int = MAX_STEPS) -> gymnasium.Env:
         doom_config_path=os.devnull,
     )
     game = environment.get_wrapper_attr("game")
-    # ViZDoom's environment knows three channels only; four are what `resize` is fast on.
+    # ViZDoom's environment supports three channels only; `resize` is fast with four.
     game.set_screen_format(vizdoom.ScreenFormat.RGBA32)
     ended = (vizdoom.ViZDoomErrorException, vizdoom.ViZDoomUnexpectedExitException)
     return TakeCover(environment.unwrapped, game, ended)
@@ -102,7 +102,7 @@ def _constant(value: float) -> Act:
 
 
 def _hold(draw: Callable[[], float], generator: np.random.Generator, settings: PolicySettings) -> Act:
-    """Each drawn action for U{1..n} tics, n drawn from `settings.max_holds` once an episode."""
+    """Each drawn action for U{1..n} tics; n is drawn from `settings.max_holds` once for each episode."""
     longest = generator.choice(settings.max_holds)
     action, until = np.zeros(1, np.float32), 0
 
@@ -117,13 +117,13 @@ def _hold(draw: Callable[[], float], generator: np.random.Generator, settings: P
 
 
 def held(generator: np.random.Generator, settings: PolicySettings) -> Act:
-    """U(-1, 1), held (paper: for 10 tics at most)."""
+    """U(-1, 1), held (in the paper for at most 10 tics)."""
     return _hold(lambda: generator.uniform(-1, 1), generator, settings)
 
 
 def wander(generator: np.random.Generator, settings: PolicySettings) -> Act:
-    """Right and left in turn, held; now and then U(-1, 1) instead. It lives longer than `held`, and turns anywhere: M sees
-    late tics, and what comes of turning into a fireball and away from it."""
+    """Right and left alternately, held; sometimes U(-1, 1) instead. It survives longer than `held`, and turns anywhere:
+    M sees late tics, and the results of turning into a fireball and away from it."""
     sides = itertools.cycle([1.0, -1.0] if generator.random() < 0.5 else [-1.0, 1.0])
 
     def draw() -> float:
@@ -134,12 +134,12 @@ def wander(generator: np.random.Generator, settings: PolicySettings) -> Act:
 
 
 def uniform(generator: np.random.Generator, settings: PolicySettings) -> Act:
-    """The random policy of the score tables: U(-1, 1) anew each tic."""
+    """The random policy of the score tables: U(-1, 1) at each tic."""
     return lambda step, frame: generator.uniform(-1, 1, 1).astype(np.float32)
 
 
 def sweep(generator: np.random.Generator, settings: PolicySettings) -> Act:
-    """Right and left in turn, never looking: the baseline that a learned policy must beat."""
+    """Right and left alternately, without looking: the baseline that a learned policy must beat."""
     actions = np.array([[1.0], [-1.0]], np.float32)
     return lambda step, frame: actions[step // settings.sweep_steps % 2]
 

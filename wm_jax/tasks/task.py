@@ -1,6 +1,6 @@
-"""The one description of an environment that every other package reads.
+"""The description of an environment (`Task`), which every other package reads.
 
-A new environment is one new file that defines `TASK`: beside the built-in ones, or anywhere, named by its path.
+To add an environment, write one file that defines `TASK`: beside the built-in ones, or anywhere, given by its path.
 """
 
 import os
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     from wm_jax.envs import JaxEnvironment
 
 INTERNAL = ("task", "calls")
-"""Modules of this folder that are no tasks."""
+"""Modules of this folder that are not tasks."""
 
 Act = Callable[[int, np.ndarray], np.ndarray]
 """(step number, uint8 frame of `FRAME_SHAPE`) → action [A] float32 in [-1, 1]."""
 ScriptedPolicy = Callable[[np.random.Generator], Act]
-"""Drawn anew for each episode, from the episode's own generator."""
+"""Makes a policy for one episode, from the episode's own generator."""
 
 
 @dataclass(frozen=True)
 class PolicySettings:
-    """What can be set on scripted policies; each reads what concerns it."""
+    """Settings of scripted policies; each policy reads those that concern it."""
 
     max_holds: tuple[int, ...] = (10,)
-    """`held` and `wander` keep an action for 1 to n steps; n is drawn from these once an episode."""
+    """`held` and `wander` hold an action for 1 to n steps; n is drawn from these once for each episode."""
     sweep_steps: int = 100
-    """`sweep` goes right and left in turn for this many steps each."""
+    """`sweep` goes right and left alternately, for this many steps each."""
 
     def __post_init__(self) -> None:
         if not self.max_holds:
@@ -50,19 +50,19 @@ class PolicySettings:
 
 
 class Pool(Protocol):
-    """Many episodes that are stepped by one call, in threads: the i-th follows from the i-th of the seeds that the pool was
-    made with. What they see, get and take is the bare environment's, the episodes along the first axis."""
+    """Many episodes, stepped by one call in threads. Episode i uses the i-th of the seeds that the pool was made with.
+    Observations, rewards and actions are the bare environment's, with the episodes along the first axis."""
 
     def reset(self, episodes: np.ndarray) -> np.ndarray:
-        """Begin these episodes [n]: their first observations [n, ...]."""
+        """Start these episodes [n]; returns their first observations [n, ...]."""
         ...
 
     def send(self, actions: np.ndarray, episodes: np.ndarray) -> None:
-        """Have these episodes [n] take a step with `actions` [n, ...]; returns at once."""
+        """Step these episodes [n] with `actions` [n, ...]; returns at once."""
         ...
 
     def recv(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """What came of it: (observations [n, ...], rewards [n], terminated [n], truncated [n]), in the order sent."""
+        """The results: (observations [n, ...], rewards [n], terminated [n], truncated [n]), in the order sent."""
         ...
 
 
@@ -72,49 +72,49 @@ CONTROLS = ("rest", "left", "right", "up", "down")
 
 @dataclass(frozen=True)
 class Task:
-    """An environment as V, M and C meet it."""
+    """An environment as seen by V, M and C."""
 
     name: str
-    """What a task is known by: weights that were trained on one of another name are refused."""
+    """The task's name. Weights trained on a task of another name are refused."""
     action_size: int
-    """A: how many numbers in [-1, 1] C puts out and M is fed."""
+    """A: how many numbers in [-1, 1] C outputs and M receives."""
     max_steps: int
     """Steps after which an episode is cut off (truncated)."""
     backends: Mapping[str, Callable[[], gymnasium.Env]] = field(default_factory=dict)
-    """Makers of the bare environment, by name; the first is the reference, on which scores are measured. A maker raises
-    `UserError` where its package is not installed."""
+    """Makers of the bare environment, by name. The first one is the reference, on which scores are measured. A maker
+    raises `UserError` if its package is not installed."""
     jax_backends: Mapping[str, "Callable[[], JaxEnvironment]"] = field(default_factory=dict)
-    """Makers of environments in JAX, by name, beside or instead of `backends`, after which they come: their episodes are
-    played on the device. Imported in the maker, as workers have no JAX."""
+    """Makers of environments in JAX, by name, besides or instead of `backends`; they rank after `backends`. Their
+    episodes are played on the device. Import the environment inside the maker, because worker processes have no JAX."""
     frame: Callable[[Any], np.ndarray] = lambda observation: observation
-    """Observation → uint8 frame of `FRAME_SHAPE`: crop, then area-averaged resize. A JAX environment draws it itself."""
+    """Observation → uint8 frame of `FRAME_SHAPE`: crop, then resize by area. A JAX environment draws the frame
+    itself."""
     environment_action: Callable[[np.ndarray], Any] = lambda action: action
-    """Action [A] → what the environment's `step` takes; a JAX environment takes the action."""
+    """Action [A] → the argument of the environment's `step`. A JAX environment receives the action itself."""
     policies: Mapping[str, Callable[[np.random.Generator, PolicySettings], Act]] = field(default_factory=dict)
-    """Policies that are not learned, by name, for the first collection and for baselines; one is called `random`. A JAX
-    environment has its own (`JaxEnvironment.scripts`)."""
+    """Policies that are not learned, by name, for the first collection and for baselines; one must be called `random`.
+    A JAX environment has its own (`JaxEnvironment.scripts`)."""
     pools: Mapping[str, Callable[[Sequence[int]], Pool]] = field(default_factory=dict)
-    """Makers of pools, from the seeds of their episodes, by the name of those backends that have them. A maker raises
-    `UserError` where its package is not installed."""
+    """Makers of pools, from the seeds of their episodes, by the names of those backends that have pools. A maker raises
+    `UserError` if its package is not installed."""
     actions: tuple[tuple[float, ...], ...] = ()
-    """Discrete actions, each of A numbers: what actors choose from that put out the number of an action. Empty: the task
-    has none."""
+    """Discrete actions, each of A numbers, for actors that choose an action by number. Empty: the task has none."""
     reward_range: tuple[float, float] = (float("-inf"), float("inf"))
-    """M learns rewards clipped to this range; rare huge ones (a lap's penalty) would drown the rest. Its lower end is what
-    jumps are counted from with `world.memory.reward_loss` poisson."""
+    """M learns rewards clipped to this range: rare huge ones (a lap's penalty) would dominate the rest. With
+    `world.memory.reward_loss` poisson, jumps are counted from its lower end."""
     mirror: tuple[float, ...] | None = None
-    """[A]: what each number of an action is multiplied by where left and right are exchanged; None where an episode's
-    mirror image is no episode that the environment could have played."""
+    """[A]: factors for the numbers of an action if left and right are exchanged. None if the mirror image of an episode
+    is not a possible episode."""
     controls: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """Actions [A] of a visitor who drives, by name: `rest`, with no key held, and any of left, right, up and down. Of keys
-    held together, what each changes of `rest` is added. Empty: left and right move the first number, up and down the
-    second."""
+    """Actions [A] for a visitor who drives, by name: `rest`, with no key held, and any of left, right, up and down. If
+    several keys are held, their differences from `rest` are added. Empty: left and right change the first number, up
+    and down the second."""
     frames_per_second: int = 50
-    """Steps in a second of the environment's own time: films play at this speed."""
+    """Steps in one second of the environment's own time: the speed at which films play."""
     typical_length: int = 1000
-    """Steps that an episode of the first collection lasts on average: only for telling in advance what a run takes."""
+    """Average steps of an episode of the first collection; used only to estimate a run's cost."""
     typical_frame_bytes: int = 5000
-    """Bytes that a recorded frame takes on disk on average: likewise."""
+    """Average bytes of a recorded frame on disk; used only to estimate a run's cost."""
 
     def __post_init__(self) -> None:
         low, high = self.reward_range
@@ -156,12 +156,12 @@ class Task:
                             f"{len(self.mirror)}: {self.mirror}; give one factor for each")  # fmt: skip
 
     def told(self, function: str) -> str:
-        """One of the task's own functions, as errors name it."""
+        """The name of one of the task's own functions in error messages."""
         return f"the task {self.name}: {function}"
 
     @property
     def all_controls(self) -> dict[str, tuple[float, ...]]:
-        """`controls`, or what stands for them where there are none."""
+        """`controls`, or the default controls if there are none."""
         if self.controls:
             return dict(self.controls)
         rest = (0.0,) * self.action_size
@@ -171,12 +171,12 @@ class Task:
 
     @property
     def backend_names(self) -> list[str]:
-        """All backends, the reference first."""
+        """All backends; the reference comes first."""
         return [*self.backends, *self.jax_backends]
 
     def environment(self, backend: str | None = None) -> "JaxEnvironment | None":
-        """The environment in JAX of a backend, the reference unless another is named; None where it is none in JAX. Raises
-        `UserError` where it has actions of another size than the task, or no script called `random`."""
+        """The JAX environment of a backend (default: the reference); None if the backend is not in JAX. Raises
+        `UserError` if its actions have another size than the task's, or if it has no script called `random`."""
         backend = backend or self.backend_names[0]
         require_choice("backend", backend, self.backend_names)
         if backend not in self.jax_backends:
@@ -190,7 +190,7 @@ class Task:
         return environment
 
     def make(self, backend: str | None = None) -> gymnasium.Env:
-        """The bare environment, of the reference backend unless another is named; one in JAX observes its frame."""
+        """The bare environment of a backend (default: the reference). A JAX environment's observation is its frame."""
         environment = self.environment(backend)
         if environment is not None:
             from wm_jax.envs.gymnasium_face import JaxEnv
@@ -201,12 +201,12 @@ class Task:
 
     @property
     def policy_names(self) -> list[str]:
-        """All policies."""
+        """Names of all policies."""
         environment = self.environment()
         return list(self.policies if environment is None else environment.scripts)
 
     def policy(self, name: str, settings: PolicySettings = PolicySettings()) -> ScriptedPolicy:
-        """The policy of that name, whose every action is checked; raises `UserError` where the task has none."""
+        """The policy of that name; every action is checked. Raises `UserError` if the task has no such policy."""
         require_choice(f"policy of {self.name}", name, self.policy_names)
         environment = self.environment()
         what = self.told(f"policies[{name!r}]")
@@ -230,13 +230,13 @@ def _is_whole(number: Any) -> bool:
 
 @cache
 def _pygame() -> Any:
-    """pygame, imported when the first picture is resized: dreams need none."""
+    """pygame, imported when the first picture is resized: dreams do not need it."""
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     return need("pygame", "games")
 
 
 def resize(image: np.ndarray) -> np.ndarray:
-    """Area-averaged resize of uint8 [height, width, 3 or 4] (RGB, RGBA) to `FRAME_SHAPE`; four channels are faster.
+    """Resize uint8 [height, width, 3 or 4] (RGB, RGBA) to `FRAME_SHAPE` by area averages; four channels are faster.
 
     Each value is within 2 of the exact mean over the pixel's area.
     """
@@ -246,14 +246,14 @@ def resize(image: np.ndarray) -> np.ndarray:
     surface = pygame.image.frombuffer(pixels, (width, height), "RGB" if channels == 3 else "RGBA")
     small = pygame.transform.smoothscale(surface, (FRAME_SHAPE[1], FRAME_SHAPE[0]))
     frame = np.frombuffer(pygame.image.tobytes(small, "RGB"), np.uint8).reshape(FRAME_SHAPE)
-    # pygame's fixed-point sums are cut off, not rounded, once for each direction in which it shrinks: 255 becomes 253.
+    # pygame's fixed-point sums are truncated, once for each direction in which it shrinks: 255 becomes 253.
     return frame + np.uint8((height > FRAME_SHAPE[0]) + (width > FRAME_SHAPE[1]))
 
 
 def load_task(name: str) -> Task:
     """The task of that name, or the `TASK` of the Python file at that path.
 
-    Raises `ForeignError` where the file raises anything but a `UserError`.
+    Raises `ForeignError` if the file raises anything except a `UserError`.
     """
     if name.endswith(".py"):
         task = _run(Path(name)).get("TASK")
@@ -268,13 +268,13 @@ def load_task(name: str) -> Task:
 
 
 def _run(path: Path) -> dict[str, Any]:
-    """What the user's file defines."""
+    """The definitions of the user's file."""
     if not path.is_file():
         raise UserError(f"task file {path} does not exist; give a path to a Python file that defines TASK")
     try:
         compile(path.read_bytes(), path, "exec")
     except OSError as error:
-        raise UserError(f"task file {path} cannot be read: {error.strerror}; see to its permissions") from error
+        raise UserError(f"task file {path} cannot be read: {error.strerror}; check its permissions") from error
     except (SyntaxError, ValueError) as error:
         raise UserError(f"task file {path} cannot be read: {type(error).__name__}: {error}") from error
     return own(f"task file {path}", runpy.run_path)(str(path))

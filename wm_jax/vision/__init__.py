@@ -1,4 +1,4 @@
-"""V: the variational autoencoder that sees; its loss and training are in `train`, what a run does with it in `learner`."""
+"""V: the variational autoencoder. Its loss and training are in `train`, its use in a run in `learner`."""
 
 from wm_jax.vision.config import VisionConfig
 from wm_jax.vision.model import LatentStats, Vision, sample

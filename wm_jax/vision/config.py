@@ -1,4 +1,4 @@
-"""The settings of V."""
+"""Settings of V."""
 
 from dataclasses import dataclass, field
 
@@ -8,25 +8,26 @@ from wm_jax.optimizers import OptimizerConfig
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """V's size, its loss and its training; the defaults are the paper's Car Racing (Take Cover: `latent_size` 64)."""
+    """V's size, loss and training. The defaults are the paper's Car Racing (Take Cover: `latent_size` 64)."""
 
     latent_size: int = 32
     """Z: size of the latent vector z."""
     width: int = 32
-    """Channels of the first layer of the encoder; all others are multiples of it."""
+    """Channels of the encoder's first layer; all other layers scale with it."""
     kl_floor: float = 0.5
-    """Free bits in nats per latent dimension: below kl_floor * Z, a frame's KL divergence costs nothing more."""
+    """Free bits in nats per latent dimension: a frame's KL divergence below kl_floor * Z adds no cost."""
     motion_weight: float = 0.0
-    """How much more a pixel's error weighs in the loss if it went from black to white since the frame before, in proportion
-    for smaller changes; 0 is the paper's loss. Small moving things, such as Take Cover's fireballs, are learnt first."""
+    """Extra weight in the loss of a pixel's error for a change from black to white since the previous frame, in
+    proportion for smaller changes; 0 is the paper's loss. It makes V learn small moving objects, such as Take Cover's
+    fireballs, first."""
     batch_size: int = 100
     """Frames per training batch."""
     steps: int = 100_000
-    """Training batches; 100,000 are one epoch of the paper's 10,000 drives; 0 leaves V as it begins."""
+    """Training batches. 100,000 are one epoch of the paper's 10,000 rollouts; 0: V keeps its initial weights."""
     later_steps: int = 0
-    """Training batches in each round after the first; 0 leaves V, and what it made of old frames, as they are."""
+    """Training batches in each round after the first; 0: V and its encodings of old frames stay the same."""
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=1e-4))
-    """Adam's settings."""
+    """Settings of Adam."""
 
     def __post_init__(self) -> None:
         require_range("world.vision.latent_size", self.latent_size, 1, 65536)

@@ -1,9 +1,9 @@
-"""The two kinds of convolution that V is made of: stride 2, no padding; each is the adjoint of the other.
+"""V's two kinds of convolution: stride 2, no padding; each is the adjoint of the other.
 
-XLA's CPU gradients of strided convolutions are many times slower than its matrix products, so on a CPU both kinds
-become products: a convolution multiplies all patches of its input with the kernel; a transposed one multiplies its
-input with the kernel and adds up the overlapping patches. Kernels are stored alike for both forms. The form follows the
-machine that a program is compiled for, which need not be the one that compiles it.
+XLA's CPU gradients of strided convolutions are many times slower than its matrix products. On a CPU both kinds
+therefore become products: a convolution multiplies all patches of its input with the kernel; a transposed convolution
+multiplies its input with the kernel and adds up the overlapping patches. Both forms use the same kernels. The form
+depends on the machine that a program is compiled for, not on the one that compiles it.
 """
 
 from collections.abc import Callable
@@ -18,9 +18,9 @@ from wm_jax.types import Array
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _CHUNK_BYTES = 4 * 2**20
-"""So many images are worked on at a time that their patches fit in this: in the cache, in memory that is reused."""
+"""Upper limit for the patches of the images processed at a time: they stay in the cache, in reused memory."""
 _MOST_ROWS = 1.25
-"""Windows are multiplied where at most so many times as many rows are as rows of patches."""
+"""Multiply windows if there are at most this many times as many rows as rows of patches."""
 
 
 def convolution(x: Array, kernel: Array) -> Array:
@@ -36,17 +36,17 @@ def transposed_convolution(x: Array, kernel: Array) -> Array:
 
 
 def plain_convolution(x: Array, kernel: Array) -> Array:
-    """`convolution` as XLA has it."""
+    """`convolution` by XLA's own operation."""
     return lax.conv_general_dilated(x, kernel, (2, 2), "VALID", dimension_numbers=_LAYOUT)
 
 
 def plain_transposed_convolution(x: Array, kernel: Array) -> Array:
-    """`transposed_convolution` as XLA has it."""
+    """`transposed_convolution` by XLA's own operation."""
     return lax.conv_transpose(x, kernel, (2, 2), "VALID", dimension_numbers=_LAYOUT, transpose_kernel=True)
 
 
 def convolution_by_products(x: Array, kernel: Array) -> Array:
-    """`convolution` as products with the kernel: of patches, or, where rows are many, of windows."""
+    """`convolution` as products with the kernel: of patches, or of windows if there are many rows."""
     size, outputs = kernel.shape[0], kernel.shape[-1]
     n, half = (x.shape[1] - size) // 2 + 1, size // 2
     rows = n + half - 1
@@ -58,7 +58,7 @@ def convolution_by_products(x: Array, kernel: Array) -> Array:
 
 
 def transposed_convolution_by_products(x: Array, kernel: Array) -> Array:
-    """`transposed_convolution` as products, whose patches are added up."""
+    """`transposed_convolution` as products, whose overlapping patches are added up."""
     size, _, outputs, channels = kernel.shape
     if x.shape[1] == 1:
         return (x.reshape(-1, channels) @ kernel.reshape(-1, channels).T).reshape(-1, size, size, outputs)
@@ -70,17 +70,17 @@ def transposed_convolution_by_products(x: Array, kernel: Array) -> Array:
 
 
 def _multiply(form: Callable[[Array, Array], Array], x: Array, matrix: Array, patches: int) -> Array:
-    """`form(x, matrix)` for as many images, of so many `patches` each, at a time as `_CHUNK_BYTES` allow.
+    """`form(x, matrix)` for as many images at a time, of this many `patches` each, as `_CHUNK_BYTES` allows.
 
-    Patches are made anew for the gradient, which saves memory and costs no time. `matrix` is [outputs, inputs], so that
-    its own gradient comes out of a chunk as it lies; the other way about, this product takes up to twice as long.
+    The gradient recomputes the patches, which saves memory and costs no time. `matrix` is [outputs, inputs], the layout
+    of its own gradient; the other layout takes up to twice as long.
     """
     form = jax.checkpoint(form)
     return by_chunks(lambda part: form(part, matrix), x, max(1, _CHUNK_BYTES // (4 * patches * max(matrix.shape))))
 
 
 def by_chunks(function: Callable[[Array], Any], x: Array, size: int) -> Any:
-    """`function(x)`, [B, ...] to a pytree of [B, ...], for `size` rows at a time, and then for those that are left."""
+    """`function(x)`, from [B, ...] to a pytree of [B, ...], for `size` rows at a time, then for the rest."""
     if len(x) <= size:
         return function(x)
     whole = len(x) // size * size
@@ -107,7 +107,7 @@ def _add_patches(x: Array, matrix: Array, size: int) -> Array:
 def _gather_patches(x: Array, size: int) -> Array:
     """`x` [B, H, H, C] to its patches [B, n, n, size * size * C] at every other pixel; H and `size` must be even.
 
-    Taking pixels in pairs, which are neighbours in memory, makes the stride 1 and the copied pieces long.
+    Pairs of pixels, which are adjacent in memory, make the stride 1 and the copied pieces long.
     """
     half, pairs = size // 2, x.shape[1] // 2
     n = pairs - half + 1
@@ -132,10 +132,10 @@ def _add_overlapping(patches: Array, size: int) -> Array:
 
 
 def _gather_windows(x: Array, size: int) -> Array:
-    """`x` [B, H, H, C] to [B, H / 2, n, 2 * size * C]: of every pair of rows, all that lies in a patch's columns.
+    """`x` [B, H, H, C] to [B, H / 2, n, 2 * size * C]: for every pair of rows, the part in each patch's columns.
 
-    A patch is `size` / 2 windows below each other. Each window is multiplied with all places that it can have in one, and
-    the products are added up: it is copied once where a patch's parts are copied `size` / 2 times.
+    A patch consists of `size` / 2 windows below each other. Each window is multiplied for all of its possible positions
+    in a patch, and the products are added up. A window is copied once, where patches would copy it `size` / 2 times.
     """
     half, pairs = size // 2, x.shape[1] // 2
     n = pairs - half + 1
@@ -152,7 +152,7 @@ def _add_windows(windows: Array, size: int) -> Array:
     return jnp.moveaxis(total, 3, 2).reshape(-1, 2 * pairs, 2 * pairs, channels)
 
 
-# Each is the other's gradient; the ones that JAX derives from slices and sums are slower.
+# Each is the gradient of the other; JAX's derivatives of slices and sums are slower.
 _patches = jax.custom_vjp(_gather_patches, nondiff_argnums=(1,))
 _overlap_add = jax.custom_vjp(_add_overlapping, nondiff_argnums=(1,))
 _patches.defvjp(lambda x, size: (_patches(x, size), None), lambda size, _, g: (_overlap_add(g, size),))

@@ -1,4 +1,4 @@
-"""V as a run trains it: on single recorded frames, straight from the disk."""
+"""V's training in a run: on single recorded frames, read from disk."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ from wm_jax.vision.model import Vision
 from wm_jax.vision.train import TrainState, continue_from, evaluate, train_step
 
 HELD_OUT_FRAMES = 512
-"""Frames that the held-out score is measured on."""
+"""Number of frames for the held-out score."""
 PICTURES = 8
-"""Frames shown beside their reconstructions."""
+"""Number of frames shown beside their reconstructions."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,14 @@ class VisionLearner(Learner):
     )
 
     def start(self, params: Params, mesh: Mesh) -> TrainState:
-        """The state before the first step of a training that begins with `params`, on the devices of `mesh`."""
+        """The state before the first step of a training that starts from `params`, on the devices of `mesh`."""
         return parallel.replicate(mesh, continue_from(self.model, params))
 
     def advance(
         self, data: TrainingData, seed: int, begun: int, key: Key, mesh: Mesh
     ) -> Callable[[TrainState], tuple[TrainState, Metrics]]:
-        """What does steps `begun`, `begun` + 1, … one a call. Batches follow from `seed`, draws of z from `key`."""
+        """A function that runs one of the steps `begun`, `begun` + 1, … per call. Batches follow from `seed`, samples
+        of z from `key`."""
         part = jax.process_index(), jax.process_count()
         batches = frame_batches(
             data.store, data.training, self.batch_size, seed, begun, self.steps, part, self._pairs
@@ -71,12 +72,12 @@ class VisionLearner(Learner):
         return train_step.trace(self.model, parallel.shape(mesh, state), parallel.shape(mesh, frames, dealt=True), key)
 
     def report_every(self, data: TrainingData) -> int:
-        """Steps between two reports: an epoch."""
+        """Steps between two reports: one epoch."""
         epoch = int(data.store.lengths[data.training].sum()) // self.batch_size
         return min(max(1, epoch), self.steps)
 
     def reporter(self, data: TrainingData) -> Callable[[Params, Key], Report]:
-        """What reports how good weights are on held-out frames, the same ones each time."""
+        """A function that reports the losses of weights on held-out frames, the same frames each time."""
         unseen = FrameSource(data.store, data.held_out, self._pairs)
         sample = spread(len(unseen), HELD_OUT_FRAMES)
         if not len(sample):
@@ -93,7 +94,7 @@ class VisionLearner(Learner):
         return report
 
     def bytes_in_training(self, params: int) -> int:
-        """Memory of a device while V of so many weights is trained."""
+        """Bytes on a device while a V with this many weights is trained."""
         return 4 * FLOAT * params + 3 * self.batch_size * FLOAT * self.model.numbers_at_work
 
     def flop(self, params: int) -> int:
@@ -113,4 +114,4 @@ def _reconstruct(model: Vision, params: Params, frames: Any) -> Array:
 
 
 reconstruct = jax.jit(_reconstruct, static_argnums=0)
-"""(V, its weights, frames [B, 64, 64, 3] uint8) → what V makes of them, through the mean of z: float32 in [0, 1]."""
+"""(V, its weights, frames [B, 64, 64, 3] uint8) → V's reconstructions through the mean of z: float32 in [0, 1]."""

@@ -1,8 +1,8 @@
-"""V: the convolutional variational autoencoder that turns a frame into a small latent vector z.
+"""V: the convolutional variational autoencoder that encodes a frame as a small latent vector z.
 
-Paper, section "VAE (V) Model" and appendix "Variational Autoencoder" (arXiv:1803.10122): four stride-2 convolutions
-and two dense layers give the mean and log-variance of q(z | frame) = N(mean, exp(log_var)); one dense layer and four
-stride-2 transposed convolutions draw the frame that a z stands for.
+Paper, section "VAE (V) Model" and appendix "Variational Autoencoder" (arXiv:1803.10122): four stride-2 convolutions and
+two dense layers give the mean and log-variance of q(z | frame) = N(mean, exp(log_var)); one dense layer and four
+stride-2 transposed convolutions reconstruct the frame from z.
 """
 
 import math
@@ -23,14 +23,14 @@ from wm_jax.vision.config import VisionConfig
 from wm_jax.vision.layers import by_chunks, convolution, transposed_convolution
 
 ENCODED_AT_ONCE = 25
-"""Frames that a CPU takes through all layers together: what lies between two layers then stays in its cache."""
+"""Frames that a CPU passes through all layers together, so that intermediate results stay in its cache."""
 DECONVOLUTIONS = (5, 5, 6, 6)
 """Sizes of the decoder's kernels."""
 
 
 @struct.dataclass
 class LatentStats:
-    """What V says of a frame: the posterior N(mean, exp(log_var)) of its z."""
+    """V's encoding of a frame: the posterior N(mean, exp(log_var)) of z."""
 
     mean: Array
     """[..., Z]"""
@@ -50,13 +50,13 @@ class Vision:
 
     @property
     def numbers_at_work(self) -> int:
-        """What all layers put out for a frame, with the frame that goes in and the one that comes out."""
+        """Outputs of all layers for a frame, plus the frame and its reconstruction."""
         # In multiples of the width: side² × channels of each layer.
         layers = 31**2 + 2 * 14**2 + 4 * 6**2 + 8 * 2**2 + 4 * 5**2 + 2 * 13**2 + 30**2
         return self.config.width * layers + 2 * math.prod(FRAME_SHAPE)
 
     def fresh(self) -> dict[str, Any]:
-        """What fresh weights are drawn from: {"encoder", "decoder"} of layers {"kernel", "bias"}."""
+        """Shapes for fresh weights: {"encoder", "decoder"} of layers {"kernel", "bias"}."""
         config = self.config
         width, flat, colours = config.width, 32 * config.width, FRAME_SHAPE[-1]
         down = [colours, width, 2 * width, 4 * width, 8 * width]
@@ -87,8 +87,8 @@ class Vision:
         return LatentStats(*(_dense(layers[name], x) for name in ("mean", "log_var")))
 
     def convolve(self, params: Params, frames: Array) -> Array:
-        """What the encoder's convolutions make of `frames` [..., 64, 64, 3] uint8: [..., 32 width]. Raises ValueError for
-        another shape or type."""
+        """Outputs of the encoder's convolutions for `frames` [..., 64, 64, 3] uint8: [..., 32 width]. Raises ValueError
+        for another shape or type."""
         if frames.shape[-3:] != FRAME_SHAPE or frames.dtype != jnp.uint8:
             raise ValueError(f"frames must be [..., 64, 64, 3] uint8, found {frames.shape} {frames.dtype}")
         layers = params["encoder"]
@@ -108,7 +108,8 @@ class Vision:
         return x.reshape(*frames.shape[:-3], -1)
 
     def decode(self, params: Params, z: Array) -> Array:
-        """What `z` [..., Z] looks like: float32 [..., 64, 64, 3] in [0, 1]. Raises ValueError for another size of z."""
+        """Reconstructions of `z` [..., Z]: float32 [..., 64, 64, 3] in [0, 1]. Raises ValueError for another size of
+        z."""
         if z.shape[-1] != self.config.latent_size:
             raise ValueError(f"z must be [..., {self.config.latent_size}], found {z.shape}")
         layers = params["decoder"]

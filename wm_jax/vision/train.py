@@ -1,8 +1,8 @@
-"""V's loss and its training step, as pure functions.
+"""V's loss and training step, as pure functions.
 
-Paper, appendix "Variational Autoencoder" (arXiv:1803.10122): squared reconstruction error plus the KL divergence of
-q(z | frame) from N(0, 1), which costs nothing below a floor ("free bits", in the released code). Beyond the paper, errors
-may weigh more where something moves.
+Paper, appendix "Variational Autoencoder" (arXiv:1803.10122): squared reconstruction error plus the KL divergence of q(z
+| frame) from N(0, 1), which costs nothing below a floor ("free bits", in the released code). Beyond the paper, errors
+of moving parts may have extra weight.
 """
 
 from functools import partial
@@ -19,7 +19,7 @@ from wm_jax.vision.model import Vision, sample
 
 @struct.dataclass
 class TrainState:
-    """All that V's training needs to go on exactly where it stopped."""
+    """State of V's training; it resumes exactly from there."""
 
     params: Params
     opt_state: optax.OptState
@@ -28,16 +28,17 @@ class TrainState:
 
 
 def loss(model: Vision, params: Params, frames: Array, key: Key) -> tuple[Array, dict[str, Array]]:
-    """The loss of `frames` [B, 64, 64, 3] uint8, or with a `motion_weight` of pairs [B, 2, 64, 64, 3], the frame before and
-    the frame itself, and its parts, all scalars, averaged over the batch:
+    """The loss of `frames` [B, 64, 64, 3] uint8 and its parts, all scalars, averaged over the batch. With a
+    `motion_weight`, `frames` are pairs [B, 2, 64, 64, 3] of the previous frame and the frame itself.
 
     - reconstruction: squared error of pixels in [0, 1], summed over a frame's pixels and colours;
-    - motion, with a `motion_weight` only: the same, each pixel times its largest change of a colour since the frame before;
+    - motion, with a `motion_weight` only: the same, each pixel multiplied by its largest change of a colour since the
+      previous frame;
     - kl: KL(q(z | frame) || N(0, 1)) in nats, summed over z;
-    - kl_floored: each frame's KL, raised to `kl_floor` * Z where below, as it enters
+    - kl_floored: each frame's KL, but at least `kl_floor` * Z;
     - loss: reconstruction + motion_weight * motion + kl_floored.
 
-    Raises ValueError where single frames are given for pairs or pairs for single frames.
+    Raises ValueError for single frames instead of pairs, or pairs instead of single frames.
     """
     weight, pairs = model.config.motion_weight, frames.ndim == 5
     if pairs != (weight > 0):
@@ -70,9 +71,9 @@ def init(model: Vision, key: Key) -> TrainState:
 
 
 def continue_from(model: Vision, params: Params) -> TrainState:
-    """The state before the first step of a further training of `params`: fresh optimiser, schedule from the start.
+    """The state before the first step of a further training of `params`: new optimiser, schedule from its start.
 
-    The weights are copied, so that the first step, which is given the state to reuse, leaves `params` alone.
+    The weights are copied, because the first step reuses the memory of its state.
     """
     params = jax.tree.map(jnp.copy, params)
     return TrainState(params, _optimizer(model).init(params), jnp.zeros((), jnp.int32))
@@ -80,9 +81,9 @@ def continue_from(model: Vision, params: Params) -> TrainState:
 
 @partial(jax.jit, static_argnames="model", donate_argnames="state")
 def train_step(model: Vision, state: TrainState, frames: Array, key: Key) -> tuple[TrainState, dict[str, Array]]:
-    """One step of Adam on `frames` (as `loss` takes them): the next state and the loss's parts before the step.
+    """One step of Adam on `frames` (as in `loss`): the next state, and the loss's parts before the step.
 
-    `key` is the whole training's: the step's own is folded from it and `state.step`. `state` is donated.
+    `key` is that of the whole training: the step's own key is folded from it and `state.step`. `state` is donated.
     """
     step_key = jax.random.fold_in(key, state.step)
     gradient, metrics = jax.grad(loss, argnums=1, has_aux=True)(model, state.params, frames, step_key)
@@ -93,7 +94,7 @@ def train_step(model: Vision, state: TrainState, frames: Array, key: Key) -> tup
 
 @partial(jax.jit, static_argnames="model")
 def evaluate(model: Vision, params: Params, frames: Array, key: Key) -> dict[str, Array]:
-    """The loss's parts for `frames` (as `loss` takes them) that V is not trained on."""
+    """The loss's parts for held-out `frames` (as in `loss`)."""
     return loss(model, params, frames, key)[1]
 
 

@@ -1,4 +1,4 @@
-"""World models: one file each, registered by their settings' `kind`."""
+"""World models: one file each, registered under the `kind` of its settings."""
 
 from wm_jax.worlds.protocol import WORLDS, Actor, World, WorldConfig, WorldModel
 

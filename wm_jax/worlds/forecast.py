@@ -1,5 +1,5 @@
-"""How well a world model foresees an actual episode, whatever the model is: it follows some recorded steps, then dreams on
-with the recorded actions, and what it draws and earns is held against what came."""
+"""Measures how well any world model predicts an actual episode. The model follows some recorded steps, then dreams with
+the recorded actions; its frames and rewards are compared with the recorded ones."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -13,14 +13,14 @@ from wm_jax.types import Array, Key, Observations, Params, State
 from wm_jax.worlds.protocol import WorldModel
 
 BURN_IN = 20
-"""Recorded steps that the model follows first."""
+"""Recorded steps that the model follows before it dreams."""
 DREAMS = 8
-"""Dreams from each place; their mean is the forecast."""
+"""Dreams from each place; the forecast is their mean."""
 
 
 def places(start: np.ndarray, length: np.ndarray, horizon: int, count: int) -> np.ndarray:
-    """At most `count` positions among the frames, int32, evenly spread over the episodes (`start` [E], `length` [E]), from
-    each of which `BURN_IN` + `horizon` steps are recorded."""
+    """At most `count` frame positions, int32, evenly spread over the episodes (`start` [E], `length` [E]), each
+    followed by `BURN_IN` + `horizon` recorded steps."""
     room = BURN_IN + horizon
     found = [np.zeros(0, int)]
     for first, frames in zip(start, length, strict=True):
@@ -33,8 +33,8 @@ def places(start: np.ndarray, length: np.ndarray, horizon: int, count: int) -> n
 def forecasts(
     model: WorldModel, params: Params, recorded: Observations, begins: np.ndarray, horizons: Sequence[int], key: Key
 ) -> tuple[np.ndarray, np.ndarray]:
-    """After each of `horizons` H dreamt steps from each of the places `begins` [W] on: what the model draws, float32
-    [H, W, 64, 64, 3], and the rewards that it expects up to there, added up [H, W]; means over `DREAMS` dreams."""
+    """Forecasts after each of `horizons` H dreamt steps from each of the places `begins` [W]: frames, float32
+    [H, W, 64, 64, 3], and the sum of expected rewards [H, W]; means over `DREAMS` dreams."""
     follow_key, key = jax.random.split(key)
     begin = jnp.asarray(begins)
     state, done = _follow(model, params, recorded, begin, follow_key), 0
@@ -51,7 +51,7 @@ def forecasts(
 
 @partial(jax.jit, static_argnames="model")
 def _follow(model: WorldModel, params: Params, recorded: Observations, begins: Array, key: Key) -> State:
-    """The states [W, DREAMS, ...] on the last of the followed frames."""
+    """The states [W, DREAMS, ...] after the last followed frame."""
 
     def see(number: Array) -> tuple[Any, Array, Key]:
         frames = jnp.repeat(begins, DREAMS) + number
@@ -74,7 +74,7 @@ def _dream(
     model: WorldModel, params: Params, recorded: Observations, frames: Array, state: State, earned: Array, key: Key,
     count: int, done: int,
 ) -> tuple[State, Array]:  # fmt: skip
-    """The states after `count` more steps with the actions of the frames [W] on, and what was earned."""
+    """The states after `count` more steps with the recorded actions from the frames [W] on, and the rewards earned."""
     imagine = partial(model.imagine, temperature=1.0)
     lanes = jax.vmap(jax.vmap(imagine, (None, 0, None, 0)), (None, 0, 0, None))
 
@@ -89,5 +89,5 @@ def _dream(
 
 @partial(jax.jit, static_argnames="model")
 def _draw(model: WorldModel, params: Params, state: State) -> Array:
-    """The mean [W, 64, 64, 3] of what the dreams look like."""
+    """The mean frame [W, 64, 64, 3] of the dreams."""
     return jax.vmap(jax.vmap(model.frame, (None, 0)), (None, 0))(params, state).mean(axis=1)

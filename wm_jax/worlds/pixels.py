@@ -1,5 +1,5 @@
-"""The last frames as they are, in grey: no world model at all, for policies that learn from pixels in the actual
-environment (model-free, as the paper's opponents are). It has no weights, nothing is trained, and its dream stands still.
+"""The last frames in grey, without a world model, for policies that learn from pixels in the actual environment
+(model-free, as in the paper's comparisons). It has no weights and no training, and its dream does not change.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from wm_jax.types import Action, Array, Features, Key, Outcome, Params
 from wm_jax.worlds.protocol import WORLDS, WorldConfig, WorldModel
 
 GREY = (0.299, 0.587, 0.114)
-"""Shares of red, green and blue (ITU-R BT.601)."""
+"""Weights of red, green and blue (ITU-R BT.601)."""
 
 
 @WORLDS.register
@@ -26,27 +26,27 @@ class PixelsConfig(WorldConfig):
 
     kind: Literal["pixels"] = "pixels"
     frames: int = 4
-    """Frames that a policy sees at once, the last one last: one alone shows no velocity."""
+    """Number of stacked frames that a policy sees, the newest last. One frame alone shows no velocity."""
 
     def __post_init__(self) -> None:
         require_range("world.frames", self.frames, 1, 64)
 
     def build(self, task: Task) -> "Pixels":
-        """For a task of any kind."""
+        """Build it for any task."""
         return Pixels(self.frames, task.action_size)
 
 
 @struct.dataclass
 class PixelsState:
-    """What has been seen."""
+    """The last frames."""
 
     frames: Array
-    """[64, 64, n] uint8; an episode's first frame stands for those before it."""
+    """[64, 64, n] uint8; an episode's first frame is repeated for the missing earlier ones."""
 
 
 @dataclass(frozen=True)
 class Pixels(WorldModel):
-    """Frames as a `WorldModel`."""
+    """Stacked grey frames as a `WorldModel`."""
 
     frames: int
     """n"""
@@ -65,25 +65,25 @@ class Pixels(WorldModel):
 
     @property
     def missing(self) -> Mapping[str, str]:
-        """All of it."""
+        """All predictions."""
         how = (
-            "choose another world model, as pixels predict nothing, or let no dream matter: evolve.fitness 'actual', "
+            "choose another world model, as pixels predict nothing, or do not use dreams: evolve.fitness 'actual', "
             "dream.reward 'survival', dream.end 'threshold'"
         )
         return dict.fromkeys(("reward", "end", "surprise"), how)
 
     def encode(self, params: Params, frames: Array) -> Array:
-        """[..., 64, 64] uint8: in grey."""
-        # No product of matrices, which an accelerator rounds.
+        """[..., 64, 64] uint8: the frames in grey."""
+        # Not a matrix product, which accelerators round.
         grey = sum(share * frames[..., channel].astype(jnp.float32) for channel, share in enumerate(GREY))
         return jnp.round(grey).astype(jnp.uint8)
 
     def begin(self, params: Params, obs: Array, key: Key) -> PixelsState:
-        """The first frame, as if it had stood there before."""
+        """The first frame, repeated for the missing earlier ones."""
         return PixelsState(jnp.repeat(obs[..., None], self.frames, axis=-1))
 
     def observe(self, params: Params, state: PixelsState, action: Action, obs: Array, key: Key) -> PixelsState:
-        """The next frame after the others."""
+        """Append the next frame and drop the oldest."""
         return PixelsState(jnp.concatenate([state.frames[..., 1:], obs[..., None]], axis=-1))
 
     def noise(self, key: Key) -> Any:
@@ -93,7 +93,7 @@ class Pixels(WorldModel):
     def imagine(
         self, params: Params, state: PixelsState, action: Action, noise: Any, temperature: Array | float
     ) -> tuple[PixelsState, Outcome]:
-        """Nothing changes, and nothing is expected."""
+        """Nothing changes, and nothing is predicted."""
         return state, Outcome(None, None)
 
     def features(self, state: PixelsState) -> Features:
@@ -102,5 +102,5 @@ class Pixels(WorldModel):
         return {"pixels": pixels.reshape(*pixels.shape[:-3], -1)}
 
     def frame(self, params: Params, state: PixelsState) -> Array:
-        """The last one, in grey."""
+        """The newest frame, in grey."""
         return jnp.broadcast_to(state.frames[..., -1:].astype(jnp.float32) / 255, FRAME_SHAPE)

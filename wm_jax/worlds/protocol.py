@@ -1,8 +1,8 @@
-"""What a world model is (`WorldModel`), a model with its weights (`World`), and what acts in one (`Actor`). What trains it
-is `data.training.Learner`.
+"""The interfaces of a world model (`WorldModel`), of a world model with its weights (`World`), and of an actor in it
+(`Actor`). Its training is `data.training.Learner`.
 
-A new world model is one file in this folder, or in a file of a user's own, whose settings are registered by
-`WORLDS.register` (docs/extending/).
+A new world model is one file in this folder, or your own file, that registers its settings with `WORLDS.register`
+(docs/extending/).
 """
 
 from abc import ABC, abstractmethod
@@ -25,32 +25,32 @@ WORLDS: "Registry[type[WorldConfig]]" = Registry("world.kind", "wm_jax.worlds")
 
 
 class WorldModel(ABC):
-    """A model of an environment, without its weights: hashable. Every method is pure, and for one agent and one moment
-    (`encode`: for any number of frames); `jax.vmap` adds agents.
+    """A model of an environment, without its weights. Hashable. Every method is pure and handles one agent at one
+    moment (`encode`: any number of frames); `jax.vmap` adds agents.
 
-    `Params` is a dict with an entry for each learner. State, Obs and Noise are pytrees of the model's own.
+    `Params` is a dict with an entry for each learner. State, Obs and Noise are pytrees that the model defines.
     """
 
     @property
     @abstractmethod
     def action_size(self) -> int:
-        """A"""
+        """A: action size."""
 
     @property
     @abstractmethod
     def learners(self) -> Mapping[str, Learner]:
-        """What is trained, in order, by name: the stages of a run and the entries of the weights are called so."""
+        """The learners in order, by name. The names are also those of a run's stages and of the weights' entries."""
 
     @property
     def missing(self) -> Mapping[str, str]:
-        """What the model, as it is set, does not predict: "reward", "end", "surprise"; and the setting with which it
-        would."""
+        """Predictions that the model, with its settings, does not make: "reward", "end", "surprise"; each with the
+        setting that enables it."""
         return {}
 
     @property
     def end_threshold(self) -> float:
-        """The probability above which `dream.end` threshold ends a dream: a half, or where it lies when ends weighed more
-        in training."""
+        """The probability above which `dream.end` threshold ends a dream: 0.5, or its equivalent if ends had another
+        weight in training."""
         return 0.5
 
     def init(self, key: Key) -> Params:
@@ -64,45 +64,45 @@ class WorldModel(ABC):
 
     @abstractmethod
     def encode(self, params: Params, frames: Array) -> Any:
-        """Frames [..., 64, 64, 3] uint8 → Obs [..., …]: what is stored of a recorded frame. Of `params` only the entries of
-        learners that read frames are there while recordings are encoded."""
+        """Frames [..., 64, 64, 3] uint8 → Obs [..., …]: the stored form of a recorded frame. While recordings are
+        encoded, `params` holds only the entries of learners that read frames."""
 
     @abstractmethod
     def begin(self, params: Params, obs: Any, key: Key) -> State:
-        """The state on an episode's first frame."""
+        """The state after an episode's first frame."""
 
     @abstractmethod
     def observe(self, params: Params, state: State, action: Action, obs: Any, key: Key) -> State:
-        """The state after `action` [A], when the next actual frame has come."""
+        """The state after `action` [A] and the next actual frame."""
 
     @abstractmethod
     def noise(self, key: Key) -> Any:
-        """All the chance that a dreamt step takes; one draw serves every candidate of a population."""
+        """All randomness of a dreamt step. One draw serves every candidate of a population."""
 
     @abstractmethod
     def imagine(
         self, params: Params, state: State, action: Action, noise: Any, temperature: Array | float
     ) -> tuple[State, Outcome]:
-        """The state after `action` [A] in the dream, and what came of it. A higher `temperature` [] makes a less certain
-        dream; 1 is the model as trained."""
+        """The state after `action` [A] in the dream, and its outcome. A higher `temperature` [] makes the dream less
+        certain; 1 is the model as trained."""
 
     @abstractmethod
     def features(self, state: State) -> Features:
-        """What an actor may read of a state, by name: arrays [..., F]."""
+        """The parts of a state that an actor may read, by name: arrays [..., F]."""
 
     def differentiable(self, component: Component) -> "WorldModel":
-        """The same model, whose `imagine` lets a gradient through as `component` says where it draws one of several
-        components. The model itself where nothing in it has to be chosen."""
+        """The same model, whose `imagine` passes gradients as `component` says through the draw of a mixture's
+        component. Returns the model itself if it has no such choice."""
         return self
 
     def vital(self, state: State) -> Any:
-        """What of a dreamt state is looked at, at every step, for numbers that are not finite: all that an actor may read,
-        or less where the rest is always finite while this is."""
+        """The part of a dreamt state that is checked at every step for numbers that are not finite: all features, or
+        fewer if the rest is always finite when these are."""
         return self.features(state)
 
     @abstractmethod
     def frame(self, params: Params, state: State) -> Array:
-        """What a state looks like: float32 [64, 64, 3] in [0, 1]."""
+        """The picture of a state: float32 [64, 64, 3] in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,8 @@ class WorldConfig(PartConfig):
 
     registry: ClassVar[Registry[Any]] = WORLDS
     meaning: ClassVar[tuple[str, ...]] = ()
-    """Settings that say what its numbers are, which sizes do not always tell: weights go only where they are the same."""
+    """Settings that define the meaning of its numbers, beyond their sizes. Weights are exchanged only if these are
+    equal."""
 
     def build(self, task: Task) -> WorldModel:
         """The world model for a task."""
@@ -120,7 +121,7 @@ class WorldConfig(PartConfig):
 
 @struct.dataclass
 class World:
-    """A world model with its weights: what actors are given. `World(model, params)`."""
+    """A world model with its weights, as actors receive it: `World(model, params)`."""
 
     model: WorldModel = struct.field(pytree_node=False)
     params: Params
@@ -153,27 +154,28 @@ class World:
 
 
 class Actor(ABC):
-    """A controller without its weights: hashable. It has a world model at hand, and a carry of its own, so that a planner
-    is an actor too. Every method is pure, and for one agent; `jax.vmap` adds agents."""
+    """A controller without its weights. Hashable. It has a world model at hand and its own carry, so that a planner is
+    an actor too. Every method is pure and handles one agent; `jax.vmap` adds agents."""
 
     @property
     def words(self) -> str:
-        """What it is and what it reads, for reports."""
+        """A description of it and of its inputs, for reports."""
         return type(self).__name__
 
     @property
     def features(self) -> tuple[str, ...]:
-        """The world model's features that it reads, in order: the observation of the dream's Gymnasium face. Empty: all."""
+        """The world model's features that it reads, in order; also the observation of the dream's Gymnasium
+        environment. Empty: all."""
         return ()
 
     @property
     def planned_steps(self) -> float:
-        """Steps that it dreams for each of its own, on average."""
+        """Average number of steps that it dreams for each of its own steps."""
         return 0
 
     @property
     def planned_dreams(self) -> int:
-        """Dreams that it has at hand at once."""
+        """Number of dreams that it holds at once."""
         return 0
 
     @abstractmethod
@@ -181,7 +183,7 @@ class Actor(ABC):
         """Fresh weights: a pytree of arrays, which may be empty."""
 
     def begin(self) -> Any:
-        """What it carries from step to step, before an episode's first one: a pytree of arrays, or None."""
+        """The initial carry of an episode: a pytree of arrays, or None."""
         return None
 
     @abstractmethod
@@ -200,6 +202,6 @@ def shapes(model: WorldModel) -> tuple[Params, Any, State]:
 
 
 def feature_sizes(model: WorldModel) -> dict[str, int]:
-    """How many numbers each of a model's features has."""
+    """The size of each of a model's features."""
     found = jax.eval_shape(model.features, shapes(model)[2])
     return {name: array.shape[-1] for name, array in found.items()}

@@ -1,5 +1,5 @@
-"""The recurrent state-space model (RSSM) of PlaNet and Dreamer as a world model, with an encoder of its own: frames are
-kept as they are, and all is trained end to end.
+"""The recurrent state-space model (RSSM) of PlaNet and Dreamer as a world model with its own encoder: frames are stored
+unchanged, and everything is trained end to end.
 
 A dreamt step draws the stochastic state from the prior at temperature tau: normals with tau times their variance,
 categorical variables from softmax(log p / tau).
@@ -51,7 +51,7 @@ class RSSMWorld(WorldModel):
 
     @property
     def learners(self) -> Mapping[str, Learner]:
-        """One, which reads frames as they are stored."""
+        """One learner, which reads frames as they are stored."""
         # Imported here: acting and dreaming need no training.
         from wm_jax.rssm.learner import RSSMLearner
 
@@ -59,12 +59,12 @@ class RSSMWorld(WorldModel):
 
     @property
     def missing(self) -> Mapping[str, str]:
-        """What is not predicted, and the setting with which it would be."""
+        """Predictions that it does not make, each with the setting that enables it."""
         end = {} if self.rssm.config.predict_end else {"end": "set world.rssm.predict_end to True"}
         return end | {"surprise": "choose another world model, as the RSSM does not predict how badly it predicts"}
 
     def differentiable(self, component: Component) -> WorldModel:
-        """Itself: categorical variables pass gradients straight through, whatever is asked for."""
+        """Itself: categorical variables always pass gradients straight through."""
         return self
 
     def encode(self, params: Params, frames: Array) -> Any:
@@ -72,11 +72,11 @@ class RSSMWorld(WorldModel):
         return frames
 
     def begin(self, params: Params, obs: Any, key: Key) -> RSSMState:
-        """The posterior's state on the first frame, with nothing remembered."""
+        """The posterior's state after the first frame, without memory."""
         return self._see(params, self.rssm.begin(params["rssm"]), obs, key)
 
     def observe(self, params: Params, state: RSSMState, action: Action, obs: Any, key: Key) -> RSSMState:
-        """The posterior's state on the next frame."""
+        """The posterior's state after the next frame."""
         return self._see(params, self.rssm.follow(params["rssm"], state, action), obs, key)
 
     def _see(self, params: Params, deterministic: Array, obs: Any, key: Key) -> RSSMState:
@@ -85,13 +85,13 @@ class RSSMWorld(WorldModel):
         return RSSMState(deterministic, self.rssm.latent.draw(posterior, self.rssm.latent.noise(key)))
 
     def noise(self, key: Key) -> Array:
-        """What a draw from the prior takes of chance."""
+        """The randomness of a draw from the prior."""
         return self.rssm.latent.noise(key)
 
     def imagine(
         self, params: Params, state: RSSMState, action: Action, noise: Array, temperature: Array | float
     ) -> tuple[RSSMState, Outcome]:
-        """The prior's next state, and what its heads tell of the action."""
+        """The prior's next state, and what its heads predict for the action."""
         own = params["rssm"]
         deterministic = self.rssm.follow(own, state, action)
         prior = self.rssm.prior(own, deterministic)
@@ -101,9 +101,9 @@ class RSSMWorld(WorldModel):
         return after, Outcome(self.rssm.reward(own, after), end)
 
     def features(self, state: RSSMState) -> Features:
-        """deterministic [..., D] and stochastic [..., S], the model's state"""
+        """deterministic [..., D] and stochastic [..., S]: the model's state."""
         return {"deterministic": state.deterministic, "stochastic": state.stochastic}
 
     def frame(self, params: Params, state: RSSMState) -> Array:
-        """What is expected to be seen."""
+        """The expected frame."""
         return self.rssm.expect(params["rssm"], state)

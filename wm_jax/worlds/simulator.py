@@ -1,8 +1,8 @@
-"""The actual environment as its own world model, where it is written in JAX: nothing is learned and nothing is dreamt.
+"""The actual environment as its own world model, if it is written in JAX: nothing is learned.
 
-What a search or a planner reaches in it is a mark for what it reaches in a learned model, and a check of the
-environment. Its state is the environment's: an episode's first one follows from the same key as in the actual environment
-(`rollouts.device`), and from there it goes the same way; frames are not looked at.
+Its results are a reference for searches and planners in a learned model, and a check of the environment. Its state is
+the environment's. An episode starts from the same key as in the actual environment (`rollouts.device`) and then
+proceeds in the same way; frames are not used.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ class SimulatorConfig(WorldConfig):
     kind: Literal["simulator"] = "simulator"
 
     def build(self, task: Task) -> "Simulator":
-        """The world model for a task. Raises `UserError` where the task has no environment in JAX."""
+        """Build the world model for a task. Raises `UserError` if the task has no environment in JAX."""
         name = next(iter(task.jax_backends), None)
         environment = None if name is None else task.environment(name)
         if environment is None:
@@ -85,7 +85,7 @@ class Simulator(WorldModel):
     def imagine(
         self, params: Params, state: SimulatorState, action: Action, noise: Array, temperature: Array | float
     ) -> tuple[SimulatorState, Outcome]:
-        """A step of the environment; the temperature changes nothing."""
+        """A step of the environment; the temperature has no effect."""
         key = jax.random.wrap_key_data(noise, impl="threefry2x32")
         environment, observation, reward, terminated, _ = self.environment.step(state.environment, action, key)
         return SimulatorState(environment, observation), Outcome(reward, terminated.astype(jnp.float32))
@@ -95,5 +95,5 @@ class Simulator(WorldModel):
         return {"observation": state.observation}
 
     def frame(self, params: Params, state: SimulatorState) -> Array:
-        """What the environment draws."""
+        """The environment's picture."""
         return self.environment.frame(state.environment).astype(jnp.float32) / 255

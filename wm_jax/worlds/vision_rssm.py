@@ -1,5 +1,5 @@
-"""The RSSM in the place of the paper's M: V encodes each frame on its own, is trained first and stays as it is; the RSSM
-follows V's z and expects the next one. On one and the same V it can be compared with the MDN-LSTM one to one."""
+"""The RSSM in the place of the paper's M: V encodes each frame on its own, is trained first and then stays fixed; the
+RSSM predicts V's z. With the same V it can be compared directly with the MDN-LSTM."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,15 +38,15 @@ class VisionRSSM(RSSMWorld):
 
     @property
     def learners(self) -> Mapping[str, Learner]:
-        """V, on frames; then the RSSM, on what V makes of them."""
+        """V, which reads frames; then the RSSM, which reads V's codes."""
         from wm_jax.vision.learner import VisionLearner
 
         return {"vision": VisionLearner(self.vision), **super().learners}
 
     def encode(self, params: Params, frames: Array) -> LatentStats:
-        """V's posterior of the z of frames [..., 64, 64, 3] uint8."""
+        """V's posterior of z for frames [..., 64, 64, 3] uint8."""
         return self.vision.encode(params["vision"], frames)
 
     def frame(self, params: Params, state: RSSMState) -> Array:
-        """The expected z as V's decoder sees it."""
+        """The expected z decoded by V."""
         return self.vision.decode(params["vision"], self.rssm.expect(params["rssm"], state))
