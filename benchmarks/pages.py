@@ -22,8 +22,9 @@ from wm_jax.dream.environment import DreamState
 from wm_jax.dream.gymnasium_face import DreamSource
 from wm_jax.pipeline import bundle as bundles
 from wm_jax.play import page
+from wm_jax.pretrained import FOLDER
 
-BUNDLES = tuple(Path(f"pretrained/{name}.safetensors") for name in ("swing_up", "car_racing", "take_cover"))
+BUNDLES = tuple(FOLDER / f"{name}.safetensors" for name in ("swing_up", "car_racing", "take_cover"))
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 FRAMES = 200
 IN_PAGE = """frames => {

@@ -19,7 +19,9 @@ from tyro.conf import Positional
 from websockets import Origin
 from websockets.sync.client import connect
 
-BUNDLES = tuple(Path(f"pretrained/{name}.safetensors") for name in ("swing_up", "car_racing", "take_cover"))
+from wm_jax.pretrained import FOLDER
+
+BUNDLES = tuple(FOLDER / f"{name}.safetensors" for name in ("swing_up", "car_racing", "take_cover"))
 
 
 def rates(port: int, visitors: int, seconds: float) -> list[float]:

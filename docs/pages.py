@@ -2,7 +2,7 @@
 
     python docs/pages.py FOLDER
 
-FOLDER/NAME/index.html for every bundle of pretrained/, and FOLDER/index.html, which links to them.
+FOLDER/NAME/index.html for every agent that comes with the package, and FOLDER/index.html, which links to them.
 """
 
 import sys
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from wm_jax.pipeline import bundle
 from wm_jax.play import page
+from wm_jax.pretrained import FOLDER
 
-PRETRAINED = Path(__file__).parents[1] / "pretrained"
 INDEX = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Dreams of wm_jax</title>
@@ -27,7 +27,7 @@ INDEX = """<!doctype html>
 def main(folder: Path) -> None:
     """Make all pages."""
     links = []
-    for path in sorted(PRETRAINED.glob("*.safetensors")):
+    for path in sorted(FOLDER.glob("*.safetensors")):
         written = page.write(bundle.load(path), folder / path.stem, half=False, say=print)
         links.append(f'<li><a href="{path.stem}/{page.FILE}">{path.stem.replace("_", " ")}</a></li>')
         print(f"{written}: {written.stat().st_size / 2**20:.1f} MiB")

@@ -1,5 +1,5 @@
 """Car Racing by DreamerV3 (arXiv 2301.04104), small: an RSSM of categorical variables on the latents of the V of
-`pretrained/car_racing.safetensors`, and an actor-critic by REINFORCE in its dreams.
+the shipped agent `car_racing`, and an actor-critic by REINFORCE in its dreams.
 
 wm-jax run experiments/dreamer_v3_car_racing.py
 
@@ -28,7 +28,7 @@ CONFIG = Experiment(
     seed=1,
     mirror=True,
     held_out=0.1,
-    initial="../pretrained/car_racing.safetensors",
+    initial="../wm_jax/pretrained/car_racing.safetensors",
     initial_learners=("vision",),
     collect=CollectConfig(episodes=60, policy="smooth_walk", max_steps=200, backend="envpool"),
     world=VisionRSSMConfig(

@@ -1,6 +1,6 @@
 """World models in JAX: an agent sees, dreams, and learns to act in its dream.
 
-agent = wm_jax.load("pretrained/take_cover.safetensors")
+agent = wm_jax.load("take_cover")
 """
 
 from collections.abc import Sequence

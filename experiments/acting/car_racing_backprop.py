@@ -1,5 +1,5 @@
 """Car Racing by the gradient of the dreamt return through the world model. V and M are those of
-`pretrained/car_racing.safetensors`, as for all ways to act that `results/acting/README.md` compares.
+the shipped agent `car_racing`, as for all ways to act that `results/acting/README.md` compares.
 
 wm-jax run experiments/acting/car_racing_backprop.py
 
@@ -21,7 +21,7 @@ CONFIG = Experiment(
     task="car_racing",
     seed=11,
     mirror=True,
-    initial="../../pretrained/car_racing.safetensors",
+    initial="../../wm_jax/pretrained/car_racing.safetensors",
     collect=CollectConfig(episodes=100, policy="smooth_walk", max_steps=300, backend="envpool"),
     world=VisionMemoryConfig(
         vision=VisionConfig(steps=0),

@@ -1,4 +1,4 @@
-"""Car Racing by CMA-ES in the dream: the paper's linear C. V and M are those of `pretrained/car_racing.safetensors`, as for
+"""Car Racing by CMA-ES in the dream: the paper's linear C. V and M are those of the shipped agent `car_racing`, as for
 all ways to act that `results/acting/README.md` compares.
 
 wm-jax run experiments/acting/car_racing_cma_es.py
@@ -21,7 +21,7 @@ CONFIG = Experiment(
     task="car_racing",
     seed=11,
     mirror=True,
-    initial="../../pretrained/car_racing.safetensors",
+    initial="../../wm_jax/pretrained/car_racing.safetensors",
     collect=CollectConfig(episodes=100, policy="smooth_walk", max_steps=300, backend="envpool"),
     world=VisionMemoryConfig(
         vision=VisionConfig(steps=0),

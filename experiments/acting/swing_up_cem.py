@@ -1,5 +1,5 @@
 """Swing-up by planning at every second step with PlaNet's cross-entropy method: nothing is searched for. V and M are those
-of `pretrained/swing_up.safetensors`, as for all ways to act that `results/acting/README.md` compares.
+of the shipped agent `swing_up`, as for all ways to act that `results/acting/README.md` compares.
 
 wm-jax run experiments/acting/swing_up_cem.py
 
@@ -21,7 +21,7 @@ CONFIG = Experiment(
     task="swing_up",
     seed=1,
     mirror=True,
-    initial="../../pretrained/swing_up.safetensors",
+    initial="../../wm_jax/pretrained/swing_up.safetensors",
     collect=CollectConfig(episodes=120, policy="random"),
     world=VisionMemoryConfig(
         vision=VisionConfig(latent_size=16, width=16, steps=0),

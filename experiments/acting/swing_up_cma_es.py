@@ -1,4 +1,4 @@
-"""Swing-up by CMA-ES in the dream: the paper's linear C. V and M are those of `pretrained/swing_up.safetensors`, as for all
+"""Swing-up by CMA-ES in the dream: the paper's linear C. V and M are those of the shipped agent `swing_up`, as for all
 ways to act that `results/acting/README.md` compares.
 
 wm-jax run experiments/acting/swing_up_cma_es.py
@@ -21,7 +21,7 @@ CONFIG = Experiment(
     task="swing_up",
     seed=1,
     mirror=True,
-    initial="../../pretrained/swing_up.safetensors",
+    initial="../../wm_jax/pretrained/swing_up.safetensors",
     collect=CollectConfig(episodes=120, policy="random"),
     world=VisionMemoryConfig(
         vision=VisionConfig(latent_size=16, width=16, steps=0),

@@ -1,5 +1,5 @@
 """Swing-up by DreamerV3's actor-critic in the dream, here that of an MDN-LSTM. V and M are those of
-`pretrained/swing_up.safetensors`, as for all ways to act that `results/acting/README.md` compares.
+the shipped agent `swing_up`, as for all ways to act that `results/acting/README.md` compares.
 
 wm-jax run experiments/acting/swing_up_dreamer.py
 
@@ -21,7 +21,7 @@ CONFIG = Experiment(
     task="swing_up",
     seed=1,
     mirror=True,
-    initial="../../pretrained/swing_up.safetensors",
+    initial="../../wm_jax/pretrained/swing_up.safetensors",
     collect=CollectConfig(episodes=120, policy="random"),
     world=VisionMemoryConfig(
         vision=VisionConfig(latent_size=16, width=16, steps=0),

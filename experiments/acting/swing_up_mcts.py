@@ -1,5 +1,5 @@
 """Swing-up by tree search over three pushes, each kept for two steps, with a prior and a value that PPO learns in the
-dream. V and M are those of `pretrained/swing_up.safetensors`, as for all ways to act that `results/acting/README.md`
+dream. V and M are those of the shipped agent `swing_up`, as for all ways to act that `results/acting/README.md`
 compares.
 
 wm-jax run experiments/acting/swing_up_mcts.py
@@ -22,7 +22,7 @@ CONFIG = Experiment(
     task="swing_up",
     seed=1,
     mirror=True,
-    initial="../../pretrained/swing_up.safetensors",
+    initial="../../wm_jax/pretrained/swing_up.safetensors",
     collect=CollectConfig(episodes=120, policy="random"),
     world=VisionMemoryConfig(
         vision=VisionConfig(latent_size=16, width=16, steps=0),

@@ -1,5 +1,5 @@
 """Take Cover by planning with iCEM, a plan every fourth step: nothing is searched for. V and M are those of
-`pretrained/take_cover.safetensors`, as for all ways to act that `results/acting/README.md` compares.
+the shipped agent `take_cover`, as for all ways to act that `results/acting/README.md` compares.
 
 wm-jax run experiments/acting/take_cover_icem.py
 
@@ -20,7 +20,7 @@ CONFIG = Experiment(
     name="take_cover_icem",
     task="take_cover",
     seed=11,
-    initial="../../pretrained/take_cover.safetensors",
+    initial="../../wm_jax/pretrained/take_cover.safetensors",
     collect=CollectConfig(episodes=200, policy="wander", max_holds=(40, 80, 120, 160), min_length=101),
     world=VisionMemoryConfig(
         vision=VisionConfig(latent_size=64, steps=0),

@@ -2,7 +2,7 @@
 
 wm-jax run experiments/world_models/swing_up_rssm.py
 
-V is that of `pretrained/swing_up.safetensors` and stays as it is. Its twin is `swing_up_mdn_lstm.py`: the same V, episodes,
+V is that of the shipped agent `swing_up` and stays as it is. Its twin is `swing_up_mdn_lstm.py`: the same V, episodes,
 sizes of what is collected, and search for C. Compared by `benchmarks/world_models.py`; results/rssm/README.md.
 """
 
@@ -27,7 +27,7 @@ CONFIG = Experiment(
     seed=1,
     mirror=True,
     held_out=0.1,
-    initial="../../pretrained/swing_up.safetensors",
+    initial="../../wm_jax/pretrained/swing_up.safetensors",
     initial_learners=("vision",),
     collect=CollectConfig(episodes=120, policy="random"),
     world=VisionRSSMConfig(

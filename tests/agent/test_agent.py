@@ -16,9 +16,10 @@ import pytest
 import wm_jax
 from wm_jax.agent import TrainedAgent
 from wm_jax.errors import UserError
+from wm_jax.pretrained import names
 
 ROOT = Path(__file__).parents[2]
-BUNDLE = ROOT / "pretrained" / "take_cover.safetensors"
+BUNDLE = ROOT / "wm_jax" / "pretrained" / "take_cover.safetensors"
 HEAVY = ("pygame", "matplotlib", "vizdoom", "PIL", "optax", "evosax", "orbax", "flax.nnx", "tyro", "grain")
 QUIET = """
 import json, logging, os, sys
@@ -163,3 +164,16 @@ def test_what_cannot_be_loaded_is_said_in_a_sentence(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=message):
             wm_jax.load(**cast(Any, wrong))
+
+
+def test_agents_of_the_package_are_known_by_name_unless_a_folder_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert names() == ["car_racing", "swing_up", "take_cover"]
+    assert wm_jax.load("swing_up").experiment.task == "swing_up"
+    (tmp_path / "swing_up").mkdir()
+    with pytest.raises(UserError, match="swing_up is not a run folder"):
+        wm_jax.load("swing_up")
+    with pytest.raises(UserError, match="does not exist"):
+        wm_jax.load("runs/swing_up")

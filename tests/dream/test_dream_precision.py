@@ -17,7 +17,7 @@ from wm_jax.dream import population_returns, start_states
 from wm_jax.memory import model
 from wm_jax.pipeline.bundle import load
 
-BUNDLE = Path(__file__).parents[2] / "pretrained" / "car_racing.safetensors"
+BUNDLE = Path(__file__).parents[2] / "wm_jax" / "pretrained" / "car_racing.safetensors"
 
 
 def test_ten_bits_leave_the_ranking_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

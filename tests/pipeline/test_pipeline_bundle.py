@@ -32,7 +32,7 @@ from wm_jax.types import Params
 from wm_jax.vision import VisionConfig
 from wm_jax.worlds.vision_memory import VisionMemoryConfig
 
-PRETRAINED = Path(__file__).parents[2] / "pretrained"
+PRETRAINED = Path(__file__).parents[2] / "wm_jax" / "pretrained"
 
 
 def bundle_of(experiment: Experiment, params: Params, frames: int = 300) -> Bundle:

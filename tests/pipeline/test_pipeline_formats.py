@@ -26,7 +26,7 @@ from wm_jax.pipeline.weights import controller_like
 from wm_jax.run import RunDir
 from wm_jax.search.policy_gradient import PolicyGradientConfig
 
-PRETRAINED = Path(__file__).parents[2] / "pretrained"
+PRETRAINED = Path(__file__).parents[2] / "wm_jax" / "pretrained"
 
 
 @pytest.fixture(scope="module")

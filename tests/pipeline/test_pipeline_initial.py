@@ -212,7 +212,7 @@ def test_V_and_M_of_another_task_are_refused(
     with pytest.raises(UserError, match=r"for the task probe, but here it is car_racing: .*; begin with"):
         begun(bundle[0], "car_racing")
     with pytest.raises(UserError, match=r"for the task take_cover, but here it is probe, of .*moved\.py"):
-        begun(Path(__file__).parents[2] / "pretrained" / "take_cover.safetensors", same)
+        begun(Path(__file__).parents[2] / "wm_jax" / "pretrained" / "take_cover.safetensors", same)
     assert told == []
 
 

@@ -310,7 +310,7 @@ def test_export_writes_over_what_is_its_own_alone(tmp_path: Path, monkeypatch: p
     card.write_text("# mine\n\nMy notes on World Models.")
     with pytest.raises(UserError, match=r"mine\.md exists and is not a model card: it is not overwritten"):
         exporting.export(tmp_path, file, half=False)
-    pretrained = Path(__file__).parents[2] / "pretrained"
+    pretrained = Path(__file__).parents[2] / "wm_jax" / "pretrained"
     card.write_bytes((pretrained / "take_cover.md").read_bytes())
     for other in (b"", b'{"__metadata__":{"wm_jax":"{\\"about\\": {\\"model\\": \\"vision\\"}'):
         file.write_bytes(other)

@@ -19,7 +19,7 @@ from wm_jax.play.rules import add
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-BUNDLES = Path(__file__).parents[2] / "pretrained"
+BUNDLES = Path(__file__).parents[2] / "wm_jax" / "pretrained"
 STEPS = 50
 
 normal = np.random.default_rng(0).standard_normal

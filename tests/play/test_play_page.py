@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of the swing-up bundle."""
     folder = tmp_path_factory.mktemp("page")
     with pytest.MonkeyPatch.context() as patch:
-        export(patch, ROOT / "pretrained" / "swing_up.safetensors", "--web", folder)
+        export(patch, ROOT / "wm_jax" / "pretrained" / "swing_up.safetensors", "--web", folder)
     return folder
 
 
@@ -250,7 +250,7 @@ def test_a_served_page_has_the_actual_environment_beside_the_dream(browser: Any,
 def test_what_cannot_be_written_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bundle = ROOT / "pretrained" / "swing_up.safetensors"
+    bundle = ROOT / "wm_jax" / "pretrained" / "swing_up.safetensors"
 
     def refused(*arguments: Any) -> str:
         with pytest.raises(SystemExit) as ended:

@@ -30,7 +30,7 @@ from wm_jax.rollouts.lanes import TaskEnv
 
 pytestmark = pytest.mark.whole
 
-BUNDLE = Path(__file__).parents[2] / "pretrained" / "swing_up.safetensors"
+BUNDLE = Path(__file__).parents[2] / "wm_jax" / "pretrained" / "swing_up.safetensors"
 SEED = 1_000_003
 
 

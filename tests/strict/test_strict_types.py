@@ -26,7 +26,7 @@ from wm_jax.vision import train as vision_train
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-BUNDLE = Path(__file__).parents[2] / "pretrained" / "take_cover.safetensors"
+BUNDLE = Path(__file__).parents[2] / "wm_jax" / "pretrained" / "take_cover.safetensors"
 MEMORY = MemoryConfig(
     hidden_size=8, mixtures=3, predict_reward=True, reward_loss="poisson", predict_done=True, restart_input=True,
     batch_size=2, sequence_length=8, optimizer=OptimizerConfig(schedule="cosine", clip=1.0),

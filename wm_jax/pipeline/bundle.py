@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wm_jax import formats
+from wm_jax import formats, pretrained
 from wm_jax.data.observations import build
 from wm_jax.data.weights import check_like, flatten, halved, load_weights, save_weights, structured
 from wm_jax.errors import UserError
@@ -97,6 +97,7 @@ def load(path: Path, task: Path | None = None, parts: Sequence[Path] = ()) -> Bu
     """Load the bundle in a run's folder or in a file. `task` and `parts` are paths of the files that it names. A
     bundle's files that are not given are looked for only beside it, because they are executed. Raises `UserError`,
     which says what is missing or damaged."""
+    path = pretrained.located(path)
     if path.is_dir():
         return _from_run(RunDir.open(path), task, parts)
     tree, about, config = _read(path)
@@ -128,7 +129,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """A file's arrays in the current grouping, its description, and its settings with their format."""
     if not path.exists():
         raise UserError(f"{path} does not exist; give a run's folder, such as runs/quickstart, or a bundle, such as "
-                        "pretrained/take_cover.safetensors")  # fmt: skip
+                        "wm_jax/pretrained/take_cover.safetensors")  # fmt: skip
     tree, about = load_weights(path)
     named = re.fullmatch(formats.BUNDLE.format(r"(\d+)"), str(found := about.pop("format", None)))
     if not named:
