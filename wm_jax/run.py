@@ -32,7 +32,8 @@ RECORD = "stage.json"
 REQUIRED = ("settings", "finished")
 """Fields that every record must have."""
 FIELDS = {
-    "settings": dict, "finished": bool, "format": int, "summary": dict, "command": str, "device": str, "versions": dict
+    "settings": dict, "finished": bool, "format": int, "summary": dict, "command": str, "device": str, "versions": dict,
+    "seconds": float,
 }  # fmt: skip
 """Fields that a record may have, and their types."""
 
@@ -114,6 +115,17 @@ class StageDir:
         assert record is not None, "begin() comes before finish()"
         write_json(self.path / RECORD, {**record, "finished": True, "summary": summary})
         self.tidy()
+
+    def spend(self, seconds: float) -> None:
+        """Record that an unfinished stage has taken these `seconds` so far, before it stops."""
+        record = self.record
+        assert record is not None, "begin() comes before spend()"
+        write_json(self.path / RECORD, {**record, "seconds": seconds})
+
+    @property
+    def spent(self) -> float:
+        """Seconds that the stage took in earlier processes that stopped; one that was killed does not count."""
+        return (self.record or {}).get("seconds", 0.0)
 
     def tidy(self) -> None:
         """Delete the files that a stage needs only while it runs."""

@@ -9,6 +9,7 @@ import pytest
 from scipy.integrate import solve_ivp
 
 from wm_jax.envs.swing_up import (
+    PHYSICS_STEPS,
     POLE,
     POLE_COLOUR,
     POLE_RADIUS,
@@ -21,6 +22,7 @@ from wm_jax.envs.swing_up import (
     SwingUpState,
 )
 from wm_jax.errors import UserError
+from wm_jax.tasks import load_task
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -192,3 +194,12 @@ def test_impossible_settings_are_refused():
         SwingUp("other")  # pyright: ignore[reportArgumentType]
     with pytest.raises(UserError, match="repeat"):
         SwingUp("author", 0)
+
+
+@pytest.mark.parametrize(("name", "repeat"), [("swing_up", 4), ("swing_up_dm", 4), ("swing_up_planet", 8)])
+def test_an_episode_of_each_task_has_a_thousand_physics_steps(name: str, repeat: int) -> None:
+    task = load_task(name)
+    environment = task.environment(None)
+    assert isinstance(environment, SwingUp)
+    assert (environment.repeat, task.max_steps * environment.repeat) == (repeat, PHYSICS_STEPS)
+    assert environment.frames_per_second == task.frames_per_second

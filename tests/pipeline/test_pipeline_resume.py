@@ -116,7 +116,7 @@ def test_stopped_in_every_stage_ends_with_the_same_bits(
     uninterrupted: Path, probe_experiment: Path, environment: dict[str, str], home: Path, tmp_path: Path
 ) -> None:
     """Killed, but once by Ctrl-C, which saves and says how to go on. No start after the first run compiles anything."""
-    folder, mid_work, compiled = tmp_path / "stopped", [], kept_programs(home)
+    folder, mid_work, compiled, before = tmp_path / "stopped", [], kept_programs(home), 0.0
     assert compiled > 100
     for name, pattern in BEGUN.items():
         process = start(probe_experiment, folder, environment)
@@ -128,11 +128,14 @@ def test_stopped_in_every_stage_ends_with_the_same_bits(
             assert process.returncode == 130, output
             assert "the same command continues" in output
             assert "Traceback" not in output
+            before = json.loads((folder / name / "stage.json").read_text())["seconds"]
         mid_work.append(not json.loads((folder / name / "stage.json").read_text())["finished"])
     assert sum(mid_work) >= len(BEGUN) - 1, f"the stops came too late to mean anything: {mid_work}"
     finish(start(probe_experiment, folder, environment))
     assert results(folder) == results(uninterrupted)
     assert kept_programs(home) == compiled
+    after = json.loads((folder / "memory" / "round-0" / "stage.json").read_text())["summary"]["seconds"]
+    assert 0 < before < after, "a stage's time is that of all its processes that were stopped"
 
 
 def test_evaluated_means_drive_from_the_first_to_the_last(uninterrupted: Path) -> None:

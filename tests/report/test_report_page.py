@@ -86,6 +86,16 @@ def test_an_earlier_c_is_no_rival_and_the_upper_bound_stands_beside(tmp_path: Pa
     assert shown.rows("CMA-ES from the physical state")[0][1:4] == ["920 ± 12", "1.2", "100"]
 
 
+def test_scores_on_another_backend_are_told_as_such(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    path = run / "evaluation" / "round-1" / "evaluation.json"
+    scores = json.loads(path.read_text())
+    path.write_text(json.dumps({name: {**score, "backend": "other"} for name, score in scores.items()}))
+    shown = Reader(report([run], None)[0].read_text())
+    assert shown.rows("random policy")[0][-1] == "this run, fresh seeds, other"
+    assert "played on the backend other" in shown.text
+
+
 def test_evaluated_means_name_the_deployed_one(page: Reader) -> None:
     validation = f"{told(VALIDATION)} (n = 2)"
     assert page.rows("2") == [["2", f"{told(DREAMS[2])} (n = 3)", validation]] * 2, "one row a round"

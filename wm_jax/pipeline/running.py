@@ -119,8 +119,16 @@ def _run(context: Context, step: Step) -> None:
     if parallel.on_main(lambda: _is_done(context, step, stage)):
         return
     begun = time.monotonic()
-    summary = step.stage.run(context, step.round_number, stage)
-    parallel.on_main(lambda: stage.finish({**summary, "seconds": round(time.monotonic() - begun, 1)}))
+
+    def seconds() -> float:
+        return round(stage.spent + time.monotonic() - begun, 1)
+
+    try:
+        summary = step.stage.run(context, step.round_number, stage)
+    except Stopped:
+        parallel.on_main(lambda: stage.spend(seconds()))
+        raise
+    parallel.on_main(lambda: stage.finish({**summary, "seconds": seconds()}))
 
 
 def _is_done(context: Context, step: Step, stage: StageDir) -> bool:

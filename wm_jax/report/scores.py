@@ -60,6 +60,11 @@ def notes(run: RunFacts) -> tuple[str, ...]:
         found.append(f"{run.damaged_lines} damaged line(s) of metrics.jsonl were skipped: the curves lack some points.")
     if run.scores:
         found += notes_on_selection(run)
+        if backend := run.scores[CONTROLLER].get("backend"):
+            found.append(
+                f"The fresh episodes were played on the backend {backend}, not on the task's reference: compare these "
+                "scores only with scores on that backend."
+            )
         few = sorted({score["n"] for score in run.scores.values() if score["n"] < USUAL_EPISODES})
         if few:
             counted = " and ".join(map(str, few))
@@ -151,7 +156,8 @@ def named(run: RunFacts, name: str) -> str:
 def _own_row(run: RunFacts, name: str, score: Summary) -> Row:
     dream = scored(score["dream"]) if name == CONTROLLER else NOTHING
     actual = (spread(score["mean"], score["sd"]), number(score["se"]), f"{score['n']:,}")
-    return Row((named(run, name), *actual, dream, "this run, fresh seeds"), "own" if name == CONTROLLER else "plain")
+    source = ", ".join(filter(None, ("this run, fresh seeds", score.get("backend"))))
+    return Row((named(run, name), *actual, dream, source), "own" if name == CONTROLLER else "plain")
 
 
 def _published_row(score: published.Score) -> Row:
