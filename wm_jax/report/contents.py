@@ -63,7 +63,7 @@ def _made(run: RunFacts) -> Section:
     told = [f"The run's folder is {run.folder}; its finished stages took {duration(run.seconds)}."]
     if not run.commands:
         told.append("The command was not recorded; the settings below are complete.")
-    notes = ("A resumed stage is timed from its last resumption.",)
+    notes = ("The time of a stage includes processes that were stopped, not those that were killed.",)
     if any(stage.taken_over for stage in run.stages):
         notes += ("A stage that was taken over ran, and was timed, in another run.",)
     return Section("How it was made", tuple(told), notes, tuple(run.commands),
