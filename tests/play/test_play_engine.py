@@ -136,7 +136,7 @@ def test_what_does_not_depend_on_the_arguments_is_computed_once_and_only_if_need
 def test_a_primitive_without_a_rule_is_named() -> None:
     with pytest.raises(UserError, match="a page cannot evaluate JAX's primitive `sort`"):
         add(Graph(), jnp.sort, jnp.zeros(3))
-    with pytest.raises(UserError, match=r"a loop \(jax\.lax\.scan\) of 1000 turns"):
+    with pytest.raises(UserError, match=r"a loop \(jax\.lax\.scan\) of 1000 steps"):
         add(Graph(), lambda x: jax.lax.scan(lambda carry, _: (carry + 1, None), x, None, length=1000), jnp.zeros(3))
 
 
