@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from torch_weights import convolutions
 
 from wm_jax.actors import protocol as actors
 from wm_jax.actors.mlp import MLPConfig
@@ -127,18 +128,12 @@ def test_torch_vision_encodes_and_decodes_the_same(monkeypatch):
         lambda array: np.asarray(array) if array.ndim > 1 else draws(*array.shape) / 10, model.init(jax.random.key(0))
     )
     network = load("torch_vision", monkeypatch).Network(4)
-    weights = {}
-    for i in range(4):
-        down, up = params["encoder"][f"conv{i + 1}"], params["decoder"][f"deconv{i + 1}"]
-        weights |= {f"down.{i}.weight": down["kernel"].transpose(3, 2, 0, 1), f"down.{i}.bias": down["bias"]}
-        weights |= {f"up.{i}.weight": up["kernel"].transpose(3, 2, 0, 1), f"up.{i}.bias": up["bias"]}
+    weights = convolutions(params["encoder"], params["decoder"])
     for name in ("mean", "log_var"):
         dense = params["encoder"][name]
         # Rows, columns, channels here; channels first there.
         kernel = dense["kernel"].reshape(2, 2, 256, -1).transpose(3, 2, 0, 1).reshape(-1, 1024)
         weights |= {f"{name}.weight": kernel, f"{name}.bias": dense["bias"]}
-    dense = params["decoder"]["dense"]
-    weights |= {"dense.weight": dense["kernel"].T, "dense.bias": dense["bias"]}
     network.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
     frames = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
     z = draws(2, 4)

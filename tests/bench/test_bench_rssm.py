@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from torch_weights import convolutions, linear
 
 from wm_jax.bench import references, rssm
 from wm_jax.bench.config import BenchConfig
@@ -86,20 +87,12 @@ def test_torch_has_the_same_loss(monkeypatch):
 
 def as_torch(params):
     """Our weights by the reference's names, in its order of axes."""
-    found = {}
-
-    def linear(name, layer):
-        found[f"{name}.weight"], found[f"{name}.bias"] = layer["kernel"].T, layer["bias"]
+    found = convolutions(params["encoder"], params["decoder"])
 
     def hidden(name, layer):
-        linear(f"{name}.dense", layer)
+        found.update(linear(f"{name}.dense", layer))
         found[f"{name}.scale"] = layer["scale"]
 
-    for i in range(4):
-        down, up = params["encoder"][f"conv{i + 1}"], params["decoder"][f"deconv{i + 1}"]
-        found[f"down.{i}.weight"], found[f"down.{i}.bias"] = down["kernel"].transpose(3, 2, 0, 1), down["bias"]
-        found[f"up.{i}.weight"], found[f"up.{i}.bias"] = up["kernel"].transpose(3, 2, 0, 1), up["bias"]
-    linear("dense", params["decoder"]["dense"])
     for number, name in enumerate(("deterministic", "stochastic", "action")):
         hidden(f"inputs.{number}", params["input"][name])
     gru = params["gru"]
@@ -114,5 +107,5 @@ def as_torch(params):
         layers = len(params[name]) - 1
         for number in range(layers):
             hidden(f"{head}.{number}", params[name][f"hidden_{number}"])
-        linear(f"{head}.{layers}", params[name]["output"])
+        found |= linear(f"{head}.{layers}", params[name]["output"])
     return found
