@@ -58,7 +58,7 @@ def test_searches_are_cut_to_what_the_start_states_leave(
     params = load_world(here, 0)
 
     def set_up(room: int) -> side_by_side.DreamGenerations:
-        monkeypatch.setattr(machine, "memory", lambda: room)
+        monkeypatch.setattr(machine, "device_memory", lambda: room)
         return side_by_side.DreamGenerations(here, 0, params, seen, lambda words: None)
 
     monkeypatch.setattr(side_by_side, "SHARE_OF_MEMORY", 1)
