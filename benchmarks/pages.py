@@ -20,11 +20,11 @@ from tyro.conf import Positional
 import wm_jax
 from wm_jax.dream.environment import DreamState
 from wm_jax.dream.gymnasium_face import DreamSource
-from wm_jax.pipeline import bundle as bundles
+from wm_jax.pipeline import bundle
 from wm_jax.play import page
-from wm_jax.pretrained import FOLDER
+from wm_jax.pretrained import bundles
 
-BUNDLES = tuple(FOLDER / f"{name}.safetensors" for name in ("swing_up", "car_racing", "take_cover"))
+BUNDLES = tuple(bundles().values())
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 FRAMES = 200
 IN_PAGE = """frames => {
@@ -42,7 +42,7 @@ IN_PAGE = """frames => {
 
 def in_page(browser: Browser, path: Path, folder: Path) -> float:
     """Frames a second of the bundle's page."""
-    file = page.write(bundles.load(path), folder, half=False, say=print)
+    file = page.write(bundle.load(path), folder, half=False, say=print)
     shown = browser.new_context(reduced_motion="reduce").new_page()
     shown.goto(file.resolve().as_uri())
     shown.wait_for_selector("#starts button")

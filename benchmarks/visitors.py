@@ -19,9 +19,9 @@ from tyro.conf import Positional
 from websockets import Origin
 from websockets.sync.client import connect
 
-from wm_jax.pretrained import FOLDER
+from wm_jax.pretrained import bundles
 
-BUNDLES = tuple(FOLDER / f"{name}.safetensors" for name in ("swing_up", "car_racing", "take_cover"))
+BUNDLES = tuple(bundles().values())
 
 
 def rates(port: int, visitors: int, seconds: float) -> list[float]:

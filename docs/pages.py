@@ -10,7 +10,7 @@ from pathlib import Path
 
 from wm_jax.pipeline import bundle
 from wm_jax.play import page
-from wm_jax.pretrained import FOLDER
+from wm_jax.pretrained import bundles
 
 INDEX = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -27,7 +27,7 @@ INDEX = """<!doctype html>
 def main(folder: Path) -> None:
     """Make all pages."""
     links = []
-    for path in sorted(FOLDER.glob("*.safetensors")):
+    for path in bundles().values():
         written = page.write(bundle.load(path), folder / path.stem, half=False, say=print)
         links.append(f'<li><a href="{path.stem}/{page.FILE}">{path.stem.replace("_", " ")}</a></li>')
         print(f"{written}: {written.stat().st_size / 2**20:.1f} MiB")

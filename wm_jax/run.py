@@ -113,6 +113,7 @@ class StageDir:
         """Mark the stage finished: its results are complete, and its temporary files can be deleted."""
         record = self.record
         assert record is not None, "begin() comes before finish()"
+        record.pop("seconds", None)
         write_json(self.path / RECORD, {**record, "finished": True, "summary": summary})
         self.tidy()
 

@@ -209,7 +209,9 @@ def test_V_and_M_of_another_task_are_refused(
         match=r"other\.safetensors was made for the task probe, but here it is upside_down, of .*probe_task\.py: frames",
     ):
         begun(bundle[0], other)
-    with pytest.raises(UserError, match=r"for the task probe, but here it is car_racing: .*; use a bundle for this task"):
+    with pytest.raises(
+        UserError, match=r"for the task probe, but here it is car_racing: .*; use a bundle for this task"
+    ):
         begun(bundle[0], "car_racing")
     with pytest.raises(UserError, match=r"for the task take_cover, but here it is probe, of .*moved\.py"):
         begun(Path(__file__).parents[2] / "wm_jax" / "pretrained" / "take_cover.safetensors", same)

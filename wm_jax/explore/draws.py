@@ -46,11 +46,6 @@ class Drawing(Actor):
     actor: Guided
     policy: Policy
 
-    @property
-    def words(self) -> str:
-        """Description of the policy."""
-        return f"{self.actor.words}, drawn"
-
     def init(self, key: Key) -> Params:
         """Fresh weights."""
         return self.actor.init(key)

@@ -101,7 +101,7 @@ def load(path: Path, task: Path | None = None, parts: Sequence[Path] = ()) -> Bu
     if path.is_dir():
         return _from_run(RunDir.open(path), task, parts)
     tree, about, config = _read(path)
-    stored = restored(_without_folders(config), path, task, parts)
+    stored = restored(config, path, task, parts, folders=False)
     require_used([stored], parts)
     models = Models(stored.experiment)
     shapes, obs, _ = models.state_shapes
@@ -109,20 +109,6 @@ def load(path: Path, task: Path | None = None, parts: Sequence[Path] = ()) -> Bu
     recorded = _recorded(path, tree.pop("starts", {}), obs)
     weights = controller_like(path, tree, "actor", models.actor)
     return Bundle(stored, params, jax.device_put(weights), recorded, about)
-
-
-def _without_folders(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings, with each file that they name reduced to its name."""
-
-    def plain(name: Any) -> Any:
-        return Path(name).name if str(name).endswith(".py") else name
-
-    found = dict(config)
-    if "task" in found:
-        found["task"] = plain(found["task"])
-    if isinstance(named := found.get("parts"), list | tuple):
-        found["parts"] = [plain(name) for name in named]
-    return found
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

@@ -38,7 +38,7 @@ def of_run(run: RunDir, task: Path | None = None, parts: Sequence[Path] = ()) ->
     """Load the experiment of a run's folder. `task` and `parts` replace the paths of its files. Raises `UserError` if
     it is damaged, or names a file that is missing."""
     path = run.path / CONFIG
-    return restored(_read(path), path, task, parts)
+    return restored(_read(path), path, task, parts, folders=True)
 
 
 def note_on(run: RunDir) -> str:
@@ -48,14 +48,17 @@ def note_on(run: RunDir) -> str:
     return formats.note(path, format_of(_read(path), path)) if path.exists() else ""
 
 
-def restored(values: dict[str, Any], source: Path, task: Path | None, parts: Sequence[Path]) -> Stored:
-    """Restore the experiment stored as `values` in the file `source`. Its files are at their recorded paths, or beside
-    it."""
+def restored(
+    values: dict[str, Any], source: Path, task: Path | None, parts: Sequence[Path], *, folders: bool
+) -> Stored:
+    """Restore the experiment stored as `values` in the file `source`. Its files are beside it or, with
+    `folders`, at their recorded paths."""
     stored, found, known, warnings = values, format_of(values, source), _files(values, source), []
     values = {name: value for name, value in values.items() if name not in ("format", FILES, TASK_NAME)}
 
     def located(name: str, given: Path | None, flag: str) -> str:
-        places = [given] if given else [source.parent / name, source.parent / Path(name).name]
+        beside = source.parent / Path(name).name
+        places = [given] if given else [source.parent / name, beside] if folders else [beside]
         path = next((place for place in places if place.is_file()), places[0])
         if not path.is_file():
             raise UserError(

@@ -8,14 +8,12 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 
 
-def names() -> list[str]:
-    """The names of the agents."""
-    return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
+def bundles() -> dict[str, Path]:
+    """The agents' bundles by name."""
+    return {path.stem: path for path in sorted(FOLDER.glob("*.safetensors"))}
 
 
 def located(path: Path) -> Path:
     """The bundle with the name `path`, if it is the bare name of an agent here and no file or folder of that name exists;
     otherwise `path`."""
-    if path == Path(path.name) and path.name in names() and not path.exists():
-        return FOLDER / f"{path.name}.safetensors"
-    return path
+    return path if path != Path(path.name) or path.exists() else bundles().get(path.name, path)
