@@ -25,7 +25,7 @@ CONFIG = Experiment(
     name="car_racing_curiosity",
     task="car_racing",
     seed=5,
-    initial="../wm_jax/pretrained/car_racing.safetensors",
+    initial="car_racing",
     initial_learners=("vision",),
     collect=CollectConfig(episodes=160, policy="smooth_walk", max_steps=200, backend="envpool"),
     world=VisionMemoryConfig(

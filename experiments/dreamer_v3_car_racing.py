@@ -28,7 +28,7 @@ CONFIG = Experiment(
     seed=1,
     mirror=True,
     held_out=0.1,
-    initial="../wm_jax/pretrained/car_racing.safetensors",
+    initial="car_racing",
     initial_learners=("vision",),
     collect=CollectConfig(episodes=60, policy="smooth_walk", max_steps=200, backend="envpool"),
     world=VisionRSSMConfig(

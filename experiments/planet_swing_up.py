@@ -5,7 +5,8 @@ wm-jax run experiments/planet_swing_up.py
 
 The RSSM follows the latents of a V, as in `dreamer_v3_swing_up.py`, and is smaller than published.
 
-Scores: results/rssm/README.md.
+597.5 ± 86.3 (n = 100, standard error 8.6, one training seed); 64 minutes on one core of an AMD EPYC beside other work:
+results/rssm/README.md.
 """
 
 from dataclasses import replace

@@ -30,7 +30,7 @@ CONFIG = Experiment(
     task="swing_up",
     seed=1,
     mirror=True,
-    initial="../wm_jax/pretrained/swing_up.safetensors",
+    initial="swing_up",
     initial_learners=("vision",),
     collect=CollectConfig(episodes=120, policy="random"),
     world=VisionMemoryConfig(

@@ -1,6 +1,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ["JAX_DEBUG_KEY_REUSE"] = "1"
 # Nothing is kept in the home of the one who tests.
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"
+if version("jaxlib").startswith("0.10."):
+    # Most of the suite's time is compiling, which takes half as long without these. Later versions cannot do without.
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
 # Box2D's types are named as Python no longer wants it.
 os.environ["PYTHONWARNINGS"] = "error,ignore:builtin type:DeprecationWarning"
 # A shell that starts the tests in the background has them ignore Ctrl-C, and every process that they start.
@@ -46,6 +50,12 @@ def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str
 
 
 @pytest.fixture(scope="session")
-def environment(compilation_cache: dict[str, str]) -> dict[str, str]:
-    """The same for tiny runs, whose time is mostly compiling: less care there is nothing to what is compared."""
-    return {**compilation_cache, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+def quick_flags() -> str:
+    """XLA's flags for processes of tiny runs, whose time is mostly compiling."""
+    return f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
+
+
+@pytest.fixture(scope="session")
+def environment(compilation_cache: dict[str, str], quick_flags: str) -> dict[str, str]:
+    """An environment for tiny runs: they share what they compile, and compile with less care."""
+    return {**compilation_cache, "XLA_FLAGS": quick_flags}

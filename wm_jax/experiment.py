@@ -13,7 +13,7 @@ from typing import Any
 
 from typeguard import TypeCheckError, check_type
 
-from wm_jax import formats
+from wm_jax import formats, pretrained
 from wm_jax.actors import ACTORS, ActorConfig
 from wm_jax.actors.mlp import MLPConfig
 from wm_jax.data.files import real, require_readable, sha256
@@ -67,9 +67,9 @@ class Experiment:
     """Whether to add the mirror image of every recorded episode to the data of V, M and the dream's starts. It doubles
     the data, and M learns both sides equally well; otherwise C may exploit the side that M models worse."""
     initial: str | None = None
-    """A bundle of the same task; the first round trains its world model further. None: random weights. A learner with
-    `steps` 0 keeps the bundle's weights. Use another `seed` than the bundle's: the same seed would record the episodes
-    that the bundle was trained on."""
+    """A bundle of the same task, or the name of a shipped agent; the first round trains its world model further. None:
+    random weights. A learner with `steps` 0 keeps the bundle's weights. Use another `seed` than the bundle's: the same
+    seed would record the episodes that the bundle was trained on."""
     initial_learners: tuple[str, ...] = ()
     """The learners that start from the bundle's weights, such as vision or memory; empty: all."""
     collect: CollectConfig = field(default_factory=CollectConfig)
@@ -158,10 +158,10 @@ def load(path: Path) -> Experiment:
 def with_paths_from(config: Experiment, folder: Path) -> Experiment:
     """The same settings, with relative file paths resolved against `folder`: a run may be resumed from another
     folder."""
-    files = {"task": config.task if config.task.endswith(".py") else None, "initial": config.initial}
-    paths = {name: str(real(folder / file)) for name, file in files.items() if file is not None}
+    task = str(real(folder / config.task)) if config.task.endswith(".py") else config.task
+    initial = None if config.initial is None else str(real(pretrained.located(config.initial, folder)))
     parts = tuple(str(real(folder / part)) if part.endswith(".py") else part for part in config.parts)
-    return dataclasses.replace(config, **paths, parts=parts)
+    return dataclasses.replace(config, task=task, initial=initial, parts=parts)
 
 
 def to_share(config: Experiment) -> Experiment:

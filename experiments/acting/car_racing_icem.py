@@ -21,7 +21,7 @@ CONFIG = Experiment(
     task="car_racing",
     seed=11,
     mirror=True,
-    initial="../../wm_jax/pretrained/car_racing.safetensors",
+    initial="car_racing",
     collect=CollectConfig(episodes=100, policy="smooth_walk", max_steps=300, backend="envpool"),
     world=VisionMemoryConfig(
         vision=VisionConfig(steps=0),

@@ -21,7 +21,7 @@ CONFIG = Experiment(
     task="swing_up",
     seed=1,
     mirror=True,
-    initial="../../wm_jax/pretrained/swing_up.safetensors",
+    initial="swing_up",
     collect=CollectConfig(episodes=120, policy="random"),
     world=VisionMemoryConfig(
         vision=VisionConfig(latent_size=16, width=16, steps=0),

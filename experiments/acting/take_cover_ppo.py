@@ -20,7 +20,7 @@ CONFIG = Experiment(
     name="take_cover_ppo",
     task="take_cover",
     seed=11,
-    initial="../../wm_jax/pretrained/take_cover.safetensors",
+    initial="take_cover",
     collect=CollectConfig(episodes=200, policy="wander", max_holds=(40, 80, 120, 160), min_length=101),
     world=VisionMemoryConfig(
         vision=VisionConfig(latent_size=64, steps=0),

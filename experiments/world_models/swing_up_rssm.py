@@ -27,7 +27,7 @@ CONFIG = Experiment(
     seed=1,
     mirror=True,
     held_out=0.1,
-    initial="../../wm_jax/pretrained/swing_up.safetensors",
+    initial="swing_up",
     initial_learners=("vision",),
     collect=CollectConfig(episodes=120, policy="random"),
     world=VisionRSSMConfig(

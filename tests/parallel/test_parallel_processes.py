@@ -47,7 +47,7 @@ def free_address() -> str:
 
 def ends(processes: list[subprocess.Popen]) -> tuple[list[int], list[str]]:
     """Exit codes and outputs; the line that the CPU's collectives print is left out."""
-    outputs = [process.communicate(timeout=400)[0] for process in processes]
+    outputs = [process.communicate(timeout=900)[0] for process in processes]
     said = ["".join(line for line in output.splitlines(True) if not line.startswith("[Gloo]")) for output in outputs]
     return [process.returncode for process in processes], said
 
@@ -59,7 +59,7 @@ def run_two(experiment: Path, folder: Path, environment: dict[str, str], *settin
 
 
 def wait_for(processes: list[subprocess.Popen], folder: Path, pattern: str) -> None:
-    deadline = time.monotonic() + 150
+    deadline = time.monotonic() + 600
     while not list(folder.glob(pattern)):
         if time.monotonic() > deadline or any(process.poll() is not None for process in processes):
             for process in processes:

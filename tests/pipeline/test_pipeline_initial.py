@@ -16,7 +16,7 @@ from wm_jax.data.observations import save as save_observations
 from wm_jax.data.records import Episode, write_episode, write_index
 from wm_jax.data.weights import load_weights, save_weights
 from wm_jax.errors import UserError
-from wm_jax.experiment import Experiment, load
+from wm_jax.experiment import Experiment, load, with_paths_from
 from wm_jax.formats import FORMAT
 from wm_jax.models import Models
 from wm_jax.pipeline.bundle import Bundle, load_initial
@@ -27,6 +27,7 @@ from wm_jax.pipeline.progress import Interrupt, Screen
 from wm_jax.pipeline.running import run_experiment
 from wm_jax.pipeline.stored import Stored
 from wm_jax.pipeline.weights import ENCODED, WEIGHTS
+from wm_jax.pretrained import bundles
 from wm_jax.run import RunDir
 from wm_jax.types import Observations, Params
 from wm_jax.worlds.vision_memory import VisionMemoryConfig
@@ -305,3 +306,10 @@ def test_only_the_learners_that_are_named_begin_with_the_bundle(
         trained(without, tmp_path / "without")
     with pytest.raises(UserError, match=r"initial_learners"):
         trained(dataclasses.replace(experiment, initial_learners=("eyes",)), tmp_path / "unknown")
+
+
+def test_a_shipped_agent_is_named_and_a_file_of_that_name_comes_first(tmp_path: Path) -> None:
+    experiment = Experiment(initial="swing_up")
+    assert with_paths_from(experiment, tmp_path).initial == str(bundles()["swing_up"])
+    (tmp_path / "swing_up").touch()
+    assert with_paths_from(experiment, tmp_path).initial == str(tmp_path / "swing_up")

@@ -48,7 +48,7 @@ def contents(folder: Path) -> dict[str, tuple[int, str]]:
 
 def wm_jax_command(environment: dict[str, str], *arguments: str) -> str:
     command = [sys.executable, "-m", "wm_jax", *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

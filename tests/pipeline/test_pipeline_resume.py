@@ -16,11 +16,12 @@ pytestmark = pytest.mark.whole
 SETTINGS = {
     "collect.episodes": 60,
     "collect.workers": 2,
+    # As many steps in the second round, so that V's and M's training compiles once.
     "world.vision.steps": 60,
-    "world.vision.later-steps": 40,
+    "world.vision.later-steps": 60,
     "world.vision.batch-size": 8,
     "world.memory.steps": 80,
-    "world.memory.later-steps": 40,
+    "world.memory.later-steps": 80,
     "world.memory.batch-size": 4,
     "world.memory.sequence-length": 20,
     "search.population": 8,
@@ -62,7 +63,7 @@ def start(experiment: Path, folder: Path, environment: dict[str, str], *more: st
 
 
 def finish(process: subprocess.Popen) -> str:
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output
     return output
 
@@ -84,9 +85,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def environment(home: Path) -> dict[str, str]:
+def environment(home: Path, quick_flags: str) -> dict[str, str]:
     """That of a user who has not chosen how programs are compiled and kept, but for less care in compiling."""
-    own = {"XDG_CACHE_HOME": str(home), "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    own = {"XDG_CACHE_HOME": str(home), "XLA_FLAGS": quick_flags}
     return {name: value for name, value in os.environ.items() if name != "JAX_ENABLE_COMPILATION_CACHE"} | own
 
 
@@ -105,7 +106,7 @@ def uninterrupted(
 
 
 def wait_for(process: subprocess.Popen, folder: Path, pattern: str) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not list(folder.glob(pattern)):
         assert process.poll() is None, f"ended before {pattern} in {folder}: {process.stdout and process.stdout.read()}"
         assert time.monotonic() < deadline, f"no {pattern} in {folder}"

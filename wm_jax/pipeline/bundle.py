@@ -114,8 +114,8 @@ def load(path: Path, task: Path | None = None, parts: Sequence[Path] = ()) -> Bu
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """A file's arrays in the current grouping, its description, and its settings with their format."""
     if not path.exists():
-        raise UserError(f"{path} does not exist; give a run's folder, such as runs/quickstart, or a bundle, such as "
-                        "wm_jax/pretrained/take_cover.safetensors")  # fmt: skip
+        raise UserError(f"{path} does not exist; give a run's folder, such as runs/quickstart, a bundle's file, or the "
+                        f"name of a shipped agent: {', '.join(pretrained.bundles())}")  # fmt: skip
     tree, about = load_weights(path)
     named = re.fullmatch(formats.BUNDLE.format(r"(\d+)"), str(found := about.pop("format", None)))
     if not named:

@@ -1,6 +1,6 @@
 """The agents that come with the package: bundles of V, M and C, each with its model card beside it.
 
-`wm_jax.load("swing_up")` and the commands know them by name.
+`wm_jax.load("swing_up")`, the commands and `initial` know them by name.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ def bundles() -> dict[str, Path]:
     return {path.stem: path for path in sorted(FOLDER.glob("*.safetensors"))}
 
 
-def located(path: Path) -> Path:
-    """The bundle with the name `path`, if it is the bare name of an agent here and no file or folder of that name exists;
-    otherwise `path`."""
-    return path if path != Path(path.name) or path.exists() else bundles().get(path.name, path)
+def located(path: str | Path, folder: Path = Path()) -> Path:
+    """`path` as seen from `folder`. If nothing is there and it is the bare name of an agent here: that agent's bundle."""
+    there = folder / path
+    return there if there.exists() else bundles().get(str(path), there)
