@@ -111,7 +111,9 @@ def padded(observations: Observations) -> Observations:
     more_frames, more_episodes = (_power(count) - count for count in (frames, episodes))
 
     def pad(array: Any, more: int, value: Any = 0) -> Any:
-        return jnp.pad(array, ((0, more), *((0, 0),) * (array.ndim - 1)), constant_values=value)
+        # By NumPy: JAX would compile it for every shape.
+        wider = ((0, more), *((0, 0),) * (array.ndim - 1))
+        return jax.device_put(np.pad(np.asarray(array), wider, constant_values=value))
 
     encoded, action, reward = jax.tree.map(
         lambda array: pad(array, more_frames), (observations.encoded, observations.action, observations.reward)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wm_jax.data.observations import padded
 from wm_jax.memory.loss import gather, step_losses
 from wm_jax.memory.mixture import Mixture, draw_noise, sample_mixture
 from wm_jax.memory.model import Memory
@@ -70,7 +71,7 @@ def _score_frames(memory: Memory, params: Params, recorded: Observations, key: K
     M follows the episodes, `LANES` of similar length at a time, `CHUNK` steps per call; shorter episodes are padded.
     """
     start, length = np.asarray(recorded.start), np.asarray(recorded.length)
-    frames = int(length.sum())
+    frames, recorded = int(length.sum()), padded(recorded)
     table: dict[str, np.ndarray] = {}
     order = np.argsort(length, kind="stable")
     for group in range(0, len(order), LANES):
@@ -133,7 +134,11 @@ def _open_loop_report(memory: Memory, params: Params, recorded: Observations, ke
     means = np.asarray(recorded.encoded.mean, np.float32)
     forecasts, rewards = None, np.zeros(0)
     if len(begins):
-        forecasts, rewards = jax.tree.map(np.asarray, _forecasts(memory, params, recorded, jnp.asarray(begins), key))
+        # Always as many places, so that one program serves all reports.
+        places = jnp.asarray(np.resize(begins, WINDOWS))
+        runs, earned = jax.tree.map(np.asarray, _forecasts(memory, params, padded(recorded), places, key))
+        forecasts = runs[:, : len(begins)]
+        rewards = rewards if earned is None else earned[: len(begins)]
     report: Report = {}
     for horizon in HORIZONS:
         enough = room >= BURN_IN + horizon

@@ -58,7 +58,7 @@ class MemoryLearner(Learner):
         """A function that runs one of the steps `begun`, `begun` + 1, … per call. The order follows from `seed`,
         samples of z from `key`."""
         assert data.recorded is not None
-        recorded, config = parallel.replicate(mesh, data.recorded), self.model.config
+        recorded, config = parallel.replicate(mesh, observations.padded(data.recorded)), self.model.config
         start, length = self._episodes(data)
         stream = chunks_from(start, length, config.batch_size, config.sequence_length, seed, begun)
         chunks = (replace(chunk, positions=parallel.rows(mesh, parallel.part(chunk.positions))) for chunk in stream)
