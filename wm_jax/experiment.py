@@ -158,10 +158,12 @@ def load(path: Path) -> Experiment:
 def with_paths_from(config: Experiment, folder: Path) -> Experiment:
     """The same settings, with relative file paths resolved against `folder`: a run may be resumed from another
     folder."""
-    task = str(real(folder / config.task)) if config.task.endswith(".py") else config.task
+
+    def file(name: str) -> str:
+        return str(real(folder / name)) if name.endswith(".py") else name
+
     initial = None if config.initial is None else str(real(pretrained.located(config.initial, folder)))
-    parts = tuple(str(real(folder / part)) if part.endswith(".py") else part for part in config.parts)
-    return dataclasses.replace(config, task=task, initial=initial, parts=parts)
+    return dataclasses.replace(config, task=file(config.task), initial=initial, parts=tuple(map(file, config.parts)))
 
 
 def to_share(config: Experiment) -> Experiment:

@@ -69,8 +69,10 @@ def test_an_episode_is_what_gymnasiums_face_plays(number):
 @pytest.mark.parametrize("driver", [DRIVER, scripted_driver(TASK, "held", PolicySettings((5,)))])
 def test_the_number_of_lanes_changes_last_bits_only(driver):
     many, few, alone = play(driver), play(driver, lanes=3), play(driver, SEEDS[18:19])
-    for episode, same in [*zip(many, few, strict=True), (many[18], alone[0])]:
-        np.testing.assert_allclose(episode.rewards, same.rewards, rtol=1e-4)
+    for episode, same in zip(many, few, strict=True):
+        # V's sums round differently in batches of other sizes; a scripted policy has none.
+        np.testing.assert_allclose(episode.rewards, same.rewards, rtol=1e-4 if driver is DRIVER else 0)
+    assert many[18].rewards == alone[0].rewards
 
 
 def test_controllers_and_seeds_tell_episodes_apart():

@@ -49,7 +49,10 @@ def evaluate(memory: Memory, params: Params, recorded: Observations, key: Key) -
       any dynamics.
     """
     frames_key, dream_key = jax.random.split(key)
-    scores = _score_frames(memory, params, recorded, frames_key)
+    # Padded, so that one program serves the reports of all rounds.
+    table = padded(recorded)
+    extents = np.asarray(recorded.start), np.asarray(recorded.length)
+    scores = _score_frames(memory, params, table, *extents, frames_key)
     report: Report = {"nll": _mean(scores["nll"][scores["has_next"]])}
     if memory.config.predict_done:
         known = scores["done_known"]
@@ -60,19 +63,20 @@ def evaluate(memory: Memory, params: Params, recorded: Observations, key: Key) -
         has_next = scores["has_next"]
         report["surprise_correlation"] = _correlation(scores["surprise"][has_next], scores["nll"][has_next])
     if memory.config.predict_reward:
-        start, length = np.asarray(recorded.start), np.asarray(recorded.length)
-        report |= _reward_report(scores["reward"], _clipped_rewards(memory, recorded), start, length)
-    return report | _open_loop_report(memory, params, recorded, dream_key)
+        report |= _reward_report(scores["reward"], _clipped_rewards(memory, recorded), *extents)
+    return report | _open_loop_report(memory, params, recorded, table, dream_key)
 
 
-def _score_frames(memory: Memory, params: Params, recorded: Observations, key: Key) -> dict[str, np.ndarray]:
-    """M's predictions and losses for every frame [N], on the host.
+def _score_frames(
+    memory: Memory, params: Params, table: Observations, start: np.ndarray, length: np.ndarray, key: Key
+) -> dict[str, np.ndarray]:
+    """M's predictions and losses for every frame [N] of the episodes (`start` [E], `length` [E]) in the padded `table`, on
+    the host.
 
     M follows the episodes, `LANES` of similar length at a time, `CHUNK` steps per call; shorter episodes are padded.
     """
-    start, length = np.asarray(recorded.start), np.asarray(recorded.length)
-    frames, recorded = int(length.sum()), padded(recorded)
-    table: dict[str, np.ndarray] = {}
+    frames = int(length.sum())
+    scores: dict[str, np.ndarray] = {}
     order = np.argsort(length, kind="stable")
     for group in range(0, len(order), LANES):
         lanes = order[group : group + LANES]
@@ -83,11 +87,11 @@ def _score_frames(memory: Memory, params: Params, recorded: Observations, key: K
             valid = offset < lane_length[:, None]
             positions = np.where(valid, lane_start[:, None] + offset, 0)
             call_key = jax.random.fold_in(jax.random.fold_in(key, group), begin)
-            state, scored = _score_chunk(memory, params, recorded, state, jnp.asarray(positions), call_key)
+            state, scored = _score_chunk(memory, params, table, state, jnp.asarray(positions), call_key)
             for name, values in scored.items():
                 values = np.asarray(values)
-                table.setdefault(name, np.zeros(frames, values.dtype))[positions[valid]] = values.T[valid]
-    return table
+                scores.setdefault(name, np.zeros(frames, values.dtype))[positions[valid]] = values.T[valid]
+    return scores
 
 
 @partial(jax.jit, static_argnames="memory")
@@ -128,15 +132,16 @@ def _reward_report(predicted: np.ndarray, actual: np.ndarray, start: np.ndarray,
     }
 
 
-def _open_loop_report(memory: Memory, params: Params, recorded: Observations, key: Key) -> Report:
-    """One error and two baselines for each horizon, over the places with enough recorded steps after them."""
+def _open_loop_report(memory: Memory, params: Params, recorded: Observations, table: Observations, key: Key) -> Report:
+    """One error and two baselines for each horizon, over the places with enough recorded steps after them. `table` is
+    `recorded`, padded."""
     begins, room = _windows(np.asarray(recorded.start), np.asarray(recorded.length))
     means = np.asarray(recorded.encoded.mean, np.float32)
     forecasts, rewards = None, np.zeros(0)
     if len(begins):
         # Always as many places, so that one program serves all reports.
         places = jnp.asarray(np.resize(begins, WINDOWS))
-        runs, earned = jax.tree.map(np.asarray, _forecasts(memory, params, padded(recorded), places, key))
+        runs, earned = jax.tree.map(np.asarray, _forecasts(memory, params, table, places, key))
         forecasts = runs[:, : len(begins)]
         rewards = rewards if earned is None else earned[: len(begins)]
     report: Report = {}
