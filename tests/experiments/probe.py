@@ -21,7 +21,7 @@ CONFIG = Experiment(
             latent_size=4,
             width=4,
             batch_size=32,
-            steps=600,
+            steps=300,
             optimizer=OptimizerConfig(learning_rate=3e-3, schedule="cosine"),
         ),
         memory=MemoryConfig(
@@ -39,6 +39,6 @@ CONFIG = Experiment(
     dream=DreamConfig(temperature=1.0, horizon=80, start="anywhere", reward="predicted"),
     actor=MLPConfig(features=("z", "h")),
     search=CMAESConfig(population=16, rollouts=8),
-    evolve=EvolveConfig(generations=30, evaluate_every=10, evaluation_rollouts=64, actual_episodes=4),
+    evolve=EvolveConfig(generations=20, evaluate_every=10, evaluation_rollouts=64, actual_episodes=4),
     evaluate=EvaluateConfig(episodes=16, environments=4),
 )  # fmt: skip
