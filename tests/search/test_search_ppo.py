@@ -75,18 +75,25 @@ def test_advantages_are_the_discounted_sums_of_what_the_critic_did_not_expect():
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_an_action_is_told_what_it_risks_and_not_what_happened_to_be_drawn():
+@pytest.mark.parametrize("learn_from", ["probability", "ends"])
+def test_an_action_is_told_what_it_risks_or_what_was_drawn(learn_from):
     """A point that stays where it is, beyond a wall, ends with the same probability p in each step."""
     dream = Dream(Line(push=0.0, spread=1e-6, wall=2.0, done_weight=10.0), DreamConfig(end="drawn"))
-    gradient = CONFIG.build(CONTROLLER, dream, 1)
+    gradient = replace(CONFIG, learn_from=learn_from).build(CONTROLLER, dream, 1)
     count = 4000
     _, earned, survival, over = gradient._keep(
         *at(gradient, np.ones(count)), jnp.zeros((count, 1), jnp.float32), new_key()
     )
     p = 1 / (1 + 10 * np.e)
     steps, lives = np.arange(CONFIG.hold), (1 - p) ** CONFIG.hold
-    np.testing.assert_allclose(survival, lives, rtol=1e-5)
-    np.testing.assert_allclose(earned, 0.1 * ((1 - p) ** steps * 0.9**steps).sum(), rtol=1e-5)
+    expected = 0.1 * ((1 - p) ** steps * 0.9**steps).sum()
+    if learn_from == "probability":
+        np.testing.assert_allclose(survival, lives, rtol=1e-5)
+        np.testing.assert_allclose(earned, expected, rtol=1e-5)
+    else:
+        np.testing.assert_array_equal(survival, 1 - over)
+        np.testing.assert_allclose(earned.mean(), expected, atol=4 * earned.std() / count**0.5)
+        assert len(np.unique(np.round(earned, 6))) == CONFIG.hold
     np.testing.assert_allclose(1 - over.mean(), lives, atol=4 * (lives * (1 - lives) / count) ** 0.5)
 
 

@@ -3,8 +3,8 @@ with too many weights for CMA-ES's covariance.
 
 Many short dreams run side by side. C's action is drawn from its distribution and held for `hold` steps, so that
 exploration has a visible effect. A second network, the critic, learns the future return, and C's weights follow the
-gradient of the clipped objective (equation 7) on advantages (equation 11). The risk of an action is computed from the
-probability of an end instead of the ends that were drawn, which are rare.
+gradient of the clipped objective (equation 7) on advantages (equation 11). The risk of an action is by default computed
+from the probability of an end instead of the ends that were drawn, which are rare.
 
 Its dreams are those of `DreamConfig`, with the same temperature, rules and horizon, except for their starts.
 `full_return` counts from a dream's own start, so it ends only dreams that reach it within `length` steps.
@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from wm_jax.actors import protocol as actors
 from wm_jax.actors.protocol import Trying
 from wm_jax.dream import Dream, DreamState
-from wm_jax.errors import UserError, require_range
+from wm_jax.errors import UserError, require_choice, require_range
 from wm_jax.lanes import choose
 from wm_jax.search.actor_critic import ActorCriticState, LongDreams, LongDreamsConfig, falling_adam, shuffled
 from wm_jax.search.decisions import Came, Decisions, judged, mean, spread
@@ -57,6 +57,9 @@ class PPOConfig(LongDreamsConfig):
     """Batches per pass; each is one step of Adam."""
     entropy: float = 0.005
     """Weight of the entropy of C's actions; it keeps C exploring."""
+    learn_from: Literal["probability", "ends"] = "probability"
+    """How C learns the risk of an end in a dream. probability: from the probability of an end in each step; ends: from
+    the ends that were drawn, which has the same mean and more noise. With dream.end threshold the two are the same."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,6 +68,7 @@ class PPOConfig(LongDreamsConfig):
         require_range("search.passes", self.passes, 1, 2**10)
         require_range("search.batches", self.batches, 1, 2**20)
         require_range("search.entropy", self.entropy, 0.0, 1e3)
+        require_choice("search.learn_from", self.learn_from, ("probability", "ends"))
         if self.dreams * self.decisions < self.batches:
             raise UserError(f"search.dreams is {self.dreams} and search.decisions is {self.decisions}: fewer decisions "
                             f"than search.batches, {self.batches}; raise one of them or lower search.batches")  # fmt: skip
@@ -199,8 +203,8 @@ class PPO(LongDreams, EpisodeSearch):
         self, dreams: Dreams, going: DreamState, action: Array, key: Key
     ) -> tuple[DreamState, Array, Array, Array]:
         """The dreams [L, ...] after `hold` steps of `action` [L, A], their expected reward until they end, in the
-        critic's units [L] (not finite if a dream's numbers were not), the probability that they do not end [L], and
-        whether they ended [L]."""
+        critic's units [L] (not finite if a dream's numbers were not), the probability that they do not end [L] (0 or 1 if
+        C learns from the ends that were drawn), and whether they ended [L]."""
         prospect = jax.vmap(partial(self.dream.prospect, dreams.params), (0, 0, 0, None))
         discount = jnp.float32(self.config.discount)
 
@@ -208,10 +212,13 @@ class PPO(LongDreams, EpisodeSearch):
             going, earned, survival, over = carry
             noise = jax.vmap(self.dream.noise)(jax.random.split(jax.random.fold_in(key, number), len(action)))
             going, reward, ending = prospect(going, action, noise.world, dreams.temperature)
+            ended = noise.end < ending
+            if self.config.learn_from == "ends":
+                ending = ended.astype(jnp.float32)
             # The step that ends a dream earns its reward, as in any rollout; later steps earn nothing.
             weight = survival * discount**number * (1 - self.config.discount)
             earned += jnp.where(survival > 0, weight * reward, 0)
-            return (going, earned, survival * (1 - ending), over | (noise.end < ending)), None
+            return (going, earned, survival * (1 - ending), over | ended), None
 
         nothing, steps = jnp.zeros(len(action), jnp.float32), jnp.arange(self.config.hold, dtype=jnp.int32)
         return jax.lax.scan(one, (going, nothing, nothing + 1, nothing > 0), steps)[0]

@@ -1,0 +1,46 @@
+"""Take Cover: which rule ends a dream, and what C learns from where it may end, on one V and one M.
+
+wm-jax run experiments/take_cover_ends.py
+wm-jax run experiments/take_cover_ends.py --search.learn-from ends --run-dir runs/take_cover_ends_sampled
+wm-jax run experiments/take_cover_ends.py --dream.end threshold --run-dir runs/take_cover_ends_threshold
+
+V and M are those of the shipped agent `take_cover`. Each command searches for three C's, with the settings of
+`take_cover_gradient.py`. At a threshold the probability of an end is 0 or 1, so that `search.learn_from` has no effect.
+
+Scores: results/take_cover/README.md.
+"""
+
+from wm_jax.actors.mlp import MLPConfig
+from wm_jax.dream import DreamConfig
+from wm_jax.experiment import Experiment
+from wm_jax.memory import MemoryConfig
+from wm_jax.rollouts import CollectConfig, EvaluateConfig
+from wm_jax.search.config import EvolveConfig
+from wm_jax.search.policy_gradient import PolicyGradientConfig
+from wm_jax.vision import VisionConfig
+from wm_jax.worlds.vision_memory import VisionMemoryConfig
+
+CONFIG = Experiment(
+    name="take_cover_ends",
+    task="take_cover",
+    seed=11,
+    initial="take_cover",
+    # Where dreams begin; V and M are not trained.
+    collect=CollectConfig(episodes=200, policy="wander", max_holds=(40, 80, 120, 160), min_length=101),
+    world=VisionMemoryConfig(
+        vision=VisionConfig(latent_size=64, steps=0),
+        memory=MemoryConfig(hidden_size=256, predict_done=True, restart_input=True, steps=0),
+    ),
+    dream=DreamConfig(temperature=1.1, horizon=2100, start="first", end="drawn", reward="survival"),
+    actor=MLPConfig(features=("z", "h"), hidden_sizes=(256,)),
+    search=PolicyGradientConfig(),
+    evolve=EvolveConfig(
+        generations=700,
+        evaluate_every=350,
+        evaluation_rollouts=256,
+        select="actual",
+        actual_episodes=64,
+        seeds=3,
+    ),
+    evaluate=EvaluateConfig(episodes=200, environments=64, baselines=("sweep",)),
+)
