@@ -6,7 +6,7 @@ wm-jax run experiments/car_racing_curiosity.py --seed 5
 --explorer.kind noise --explorer.action-noise 0.1     without curiosity
 
 Score over three training seeds (5, 6, 7; n = 10 each): 407 ± 153, without curiosity 556 ± 61, in 8 minutes each on 2 cores
-of an AMD EPYC, two runs side by side. Curiosity does not help here (results/swing_up/log.md, "Curiosity").
+of an AMD EPYC, two runs side by side. Curiosity does not help here (results/curiosity/README.md).
 """
 
 from wm_jax.actors.mlp import MLPConfig

@@ -5,7 +5,7 @@ wm-jax run experiments/swing_up_curiosity.py --seed 1
 
 Score over three training seeds (1, 2, 3; n = 100 each): 845 ± 24, with C's collection alone 882 ± 15, by the random policy
 668 ± 62: curiosity does not help here. 7 minutes each on 2 cores of an AMD EPYC, two runs side by side. Compared by
-`python benchmarks/exploration.py` on runs of these (results/swing_up/log.md):
+`python benchmarks/exploration.py` on runs of these (results/curiosity/README.md):
 
 --explorer.reward excess_surprise        M's loss less its own entropy
 --explorer.kind noise                    C and noise alone
