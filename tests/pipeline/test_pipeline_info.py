@@ -1,5 +1,6 @@
 """The experiments as they stand in their files: the paper's models to the last weight, and settings that go together."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,17 @@ def test_the_states_that_dreams_start_in_are_counted() -> None:
     episodes, frames = recorded_episodes(found), recorded_frames(found, Models(found))
     rows = max(FIRSTS, episodes) + round(1024 * frames / episodes / SPACING)
     assert describe(found)["memory"]["states that dreams start in"] == 4 * rows * (64 + 2 * 256 + 1)
+
+
+def test_encoded_frames_are_counted_with_the_padded_copy_that_training_holds() -> None:
+    """16-bit means and variances of z, the action and the reward of each frame and of its mirror image."""
+    found = load(FOLDER / "quickstart.py")
+    frames = 2 * recorded_frames(found, Models(found))
+    copied = 2 ** math.ceil(math.log2(frames))
+    told = describe(found)["memory"]["encoded frames on the device"]
+    assert told == (frames + copied) * (2 * 2 * 16 + 4 * 2)
+    nothing = load(FOLDER / "swing_up_state.py")
+    assert Models(nothing).world.learners == {} and describe(nothing)["memory"]["encoded frames on the device"] > 0
 
 
 def test_evolution_in_the_dream_is_told_with_its_validation() -> None:

@@ -108,7 +108,7 @@ def padded(observations: Observations) -> Observations:
     """The same, padded to the next powers of two in frames and episodes, so that compiled programs serve until the data
     doubles. Padding frames belong to no episode."""
     frames, episodes = len(observations.action), len(observations.start)
-    more_frames, more_episodes = (_power(count) - count for count in (frames, episodes))
+    more_frames, more_episodes = (padded_size(count) - count for count in (frames, episodes))
 
     def pad(array: Any, more: int, value: Any = 0) -> Any:
         # By NumPy: JAX would compile it for every shape.
@@ -124,8 +124,8 @@ def padded(observations: Observations) -> Observations:
     return Observations(encoded, action, reward, start, length, terminated)
 
 
-def _power(count: int) -> int:
-    """The smallest power of two that is at least `count`."""
+def padded_size(count: int) -> int:
+    """The smallest power of two that is at least `count`: frames or episodes after `padded`."""
     return 1 << (count - 1).bit_length()
 
 

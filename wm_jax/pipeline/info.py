@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wm_jax.actors import protocol as actors
-from wm_jax.data.observations import bytes_of_a_frame
+from wm_jax.data.observations import bytes_of_a_frame, padded_size
 from wm_jax.experiment import Experiment, flatten
 from wm_jax.models import Models
 from wm_jax.parallel import key_shape
@@ -94,9 +94,12 @@ def _memory(
     else:
         work = side_by_side.bytes_at_work(experiment, models, search)
         starts = side_by_side.bytes_of_starts(models, search, experiment.views * episodes, frames / episodes)
+    encoded = experiment.views * frames
+    # A learner that reads them holds a copy, padded so that it seldom compiles anew.
+    copied = padded_size(encoded) if any(each.reads == "observations" for each in learners.values()) else 0
     return {
         **{f"training {name}": learner.bytes_in_training(parameters[name]) for name, learner in learners.items()},
-        "encoded frames on the device": experiment.views * frames * _encoded(models),
+        "encoded frames on the device": (encoded + copied) * _encoded(models),
         "states that dreams start in": starts,
         "searches side by side": experiment.evolve.evolutions * (search.bytes_at_rest() + work),
     }
