@@ -1,4 +1,4 @@
-"""Ways to act beside each other: finished runs of one task, whose world models are the same or none.
+"""Controllers and planners beside each other: finished runs of one task, whose world models are the same or none.
 
     python benchmarks/acting.py RUN... --out DIR [--mark RETURN]
 

@@ -1,6 +1,7 @@
-"""Car Racing as in the paper, small: C evolved on actual tracks with what V and M know, for 2 CPU cores in 1 hour.
+"""Car Racing as in the paper, small: C evolved on actual tracks with what V and M know, for 2 CPU cores in 47 minutes
+with scoring.
 
-pip install "wm-jax[envpool]"
+pip install -e ".[car,envpool]"
 wm-jax run experiments/car_racing_cpu.py
 
 Score: 431.5 ± 206.3 (n = 100 fresh tracks of Gymnasium, standard error 20.6) after 24 generations, and rising; C is the

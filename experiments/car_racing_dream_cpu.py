@@ -1,5 +1,5 @@
-"""Car Racing learned in dreams only, for 2 CPU cores in 3 hours: two rounds of collecting with the current C, going on
-training V and M, and evolving again in the new dream.
+"""Car Racing learned in dreams only, for 2 CPU cores in under 2 hours: two rounds of collecting with the current C,
+going on training V and M, and evolving again in the new dream.
 
 wm-jax run experiments/car_racing_dream_cpu.py
 

@@ -1,7 +1,7 @@
 """Car Racing learned in dreams only, for 2 CPU cores: eight rounds of collecting with all that the round before evolved,
 cheats included, going on training M, and evolving again in the new dream.
 
-pip install "wm-jax[envpool]"
+pip install -e ".[car,envpool]"
 wm-jax run experiments/car_racing_dream_rounds.py
 
 Score: 821.9 ± 114.1 (n = 100 fresh tracks of Gymnasium, standard error 11.4). C is the mean of generation 40 of the last

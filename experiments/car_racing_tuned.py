@@ -1,7 +1,7 @@
-"""C on the actual track, for 2 CPU cores: made in dreams by five rounds of `car_racing_dream_rounds.py`, then tuned where
-it drives, which is a small part of what the paper's evolution on the track from nothing takes.
+"""C on the actual track, for 2 CPU cores: found in dreams by five rounds of `car_racing_dream_rounds.py`, then tuned on
+EnvPool's tracks. This takes far less than the paper's search from scratch.
 
-pip install "wm-jax[envpool]"
+pip install -e ".[car,envpool]"
 wm-jax run experiments/car_racing_tuned.py --reuse runs/car_racing_dream_rounds
 
 Without --reuse the rounds are done here, too: 1 hour 35 minutes.

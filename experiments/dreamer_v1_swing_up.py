@@ -1,9 +1,9 @@
-"""Swing-up from pixels by DreamerV1 (arXiv 1912.01603) in 100,000 steps of dm_control's cart-pole: an RSSM of normals and
+"""Swing-up from pixels by DreamerV1 (arXiv 1912.01603) in 100,000 steps of dm_control's cart-pole: a Gaussian RSSM and
 an actor that learns by gradients through its dreams.
 
 wm-jax run experiments/dreamer_v1_swing_up.py
 
-The RSSM follows the latents of a V, as in `dreamer_v3_swing_up.py`, and is smaller than published.
+The RSSM is trained on the latents of a V, as in `dreamer_v3_swing_up.py`, and is smaller than published.
 
 Scores: results/rssm/README.md.
 """

@@ -3,7 +3,7 @@ variables with a balanced KL, and an actor that learns by straight-through gradi
 
 wm-jax run experiments/dreamer_v2_swing_up.py
 
-The RSSM follows the latents of a V, as in `dreamer_v3_swing_up.py`, and is smaller than published.
+The RSSM is trained on the latents of a V, as in `dreamer_v3_swing_up.py`, and is smaller than published.
 
 Scores: results/rssm/README.md.
 """

@@ -3,8 +3,9 @@ variables and an actor-critic by REINFORCE in its dreams.
 
 wm-jax run experiments/dreamer_v3_swing_up.py
 
-The RSSM follows the latents of a V that each round trains further, which makes its steps cheap on a CPU; published is one
-encoder for both (`--world.kind rssm`). Smaller than size1m: 256 deterministic numbers, and fewer and larger steps.
+The RSSM is trained on the latents of a V that each round trains further, which makes its steps cheap on a CPU;
+published is one encoder for both (`--world.kind rssm`). Smaller than size1m: 256 deterministic numbers, and fewer and
+larger steps.
 
 841 ± 19 over three training seeds (n = 100 each), 552 ± 6 after half of the steps; 52 to 58 minutes a seed on one core of
 an AMD EPYC: results/rssm/README.md.

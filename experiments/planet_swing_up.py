@@ -1,9 +1,9 @@
-"""Swing-up from pixels by PlaNet (arXiv 1811.04551) in 100,000 steps of dm_control's cart-pole: an RSSM of normals, in
+"""Swing-up from pixels by PlaNet (arXiv 1811.04551) in 100,000 steps of dm_control's cart-pole: a Gaussian RSSM, in
 which the cross-entropy method plans at every decision.
 
 wm-jax run experiments/planet_swing_up.py
 
-The RSSM follows the latents of a V, as in `dreamer_v3_swing_up.py`, and is smaller than published.
+The RSSM is trained on the latents of a V, as in `dreamer_v3_swing_up.py`, and is smaller than published.
 
 597.5 ± 86.3 (n = 100, standard error 8.6, one training seed); 64 minutes on one core of an AMD EPYC beside other work:
 results/rssm/README.md.

@@ -1,5 +1,5 @@
-"""Cart-pole swing-up from pixels in minutes: five rounds of collecting, training V and M, and searching C in M's dream; a
-smaller `swing_up.py`.
+"""Cart-pole swing-up from pixels in minutes: five rounds of collecting, training V and M, and searching for C in M's
+dream; a smaller `swing_up.py`.
 
 wm-jax run experiments/quickstart.py
 

@@ -1,5 +1,4 @@
-"""Controllers and searches on one V and M, those of `swing_up.py` as they were trained to the end: what C has to see, and
-what finds it.
+"""Compares inputs of C and searches for C on one V and M, those of a finished `swing_up.py`.
 
 wm-jax run experiments/swing_up_controllers.py
 

@@ -6,7 +6,8 @@ wm-jax run experiments/take_cover_curiosity.py --seed 5
 --explorer.kind noise --explorer.action-noise 0.5     without curiosity
 
 Score over three training seeds (5, 6, 7; n = 50 each): 313 ± 117, without curiosity 247 ± 53, in 7 minutes each on 2 cores
-of an AMD EPYC, two runs side by side: no difference that three seeds can tell (results/curiosity/README.md).
+of an AMD EPYC, two runs side by side: no difference beyond the spread of the seeds
+(results/curiosity/README.md).
 """
 
 from wm_jax.actors.mlp import MLPConfig

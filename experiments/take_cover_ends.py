@@ -1,13 +1,13 @@
-"""Take Cover: which rule ends a dream, and what C learns from where it may end, on one V and one M.
+"""Take Cover: compares rules that end a dream, and ways to learn from the probability of an end, on one V and one M.
 
 wm-jax run experiments/take_cover_ends.py
 wm-jax run experiments/take_cover_ends.py --search.learn-from ends --run-dir runs/take_cover_ends_sampled
 wm-jax run experiments/take_cover_ends.py --dream.end threshold --run-dir runs/take_cover_ends_threshold
 
-V and M are those of the shipped agent `take_cover`. Each command searches for three C's, with the settings of
+V and M are those of the shipped agent `take_cover`. Each command searches for three controllers, with the settings of
 `take_cover_gradient.py`. At a threshold the probability of an end is 0 or 1, so that `search.learn_from` has no effect.
 
-Scores: results/take_cover/README.md.
+Not run to its end yet; about an hour of one core for each command.
 """
 
 from wm_jax.actors.mlp import MLPConfig

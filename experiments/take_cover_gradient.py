@@ -3,12 +3,18 @@
 wm-jax run experiments/take_cover_gradient.py
 
 Score: 1292.4 ± 646.1 tics (n = 1000 fresh episodes, standard error 20.4), in its dream 1175.3 (n = 512, 29.1); a blind
-sweep on the same episodes 754.5 ± 452.5. What was measured had been made in pieces (`results/take_cover/log.md`, from
-"Policy gradient" on): 2,500 of the drives turned after 60 to 129 tics, M was also trained on 1,600 older episodes, noise on
-C's actions was kept for 5 or 10 tics, the dreams of the first three rounds ended at a threshold and their C's had fewer
-units and constant noise, rounds had 800 to 1,100 episodes, and C is that of the fifth round's last generation. Time on 2
-cores of an AMD EPYC: 6 minutes for the first episodes, 17 to encode them, 15 for M; then 10 minutes for each later round's
-episodes, 10 to 16 for its M, 8 for its C; 16 minutes of scoring.
+sweep on the same episodes 754.5 ± 452.5. This was not measured on one run of this file, but on one made in pieces
+(`results/take_cover/log.md`, from "Policy gradient" on), with these differences:
+
+- 2,500 of the scripted episodes turned after 60 to 129 tics;
+- M was also trained on 1,600 older episodes;
+- noise on C's actions was held for 5 or 10 tics;
+- in the first three rounds, dreams ended at a threshold, and C had fewer units and constant noise;
+- rounds had 800 to 1,100 episodes;
+- C is that of the fifth round's last generation.
+
+Time on 2 cores of an AMD EPYC: 6 minutes for the first episodes, 17 to encode them, 15 for M; then 10 minutes for each
+later round's episodes, 10 to 16 for its M, 8 for its C; 16 minutes of scoring.
 """
 
 from wm_jax.actors.mlp import MLPConfig

@@ -3,11 +3,11 @@ evolved for longer in the dream of that M.
 
 wm-jax run experiments/take_cover_rounds.py --reuse runs/take_cover_cpu
 
-Score: 876.8 ± 491.6 tics (n = 1000 fresh episodes, standard error 15.5), a blind sweep on the same episodes 754.5 ± 452.5
-(14.3). C is the mean of generation 250 of the second round, chosen by 16 validation episodes in the actual game; its dream
-scores it 1015.7 ± 570.2 (n = 128). Time, on 2 cores of an AMD EPYC with
-other work too: 42 minutes for what is taken over from `take_cover_cpu.py` (episodes, V, latents, M), 53 minutes for both
-evolutions and for the second round's episodes (9 minutes) and M (12 minutes), 14 minutes of scoring.
+Score: 876.8 ± 491.6 tics (n = 1000 fresh episodes, standard error 15.5), a blind sweep on the same episodes 754.5 ±
+452.5 (14.3). C is the mean of generation 250 of the second round, chosen by 16 validation episodes in the actual game;
+its dream scores it 1015.7 ± 570.2 (n = 128). Time, on 2 cores of an AMD EPYC with other work too: 42 minutes for what
+is taken over from `take_cover_cpu.py` (episodes, V, latents, M), 53 minutes for both evolutions and for the second
+round's episodes (9 minutes) and M (12 minutes), 14 minutes of scoring.
 
 The game's score does not rise any more from generation 70 on, the dream's hardly: see `results/take_cover/log.md`.
 """

@@ -55,8 +55,8 @@ class Run:
     """Python file that defines CONFIG, for example experiments/quickstart.py."""
     config: Annotated[Experiment, arg(name="")]
     stages: tuple[str, ...] = ()
-    """Run only these stages: collect, encode, evolve, tune, evaluate, and the world model's learners (vision, memory).
-    Default: all stages."""
+    """Run only these stages: collect, encode, evolve, explore, tune, evaluate, and the world model's learners (vision,
+    memory). Default: all stages."""
     run_dir: Path | None = None
     """The run's folder. Default: runs/NAME."""
     redo: bool = False
@@ -114,7 +114,7 @@ class Evaluate:
 
 @dataclass
 class Export:
-    """Write V, M and C of a finished run, with the settings, as one file of at most 32 MB (a bundle), and its model
+    """Write V, M and C of a finished run, with the settings, as one file of at most 32 MiB (a bundle), and its model
     card. With --web, write a page that dreams in any browser, from a run or a bundle."""
 
     run: Positional[Path]

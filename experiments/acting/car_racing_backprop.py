@@ -1,5 +1,5 @@
 """Car Racing by the gradient of the dreamt return through the world model. V and M are those of
-the shipped agent `car_racing`, as for all ways to act that `results/acting/README.md` compares.
+the shipped agent `car_racing`, as for all controllers that `results/acting/README.md` compares.
 
 wm-jax run experiments/acting/car_racing_backprop.py
 

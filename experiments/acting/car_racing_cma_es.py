@@ -1,5 +1,5 @@
 """Car Racing by CMA-ES in the dream: the paper's linear C. V and M are those of the shipped agent `car_racing`, as for
-all ways to act that `results/acting/README.md` compares.
+all controllers that `results/acting/README.md` compares.
 
 wm-jax run experiments/acting/car_racing_cma_es.py
 

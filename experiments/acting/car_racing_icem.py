@@ -1,5 +1,5 @@
-"""Car Racing by planning with iCEM, a plan every fourth step: nothing is searched for. V and M are those of
-the shipped agent `car_racing`, as for all ways to act that `results/acting/README.md` compares.
+"""Car Racing by planning with iCEM, a plan every fourth step, without a trained controller. V and M are those of
+the shipped agent `car_racing`, as for all controllers that `results/acting/README.md` compares.
 
 wm-jax run experiments/acting/car_racing_icem.py
 

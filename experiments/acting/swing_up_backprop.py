@@ -1,5 +1,5 @@
 """Swing-up by the gradient of the dreamt return through the world model. V and M are those of
-the shipped agent `swing_up`, as for all ways to act that `results/acting/README.md` compares.
+the shipped agent `swing_up`, as for all controllers that `results/acting/README.md` compares.
 
 wm-jax run experiments/acting/swing_up_backprop.py
 

@@ -1,5 +1,5 @@
-"""Swing-up by planning at every second step with PlaNet's cross-entropy method: nothing is searched for. V and M are those
-of the shipped agent `swing_up`, as for all ways to act that `results/acting/README.md` compares.
+"""Swing-up by planning at every second step with PlaNet's cross-entropy method, without a trained controller. V and M
+are those of the shipped agent `swing_up`, as for all controllers that `results/acting/README.md` compares.
 
 wm-jax run experiments/acting/swing_up_cem.py
 

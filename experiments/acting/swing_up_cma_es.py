@@ -1,5 +1,5 @@
 """Swing-up by CMA-ES in the dream: the paper's linear C. V and M are those of the shipped agent `swing_up`, as for all
-ways to act that `results/acting/README.md` compares.
+controllers that `results/acting/README.md` compares.
 
 wm-jax run experiments/acting/swing_up_cma_es.py
 

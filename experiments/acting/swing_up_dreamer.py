@@ -1,5 +1,5 @@
 """Swing-up by DreamerV3's actor-critic in the dream, here that of an MDN-LSTM. V and M are those of
-the shipped agent `swing_up`, as for all ways to act that `results/acting/README.md` compares.
+the shipped agent `swing_up`, as for all controllers that `results/acting/README.md` compares.
 
 wm-jax run experiments/acting/swing_up_dreamer.py
 

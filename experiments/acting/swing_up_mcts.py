@@ -1,5 +1,5 @@
 """Swing-up by tree search over three pushes, each kept for two steps, with a prior and a value that PPO learns in the
-dream. V and M are those of the shipped agent `swing_up`, as for all ways to act that `results/acting/README.md`
+dream. V and M are those of the shipped agent `swing_up`, as for all controllers that `results/acting/README.md`
 compares.
 
 wm-jax run experiments/acting/swing_up_mcts.py

@@ -1,5 +1,5 @@
 """Swing-up by PPO in the dream: the actor of Kuth et al. (2021), 994 times as many weights as a linear C. V and M are those
-of the shipped agent `swing_up`, as for all ways to act that `results/acting/README.md` compares.
+of the shipped agent `swing_up`, as for all controllers that `results/acting/README.md` compares.
 
 wm-jax run experiments/acting/swing_up_ppo.py
 

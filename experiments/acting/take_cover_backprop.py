@@ -1,5 +1,5 @@
 """Take Cover by the gradient of the dreamt return through the world model. V and M are those of
-the shipped agent `take_cover`, as for all ways to act that `results/acting/README.md` compares.
+the shipped agent `take_cover`, as for all controllers that `results/acting/README.md` compares.
 
 wm-jax run experiments/acting/take_cover_backprop.py
 

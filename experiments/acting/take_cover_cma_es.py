@@ -1,5 +1,5 @@
 """Take Cover by CMA-ES in the dream: the paper's linear C. V and M are those of the shipped agent `take_cover`, as for
-all ways to act that `results/acting/README.md` compares.
+all controllers that `results/acting/README.md` compares.
 
 wm-jax run experiments/acting/take_cover_cma_es.py
 

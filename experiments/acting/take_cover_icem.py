@@ -1,5 +1,5 @@
-"""Take Cover by planning with iCEM, a plan every fourth step: nothing is searched for. V and M are those of
-the shipped agent `take_cover`, as for all ways to act that `results/acting/README.md` compares.
+"""Take Cover by planning with iCEM, a plan every fourth step, without a trained controller. V and M are those of
+the shipped agent `take_cover`, as for all controllers that `results/acting/README.md` compares.
 
 wm-jax run experiments/acting/take_cover_icem.py
 

@@ -1,5 +1,5 @@
 """Take Cover by PPO in the dream: the actor of Kuth et al. (2021). V and M are those of
-the shipped agent `take_cover`, as for all ways to act that `results/acting/README.md` compares.
+the shipped agent `take_cover`, as for all controllers that `results/acting/README.md` compares.
 
 wm-jax run experiments/acting/take_cover_ppo.py
 

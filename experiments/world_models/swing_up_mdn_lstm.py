@@ -2,8 +2,8 @@
 
 wm-jax run experiments/world_models/swing_up_mdn_lstm.py
 
-V is that of the shipped agent `swing_up` and stays as it is. Its twin is `swing_up_rssm.py`: the same V, episodes,
-sizes of what is collected, and search for C. Compared by `benchmarks/world_models.py`; results/rssm/README.md.
+V is that of the shipped agent `swing_up` and stays as it is. `swing_up_rssm.py` is the same experiment with an RSSM.
+Compared by `benchmarks/world_models.py`; results/rssm/README.md.
 """
 
 from wm_jax.actors.mlp import MLPConfig

@@ -2,8 +2,8 @@
 
 wm-jax run experiments/world_models/swing_up_rssm.py
 
-V is that of the shipped agent `swing_up` and stays as it is. Its twin is `swing_up_mdn_lstm.py`: the same V, episodes,
-sizes of what is collected, and search for C. Compared by `benchmarks/world_models.py`; results/rssm/README.md.
+V is that of the shipped agent `swing_up` and stays as it is. `swing_up_mdn_lstm.py` is the same experiment with an
+MDN-LSTM. Compared by `benchmarks/world_models.py`; results/rssm/README.md.
 """
 
 from dataclasses import replace
@@ -37,7 +37,7 @@ CONFIG = Experiment(
             deterministic_size=256,
             predict_end=True,
             sequence_length=32,
-            # As many frames as its twin, of which a step has 512 and not 1,600.
+            # As many frames as the MDN-LSTM, of which a step has 512 and not 1,600.
             steps=2200,
             later_steps=2200,
             optimizer=OptimizerConfig(

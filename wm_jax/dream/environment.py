@@ -25,7 +25,7 @@ class DreamConfig:
     """Settings of the world model's dream. The defaults are the paper's Take Cover."""
 
     temperature: float = 1.15
-    """tau: uncertainty of the dream; 1 is the model as trained."""
+    """tau: scales the randomness of the dream; higher is more random, 1 is the model as trained."""
     horizon: int = 2100
     """Steps after which a dream is truncated."""
     start: Literal["first", "anywhere"] = "first"

@@ -21,7 +21,7 @@ class NoiseConfig(ExplorerConfig):
     action_noise: float = 0.0
     """Standard deviation of the Gaussian noise on the actor's actions."""
     random_stretches: float = 0.0
-    """Probability per step that a random action takes over, held for U{1..stretch_length} steps."""
+    """Probability per step that a random action takes over, held for 1 to `stretch_length` steps, a uniform draw."""
     stretch_length: int = 20
     """Longest stretch of a random action, in steps."""
 

@@ -60,7 +60,7 @@ class EvaluateConfig:
     """Episode i is played with environment seed `seed + i`."""
     environments: int = 16
     """Environments stepped side by side; V, M and C run batched over them. The number changes the last bits of C's
-    actions. Later rounds of collection, validation and scores use it in every process of a run (`lanes`)."""
+    actions. Also used by collection in later rounds and by validation; per process."""
     baselines: tuple[str, ...] = ("random",)
     """The task's scripted policies to score beside C, with the settings of `collect`."""
     backend: str | None = None

@@ -47,12 +47,12 @@ class RSSMConfig:
     """Loss of the reward. squared: half the squared error; two_hot: cross-entropy of a distribution over 255 values
     whose distances grow exponentially (symexp two-hot)."""
     image_weight: float = 1.0
-    """Weight of the observation's error: for pixels in [0, 1] the summed squared error; for V's z half of it, in units
-    of V's own variances."""
+    """Weight of the observation's error. Frames: the squared error of pixels in [0, 1], summed; V's latents: half the
+    squared error divided by V's variance, summed."""
     motion_weight: float = 0.0
-    """If the model observes frames: extra weight of a pixel's error for a change from black to white since the previous
-    frame, in proportion for smaller changes; 0 is the papers' loss. It makes the model learn small moving objects
-    first."""
+    """Extra loss weight of moving pixels, if the model observes frames: the error of a pixel that changed by d (0 to 1)
+    since the previous frame is weighted by 1 + motion_weight * d. 0 is the papers' loss. It makes the model learn small
+    moving objects first."""
     reward_weight: float = 1.0
     """Weight of the reward's loss."""
     end_weight: float = 1.0
@@ -76,8 +76,8 @@ class RSSMConfig:
     later_steps: int = 500
     """Training steps in each round after the first, unless there is a `train_ratio`."""
     train_ratio: float = 0.0
-    """Frames that a later round trains on per frame that it recorded, repetitions included; it sets the number of
-    training steps. 0: `later_steps` applies."""
+    """Replay ratio of later rounds: training frames per newly recorded frame. It sets the number of training steps.
+    0: `later_steps` applies."""
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(learning_rate=4e-5, warm_up=1000, clip=0.3, clip_by="array")
     )

@@ -14,9 +14,9 @@ class EvolveConfig:
     """The stage that finds C, with the search in `search`. The defaults are the paper's."""
 
     fitness: Literal["dream", "actual"] = "dream"
-    """Where candidates play. dream: in the dream; actual: in the actual environment, as in the paper's Car Racing; of M
-    only its hidden state is used there. All candidates of a generation play the same episodes, and each generation new
-    ones."""
+    """Where candidates play. dream: in the dream; actual: in the actual environment, as in the paper's Car Racing; M's
+    predictions are not used there, only its state. All candidates of a generation play the same episodes, and each
+    generation new ones."""
     environments: int = 16
     """Environments stepped side by side, with `fitness` actual."""
     backend: str | None = None

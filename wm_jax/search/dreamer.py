@@ -56,9 +56,9 @@ class DreamerConfig(ActorCriticConfig):
     """Whether to divide returns by their spread, the distance between their 5th and 95th percentiles (a moving mean
     over generations), if it is larger than a reward of 1."""
     slow_critic: Literal["regularizer", "target"] = "regularizer"
-    """Use of the slow copy of the critic. regularizer: the critic gives the value after a dream and is drawn to the
-    slow copy (V3); target: the slow copy gives that value (V2; for V1, which has no slow copy, set `slow_rate` to
-    1)."""
+    """Use of the slow copy of the critic, its target network. regularizer: the critic gives the value after a dream and
+    is regularised towards the slow copy (V3); target: the slow copy gives that value (V2; for V1, which has no slow
+    copy, set `slow_rate` to 1)."""
     slow_rate: float = 0.02
     """Share of the difference to the critic by which the slow critic moves, every `slow_every` generations."""
     slow_every: int = 1

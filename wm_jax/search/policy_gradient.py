@@ -25,10 +25,10 @@ class PolicyGradientConfig(PPOConfig):
     kind: Literal["policy_gradient"] = "policy_gradient"  # type: ignore[assignment]
     """Name of this part."""
     noise: float = 1.0
-    """Standard deviation of x in the first generation."""
+    """Standard deviation of the Gaussian noise on C's outputs before tanh, in the first generation."""
     final_noise: float = 0.2
-    """Standard deviation of x in the last generation; it falls by the same factor each generation. Keep it low: C is
-    deployed without noise, and under strong noise only the largest actions have a reliable effect."""
+    """Standard deviation of this noise in the last generation; it falls by the same factor each generation. Keep it
+    low: C is deployed without noise, and under strong noise only the largest actions have a reliable effect."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

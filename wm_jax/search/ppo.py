@@ -59,7 +59,8 @@ class PPOConfig(LongDreamsConfig):
     """Weight of the entropy of C's actions; it keeps C exploring."""
     learn_from: Literal["probability", "ends"] = "probability"
     """How C learns the risk of an end in a dream. probability: from the probability of an end in each step; ends: from
-    the ends that were drawn, which has the same mean and more noise. With dream.end threshold the two are the same."""
+    the sampled ends, with the same expected gradient and a higher variance. With `dream.end` threshold both are the
+    same."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

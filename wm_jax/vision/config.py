@@ -17,9 +17,9 @@ class VisionConfig:
     kl_floor: float = 0.5
     """Free bits in nats per latent dimension: a frame's KL divergence below kl_floor * Z adds no cost."""
     motion_weight: float = 0.0
-    """Extra weight in the loss of a pixel's error for a change from black to white since the previous frame, in
-    proportion for smaller changes; 0 is the paper's loss. It makes V learn small moving objects, such as Take Cover's
-    fireballs, first."""
+    """Extra loss weight of moving pixels: the error of a pixel that changed by d (0 to 1) since the previous frame is
+    weighted by 1 + motion_weight * d. 0 is the paper's loss. It makes V learn small moving objects, such as Take
+    Cover's fireballs, first."""
     batch_size: int = 100
     """Frames per training batch."""
     steps: int = 100_000
