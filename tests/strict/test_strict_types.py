@@ -28,8 +28,10 @@ from wm_jax.search.cma_es import CMAESConfig
 from wm_jax.search.dreamer import DreamerConfig
 from wm_jax.search.policy_gradient import PolicyGradientConfig
 from wm_jax.search.ppo import PPOConfig
+from wm_jax.search.protocol import SearchConfig
 from wm_jax.vision import Vision, VisionConfig
 from wm_jax.vision import train as vision_train
+from wm_jax.worlds import Actor
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -56,7 +58,7 @@ def pretrained():
     return agent.weights, agent.recorded, agent.dream_returns(4)
 
 
-def searched(config, actor=ACTOR):
+def searched(config: SearchConfig, actor: Actor = ACTOR):
     """A search after some generations in dreams, and the states that these start in."""
     params = WORLD.init(key())
     starts, search = start_states(DREAM, params, RECORDED, key()), config.build(actor, DREAM, 10)
