@@ -13,7 +13,7 @@ from dataclasses import replace
 from wm_jax.actors.actor_critic import ActorCriticConfig
 from wm_jax.dream import DreamConfig
 from wm_jax.experiment import Experiment
-from wm_jax.explore.noise import NoiseConfig
+from wm_jax.explore.draws import DrawsConfig
 from wm_jax.optimizers import OptimizerConfig
 from wm_jax.rollouts import CollectConfig, EvaluateConfig, RoundsConfig
 from wm_jax.rssm.config import SIZE1M
@@ -49,13 +49,14 @@ CONFIG = Experiment(
     search=DreamerConfig(dreams=256, learning_rate=1e-3),
     evolve=EvolveConfig(
         generations=500,
-        evaluate_every=500,
+        evaluate_every=100,
         evaluation_rollouts=64,
         select="actual",
-        actual_episodes=8,
+        actual_episodes=6,
         backend="envpool",
     ),
-    rounds=RoundsConfig(count=6, episodes=12, new_share=0.2, warm_start=True),
-    explorer=NoiseConfig(action_noise=0.2),
+    # As on swing-up: the policies of a round collect in turn, and draw their actions.
+    rounds=RoundsConfig(count=6, episodes=12, drivers="evaluated", new_share=0.1, warm_start=True),
+    explorer=DrawsConfig(),
     evaluate=EvaluateConfig(episodes=100, environments=16, backend="envpool"),
 )
