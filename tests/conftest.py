@@ -8,7 +8,7 @@ import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Strict, here and in every process that a test starts: no array takes on axes in silence, no random key is used twice, no
-# warning passes. (pyproject.toml has the warnings of this process; tests/strict has JAX's 64-bit types.)
+# warning passes. (pyproject.toml has the warnings of this process; the suite also passes with JAX_ENABLE_X64=1.)
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ["JAX_DEBUG_KEY_REUSE"] = "1"
 # Nothing is kept in the home of the one who tests.
