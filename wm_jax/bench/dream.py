@@ -197,7 +197,7 @@ def measure(config: BenchConfig, screen: Screen) -> Result:
             rates["dying"],
             steps,
             alive,
-            "nobody dies",
+            "no dream ends early",
         ),
         *(Row(f"dream: {name}", alive, steps, rates[name], words) for name, words in LOOPS.items() if name in rates),
         Row("dream: vectorised, start anywhere", rates["anywhere"], steps, rates["first"], "start first"),
