@@ -5,7 +5,8 @@ wm-jax run experiments/dreamer_v1_swing_up.py
 
 The RSSM is trained on the latents of a V, as in `dreamer_v3_swing_up.py`, and is smaller than published.
 
-Scores: results/rssm/README.md.
+865.2 ± 12.0 (n = 100, standard error 1.2, one training seed), 791.1 ± 19.9 after half of the steps; 59 minutes on one core
+of an AMD EPYC beside other work: results/rssm/README.md.
 """
 
 from dataclasses import replace

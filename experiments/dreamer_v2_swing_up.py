@@ -5,7 +5,8 @@ wm-jax run experiments/dreamer_v2_swing_up.py
 
 The RSSM is trained on the latents of a V, as in `dreamer_v3_swing_up.py`, and is smaller than published.
 
-Scores: results/rssm/README.md.
+836.1 ± 39.9 (n = 100, standard error 4.0, one training seed), 697.6 ± 59.7 after half of the steps; 70 minutes on one core
+of an AMD EPYC beside other work: results/rssm/README.md.
 """
 
 from dataclasses import replace
