@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from wm_jax import optimizers
+from wm_jax.actors.mlp import MLPConfig
 from wm_jax.data.files import sha256
 from wm_jax.data.observations import build
 from wm_jax.data.observations import save as save_observations
@@ -31,6 +32,7 @@ from wm_jax.pretrained import bundles
 from wm_jax.run import RunDir
 from wm_jax.types import Observations, Params
 from wm_jax.worlds.vision_memory import VisionMemoryConfig
+from wm_jax.worlds.vision_rssm import VisionRSSMConfig
 
 pytestmark = [pytest.mark.whole, pytest.mark.usefixtures("quick_compilation")]
 
@@ -306,6 +308,22 @@ def test_only_the_learners_that_are_named_begin_with_the_bundle(
         trained(without, tmp_path / "without")
     with pytest.raises(UserError, match=r"initial_learners"):
         trained(dataclasses.replace(experiment, initial_learners=("eyes",)), tmp_path / "unknown")
+
+
+def test_a_part_begins_another_kind_of_world_model(probe_experiment: Path, bundle: tuple[Path, Params]) -> None:
+    """V is the same part of `vision_memory` and `vision_rssm`."""
+    path, params = bundle
+    experiment = small(probe_experiment, path)
+    assert isinstance(experiment.world, VisionMemoryConfig)
+    world = VisionRSSMConfig(vision=experiment.world.vision)
+    experiment = dataclasses.replace(experiment, world=world, actor=MLPConfig(features=("deterministic",)))
+    with pytest.raises(UserError, match=r"where world\.kind is 'vision_memory', but here it is 'vision_rssm'"):
+        load_initial(path, experiment)
+    found = load_initial(path, dataclasses.replace(experiment, initial_learners=("vision",)))
+    assert list(found) == ["vision"]
+    jax.tree.map(np.testing.assert_array_equal, found["vision"], params["vision"])
+    with pytest.raises(UserError, match=r"holds memory, vision but no rssm; leave it out of initial_learners"):
+        load_initial(path, dataclasses.replace(experiment, initial_learners=("vision", "rssm")))
 
 
 def test_a_shipped_agent_is_named_and_a_file_of_that_name_comes_first(tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def _recorded(path: Path, starts: dict[str, Any], obs: Any) -> Observations:
 def load_initial(path: Path, experiment: Experiment, warn: Callable[[str], None] = lambda message: None) -> Params:
     """The world model's weights in the bundle at `path`, as a warm start for another `experiment`; only those of the
     learners that it names. `warn` reports a changed task. Raises `UserError` if the weights do not fit: another task,
-    other sizes, or inputs and outputs with another meaning."""
+    other sizes, a missing learner, or inputs and outputs with another meaning."""
     if path.is_dir():
         raise UserError(f"initial is {path}, a folder; give a bundle: `wm-jax export {path} FILE.safetensors` makes one "
                         "of a finished run")  # fmt: skip
@@ -179,10 +179,15 @@ def load_initial(path: Path, experiment: Experiment, warn: Callable[[str], None]
     theirs, ours = flatten_settings(from_dict({"world": world}, f"settings in {path}")), flatten_settings(experiment)
     models = Models(experiment)
     learners = {name: models.world.learners[name].settings for name in experiment.initial_learners}
-    meaning = [f"world.{name}" for name in experiment.world.meaning]
+    meaning = ["world.kind", *(f"world.{name}" for name in experiment.world.meaning)]
     if learners:
+        # A part of the world model fits another kind of world model that has the same part.
         meaning = [name for name in meaning if name.startswith(tuple(learners.values()))]
-    for name in ("world.kind", *meaning):
+    held = tree.get("world", {}).keys()
+    if missing := learners.keys() - held:
+        raise UserError(f"initial is {path}, which holds {', '.join(sorted(held))} but no {', '.join(sorted(missing))}; "
+                        "leave it out of initial_learners, or use another bundle")  # fmt: skip
+    for name in meaning:
         if theirs.get(name) != ours[name]:
             raise UserError(f"initial is {path}, where {name} is {theirs.get(name)!r}, but here it is {ours[name]!r}; set "
                             "it to what the world model was trained with, or use another bundle")  # fmt: skip
