@@ -13,6 +13,7 @@ from wm_jax.dream.starts import FIRSTS, SPACING
 from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment, load
 from wm_jax.models import Models
+from wm_jax.pipeline.bundle import load_initial
 from wm_jax.pipeline.checking import check
 from wm_jax.pipeline.info import describe, recorded_episodes, recorded_frames
 from wm_jax.worlds.vision_memory import VisionMemoryConfig
@@ -60,12 +61,14 @@ def test_the_papers_other_controllers_are_flags_away(name: str) -> None:
     assert counts(untrained) == counts(found)
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
-def test_settings_go_together(path: Path) -> None:
+@pytest.mark.parametrize("path", sorted(FOLDER.rglob("*.py")), ids=lambda path: path.stem)
+def test_settings_go_together_and_the_bundle_to_begin_with_fits(path: Path) -> None:
     found = load(path)
-    if "envpool" in (found.collect.backend, found.evolve.backend, found.tune.backend):
+    if "envpool" in (found.collect.backend, found.evolve.backend, found.tune.backend, found.evaluate.backend):
         pytest.importorskip("envpool")
     check(found, Models(found))
+    if found.initial is not None:
+        load_initial(Path(found.initial), found)
 
 
 def test_a_world_model_without_weights_is_told() -> None:
