@@ -3,7 +3,7 @@ the shipped agent `car_racing`, as for all controllers that `results/acting/READ
 
 wm-jax run experiments/acting/car_racing_icem.py
 
-Scores: results/acting/README.md.
+Not run to its end; results/acting/README.md has its cost.
 """
 
 from wm_jax.actors.icem import ICEMConfig

@@ -3,7 +3,7 @@ critic of Kuth et al. (2021). Every step that it learns from is one of EnvPool's
 
 wm-jax run experiments/acting/car_racing_pixels.py
 
-Scores: results/acting/README.md.
+Not run to its end; results/acting/README.md has its cost.
 """
 
 from wm_jax.actors.convolutional import ConvolutionalConfig

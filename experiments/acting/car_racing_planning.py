@@ -3,7 +3,7 @@ before, V and M are trained on, and no controller is ever trained.
 
 wm-jax run experiments/acting/car_racing_planning.py
 
-Scores: results/acting/README.md.
+Not run to its end; results/acting/README.md has its cost.
 """
 
 from wm_jax.actors.icem import ICEMConfig

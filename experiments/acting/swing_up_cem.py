@@ -3,7 +3,7 @@ are those of the shipped agent `swing_up`, as for all controllers that `results/
 
 wm-jax run experiments/acting/swing_up_cem.py
 
-Scores: results/acting/README.md.
+Not run to its end; results/acting/README.md has its cost.
 """
 
 from wm_jax.actors.cem import CEMConfig

@@ -31,5 +31,5 @@ CONFIG = Experiment(
     actor=MPPIConfig(candidates=120, particles=4),
     search=NoSearchConfig(),
     evolve=EvolveConfig(generations=1, evaluation_rollouts=32, actual_episodes=0),
-    evaluate=EvaluateConfig(episodes=300, environments=16, baselines=("random",)),
+    evaluate=EvaluateConfig(episodes=100, environments=16, baselines=("random",)),
 )

@@ -3,7 +3,7 @@ the shipped agent `take_cover`, as for all controllers that `results/acting/READ
 
 wm-jax run experiments/acting/take_cover_icem.py
 
-Scores: results/acting/README.md.
+Not run to its end; results/acting/README.md has its cost.
 """
 
 from wm_jax.actors.icem import ICEMConfig
