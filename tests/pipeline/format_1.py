@@ -1,8 +1,8 @@
 """What earlier versions left: settings as they wrote them of the probe experiment, and today's files made into such ones.
 
 `format_1.json` holds, by search, the `config.json` and the settings of every stage's `stage.json` of runs that were made
-before there was a format number, at commit e9f4188, but for the numbers of V's steps and of generations, which the probe has
-fewer of now. TASK stands for the path of the task's file.
+before there was a format number, at commit e9f4188. The numbers of V's steps and of generations follow
+the probe, which has fewer now. TASK stands for the path of the task's file.
 """
 
 import json
