@@ -105,6 +105,36 @@ def test_limits_truncate():
     assert (heard.length == 7).all() and not heard.terminated.any()
 
 
+@dataclass(frozen=True)
+class Planning(device.ScriptPolicy):
+    """A policy that dreams 100 steps for each of its own."""
+
+    @property
+    def planned_steps(self):
+        return 100.0
+
+
+class PlanningDriver(device.ScriptDriver):
+    def compiled(self):
+        return Planning(self.script), None
+
+
+def test_a_planners_calls_are_short_and_its_episodes_the_same(monkeypatch):
+    monkeypatch.setattr(device, "PLANNED", 16 * 100 * 3)
+    lengths, script = [], Constant((0.0,))
+    played = [
+        device.play(
+            Falls(), driver(script), SEEDS[:10], 9, None, False, lambda heard: lengths.append(heard.length.max())
+        )
+        for driver in (device.ScriptDriver, PlanningDriver)
+    ]
+    assert lengths == [9, 3, 6, 9]
+    for whole, parts in zip(*(np.concatenate(heard.rewards, axis=1) for heard in played), strict=True):
+        np.testing.assert_array_equal(whole, parts)
+    monkeypatch.setattr(device, "PLANNED", 1)
+    assert device._steps(Planning(script), 16, 9) == 1
+
+
 def test_progress_and_a_stop():
     counts = list[Count]()
     play(DRIVER, lanes=16, tick=counts.append)

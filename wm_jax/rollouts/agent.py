@@ -116,6 +116,11 @@ class AgentPolicy(Policy):
     agent: Agent
     sees = True
 
+    @property
+    def planned_steps(self) -> float:
+        """Those of the actor."""
+        return self.agent.actor.planned_steps
+
     def begin(self, weights: tuple[Params, Params], rows: Array, seeds: Array) -> AgentState:
         """The state before the first frame."""
         lanes = len(rows)

@@ -30,7 +30,9 @@ from wm_jax.types import Action, Array, Key
 TOGETHER = 16
 """Lanes per group."""
 STEPS = 50
-"""Steps per compiled call; after each call the host checks which lanes are over and whether to stop."""
+"""Most steps per compiled call; after each call the host checks which lanes are over and whether to stop."""
+PLANNED = 2**22
+"""Most steps per compiled call that planners dream in all lanes: tens of seconds on a CPU, the longest wait for a stop."""
 
 
 class Policy(ABC):
@@ -38,6 +40,11 @@ class Policy(ABC):
 
     sees: bool
     """Whether it needs frames."""
+
+    @property
+    def planned_steps(self) -> float:
+        """Steps that it dreams for each step of an episode."""
+        return 0.0
 
     @abstractmethod
     def begin(self, weights: Any, rows: Array, seeds: Array) -> Any:
@@ -255,7 +262,7 @@ def play(
     state = _begin(environment, policy, weights, *(array.reshape(shape) for array in (rows, seeds, over)))
     heard = Heard([], [], [], np.zeros(count, bool), np.zeros(count, int), np.zeros(count, bool), {})
     # The last call may exceed `max_steps`: lanes that are over do not change, and no shorter call need be compiled.
-    steps, limits = min(STEPS, max_steps), Limits(max_steps, patience)
+    steps, limits = _steps(policy, len(padded), max_steps), Limits(max_steps, patience)
     for first in range(0, max_steps, steps):
         state, found = _advance(environment, policy, weights, state, limits, steps, record)
         _hear(heard, jax.device_get(found), driver.name, [seed for seed, _ in episodes], first)
@@ -311,7 +318,14 @@ def trace(
     shape = -(-lanes // TOGETHER), TOGETHER
     rows, seeds, over = (jax.ShapeDtypeStruct(shape, kind) for kind in (jnp.int32, jnp.uint32, jnp.bool_))
     state = jax.eval_shape(partial(_begin, environment, policy), weights, rows, seeds, over)
-    return _advance.trace(environment, policy, *lay((weights, state)), Limits(max_steps), min(STEPS, max_steps), True)
+    steps = _steps(policy, shape[0] * TOGETHER, max_steps)
+    return _advance.trace(environment, policy, *lay((weights, state)), Limits(max_steps), steps, True)
+
+
+def _steps(policy: Policy, lanes: int, max_steps: int) -> int:
+    """Steps per compiled call."""
+    planned = lanes * policy.planned_steps
+    return min(STEPS, max_steps, max(1, int(PLANNED / planned)) if planned else STEPS)
 
 
 def check_frame(environment: JaxEnvironment, name: str) -> None:
