@@ -141,8 +141,9 @@ def test_encoded_frames_are_counted_with_the_padded_copy_that_training_holds() -
     copied = 2 ** math.ceil(math.log2(frames))
     told = describe(found)["memory"]["encoded frames on the device"]
     assert told == (frames + copied) * (2 * 2 * 16 + 4 * 2)
-    nothing = load(FOLDER / "swing_up_state.py")
-    assert Models(nothing).world.learners == {} and describe(nothing)["memory"]["encoded frames on the device"] > 0
+    # Without learners there is no copy.
+    facts = describe(load(FOLDER / "swing_up_state.py"))
+    assert facts["memory"]["encoded frames on the device"] == facts["disk"]["encoded frames"] > 0
 
 
 def test_evolution_in_the_dream_is_told_with_its_validation() -> None:

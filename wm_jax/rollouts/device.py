@@ -324,8 +324,8 @@ def trace(
 
 def _steps(policy: Policy, lanes: int, max_steps: int) -> int:
     """Steps per compiled call."""
-    planned = lanes * policy.planned_steps
-    return min(STEPS, max_steps, max(1, int(PLANNED / planned)) if planned else STEPS)
+    planned = max(lanes * policy.planned_steps, 1)
+    return min(STEPS, max_steps, max(1, int(PLANNED / planned)))
 
 
 def check_frame(environment: JaxEnvironment, name: str) -> None:
