@@ -13,7 +13,6 @@ from dataclasses import replace
 from wm_jax.actors.actor_critic import ActorCriticConfig
 from wm_jax.dream import DreamConfig
 from wm_jax.experiment import Experiment
-from wm_jax.explore.draws import DrawsConfig
 from wm_jax.optimizers import OptimizerConfig
 from wm_jax.rollouts import CollectConfig, EvaluateConfig, RoundsConfig
 from wm_jax.rssm.config import SIZE1M
@@ -45,7 +44,8 @@ CONFIG = Experiment(
         ),
     ),
     dream=DreamConfig(temperature=1.0, horizon=300, start="anywhere", reward="predicted"),
-    actor=ActorCriticConfig(hidden_sizes=(64, 64, 64)),
+    # As published. The modes of these policies stand still.
+    actor=ActorCriticConfig(hidden_sizes=(64, 64, 64), deployed="sample"),
     search=DreamerConfig(dreams=256, learning_rate=1e-3),
     evolve=EvolveConfig(
         generations=500,
@@ -55,8 +55,7 @@ CONFIG = Experiment(
         actual_episodes=6,
         backend="envpool",
     ),
-    # As on swing-up: the policies of a round collect in turn, and draw their actions.
+    # As on swing-up, the policies of a round collect in turn.
     rounds=RoundsConfig(count=6, episodes=12, drivers="evaluated", new_share=0.1, warm_start=True),
-    explorer=DrawsConfig(),
     evaluate=EvaluateConfig(episodes=100, environments=16, backend="envpool"),
 )

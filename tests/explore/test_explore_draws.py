@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,6 +54,23 @@ def test_actions_are_drawn_from_the_policys_distribution(config: PolicyConfig) -
     np.testing.assert_allclose(found.std(), expected.std(), rtol=0.1)
     assert not np.allclose(found, actor.act(params, world, state, None, jax.random.key(3))[0])
     assert jax.tree.structure(drawing.init(jax.random.key(0))) == jax.tree.structure(params)
+
+
+def test_a_policy_deployed_by_samples_acts_as_it_explores() -> None:
+    """With the same key, the same action; the mode is another."""
+    config = ActorCriticConfig(features=("z", "h"), hidden_sizes=(5,))
+    mode, sampled = config.build(DREAM), dataclasses.replace(config, deployed="sample").build(DREAM)
+    params = mode.init(jax.random.key(0))
+    drawing = DrawsConfig().build(1).collector(mode)
+    state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes(WORLD)[2])
+    drawn, deployed, usual = (
+        actor.act(params, World(WORLD, {}), state, None, jax.random.key(1))[0] for actor in (drawing, sampled, mode)
+    )
+    np.testing.assert_array_equal(deployed, drawn)
+    assert not np.allclose(usual, drawn)
+    assert sampled.words.endswith(", sampled") and "sampled" not in mode.words
+    with pytest.raises(UserError, match=r"actor\.deployed .*'both'"):
+        ActorCriticConfig(deployed="both")  # type: ignore[arg-type]
 
 
 def test_noise_leaves_the_actor_as_it_is() -> None:

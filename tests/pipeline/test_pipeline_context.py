@@ -136,4 +136,4 @@ def test_old_frames_are_encoded_anew_only_where_the_encoder_changes(context: Con
     experiment = dataclasses.replace(context.experiment, world=trained)
     on = dataclasses.replace(context, experiment=experiment, models=Models(experiment))
     assert [on.encodes_anew(number) for number in range(2)] == [True, True]
-    assert [on.learner("vision", number).steps for number in range(2)] == [600, 3]
+    assert [on.learner("vision", number).steps for number in range(2)] == [world.vision.steps, 3]

@@ -122,6 +122,11 @@ class Policy(Guided):
         """The mode; the key is not used."""
         return self.distribution(params, self.inputs(world, state), 0.0).mode(), None
 
+    def sample(self, params: Params, world: World, state: State, key: Key) -> Action:
+        """A sampled action, for a policy with its own standard deviation."""
+        distribution = self.distribution(params, self.inputs(world, state), 0.0)
+        return distribution.action(distribution.draw(key))
+
 
 class WithCritic(Guided):
     """An actor whose weights are {"policy", "critic"} of its guide; no weights without a guide."""

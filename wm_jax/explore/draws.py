@@ -53,5 +53,4 @@ class Drawing(Actor):
     def act(self, params: Params, world: World, state: State, carry: Any, key: Key) -> tuple[Action, Any]:
         """A sampled action."""
         weights, _ = self.actor.parts(params)
-        distribution = self.policy.distribution(weights, self.policy.inputs(world, state), 0.0)
-        return distribution.action(distribution.draw(key)), carry
+        return self.policy.sample(weights, world, state, key), carry
