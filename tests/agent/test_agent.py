@@ -47,7 +47,7 @@ def python(code: str) -> str:
     return done.stdout
 
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.whole, pytest.mark.usefixtures("quick_compilation")]
 
 
 @pytest.fixture(scope="module")

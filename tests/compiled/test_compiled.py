@@ -13,7 +13,7 @@ from wm_jax.experiment import load
 from wm_jax.pipeline.ahead import compile_for, table, with_setting
 from wm_jax.targets import Target, target
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.whole, pytest.mark.usefixtures("quick_compilation")]
 
 
 def here(memory: int) -> Target:

@@ -17,6 +17,8 @@ from wm_jax.dream import population_returns, start_states
 from wm_jax.memory import model
 from wm_jax.pipeline.bundle import load
 
+pytestmark = pytest.mark.whole
+
 BUNDLE = Path(__file__).parents[2] / "wm_jax" / "pretrained" / "car_racing.safetensors"
 
 

@@ -33,7 +33,7 @@ from wm_jax.vision import Vision, VisionConfig
 from wm_jax.vision import train as vision_train
 from wm_jax.worlds import Actor
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.whole, pytest.mark.usefixtures("quick_compilation")]
 
 BUNDLE = Path(__file__).parents[2] / "wm_jax" / "pretrained" / "take_cover.safetensors"
 MEMORY = MemoryConfig(
