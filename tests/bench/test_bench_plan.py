@@ -35,7 +35,8 @@ def setup():
 def test_every_planner_has_rows_and_its_limit_is_the_dreams(monkeypatch):
     # Each is compiled: icem and the other tree are these with other settings.
     names = ("cem", "mppi", "mcts, gumbel")
-    monkeypatch.setattr(plan, "PLANNERS", {name: plan.PLANNERS[name] for name in names})
+    settings = plan.settings()
+    monkeypatch.setattr(plan, "settings", lambda: {name: settings[name] for name in names})
     result = plan.measure(CONFIG, Screen())
     dream, *rows = result.rows
     decisions, compiling = rows[:3], rows[3:]
@@ -50,11 +51,11 @@ def test_every_planner_has_rows_and_its_limit_is_the_dreams(monkeypatch):
 
 
 def test_steps_of_the_planners_that_are_measured(setup):
-    assert {name: plan.build(setup, config).dream_steps for name, (config, _) in plan.PLANNERS.items()} == STEPS
+    assert {name: plan.build(setup, config).dream_steps for name, config in plan.settings().items()} == STEPS
 
 
 def test_a_decision_is_taken_in_every_lane(setup):
-    planner = plan.build(setup, plan.PLANNERS["mppi"][0])
+    planner = plan.build(setup, plan.settings()["mppi"])
     decide, _ = plan.deciding(setup, planner, 3)
     action, carry = decide()
     assert action.shape == (3, 1) and np.isfinite(action).all() and len(np.unique(action)) == 3
@@ -63,7 +64,7 @@ def test_a_decision_is_taken_in_every_lane(setup):
 
 
 def test_nobody_dies_in_a_plan(setup):
-    planner = plan.build(setup, plan.PLANNERS["mppi"][0])
+    planner = plan.build(setup, plan.settings()["mppi"])
     assert isinstance(planner, SequencePlanner)
     state = jax.tree.map(lambda array: array[0], setup.starts)
     plans = jax.random.normal(jax.random.key(3), (5, 12, 1), jnp.float32)

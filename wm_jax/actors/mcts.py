@@ -52,6 +52,11 @@ class MCTSConfig(PlannerConfig):
         require_range("actor.outcomes", self.outcomes, 1, 2**10)
         require_choice("actor.policy", self.policy, ("gumbel", "stochastic"))
 
+    @classmethod
+    def benchmarked(cls) -> dict[str, PlannerConfig]:
+        """Both policies."""
+        return {f"mcts, {config.policy}": config for config in (cls(policy="gumbel"), cls(policy="stochastic"))}
+
     def build(self, dream: Dream) -> "MCTS":
         """The planner for a dream. Raises `UserError` if the task names no discrete actions."""
         Head.of("categorical", dream)

@@ -46,6 +46,11 @@ class PlannerConfig(ActorConfig):
             require_range(f"actor.{name}", getattr(self, name), 1, 2**20)
         require_range("actor.discount", self.discount, 0.0, 1.0)
 
+    @classmethod
+    def benchmarked(cls) -> "dict[str, PlannerConfig]":
+        """The settings that `wm-jax bench plan` measures, by the names of their rows."""
+        return {cls.kind: cls(kind=cls.kind)}
+
     def guide(self, dream: Dream) -> Policy | None:
         """The learned policy, if any. Raises `UserError` if the discount is so close to 1 that its value would
         diverge."""

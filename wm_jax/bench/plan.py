@@ -10,11 +10,8 @@ from typing import Any
 
 import jax
 
-from wm_jax.actors.cem import CEMConfig
-from wm_jax.actors.icem import ICEMConfig
-from wm_jax.actors.mcts import MCTSConfig
-from wm_jax.actors.mppi import MPPIConfig
 from wm_jax.actors.planning import Planner, PlannerConfig
+from wm_jax.actors.protocol import ACTORS
 from wm_jax.bench.config import BenchConfig
 from wm_jax.bench.dream import KEY, Setup, playing, set_up, steps_of
 from wm_jax.bench.limit import operations, products
@@ -26,16 +23,10 @@ from wm_jax.types import Action
 from wm_jax.worlds import World
 
 LANES = 16
-"""Agents that decide side by side."""
-PLANNERS: dict[str, tuple[PlannerConfig, int]] = {
-    # A decision with PlaNet's settings dreams a thousand dreams at a time: one lane fills a CPU, 16 would take minutes.
-    "cem": (CEMConfig(), 1),
-    "icem": (ICEMConfig(), LANES),
-    "mppi": (MPPIConfig(), LANES),
-    "mcts, gumbel": (MCTSConfig(policy="gumbel"), LANES),
-    "mcts, stochastic": (MCTSConfig(policy="stochastic"), LANES),
-}
-"""Settings and lanes of each planner; the settings are the defaults."""
+"""Most agents that decide side by side."""
+STEPS = 2**16
+"""Dream steps of a call, unless one decision takes more. A decision of PlaNet's cross-entropy method takes 120,000 and
+fills a CPU alone."""
 ACTIONS = ((0.0,), (1.0,), (-1.0,))
 """Take Cover's discrete actions, which the trees branch over."""
 
@@ -48,21 +39,34 @@ def measure(config: BenchConfig, screen: Screen) -> Result:
         "products": products([setup.products()], config.precision),
         "dream": steps_of(playing(setup)[0], setup.params),
     }
-    planners = {name: build(setup, planner) for name, (planner, _) in PLANNERS.items()}
+    planners = {name: build(setup, planner) for name, planner in settings().items()}
     seconds = {}
     for name, planner in planners.items():
-        lanes = PLANNERS[name][1]
+        lanes = side_by_side(planner)
         decide, seconds[name] = deciding(setup, planner, lanes)
         works[name] = waited(decide, lanes)
     rates = interleaved("plan", works, config.seconds, screen)
     most = rates["products"] * setup.dreams * setup.dream.config.horizon / operations([setup.products()])
     rows = [Row("dream", rates["dream"], "steps/s", most, "matrix products of the same shapes")]
     for name, planner in planners.items():
-        lanes, steps = PLANNERS[name][1], planner.dream_steps
+        lanes, steps = side_by_side(planner), planner.dream_steps
         words = f"{name}, {lanes} lanes" if lanes > 1 else f"{name}, 1 lane"
         rows.append(Row(words, rates[name], "decisions/s", rates["dream"] / steps, f"the dream, {steps:,} steps each"))
     rows += [Row(f"{name}: compile time", taken, "s") for name, taken in seconds.items()]
     return Result(f"the planners' default settings; {setup.words}", tuple(rows))
+
+
+def settings() -> dict[str, PlannerConfig]:
+    """The settings that are measured, by the names of their rows: those of every registered planner."""
+    kinds = [ACTORS[name] for name in ACTORS.names()]
+    return {
+        row: config for kind in kinds if issubclass(kind, PlannerConfig) for row, config in kind.benchmarked().items()
+    }
+
+
+def side_by_side(planner: Planner) -> int:
+    """Agents that decide side by side."""
+    return max(1, min(LANES, STEPS // planner.dream_steps))
 
 
 def build(setup: Setup, config: PlannerConfig) -> Planner:
