@@ -28,8 +28,8 @@ CONFIG = Experiment(
         memory=MemoryConfig(hidden_size=256, predict_reward=True, reward_loss="poisson", steps=0),
     ),
     dream=DreamConfig(temperature=2.0, horizon=1000, start="anywhere", full_return=900.0, reward="predicted"),
-    actor=ICEMConfig(horizon=20, hold=4, particles=4, deviation=0.3, execute="mean"),
+    actor=ICEMConfig(horizon=20, hold=4, deviation=0.3, execute="mean"),
     search=NoSearchConfig(),
-    evolve=EvolveConfig(generations=1, evaluation_rollouts=16, actual_episodes=0),
+    evolve=EvolveConfig(generations=1, evaluation_rollouts=4, actual_episodes=0),
     evaluate=EvaluateConfig(episodes=100, environments=16, backend="envpool"),
 )
