@@ -5,9 +5,9 @@ wm-jax run experiments/take_cover_ends.py --search.learn-from ends --run-dir run
 wm-jax run experiments/take_cover_ends.py --dream.end threshold --run-dir runs/take_cover_ends_threshold
 
 V and M are those of the shipped agent `take_cover`. Each command searches for three controllers, with the settings of
-`take_cover_gradient.py`. At a threshold the probability of an end is 0 or 1, so that `search.learn_from` has no effect.
+`take_cover_gradient.py` but 400 generations. At a threshold the probability of an end is 0 or 1, so that `search.learn_from` has no effect.
 
-Not run to its end yet; about an hour of one core for each command.
+Not run to its end yet; about 40 minutes of one core for each command.
 """
 
 from wm_jax.actors.mlp import MLPConfig
@@ -35,12 +35,12 @@ CONFIG = Experiment(
     actor=MLPConfig(features=("z", "h"), hidden_sizes=(256,)),
     search=PolicyGradientConfig(),
     evolve=EvolveConfig(
-        generations=700,
-        evaluate_every=350,
+        generations=400,
+        evaluate_every=200,
         evaluation_rollouts=256,
         select="actual",
-        actual_episodes=64,
+        actual_episodes=32,
         seeds=3,
     ),
-    evaluate=EvaluateConfig(episodes=200, environments=64, baselines=("sweep",)),
+    evaluate=EvaluateConfig(episodes=100, environments=64, baselines=("sweep",)),
 )
