@@ -5,7 +5,8 @@ wm-jax run experiments/take_cover_ends.py --search.learn-from ends --run-dir run
 wm-jax run experiments/take_cover_ends.py --dream.end threshold --run-dir runs/take_cover_ends_threshold
 
 V and M are those of the shipped agent `take_cover`. Each command searches for three controllers, with the settings of
-`take_cover_gradient.py` but 400 generations. At a threshold the probability of an end is 0 or 1, so that `search.learn_from` has no effect.
+`take_cover_gradient.py` but 400 generations. At a threshold the probability of an end is 0 or 1, so that
+`search.learn_from` has no effect.
 
 Not run to its end yet; about 40 minutes of one core for each command.
 """
