@@ -29,7 +29,7 @@ class OptimizerConfig:
     decay: float = 0.99999
     """Factor per step of the exponential schedule."""
     warm_up: int = 0
-    """Steps of linear warm-up of the learning rate."""
+    """Steps of linear warm-up of the learning rate, at most half of a training's. Every round's training warms up."""
     clip: float | None = None
     """Threshold of gradient clipping, in the sense of `clip_by`; None: no clipping."""
     clip_by: Literal["element", "norm", "array"] = "element"
@@ -63,8 +63,9 @@ def make(config: OptimizerConfig, steps: int) -> "optax.GradientTransformation":
         ),
     }
     schedule = schedules[config.schedule]()
-    rise = optax.linear_schedule(1 / max(config.warm_up, 1), 1.0, max(config.warm_up - 1, 0))
-    adam = optax.adam(schedule if not config.warm_up else lambda step: rise(step) * schedule(step))
+    warm_up = min(config.warm_up, steps // 2)
+    rise = optax.linear_schedule(1 / max(warm_up, 1), 1.0, max(warm_up - 1, 0))
+    adam = optax.adam(schedule if not warm_up else lambda step: rise(step) * schedule(step))
     if config.clip is None:
         return single_precision(adam)
     clips = {"element": optax.clip, "norm": optax.clip_by_global_norm, "array": _clip_arrays}

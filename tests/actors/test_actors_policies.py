@@ -186,8 +186,10 @@ def test_what_a_network_puts_out_are_the_parameters_of_a_distribution():
     assert isinstance(normal, SquashedNormal) and isinstance(beta, Beta)
     np.testing.assert_array_equal(normal.center, outputs[:, :2])
     np.testing.assert_allclose(normal.deviation, NARROWEST + np.log1p(np.exp([[3.0, -200.0]])), rtol=1e-5)
-    np.testing.assert_allclose(beta.alpha, 1 + np.log1p(np.exp([[0.5, -0.2]])), rtol=1e-5)
-    np.testing.assert_allclose(beta.beta, 1 + np.log1p(np.exp([[3.0, -200.0]])), rtol=1e-5)
+    np.testing.assert_allclose(beta.alpha, 1.001 + np.log1p(np.exp([[0.5, -0.2]])), rtol=1e-5)
+    np.testing.assert_allclose(beta.beta, 1.001 + np.log1p(np.exp([[3.0, -200.0]])), rtol=1e-5)
+    # In float32, 1 + softplus(-20) is 1: without the margin there would be no mode.
+    np.testing.assert_allclose(Head("beta", 1, ())(single([[-20.0, -20.0]])).mode(), 0, atol=1e-3)
     bounded = Head("bounded_normal", 2, ())(outputs)
     assert isinstance(bounded, BoundedNormal)
     np.testing.assert_allclose(bounded.center, np.tanh([[0.5, -0.2]]), rtol=1e-5)

@@ -64,7 +64,7 @@ def dense(inputs: int, outputs: int) -> int:
     [
         (config.PLANET, 5_128_620, (200, 30)),
         (config.DREAMER_V1, 5_295_220, (200, 30)),
-        (config.DREAMER_V2, 18_834_972, (600, 1024)),
+        (config.DREAMER_V2, 13_654_572, (200, 1024)),
         (config.SIZE1M, 574_922, (512, 128)),
         (config.SIZE12M, 8_943_650, (2048, 512)),
     ],

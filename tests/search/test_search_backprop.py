@@ -215,11 +215,13 @@ def test_a_search_that_goes_on_ends_as_one_that_never_stopped():
 def test_a_generation_that_breaks_teaches_nothing_and_is_counted():
     """All of two generations' dreams begin where they break, and then those that take their places where they do not."""
     gradient, there, here = search(), starting((1.5,) * STARTS), starting()
-    state = begun(gradient, there)
-    broken, metrics = iterate(gradient, state, there, 0, new_key(), 2)
+    warm, _ = iterate(gradient, begun(gradient, here), here, 0, new_key(), 2)
+    state = warm.replace(dreams=begun(gradient, there).dreams)
+    broken, metrics = iterate(gradient, state, there, 2, new_key(), 2)
     assert metrics["non_finite"].tolist() == [1, 1]
     jax.tree.map(np.testing.assert_array_equal, broken.networks, state.networks)
-    mended, metrics = iterate(gradient, broken, here, 2, new_key(), 2)
+    jax.tree.map(np.testing.assert_array_equal, broken.optimizer, state.optimizer)
+    mended, metrics = iterate(gradient, broken, here, 4, new_key(), 2)
     assert metrics["non_finite"].tolist() == [1, 0]
     for name, before in state.networks.items():
         moved = actors.flat(mended.networks[name]) - actors.flat(before)

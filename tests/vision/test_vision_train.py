@@ -180,9 +180,10 @@ def test_further_training_starts_a_fresh_optimiser_and_leaves_the_given_weights_
     assert same(before, state.params)
 
 
-def test_the_learning_rate_warms_up():
-    """Adam's step on a constant gradient is its learning rate."""
-    config = OptimizerConfig(learning_rate=0.1, schedule="cosine", final_learning_rate=0.0, warm_up=4)
+@pytest.mark.parametrize("warm_up", [4, 100], ids=["half", "longer"])
+def test_the_learning_rate_warms_up(warm_up: int):
+    """Adam's step on a constant gradient is its learning rate. No more than half of a training warms up."""
+    config = OptimizerConfig(learning_rate=0.1, schedule="cosine", final_learning_rate=0.0, warm_up=warm_up)
     optimizer, weight = optimizers.make(config, 8), jnp.zeros((), jnp.float32)
     state, steps = optimizer.init(weight), []
     for _ in range(8):

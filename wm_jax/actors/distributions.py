@@ -17,6 +17,9 @@ NARROWEST = 0.01
 """Lower bound of a network's standard deviation for a `SquashedNormal`."""
 DEVIATIONS = 0.1, 1.0
 """Bounds of a network's standard deviation for a `BoundedNormal`."""
+LEAST_EXCESS = 1e-3
+"""Lower bound of what a network's Beta parameters exceed 1 by: float32 keeps their difference from 1, and the mode
+unique."""
 EDGE = 1e-4
 """Samples of a `Beta` keep this distance from 0 and 1, where its density may be infinite."""
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from wm_jax.actors.distributions import (
     DEVIATIONS,
+    LEAST_EXCESS,
     NARROWEST,
     Beta,
     BoundedNormal,
@@ -87,7 +88,8 @@ class Head:
             return Categorical(outputs, jnp.asarray(self.actions, jnp.float32))
         first, second = jnp.split(outputs, 2, axis=-1)
         if self.distribution == "beta":
-            return Beta(1 + jax.nn.softplus(first), 1 + jax.nn.softplus(second))
+            above = 1 + LEAST_EXCESS
+            return Beta(above + jax.nn.softplus(first), above + jax.nn.softplus(second))
         if self.distribution == "bounded_normal":
             least, most = DEVIATIONS
             # A new network's deviation is near the largest.

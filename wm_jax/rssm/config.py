@@ -60,8 +60,8 @@ class RSSMConfig:
     prior_weight: float = 1.0
     """Weight of the KL divergence whose gradient moves the prior towards the posterior."""
     posterior_weight: float = 0.1
-    """Weight of the same divergence whose gradient keeps the posterior near the prior. If both are w, the sum is a KL
-    with weight w."""
+    """Weight of the same divergence whose gradient keeps the posterior near the prior. If both are w, the gradient is
+    that of a KL with weight w (and the reported loss counts it twice)."""
     free_nats: float = 1.0
     """A step's KL divergence below this adds no cost."""
     batch_size: int = 16
@@ -126,12 +126,13 @@ DREAMER_V1 = RSSMConfig(
 """Settings of DreamerV1 (arXiv 1912.01603). Its free nats apply to the mean over a batch; here they apply to every
 step."""
 DREAMER_V2 = RSSMConfig(
-    deterministic_size=600, variables=32, classes=32, unimix=0.0, hidden_size=600, prior_layers=1, head_size=400,
+    deterministic_size=200, variables=32, classes=32, unimix=0.0, hidden_size=200, prior_layers=1, head_size=400,
     head_layers=4, width=48, blocks=1, normalize=False, activation="elu", reward_loss="squared", image_weight=0.5,
-    prior_weight=0.8, posterior_weight=0.2, free_nats=0.0, batch_size=50, sequence_length=50,
-    optimizer=OptimizerConfig(learning_rate=2e-4, clip=100.0, clip_by="norm"),
+    prior_weight=0.8, posterior_weight=0.2, free_nats=1.0, batch_size=50, sequence_length=50,
+    optimizer=OptimizerConfig(learning_rate=3e-4, clip=100.0, clip_by="norm"),
 )  # fmt: skip
-"""Settings of DreamerV2 (arXiv 2010.02193), without the layer norm in its GRU."""
+"""Settings of DreamerV2 (arXiv 2010.02193) for the Control Suite, as in its published code, without the layer norm in
+its GRU. Its free nats apply to the mean over a batch; here they apply to every step."""
 SIZE1M = RSSMConfig()
 """DreamerV3's size1m."""
 SIZE12M = RSSMConfig(

@@ -167,9 +167,6 @@ class Backprop(LongDreams, Unrolled):
 
         norm = optax.tree.norm(gradient)
         sound = jnp.isfinite(norm) & jnp.isfinite(outcome).all()
-        # A dream with numbers that are not finite gives no direction: skip the update and report only `non_finite`.
-        gradient = jax.tree.map(lambda leaf: jnp.where(sound, leaf, 0), gradient)
-        outcome = jnp.where(sound, outcome, 0)
         networks, optimizer = self._move(state.networks, state.optimizer, "controller", gradient)
         flat, target = inputs.reshape(-1, inputs.shape[-1]), outcome.reshape(-1)
         parts = shuffled(key, len(target), PASSES, BATCHES)
@@ -180,17 +177,19 @@ class Backprop(LongDreams, Unrolled):
         def learn(carry: tuple[Params, Any], part: Array) -> tuple[tuple[Params, Any], None]:
             networks, optimizer = carry
             slope = jax.grad(error)(networks["critic"], part)
-            slope = jax.tree.map(lambda leaf: jnp.where(sound, leaf, 0), slope)
             return self._move(networks, optimizer, "critic", slope), None
 
-        networks, optimizer = jax.lax.scan(learn, (networks, optimizer), parts)[0]
+        after = jax.lax.scan(learn, (networks, optimizer), parts)[0]
+        # A dream with numbers that are not finite gives no direction: skip the update and report only `non_finite`.
+        before = state.networks, state.optimizer
+        networks, optimizer = jax.tree.map(partial(jnp.where, sound), after, before)
         told = {
             "outcome": outcome.mean(),
             "known": 1 - jnp.var(outcome - value) / jnp.maximum(jnp.var(outcome), 1e-12),
-            "gradient": jnp.where(sound, norm, 0),
-            "non_finite": (~sound).astype(jnp.int32),
+            "gradient": norm,
         }
-        return networks, optimizer, told
+        told = {name: jnp.where(sound, number, 0) for name, number in told.items()}
+        return networks, optimizer, {**told, "non_finite": (~sound).astype(jnp.int32)}
 
     def _move(self, networks: Params, optimizer: Any, name: str, gradient: Params) -> tuple[Params, Any]:
         """One network after a step of its Adam."""

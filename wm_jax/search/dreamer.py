@@ -157,15 +157,15 @@ class Dreamer(Unrolled):
             sound = jnp.isfinite(told["outcome"])
             for leaf in jax.tree.leaves(gradient):
                 sound &= jnp.isfinite(leaf).all()
-            # A dream with numbers that are not finite gives no direction: skip the update and report only `non_finite`.
-            gradient = jax.tree.map(lambda leaf: jnp.where(sound, leaf, 0), gradient)
             updates, optimizer = self._optimizer.update(gradient, state.optimizer, state.networks)
             networks = jax.tree.map(jnp.add, state.networks, updates)
             due = (number + 1) % self.config.slow_every == 0
             rate = jnp.where(due, jnp.float32(self.config.slow_rate), 0)
             slow = jax.tree.map(lambda old, new: old + rate * (new - old), state.slow, networks["critic"])
+            after = DreamerState(networks, optimizer, None, slow, told["spread"])
+            # A dream with numbers that are not finite gives no direction: skip the update and report only `non_finite`.
+            after = jax.tree.map(partial(jnp.where, sound), after, state)
             told = {name: jnp.where(sound, value, 0) for name, value in told.items()}
-            after = DreamerState(networks, optimizer, None, slow, jnp.where(sound, told["spread"], state.spread))
             return after, {**told, "non_finite": (~sound).astype(jnp.int32)}
 
         return jax.lax.scan(generation, state, first + jnp.arange(count, dtype=jnp.int32))

@@ -25,7 +25,8 @@ class RSSMWorldConfig(WorldConfig):
     """The RSSM on frames."""
 
     meaning: ClassVar[tuple[str, ...]] = tuple(
-        f"rssm.{name}" for name in ("latent", "activation", "normalize", "predict_end", "reward_loss")
+        f"rssm.{name}"
+        for name in ("latent", "activation", "normalize", "predict_end", "reward_loss", "narrowest", "unimix")
     )
 
     kind: Literal["rssm"] = "rssm"
