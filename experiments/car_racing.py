@@ -1,11 +1,12 @@
-"""Car Racing as in the paper: random drives, V, M without reward, C evolved on the actual track with what V and M know.
+"""Car Racing as in the paper: random drives, V, M without reward, C, which reads z and h, found by CMA-ES on the
+actual track.
 
 wm-jax run experiments/car_racing.py
 
-Not yet run to its end; the paper's score is 906 ± 21 (100 tracks), its mean's 823 after 25 generations. Cost: `wm-jax info
-experiments/car_racing.py`; evolution alone plays 1.8 million drives of 1,000 steps, so that this is made for many cores
-(and `--evolve.backend envpool`, about ten times as fast) and an accelerator. `experiments/car_racing_cpu.py` is the
-same, small.
+Not yet run to its end; the paper's score is 906 ± 21 (100 tracks); its curve has 823 after 25 generations. Cost:
+`wm-jax info experiments/car_racing.py`; evolution alone plays 1.8 million drives of 1,000 steps, so that this is made
+for many cores (and `--evolve.backend envpool`, about ten times as fast) and an accelerator.
+`experiments/car_racing_cpu.py` is the same, small.
 
 The paper's other controllers, each from the V and M of this run (`--run-dir runs/NAME --reuse runs/car_racing`):
 

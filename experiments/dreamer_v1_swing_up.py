@@ -1,5 +1,5 @@
-"""Swing-up from pixels by DreamerV1 (arXiv 1912.01603) in 100,000 steps of dm_control's cart-pole: a Gaussian RSSM and
-an actor that learns by gradients through its dreams.
+"""Swing-up from pixels by DreamerV1 (arXiv 1912.01603) in 100,000 steps of a cart-pole with dm_control's physics and
+rewards: a Gaussian RSSM and an actor that learns by gradients through its dreams.
 
 wm-jax run experiments/dreamer_v1_swing_up.py
 

@@ -1,5 +1,6 @@
-"""Swing-up from pixels by DreamerV2 (arXiv 2010.02193) in 100,000 steps of dm_control's cart-pole: an RSSM of categorical
-variables with a balanced KL, and an actor that learns by straight-through gradients through its dreams.
+"""Swing-up from pixels by DreamerV2 (arXiv 2010.02193) in 100,000 steps of a cart-pole with dm_control's physics and
+rewards: an RSSM of categorical variables with a balanced KL, and an actor that learns by straight-through gradients
+through its dreams.
 
 wm-jax run experiments/dreamer_v2_swing_up.py
 

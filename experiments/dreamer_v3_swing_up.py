@@ -1,5 +1,5 @@
-"""Swing-up from pixels by DreamerV3 (arXiv 2301.04104) in 100,000 steps of dm_control's cart-pole: an RSSM of categorical
-variables and an actor-critic by REINFORCE in its dreams.
+"""Swing-up from pixels by DreamerV3 (arXiv 2301.04104) in 100,000 steps of a cart-pole with dm_control's physics and
+rewards: an RSSM of categorical variables and an actor-critic by REINFORCE in its dreams.
 
 wm-jax run experiments/dreamer_v3_swing_up.py
 

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 import wm_jax
+from wm_jax.tasks import FRAME_SHAPE, load_task
 
 pytestmark = pytest.mark.whole
 
 ROOT = Path(__file__).parents[2]
-PAGES = "world_model", "actor", "search", "explorer", "experiment"
+PAGES = "world_model", "actor", "search", "explorer", "experiment", "task"
 BLOCK = re.compile(r"<!-- (\S+\.py) -->\n```python\n(.*?)```", re.DOTALL)
 
 
@@ -62,6 +63,16 @@ def test_a_system_of_ones_own_runs_and_learns(run: Path) -> None:
         "film_rounds.gif",
         "film_rounds_strip.png",
     }
+
+
+def test_a_gymnasium_environment_is_a_task(folder: Path) -> None:
+    task = load_task(str(folder / "pendulum.py"))
+    env, act = task.make(), task.policy("random")(np.random.default_rng(0))
+    first = task.frame(env.reset(seed=0)[0])
+    observation, reward, *_ = env.step(task.environment_action(act(0, first)))
+    frame = task.frame(observation)
+    assert frame.shape == FRAME_SHAPE and frame.dtype == np.uint8 and float(reward) < 0
+    assert frame.std() > 10 and (frame != first).any()
 
 
 def test_every_command_knows_it(run: Path, folder: Path, environment: dict[str, str], tmp_path: Path) -> None:

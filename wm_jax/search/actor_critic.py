@@ -138,7 +138,8 @@ class ActorCritic(Search):
         return None
 
     def candidate(self, state: ActorCriticState) -> Params:
-        """C; it acts by its mode where it is evaluated and deployed."""
+        """C. Where it is evaluated and deployed it acts as its settings say, by its mode unless `actor.deployed` is
+        sample."""
         return self.actor.assemble(state.networks["controller"], state.networks["critic"])
 
     def vital(self, state: ActorCriticState) -> Any:
