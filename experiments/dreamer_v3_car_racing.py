@@ -5,7 +5,8 @@ wm-jax run experiments/dreamer_v3_car_racing.py
 
 Smaller than size1m: 256 deterministic numbers, and fewer and larger steps. All tracks are EnvPool's.
 
-Scores: results/rssm/README.md.
+429.0 ± 206.4 (n = 100 of EnvPool's tracks, standard error 20.6, one training seed); 67 minutes on one core of an AMD EPYC
+beside other work: results/rssm/README.md.
 """
 
 from dataclasses import replace
