@@ -4,6 +4,9 @@ wm-jax run experiments/world_models/swing_up_mdn_lstm.py
 
 V is that of the shipped agent `swing_up` and stays as it is. `swing_up_rssm.py` is the same experiment with an RSSM.
 Compared by `benchmarks/world_models.py`; results/rssm/README.md.
+
+721.8 ± 55.6 over three training seeds (1, 2, 3; n = 100 each); 12 minutes a seed on one core of an AMD EPYC
+beside other work.
 """
 
 from wm_jax.actors.mlp import MLPConfig

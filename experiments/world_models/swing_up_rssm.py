@@ -4,6 +4,9 @@ wm-jax run experiments/world_models/swing_up_rssm.py
 
 V is that of the shipped agent `swing_up` and stays as it is. `swing_up_mdn_lstm.py` is the same experiment with an
 MDN-LSTM. Compared by `benchmarks/world_models.py`; results/rssm/README.md.
+
+751.1 ± 39.8 over three training seeds (1, 2, 3; n = 100 each); 26 minutes a seed on one core of an AMD EPYC
+beside other work.
 """
 
 from dataclasses import replace
