@@ -1,4 +1,4 @@
-"""Take Cover by planning with iCEM, a plan every fourth step, without a trained controller. V and M are those of
+"""Take Cover by planning with iCEM, a plan every fifth step, without a trained controller. V and M are those of
 the shipped agent `take_cover`, as for all controllers that `results/acting/README.md` compares.
 
 wm-jax run experiments/acting/take_cover_icem.py
@@ -27,8 +27,8 @@ CONFIG = Experiment(
         memory=MemoryConfig(hidden_size=256, predict_done=True, restart_input=True, steps=0),
     ),
     dream=DreamConfig(temperature=1.1, horizon=2100, start="first", end="drawn", reward="survival"),
-    actor=ICEMConfig(horizon=12, hold=4, particles=2),
+    actor=ICEMConfig(horizon=10, hold=5),
     search=NoSearchConfig(),
-    evolve=EvolveConfig(generations=1, evaluation_rollouts=16, actual_episodes=0),
+    evolve=EvolveConfig(generations=1, evaluation_rollouts=4, actual_episodes=0),
     evaluate=EvaluateConfig(episodes=100, environments=16, baselines=("sweep",)),
 )

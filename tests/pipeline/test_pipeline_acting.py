@@ -180,7 +180,8 @@ def test_a_planners_dreams_are_evaluated_some_at_a_time_and_can_be_stopped_in_be
         return load_controller(context(planning, folder, Interrupt()), 0)[1]["dream"]
 
     expected = scored(tmp_path / "whole")
-    monkeypatch.setattr(side_by_side, "PLANNED_IN_CALL", 3 * Models(planning).actor.planned_dreams)
+    planned = planning.dream.horizon * Models(planning).actor.planned_steps
+    monkeypatch.setattr(side_by_side, "PLANNED_IN_CALL", 3 * planned)
     found = scored(tmp_path / "parts")
     assert found["n"] == expected["n"] == 8
     assert found["mean"] == pytest.approx(expected["mean"], rel=1e-4)

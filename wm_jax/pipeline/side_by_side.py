@@ -29,8 +29,9 @@ from wm_jax.worlds import Actor
 
 GENERATIONS_IN_CALL = 5
 """Maximum number of generations between two points at which the loop can log, save or stop."""
-PLANNED_IN_CALL = 512
-"""Approximate number of a planner's dreams in one evaluation call: each may take minutes."""
+PLANNED_IN_CALL = 2**22
+"""Most steps that a planner dreams in one evaluation call of several dreams: minutes on a CPU, and a call cannot be
+interrupted."""
 SHARE_OF_MEMORY = 0.6
 """Share of a device's memory that searches may use. The rest is for the world model, encoded frames and temporaries;
 the formulas are approximate."""
@@ -159,8 +160,8 @@ class DreamGenerations:
 
     def returns(self, controllers: Params, generation: int) -> Array:
         """[E, rollouts]: returns of the controllers [E, ...] of a generation."""
-        planned = self.actor.planned_dreams
-        size = min(self.rollouts, max(1, PLANNED_IN_CALL // planned)) if planned else self.rollouts
+        planned = self.dream.config.horizon * self.actor.planned_steps
+        size = min(self.rollouts, max(1, int(PLANNED_IN_CALL / planned))) if planned else self.rollouts
         found = []
         for first in range(0, self.rollouts, size):
             if first:
