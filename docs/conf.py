@@ -1,5 +1,6 @@
 """The documentation site: `sphinx-build -W docs FOLDER` (extra `docs`)."""
 
+import shutil
 from pathlib import Path
 
 from wm_jax import __version__
@@ -22,6 +23,8 @@ autodoc_class_signature = "separated"
 # A page for each page of `results/`, in the same folders, so that their links to each other hold.
 DOCS = Path(__file__).parent
 PAGES = sorted((DOCS.parent / "results").glob("*/*.md"))
+# Pages that are gone in `results/` go here, too.
+shutil.rmtree(DOCS / "results", ignore_errors=True)
 for page in PAGES:
     name = page.relative_to(DOCS.parent)
     (DOCS / name).parent.mkdir(parents=True, exist_ok=True)

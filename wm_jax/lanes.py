@@ -12,6 +12,13 @@ Lanes = TypeVar("Lanes")
 SHARED_FROM = 8192
 """A single controller with at least this many weights is shared by all lanes; a copy for each lane would be too large.
 A smaller one is gathered for each lane at no extra time, and then computes bitwise the same alone as among others."""
+PLANNED_IN_CALL = 2**22
+"""Most steps that planners dream in one compiled call: tens of seconds on a CPU, and a call cannot be interrupted."""
+
+
+def in_call(most: int, planned: float) -> int:
+    """How many of `most` steps or episodes one compiled call takes; planners dream `planned` steps in each of them."""
+    return min(most, max(1, int(PLANNED_IN_CALL / planned))) if planned else most
 
 
 def shares(table: Population) -> bool:

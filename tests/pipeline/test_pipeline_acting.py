@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from untrained import context, evolve, evolve_in_two
 
+import wm_jax.lanes
 from wm_jax import parallel
 from wm_jax.actors import protocol as actors
 from wm_jax.actors.convolutional import ConvolutionalConfig
@@ -181,7 +182,7 @@ def test_a_planners_dreams_are_evaluated_some_at_a_time_and_can_be_stopped_in_be
 
     expected = scored(tmp_path / "whole")
     planned = planning.dream.horizon * Models(planning).actor.planned_steps
-    monkeypatch.setattr(side_by_side, "PLANNED_IN_CALL", 3 * planned)
+    monkeypatch.setattr(wm_jax.lanes, "PLANNED_IN_CALL", 3 * planned)
     found = scored(tmp_path / "parts")
     assert found["n"] == expected["n"] == 8
     assert found["mean"] == pytest.approx(expected["mean"], rel=1e-4)

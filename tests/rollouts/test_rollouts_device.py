@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from small_agent import PARAMS, controllers, small_agent
 
+import wm_jax.lanes
 from wm_jax.data.records import Episode
 from wm_jax.envs import JaxEnvironment
 from wm_jax.envs.gymnasium_face import JaxEnv
@@ -120,7 +121,7 @@ class PlanningDriver(device.ScriptDriver):
 
 
 def test_a_planners_calls_are_short_and_its_episodes_the_same(monkeypatch):
-    monkeypatch.setattr(device, "PLANNED", 16 * 100 * 3)
+    monkeypatch.setattr(wm_jax.lanes, "PLANNED_IN_CALL", 16 * 100 * 3)
     lengths, script = [], Constant((0.0,))
     played = [
         device.play(
@@ -131,7 +132,7 @@ def test_a_planners_calls_are_short_and_its_episodes_the_same(monkeypatch):
     assert lengths == [9, 3, 6, 9]
     for whole, parts in zip(*(np.concatenate(heard.rewards, axis=1) for heard in played), strict=True):
         np.testing.assert_array_equal(whole, parts)
-    monkeypatch.setattr(device, "PLANNED", 1)
+    monkeypatch.setattr(wm_jax.lanes, "PLANNED_IN_CALL", 1)
     assert device._steps(Planning(script), 16, 9) == 1
 
 

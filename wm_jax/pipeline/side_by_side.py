@@ -16,7 +16,7 @@ from wm_jax.dream import Dream, population_returns, start_states
 from wm_jax.dream.starts import expected_rows
 from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment
-from wm_jax.lanes import alone
+from wm_jax.lanes import alone, in_call
 from wm_jax.models import Models
 from wm_jax.parallel import AXIS
 from wm_jax.pipeline import machine
@@ -29,9 +29,6 @@ from wm_jax.worlds import Actor
 
 GENERATIONS_IN_CALL = 5
 """Maximum number of generations between two points at which the loop can log, save or stop."""
-PLANNED_IN_CALL = 2**22
-"""Most steps that a planner dreams in one evaluation call of several dreams: minutes on a CPU, and a call cannot be
-interrupted."""
 SHARE_OF_MEMORY = 0.6
 """Share of a device's memory that searches may use. The rest is for the world model, encoded frames and temporaries;
 the formulas are approximate."""
@@ -160,8 +157,7 @@ class DreamGenerations:
 
     def returns(self, controllers: Params, generation: int) -> Array:
         """[E, rollouts]: returns of the controllers [E, ...] of a generation."""
-        planned = self.dream.config.horizon * self.actor.planned_steps
-        size = min(self.rollouts, max(1, int(PLANNED_IN_CALL / planned))) if planned else self.rollouts
+        size = in_call(self.rollouts, self.dream.config.horizon * self.actor.planned_steps)
         found = []
         for first in range(0, self.rollouts, size):
             if first:

@@ -21,7 +21,7 @@ from wm_jax.envs import JaxEnvironment, Script
 from wm_jax.envs.gymnasium_face import seed_of
 from wm_jax.envs.protocol import CHANCE
 from wm_jax.errors import UserError
-from wm_jax.lanes import choose
+from wm_jax.lanes import choose, in_call
 from wm_jax.rollouts.limits import Limits
 from wm_jax.tasks import FRAME_SHAPE
 from wm_jax.tasks.calls import LIMIT, own
@@ -31,8 +31,6 @@ TOGETHER = 16
 """Lanes per group."""
 STEPS = 50
 """Most steps per compiled call; after each call the host checks which lanes are over and whether to stop."""
-PLANNED = 2**22
-"""Most steps per compiled call that planners dream in all lanes: tens of seconds on a CPU, the longest wait for a stop."""
 
 
 class Policy(ABC):
@@ -324,8 +322,7 @@ def trace(
 
 def _steps(policy: Policy, lanes: int, max_steps: int) -> int:
     """Steps per compiled call."""
-    planned = max(lanes * policy.planned_steps, 1)
-    return min(STEPS, max_steps, max(1, int(PLANNED / planned)))
+    return in_call(min(STEPS, max_steps), lanes * policy.planned_steps)
 
 
 def check_frame(environment: JaxEnvironment, name: str) -> None:
