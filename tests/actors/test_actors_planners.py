@@ -12,6 +12,7 @@ from wm_jax.actors.cem import CEMConfig, CEMPlan, _filter, coloured
 from wm_jax.actors.icem import ICEMConfig
 from wm_jax.actors.mcts import MCTSConfig, _Tree
 from wm_jax.actors.mppi import MPPIConfig, moved
+from wm_jax.actors.planning import CPU_BLOCK
 from wm_jax.dream import Dream, DreamConfig, DreamState
 from wm_jax.dream.imagination import Imagination
 from wm_jax.errors import UserError
@@ -379,7 +380,8 @@ def lanes(plans, left, places):
 def test_lanes_decide_as_each_alone_also_at_different_moments():
     line = Sure(push=0.3)
     plans = planner(ICEMConfig(horizon=3, hold=3, iterations=2, candidates=20, shrink=1.0), line)
-    states, carries = lanes(plans, (0, 2, 0, 1), (0.9, 0.9, -0.7, 0.2))
+    left = (0, 2, 0, 1, 0, 0, 0, 1, 0)
+    states, carries = lanes(plans, left, (0.9, 0.9, -0.7, 0.2, 0.1, -0.3, -0.8, 0.5, 0.6))
 
     @jax.jit
     def together_and_alone():
@@ -388,29 +390,27 @@ def test_lanes_decide_as_each_alone_also_at_different_moments():
 
         # `jax.lax.map` takes one after the other.
         return tuple(
-            each(act)((states, carries, jax.random.split(new_key(), 4)))
+            each(act)((states, carries, jax.random.split(new_key(), 9)))
             for each in (jax.vmap, lambda act: partial(jax.lax.map, act))
         )
 
     together, alone = together_and_alone()
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), together, alone)
-    np.testing.assert_array_equal(together[1].left, [2, 1, 2, 0])
+    np.testing.assert_array_equal(together[1].left, [each - 1 if each else 2 for each in left])
 
 
-def test_nothing_is_dreamt_while_no_lane_is_due(counted):
+def test_lanes_that_are_not_due_dream_nothing(counted):
     line = Counted(push=0.3)
     plans = planner(MPPIConfig(horizon=3, hold=3, candidates=5, iterations=2), line)
     assert plans.dream_steps == 2 * 5 * 3 * 3
     act = jax.jit(jax.vmap(plans.act, (None, None, 0, 0, 0)))
 
-    def arguments(left):
-        return {}, World(line, {}), *lanes(plans, left, (0.1, 0.2, 0.3)), jax.random.split(new_key(), 3)
-
-    traced = jax.make_jaxpr(act)(*arguments((1, 1, 1))).eqns[0].params["jaxpr"]
-    assert "cond" in [str(equation.primitive) for equation in traced.eqns]
-    for left, deciding in (((1, 2, 1), 0), ((1, 0, 2), 3)):
-        jax.block_until_ready(act(*arguments(left)))
-        assert counted() == deciding * plans.dream_steps
+    for due in ((), (2,), (0, 1, 2, 3), (0, 3, 4, 5, 8), range(9)):
+        left = jnp.ones(9, jnp.int32).at[jnp.array(due, int)].set(0)
+        where = lanes(plans, left, jnp.linspace(0.1, 0.9, 9))
+        jax.block_until_ready(act({}, World(line, {}), *where, jax.random.split(new_key(), 9)))
+        blocks = -(-len(due) // CPU_BLOCK)
+        assert counted() == CPU_BLOCK * blocks * plans.dream_steps
 
 
 # Tree search

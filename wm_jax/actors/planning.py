@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax.custom_batching import custom_vmap
 
+from wm_jax import parallel
 from wm_jax.actors.policy import Kind, PolicyConfig
 from wm_jax.actors.protocol import ActorConfig, Policy, WithCritic
 from wm_jax.dream import Dream
@@ -20,6 +21,9 @@ from wm_jax.lanes import choose
 from wm_jax.types import Action, Array, Key, Params, State
 from wm_jax.worlds import World
 from wm_jax.worlds.protocol import feature_sizes
+
+CPU_BLOCK = 4
+"""Lanes that plan together on a CPU, where each lane's plans fill the cores. Elsewhere all lanes do."""
 
 
 @dataclass(frozen=True)
@@ -170,8 +174,8 @@ class SequencePlanner(Planner):
 
 
 def _where_due(function: Callable[..., Any], due: Array, arguments: tuple[Any, ...], otherwise: Any) -> Any:
-    """`function(*arguments)` if `due` [], else `otherwise`. If no lane of a batch is due, nothing is computed; a
-    batched `jax.lax.cond` alone would always compute it."""
+    """`function(*arguments)` if `due` [], else `otherwise`. In a batch only the lanes that are due compute it, in
+    blocks; a batched `jax.lax.cond` alone would compute it in all of them."""
 
     @custom_vmap
     def decided(due: Array, arguments: tuple[Any, ...], otherwise: Any) -> Any:
@@ -186,8 +190,22 @@ def _where_due(function: Callable[..., Any], due: Array, arguments: tuple[Any, .
             )
             for tree, there in ((due, batched[0]), (otherwise, batched[2]))
         )
-        each = jax.vmap(function, axes, axis_size=size)
-        found = jax.lax.cond(due.any(), lambda: choose(due, each(*arguments), otherwise), lambda: otherwise)
+        block = min(size, CPU_BLOCK) if parallel.platform(None) == "cpu" else size
+        each, order = jax.vmap(function, axes, axis_size=block), jnp.argsort(~due)
+
+        def plan(number: Array, found: Any) -> Any:
+            # The last block begins earlier where it would not be full: some lanes then compute the same once more.
+            chosen = jax.lax.dynamic_slice(order, (number * block,), (block,))
+            parts = jax.tree.map(lambda leaf, there: _taken(leaf, chosen) if there else leaf, arguments, batched[1])
+            new = choose(due[chosen], each(*parts), jax.tree.map(lambda leaf: leaf[chosen], found))
+            return jax.tree.map(lambda leaf, part: leaf.at[chosen].set(part, unique_indices=True), found, new)
+
+        found = jax.lax.fori_loop(0, (due.sum() + block - 1) // block, plan, otherwise)
         return found, jax.tree.map(lambda _: True, found)
 
     return decided(due, arguments, otherwise)
+
+
+def _taken(leaf: Array, chosen: Array) -> Array:
+    """The rows `chosen` [B] of an array, or of keys; each lane's key is used once, though a loop takes them in parts."""
+    return (jax.random.clone(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf)[chosen]
