@@ -58,6 +58,7 @@ def about(path: Path, mark: float | None) -> dict[str, Any]:
         "dream_steps_of_a_decision": actor.dream_steps if isinstance(actor, Planner) else 0,
         "environment_steps": environment_steps(run) // len(played),
         "minutes": sum(s.summary["seconds"] for s in run.stages if s.stage == "evolve") / len(played) / 60,
+        "mark": mark,
         "dream_steps_to_mark": (
             reached(path, found.dream_steps, mark) if mark is not None and search and config.actual_episodes else None
         ),
@@ -114,7 +115,7 @@ def main(runs: Positional[tuple[Path, ...]], out: Path, mark: float | None = Non
         if to_mark := each["dream_steps_to_mark"]:
             told = ", ".join("never" if steps is None else f"{steps:,}" for steps in to_mark)
             known = [steps for steps in to_mark if steps is not None]
-            lines += ["", f"{each['run']}: {mark:g} reached after {told} dreamt steps"
+            lines += ["", f"{each['run']}: {each['mark']:g} reached after {told} dreamt steps"
                           + (f" (mean {mean(known):,.0f})" if len(known) == len(to_mark) else "")]  # fmt: skip
     (out / "acting.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))

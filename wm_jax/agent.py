@@ -17,7 +17,7 @@ from wm_jax.dream import Dream, DreamEnv, DreamSource, DreamVectorEnv, populatio
 from wm_jax.dream.gymnasium_face import RenderMode
 from wm_jax.errors import UserError, require_integer
 from wm_jax.experiment import Experiment
-from wm_jax.lanes import alone
+from wm_jax.lanes import alone, in_call
 from wm_jax.pipeline import bundle
 from wm_jax.rollouts.agent import driver_of
 from wm_jax.tasks import FRAME_SHAPE
@@ -136,11 +136,16 @@ class TrainedAgent:
                 temperature = replace(self.dream.config, temperature=float(temperature)).temperature
             except (TypeError, ValueError):
                 raise UserError(f"temperature must be a number, found {temperature!r}") from None
-        scores = population_returns(
-            self.dream, self.actor, self._bundle.params, self._source.starts, alone(self.weights), jax.random.key(seed),
-            rollouts=rollouts, temperature=temperature,
-        )  # fmt: skip
-        return np.asarray(scores.returns[0])
+        # A planner's dreams take long: some at a time, so that Ctrl-C is heard in between.
+        size = in_call(rollouts, self.dream.config.horizon * self.actor.planned_steps)
+        found = [
+            population_returns(
+                self.dream, self.actor, self._bundle.params, self._source.starts, alone(self.weights),
+                jax.random.key(seed), rollouts=size, first=first, temperature=temperature,
+            ).returns[0]
+            for first in range(0, rollouts, size)
+        ]  # fmt: skip
+        return np.concatenate(found)[:rollouts]
 
     def score(self, episodes: int = 100, seed: int = 2_000_000) -> dict[str, Any]:
         """Score the controller on fresh episodes of the actual environment. Returns mean, sd, se, n, returns, seeds,

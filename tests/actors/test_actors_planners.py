@@ -453,6 +453,28 @@ def node(place):
     return DreamState(at(place), jnp.int32(0), jnp.float32(0))
 
 
+def test_the_prior_and_the_value_of_a_tree_are_those_that_were_learned():
+    """Of networks that ignore their inputs: what their last biases say; the value is in units of the critic."""
+    plans = planner(MCTSConfig(hidden_sizes=(8,), discount=0.9), Line())
+    params = jax.tree.map(jnp.zeros_like, plans.init(new_key(1)))
+    told = {"policy": [0.3, -2.0, 1.0], "critic": [0.7]}
+    params = {
+        name: (*layers[:-1], replace(layers[-1], bias=jnp.asarray(told[name], jnp.float32)))
+        for name, layers in params.items()
+    }
+    logits, value = _Tree(plans, plans.dream, params, World(plans.dream.model, {})).judge(node(0.4))
+    np.testing.assert_allclose(jax.nn.softmax(logits), jax.nn.softmax(jnp.asarray(told["policy"])), rtol=1e-5)
+    np.testing.assert_allclose(value, 7.0, rtol=1e-5)
+
+
+def test_a_tree_considers_all_actions():
+    """The best of twenty is the last one, and the prior knows nothing."""
+    actions = tuple((float(action),) for action in np.linspace(1, -1, 20))
+    config = MCTSConfig(hidden_sizes=(), policy="gumbel", horizon=2, hold=1, simulations=200)
+    plans = config.build(Dream(Sure(), REWARDED, actions))
+    np.testing.assert_array_equal(decide(plans, at(0.9))[0], [-1.0])
+
+
 def test_an_edge_of_a_tree_earns_what_its_steps_do_and_leaves_to_the_rest_what_is_not_over():
     rules = replace(REWARDED, end="drawn")
     found = tree(MCTSConfig(hidden_sizes=(), hold=3, discount=0.9), Line(spread=0.0, wall=1.0), rules)

@@ -79,7 +79,7 @@ def test_it_needs_no_matrix_of_all_weights(experiment: Experiment) -> None:
 def test_a_generation_is_told_of_as_it_is(experiment: Experiment) -> None:
     facts = describe(experiment)
     assert facts["shapes"]["decisions of a generation"] == [4, 16] and "population" not in facts["shapes"]
-    assert facts["work"]["a generation at most"] == 4 * 16 * 2 * facts["work"]["a dream step"]
+    assert facts["work"]["acting in a generation at most"] == 4 * 16 * 2 * facts["work"]["a dream step"]
 
 
 def test_its_settings_belong_to_the_stage_that_evolves(experiment: Experiment) -> None:

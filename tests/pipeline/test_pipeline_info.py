@@ -92,20 +92,20 @@ def test_evolution_in_the_actual_environment_is_told_as_such() -> None:
     assert facts["shapes"]["rollouts of a generation"] == [64, 16]
     # Every step of an episode costs one of M and what V takes to encode a frame.
     one = facts["work"]["a dream step"] + facts["work"]["encoding a frame"]
-    assert facts["work"]["a generation at most"] == 64 * 16 * 1000 * one
+    assert facts["work"]["acting in a generation at most"] == 64 * 16 * 1000 * one
     # 1800 generations, and 1024 episodes for each of the 72 evaluated means.
-    assert facts["work"]["the search at most"] == (1800 * 64 * 16 + 72 * 1024) * 1000 * one
+    assert facts["work"]["acting in the search at most"] == (1800 * 64 * 16 + 72 * 1024) * 1000 * one
     small = describe(load(FOLDER / "car_racing_cpu.py"))
-    assert small["work"]["a generation at most"] == 32 * 2 * 500 * one
-    assert small["work"]["the search at most"] == (24 * 32 * 2 * 500 + 3 * 16 * 1000) * one
+    assert small["work"]["acting in a generation at most"] == 32 * 2 * 500 * one
+    assert small["work"]["acting in the search at most"] == (24 * 32 * 2 * 500 + 3 * 16 * 1000) * one
 
 
 def test_tuning_is_told_where_there_is_some() -> None:
     facts = describe(load(FOLDER / "car_racing_tuned.py"))
     one = facts["work"]["a dream step"] + facts["work"]["encoding a frame"]
     # Validated are what it goes on from and five means.
-    assert facts["work"]["tuning at most"] == (50 * 32 * 2 + 6 * 32) * 1000 * one
-    assert "tuning at most" not in describe(load(FOLDER / "car_racing_dream_rounds.py"))["work"]
+    assert facts["work"]["acting in the tuning at most"] == (50 * 32 * 2 + 6 * 32) * 1000 * one
+    assert "acting in the tuning at most" not in describe(load(FOLDER / "car_racing_dream_rounds.py"))["work"]
 
 
 def test_episodes_that_a_policy_learns_from_are_counted_and_no_dreams() -> None:
@@ -122,8 +122,8 @@ def test_the_explorers_search_is_told_where_there_is_one() -> None:
     work = describe(load(FOLDER / "swing_up_curiosity.py"))["work"]
     # In each round but the last: 200 generations of 512 dreams, and 256 dreams for both evaluated candidates.
     steps = 3 * (200 * 16 * 512 + 2 * 256 * 250)
-    assert work["the explorer's search at most"] == steps * work["a dream step"]
-    assert "the explorer's search at most" not in describe(load(FOLDER / "swing_up.py"))["work"]
+    assert work["acting in the explorer's search at most"] == steps * work["a dream step"]
+    assert "acting in the explorer's search at most" not in describe(load(FOLDER / "swing_up.py"))["work"]
 
 
 def test_the_states_that_dreams_start_in_are_counted() -> None:
@@ -151,7 +151,7 @@ def test_evolution_in_the_dream_is_told_with_its_validation() -> None:
     actual = work["a dream step"] + work["encoding a frame"]
     mean = 256 * 300 * work["a dream step"] + 6 * 1000 * actual
     # Two rounds of 30 generations, with six evaluated means each.
-    assert work["the search at most"] == 2 * (30 * work["a generation at most"] + 6 * mean)
+    assert work["acting in the search at most"] == 2 * (30 * work["acting in a generation at most"] + 6 * mean)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from wm_jax.experiment import Experiment
 from wm_jax.models import Models
 from wm_jax.pipeline.searching import actual_search
 from wm_jax.search import SEARCHES, Dreams, EpisodeSearch, PopulationSearch
-from wm_jax.search.actor_critic import LAMBDA, advantages
+from wm_jax.search.actor_critic import LAMBDA, advantages, falling_adam
 from wm_jax.search.config import EvolveConfig
 from wm_jax.search.decisions import Decisions
 from wm_jax.search.policy_gradient import PolicyGradientConfig
@@ -131,14 +131,56 @@ def slopes(gradient, networks, played):
     return jax.tree.leaves(jax.grad(gradient.loss)(networks, played)["controller"])
 
 
-def test_what_has_become_far_more_likely_is_not_followed_further():
-    """The clipped objective has no slope where the ratio is beyond 1.2 and the advantage positive."""
+def test_what_has_become_far_more_or_less_likely_is_not_followed_further():
+    """The clipped objective has no slope where the ratio is beyond 1.2 and the advantage positive, nor where it is below
+    0.8 and the advantage negative."""
     gradient = search(PolicyGradientConfig(noise=CONFIG.noise, entropy=0.0))
     _, state = begun(gradient)
     _, played = decisions(np.random.default_rng(1), CONTROLLER, state.networks["controller"])
     rare = replace(played, log_likelihood=played.log_likelihood - 1, advantage=jnp.abs(played.advantage))
-    assert not any(slope.any() for slope in slopes(gradient, state.networks, rare))
+    often = replace(played, log_likelihood=played.log_likelihood + 1, advantage=-jnp.abs(played.advantage))
+    assert not any(slope.any() for each in (rare, often) for slope in slopes(gradient, state.networks, each))
     assert all(slope.any() for slope in slopes(gradient, state.networks, played))
+
+
+def test_the_scale_and_the_mean_of_the_advantages_do_not_matter():
+    gradient = search()
+    _, state = begun(gradient)
+    played = decisions(np.random.default_rng(1), CONTROLLER, state.networks["controller"])[1]
+    played = jax.tree.map(lambda leaf: leaf[None], played)
+    learn = jax.jit(lambda advantage: gradient._learn(state, replace(played, advantage=advantage), new_key())[0])
+    after, other = (actors.flat(learn(advantage)) for advantage in (played.advantage, 5 * played.advantage + 3))
+    np.testing.assert_allclose(after, other, rtol=1e-4, atol=1e-6)
+    assert not np.allclose(after, actors.flat(state.networks), atol=1e-3)
+
+
+def test_outcomes_in_dreams_are_discounted_by_the_steps_that_an_action_is_held():
+    """A point that stays at 0.4 brings 0.6 at each step; this critic always says 0.7."""
+    gradient = search(spread=0.0, push=0.0)
+    dreams, state = begun(gradient)
+    critic = jax.tree.map(jnp.zeros_like, state.networks["critic"])
+    critic = (*critic[:-1], replace(critic[-1], bias=jnp.full(1, 0.7, jnp.float32)))
+    state = replace(state, networks={**state.networks, "critic": critic}, dreams=at(gradient, np.full(64, 0.4))[1])
+    _, played, _ = jax.jit(gradient._play)(state, dreams, jnp.float32(0.5), new_key())
+    earned, rate, advantage, expected = 0.6 * (1 - 0.9**3), 0.9**3, 0.0, []
+    for _ in range(CONFIG.decisions):
+        advantage = earned + rate * 0.7 - 0.7 + rate * LAMBDA * advantage
+        expected.insert(0, advantage + 0.7)
+    np.testing.assert_allclose(played.outcome, np.repeat(np.array(expected)[:, None], 64, axis=1), rtol=1e-4)
+
+
+def test_adams_steps_fall_to_a_tenth_and_do_not_follow_a_single_large_gradient():
+    def steps(gradients):
+        optimizer = falling_adam(0.1, 10, 1.0)
+        state, found = optimizer.init(jnp.zeros(1, jnp.float32)), []
+        for gradient in gradients:
+            step, state = optimizer.update(jnp.full(1, gradient, jnp.float32), state)
+            found.append(jnp.asarray(step)[0])
+        return found
+
+    # Adam's step along a gradient that never changes is its learning rate.
+    np.testing.assert_allclose(steps([0.5] * 11), -np.linspace(0.1, 0.01, 11), rtol=1e-4)
+    np.testing.assert_allclose(steps([100.0, 1.0, 0.2]), steps([1.0, 1.0, 0.2]), rtol=1e-4)
 
 
 def test_entropy_draws_C_back_from_certain_actions():

@@ -11,7 +11,9 @@ from wm_jax.actors.protocol import ACTORS
 @ACTORS.register
 @dataclass(frozen=True)
 class ICEMConfig(CEMConfig):
-    """`CEMConfig` with iCEM's settings."""
+    """`CEMConfig` with iCEM's settings. Differences from the authors' code: where the horizon moves on, the mean's last
+    action becomes 0 instead of a copy of the one before, and that of a kept elite is drawn around 0; the first decision
+    of an episode has elites of zeros instead of none."""
 
     kind: Literal["icem"] = "icem"  # type: ignore[assignment]
     """Name of this part."""

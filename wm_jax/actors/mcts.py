@@ -112,8 +112,11 @@ class MCTS(Planner):
         how = {"num_simulations": config.simulations, "max_depth": depth}
         with as_meant():
             if config.policy == "gumbel":
-                # No noise at the root: the best action is to be executed.
-                found = mctx.gumbel_muzero_policy((), search_key, begin, tree.step, gumbel_scale=0.0, **how)
+                # No noise at the root: the best action is to be executed. All actions are considered, not 16 at most.
+                found = mctx.gumbel_muzero_policy(
+                    (), search_key, begin, tree.step, gumbel_scale=0.0,
+                    max_num_considered_actions=min(len(self.dream.actions), config.simulations), **how
+                )  # fmt: skip
             else:
                 found = mctx.stochastic_muzero_policy(
                     (), search_key, begin, tree.decide, tree.happen, dirichlet_fraction=0.0, temperature=0.0, **how

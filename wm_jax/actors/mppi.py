@@ -1,4 +1,4 @@
-"""Planning by model predictive path integral control (MPPI, arXiv 1509.01149): the plan moves to the mean of sequences
+"""Planning by model predictive path integral control (MPPI, arXiv 1707.02342): the plan moves to the mean of sequences
 drawn around it, weighted by the exponential of their returns."""
 
 from dataclasses import dataclass

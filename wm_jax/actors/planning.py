@@ -16,7 +16,7 @@ from wm_jax.actors.policy import Kind, PolicyConfig
 from wm_jax.actors.protocol import ActorConfig, Policy, WithCritic
 from wm_jax.dream import Dream
 from wm_jax.dream.imagination import Imagination
-from wm_jax.errors import require_range
+from wm_jax.errors import UserError, require_range
 from wm_jax.lanes import choose
 from wm_jax.types import Action, Array, Key, Params, State
 from wm_jax.worlds import World
@@ -49,6 +49,9 @@ class PlannerConfig(ActorConfig):
         for name in ("horizon", "hold"):
             require_range(f"actor.{name}", getattr(self, name), 1, 2**20)
         require_range("actor.discount", self.discount, 0.0, 1.0)
+        if self.features and not self.hidden_sizes:
+            raise UserError(f"actor.features is {list(self.features)}, but without actor.hidden_sizes nothing reads them; "
+                            "set actor.hidden_sizes too, or leave actor.features empty")  # fmt: skip
 
     @classmethod
     def benchmarked(cls) -> "dict[str, PlannerConfig]":

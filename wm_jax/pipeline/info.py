@@ -17,7 +17,7 @@ from wm_jax.parallel import key_shape
 from wm_jax.pipeline import practising, side_by_side
 from wm_jax.pipeline.checking import check
 from wm_jax.pipeline.searching import actual_search
-from wm_jax.search import EpisodeSearch, Search
+from wm_jax.search import EpisodeSearch, PopulationSearch, Search
 from wm_jax.tasks import FRAME_SHAPE
 from wm_jax.types import FLOAT
 
@@ -26,7 +26,8 @@ def describe(experiment: Experiment) -> dict[str, Any]:
     """{"parameters", "shapes", "disk", "memory", "work", "settings"}: bytes and floating point operations (FLOP).
 
     Episodes are assumed to have the task's typical length. A matrix product counts two FLOP for each multiplication, a
-    training step three times its forward pass. Raises `UserError` if settings do not fit together.
+    training step three times its forward pass. "Acting" is what dreams and frames take, without the networks that a
+    search trains. Raises `UserError` if settings do not fit together.
     """
     models = Models(experiment)
     check(experiment, models)
@@ -129,7 +130,8 @@ def _work(
     evaluation = evolve.actual_episodes * whole * seen
     if evolve.fitness == "dream":
         evaluation += evolve.evaluation_rollouts * experiment.dream.horizon * acting
-        generation = search.dream_steps * step
+        # Candidates act as they will when deployed; a policy that learns acts by itself, also where a planner uses it.
+        generation = search.dream_steps * (acting if isinstance(search, PopulationSearch) else step)
     else:
         playing = actual_search(models, evolve, tunes=False)
         generation = playing.episodes * (evolve.max_steps or whole) * seen
@@ -141,8 +143,8 @@ def _work(
         "a dream step": step,
         **training,
         "encoding": experiment.views * frames * image,
-        "a generation at most": generation,
-        "the search at most": evolve.evolutions * (sum(counts) * generation + evaluations * evaluation),
+        "acting in a generation at most": generation,
+        "acting in the search at most": evolve.evolutions * (sum(counts) * generation + evaluations * evaluation),
         **_exploring(experiment, search.dream_steps, step),
         **_tuning(experiment, models, whole, seen),
     }
@@ -154,7 +156,7 @@ def _exploring(experiment: Experiment, dream_steps: int, step: int) -> dict[str,
     config = experiment.exploring.evolve
     evaluations = len(config.evaluated) * config.evaluation_rollouts * experiment.dream.horizon
     whole = (experiment.rounds.count - 1) * (config.generations * dream_steps + evaluations)
-    return {"the explorer's search at most": whole * step}
+    return {"acting in the explorer's search at most": whole * step}
 
 
 def _tuning(experiment: Experiment, models: Models, whole: int, seen: int) -> dict[str, int]:
@@ -165,7 +167,9 @@ def _tuning(experiment: Experiment, models: Models, whole: int, seen: int) -> di
     played = search.episodes
     # The controller that tuning starts from is validated too.
     validations = (1 + len(tune.as_evolution.evaluated)) * tune.actual_episodes * whole
-    return {"tuning at most": (tune.generations * played * (tune.max_steps or whole) + validations) * seen}
+    return {
+        "acting in the tuning at most": (tune.generations * played * (tune.max_steps or whole) + validations) * seen
+    }
 
 
 def table(facts: dict[str, Any]) -> str:

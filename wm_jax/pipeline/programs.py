@@ -128,7 +128,7 @@ def _search(
         candidates = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), shapes)
         return side_by_side.returns_of.trace(
             models.dream, models.actor, *lie((dreams, candidates, temperatures, keys, number, number)),
-            rollouts=config.evaluation_rollouts, mesh=mesh,
+            rollouts=side_by_side.dreams_in_call(experiment, models), mesh=mesh,
         )  # fmt: skip
 
     yield Program("generations", generation, search.sizes, search.steps_in_loop)

@@ -119,7 +119,7 @@ class DreamGenerations:
         self.dream, self.actor, self.mesh = models.dream, models.actor, context.mesh
         self.search = models.search(config.generations, context.mesh)
         self.rollouts = config.evaluation_rollouts
-        self.in_call = generations_in_call(config)
+        self.in_call, self.together = generations_in_call(config), dreams_in_call(context.experiment, models)
         found = variants(context.experiment)
         purposes = ("generations", "evaluation of means")
         self.temperatures, self.keys, self.evaluation_keys = parallel.replicate(
@@ -157,7 +157,7 @@ class DreamGenerations:
 
     def returns(self, controllers: Params, generation: int) -> Array:
         """[E, rollouts]: returns of the controllers [E, ...] of a generation."""
-        size = in_call(self.rollouts, self.dream.config.horizon * self.actor.planned_steps)
+        size = self.together
         found = []
         for first in range(0, self.rollouts, size):
             if first:
@@ -193,6 +193,12 @@ def _groups(context: Context, search: Search, count: int, starts: int) -> list[s
     return found
 
 
+def dreams_in_call(experiment: Experiment, models: Models) -> int:
+    """Dreams of a search's candidate that are evaluated in one call: all, unless a planner would take too long."""
+    planned = experiment.dream.horizon * models.actor.planned_steps
+    return in_call(experiment.evolve.evaluation_rollouts, experiment.evolve.evolutions * planned)
+
+
 def bytes_of_starts(models: Models, search: Search, episodes: int, length: float) -> int:
     """Memory of the start states of dreams, for this many recorded episodes of this mean length: one table for the
     dreams that score C, and another if the search learns in other dreams."""
@@ -203,7 +209,7 @@ def bytes_of_starts(models: Models, search: Search, episodes: int, length: float
 def bytes_at_work(experiment: Experiment, models: Models, search: Search, devices: int = 1) -> int:
     """Memory that one search needs on each of `devices`: the search's own, or that of its candidate's evaluation,
     whichever is larger."""
-    rollouts = experiment.evolve.evaluation_rollouts
+    rollouts = dreams_in_call(experiment, models)
     lanes = math.ceil(rollouts / devices)
     dreams = bytes_of_dreams(models.world, actors.size(models.actor), lanes, rollouts)
     # Old and new states.

@@ -56,7 +56,8 @@ class BackpropConfig(LongDreamsConfig):
     """Steps after which the gradient is cut within a generation's dreams; 0: never."""
     component: Component = "implicit"
     """Gradient for the choice of a mixture component. implicit: unbiased; straight_through: biased; expectation: exact,
-    but in a different dream without a choice; held: none (`memory.mixture.draw`)."""
+    but in a different dream without a choice; held: none (`memory.mixture.draw`). An RSSM has no mixture, and ignores
+    it."""
     clip: float = 1.0
     """Largest gradient norm of C's weights, and of the critic's; larger gradients are scaled down to it."""
 
