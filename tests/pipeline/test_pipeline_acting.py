@@ -215,5 +215,5 @@ def test_what_a_planner_takes_is_told(planning: Experiment) -> None:
     plans = Models(planning).actor
     each = facts["work"]["a dream step"] * (1 + plans.planned_steps)
     dreamt = planning.evolve.evaluation_rollouts * planning.dream.horizon
-    assert facts["work"]["the search at most"] == pytest.approx(dreamt * each, rel=1e-3)
+    assert facts["work"]["acting in the search at most"] == pytest.approx(dreamt * each, rel=1e-3)
     assert plans.planned_steps == 3 * (8 + 8) and plans.planned_dreams == 8

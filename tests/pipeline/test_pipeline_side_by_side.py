@@ -88,7 +88,7 @@ def test_evolutions_are_cut_into_as_few_equal_groups_as_fit():
     assert side_by_side.groups(4, 0, rest=5, work=10, memory=70) == [slice(0, 2), slice(2, 4)]
     assert side_by_side.groups(4, 3, rest=0, work=10, memory=70) == [slice(0, 2), slice(2, 4)]
     with pytest.raises(
-        UserError, match=r"2 evolutions take at least about 13\.0 GiB, but 60% .* 4\.0 GiB.*lower evolve"
+        UserError, match=r"searches side by side \(2\) take at least about 13\.0 GiB, but 60% .* 4\.0 GiB.*lower evolve"
     ):
         side_by_side.groups(2, 2**30, rest=2**30, work=10 * 2**30, memory=4 * 2**30)
 

@@ -121,7 +121,7 @@ class PlanningDriver(device.ScriptDriver):
 
 
 def test_a_planners_calls_are_short_and_its_episodes_the_same(monkeypatch):
-    monkeypatch.setattr(wm_jax.lanes, "PLANNED_IN_CALL", 16 * 100 * 3)
+    monkeypatch.setattr(wm_jax.lanes, "PLANNED_IN_CALL", 12 * 100 * 3)
     lengths, script = [], Constant((0.0,))
     played = [
         device.play(

@@ -8,7 +8,7 @@ from wm_jax.actors.planning import Planner
 from wm_jax.errors import UserError, require_choice, require_range
 from wm_jax.experiment import REGISTRIES, Experiment, digests, flatten
 from wm_jax.models import Models
-from wm_jax.pipeline import side_by_side
+from wm_jax.pipeline import machine, side_by_side
 from wm_jax.pipeline.searching import actual_search
 from wm_jax.registry import require_named
 from wm_jax.tasks.calls import own
@@ -72,14 +72,19 @@ def check(experiment: Experiment, models: Models) -> None:
 
 
 def check_machine(experiment: Experiment, models: Models) -> None:
-    """Raise `UserError` if this machine cannot run the experiment: its devices cannot share a batch evenly, or a
-    package is missing."""
+    """Raise `UserError` if this machine cannot run the experiment: its devices cannot share a batch evenly, not even one
+    search fits in its memory, or a package is missing."""
     devices = parallel.mesh(experiment.devices).size
     for learner in models.world.learners.values():
         size = learner.batch_size
         if size % devices:
             raise UserError(f"{learner.settings}batch_size is {size}, which {devices} devices cannot share evenly; take a "
                             f"multiple of {devices}, as {-(-size // devices) * devices}, or change --devices")  # fmt: skip
+    if experiment.evolve.fitness == "dream":
+        search = models.search(experiment.evolve.generations)
+        work = side_by_side.bytes_at_work(experiment, models, search, devices)
+        # Without the states that dreams start in: how many there are follows from what will be recorded.
+        side_by_side.groups(experiment.evolve.evolutions, 0, search.bytes_at_rest(), work, machine.device_memory())
     for backend in _backends(experiment).values():
         # Fail now if a package is missing, not later.
         own(models.task.told("close"), models.task.make(backend).close)()

@@ -227,9 +227,9 @@ def groups(count: int, shared: int, rest: int, work: int, memory: int) -> list[s
     fitting = (int(SHARE_OF_MEMORY * memory) - shared - count * rest) // work
     if fitting < 1:
         raise UserError(
-            f"{count} evolutions take at least about {(shared + count * rest + work) / 2**30:.1f} GiB, but "
+            f"searches side by side ({count}) take at least about {(shared + count * rest + work) / 2**30:.1f} GiB, but "
             f"{SHARE_OF_MEMORY:.0%} of the device's {memory / 2**30:.1f} GiB are available for them; lower evolve.seeds, "
-            "evolve.evaluation_rollouts, dream.episodes or the sizes of search.*"
+            "evolve.evaluation_rollouts, dream.episodes or the sizes of search.*, or choose a smaller actor"
         )
     size = math.ceil(count / math.ceil(count / fitting))
     return [slice(first, min(first + size, count)) for first in range(0, count, size)]

@@ -1,10 +1,11 @@
 """Play episodes of a JAX environment on the device: each compiled call scans many steps of all lanes, with the
 environment, its rendering, the world model and the actor inside.
 
-Lanes are computed in groups of `TOGETHER`, whatever their number, so that on a CPU an episode is the same to the last
-bit however many are played.
+Lanes are computed in groups of the same size, whatever their number, so that on a CPU an episode is the same to the last
+bit however many are played. Planners have smaller groups: a lane without an episode costs as much as the others.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,8 +28,8 @@ from wm_jax.tasks import FRAME_SHAPE
 from wm_jax.tasks.calls import LIMIT, own
 from wm_jax.types import Action, Array, Key
 
-TOGETHER = 16
-"""Lanes per group."""
+TOGETHER, PLANNING = 16, 4
+"""Lanes per group, and per group of a planner."""
 STEPS = 50
 """Most steps per compiled call; after each call the host checks which lanes are over and whether to stop."""
 
@@ -122,7 +123,7 @@ class ScriptDriver(DeviceDriver):
 
 @struct.dataclass
 class LaneState:
-    """State of [G, TOGETHER] lanes."""
+    """State of [G, B] lanes, in groups of B."""
 
     environment: Any
     observation: Array
@@ -140,7 +141,7 @@ class LaneState:
 
 @struct.dataclass
 class Steps:
-    """Results of steps of all lanes, [G, T, TOGETHER, ...]; meaningless for lanes that are over."""
+    """Results of steps of all lanes, [G, T, B, ...]; meaningless for lanes that are over."""
 
     reward: Array
     over: Array
@@ -175,7 +176,7 @@ def _in_groups(function: Callable[[Any], Any], arguments: Any) -> Any:
 def _begin(
     environment: JaxEnvironment, policy: Policy, weights: Any, rows: Array, seeds: Array, over: Array
 ) -> LaneState:
-    """Lanes [G, TOGETHER] on the first frame of their episodes; lanes without an episode are `over`."""
+    """Lanes [G, B] on the first frame of their episodes; lanes without an episode are `over`."""
 
     def begin(group: tuple[Array, Array, Array]) -> LaneState:
         rows, seeds, over = group
@@ -251,12 +252,11 @@ def play(
     """
     policy, weights = driver.compiled()
     count = len(episodes)
-    groups = -(-count // TOGETHER)
-    padded = [*episodes, *[episodes[-1]] * (groups * TOGETHER - count)]
+    shape = _shape(policy, count)
+    padded = [*episodes, *[episodes[-1]] * (math.prod(shape) - count)]
     seeds = np.array([key_seed(seed) for seed, _ in padded], np.uint32)
     rows = np.array([row for _, row in padded], np.int32)
     over = np.arange(len(padded)) >= count
-    shape = (groups, TOGETHER)
     state = _begin(environment, policy, weights, *(array.reshape(shape) for array in (rows, seeds, over)))
     heard = Heard([], [], [], np.zeros(count, bool), np.zeros(count, int), np.zeros(count, bool), {})
     # The last call may exceed `max_steps`: lanes that are over do not change, and no shorter call need be compiled.
@@ -274,7 +274,7 @@ def _hear(heard: Heard, found: Steps, name: str, seeds: Sequence[int], first: in
     """Add the results of steps, which begin with step `first`."""
 
     def by_lane(array: np.ndarray) -> np.ndarray:
-        """[G, T, TOGETHER, ...] → [B, T, ...]"""
+        """[G, T, B, ...] → [L, T, ...]"""
         lanes = np.moveaxis(array, 2, 1)
         return lanes.reshape(-1, *lanes.shape[2:])[: len(seeds)]
 
@@ -313,11 +313,17 @@ def trace(
 ) -> Traced:
     """A recording call of `play` with this many lanes, traced for `weights` of these shapes; `lay` assigns shapes to
     devices."""
-    shape = -(-lanes // TOGETHER), TOGETHER
+    shape = _shape(policy, lanes)
     rows, seeds, over = (jax.ShapeDtypeStruct(shape, kind) for kind in (jnp.int32, jnp.uint32, jnp.bool_))
     state = jax.eval_shape(partial(_begin, environment, policy), weights, rows, seeds, over)
-    steps = _steps(policy, shape[0] * TOGETHER, max_steps)
+    steps = _steps(policy, math.prod(shape), max_steps)
     return _advance.trace(environment, policy, *lay((weights, state)), Limits(max_steps), steps, True)
+
+
+def _shape(policy: Policy, lanes: int) -> tuple[int, int]:
+    """(G, B): groups, and lanes per group, for at least this many lanes."""
+    size = PLANNING if policy.planned_steps else TOGETHER
+    return -(-lanes // size), size
 
 
 def _steps(policy: Policy, lanes: int, max_steps: int) -> int:
