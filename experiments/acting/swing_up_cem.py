@@ -5,8 +5,8 @@ wm-jax run experiments/acting/swing_up_cem.py
 
 A fifth of PlaNet's sequences: with `--actor.candidates 1000 --actor.elites 100`, 100 episodes take 9 hours of one core.
 
-Score: 923.0 ± 7.8 (n = 100, standard error 0.8; in the dream 940.9 ± 24.4, n = 8), 83 minutes on one busy core of an AMD EPYC
-(results/acting/README.md).
+Score: 923.0 ± 7.8 (n = 100, standard error 0.8; in the dream 940.9 ± 24.4, n = 8), 83 minutes on one busy core of an AMD
+EPYC (results/acting/README.md).
 """
 
 from wm_jax.actors.cem import CEMConfig

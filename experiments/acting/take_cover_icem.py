@@ -3,8 +3,8 @@ the shipped agent `take_cover`, as for all controllers that `results/acting/READ
 
 wm-jax run experiments/acting/take_cover_icem.py
 
-Score: 442.8 ± 227.8 tics (n = 100, standard error 22.8; in the dream 558.0 ± 79.5, n = 4; a blind sweep on the same episodes
-705.9 ± 387.4), 50 minutes on one core of an AMD EPYC (results/acting/README.md).
+Score: 442.8 ± 227.8 tics (n = 100, standard error 22.8; in the dream 558.0 ± 79.5, n = 4; a blind sweep on the same
+episodes 705.9 ± 387.4), 50 minutes on one core of an AMD EPYC (results/acting/README.md).
 """
 
 from wm_jax.actors.icem import ICEMConfig

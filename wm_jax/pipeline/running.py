@@ -167,7 +167,7 @@ def _tell_scores(context: Context) -> None:
         screen.say(f"  {what:<56}{score['mean']:>9.1f} ± {score['sd']:<6.1f}{score['se']:>18.1f}{measured(score)}")
     for bound in published.STATE.get(context.experiment.task, ()):
         told = f"{bound.mean:>9.1f} ± {bound.sd:<6.1f}{bound.se:>18.1f}"
-        screen.say(f"  {bound.what:<56}{told}")
+        screen.say(f"  {f'{bound.what} (stored, n = {bound.n})':<56}{told}")
     screen.say(f"  {_chosen(context.experiment, scores['controller'])}")
     if evolutions:
         screen.say(f"  {'evolutions side by side':<24}{'in the dream':>22}{'actual':>20}{'standard error':>20}")
