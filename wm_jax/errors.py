@@ -4,6 +4,7 @@ import operator
 import traceback
 from collections.abc import Sequence
 from difflib import get_close_matches
+from numbers import Real
 from typing import Any, Self
 
 
@@ -40,8 +41,10 @@ def unreadable(what: str, error: Exception) -> UserError | ForeignError:
 
 
 def require_range(name: str, value: float, low: float, high: float = float("inf")) -> None:
-    """Raise `UserError` unless `low <= value <= high` and `value` is finite. `name` is the setting as the user writes
-    it."""
+    """Raise `UserError` unless `value` is a finite number and `low <= value <= high`. `name` is the setting as the user
+    writes it."""
+    if not isinstance(value, Real):
+        raise UserError(f"{name} must be a number, found {value!r}")
     if value == float("inf") or not low <= value <= high:
         finite = "finite and " if value == float("inf") else ""
         allowed = f"{finite}at least {low}" if high == float("inf") else f"between {low} and {high}"

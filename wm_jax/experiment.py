@@ -297,7 +297,7 @@ def _value(hint: Any, value: Any, source: str, name: str) -> Any:
     try:
         return check_type(value, hint)
     except TypeCheckError as error:
-        raise UserError(f"{source}: {name} is {value!r}, which {error}") from None
+        raise UserError(f"{source}: {name} is {value!r}: {error}") from None
 
 
 DEFAULTS = {name.removesuffix("kind"): value for name, value in kinds(Experiment()).items()}

@@ -13,12 +13,14 @@ import pytest
 from safetensors.numpy import save_file
 
 from wm_jax import cli
+from wm_jax.actors.mlp import MLPConfig
 from wm_jax.checkpoints import Checkpoints
 from wm_jax.data.weights import check_like, load_weights, save_weights
 from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment, flatten, from_dict, load, to_dict
 from wm_jax.memory import MemoryConfig
 from wm_jax.models import Models
+from wm_jax.pipeline.checking import check_machine
 from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.loop import Work, run_loop
 from wm_jax.pipeline.plan import choose, plan, stale
@@ -126,6 +128,17 @@ def test_settings_of_the_wrong_type_are_named(probe_experiment: Path) -> None:
     values["world"]["vision"]["steps"] = "many"
     with pytest.raises(UserError, match=r"config\.json: world\.vision\.steps is 'many'"):
         from_dict(values, "config.json")
+    with pytest.raises(UserError, match=r"collect\.episodes must be a number, found '5'"):
+        dataclasses.replace(load(probe_experiment).collect, episodes="5")
+
+
+def test_a_search_that_cannot_fit_is_refused_before_anything_runs(probe_experiment: Path) -> None:
+    """The covariance of a controller of 10^6 weights alone takes 4 TB."""
+    experiment = load(probe_experiment)
+    large = dataclasses.replace(experiment, actor=MLPConfig(features=("z",), hidden_sizes=(1000, 1000)))
+    check_machine(experiment, Models(experiment))
+    with pytest.raises(UserError, match=r"searches side by side \(\d\) take .* choose a smaller actor"):
+        check_machine(large, Models(large))
 
 
 def test_a_wrong_keyword_in_an_experiment_names_the_nearest(tmp_path: Path) -> None:
