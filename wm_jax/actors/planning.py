@@ -203,7 +203,7 @@ def _where_due(function: Callable[..., Any], due: Array, arguments: tuple[Any, .
             new = choose(due[chosen], each(*parts), jax.tree.map(lambda leaf: leaf[chosen], found))
             return jax.tree.map(lambda leaf, part: leaf.at[chosen].set(part, unique_indices=True), found, new)
 
-        found = jax.lax.fori_loop(0, (due.sum() + block - 1) // block, plan, otherwise)
+        found = jax.lax.fori_loop(0, (due.sum(dtype=jnp.int32) + block - 1) // block, plan, otherwise)
         return found, jax.tree.map(lambda _: True, found)
 
     return decided(due, arguments, otherwise)
