@@ -22,6 +22,7 @@ from wm_jax.experiment import KIND, REGISTRIES, Experiment, in_full, load, with_
 from wm_jax.formats import upgrade_arguments
 from wm_jax.pipeline.progress import Screen, Stopped
 from wm_jax.registry import load_parts
+from wm_jax.version import __version__
 
 if TYPE_CHECKING:
     from wm_jax.pipeline.bundle import Bundle
@@ -42,9 +43,11 @@ usage: wm-jax COMMAND …   (wm-jax COMMAND --help explains each)
 
 --debug with any command shows the traceback of every error.
 
---world.kind, --actor.kind, --search.kind and --explorer.kind replace parts of an experiment; --help then lists
-the settings of these parts.
+--version prints the versions of wm-jax and JAX.
+
+These flags replace parts of an experiment; --help then lists the settings of these parts:
 """
+PARTS = ("world.kind", "actor.kind", "search.kind", "explorer.kind")
 
 
 @dataclass
@@ -368,8 +371,11 @@ def main() -> None:
     with ending():
         arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
         if not arguments or arguments[0] in ("-h", "--help"):
-            print(USAGE, end="")
+            print(USAGE + "".join(f"  --{kind} {'|'.join(REGISTRIES[kind].names())}\n" for kind in PARTS), end="")
             sys.exit(0 if arguments else 2)
+        if arguments == ["--version"]:
+            print(f"wm-jax {__version__}, JAX {jax.__version__}")
+            return
         if arguments[0] not in COMMANDS:
             raise UserError(f"there is no command {arguments[0]!r}; wm-jax --help lists them")
         if any(argument.split("=")[0] == "--target" for argument in arguments):

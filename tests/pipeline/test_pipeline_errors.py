@@ -30,6 +30,7 @@ from wm_jax.pipeline.stored import to_store
 from wm_jax.rollouts import EvaluateConfig
 from wm_jax.run import RECORD, RunDir
 from wm_jax.search.config import TuneConfig
+from wm_jax.version import __version__
 from wm_jax.worlds.vision_memory import VisionMemoryConfig
 
 
@@ -65,6 +66,14 @@ def test_wrong_commands(
     assert code == 1
     assert says in printed
     assert "Traceback" not in printed
+
+
+def test_help_lists_the_kinds_of_parts_and_version_tells_the_version(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, printed = command(monkeypatch, capsys, "--help")
+    assert code == 0 and "--search.kind backprop|cma_es|" in printed and "|vision_rssm\n" in printed
+    assert command(monkeypatch, capsys, "--version") == (0, f"wm-jax {__version__}, JAX {jax.__version__}\n")
 
 
 def test_misspelt_setting_names_the_nearest(
