@@ -5,7 +5,8 @@
 A run that searches in the actual environment has a point for each evaluation: the steps of all episodes that it has learned
 from. One with a world model has a point for each round: the frames recorded so far. Validation episodes decide what is
 deployed in both, and are not counted. Runs of one name, or searches side by side in one run, are training seeds; the thick
-line is their mean. DIR/learning_curves.json has every point, DIR/learning_curves.png the picture.
+line is their mean. DIR/learning_curves.json has every point, DIR/learning_curves.png the picture; curves of other names that
+are there already stay.
 """
 
 import sys
@@ -16,7 +17,7 @@ import numpy as np
 import tyro
 from tyro.conf import Positional
 
-from wm_jax.data.files import write_atomically, write_json
+from wm_jax.data.files import read_json, write_atomically, write_json
 from wm_jax.errors import UserError
 from wm_jax.pipeline.reporting import read
 from wm_jax.report.facts import RunFacts
@@ -61,13 +62,14 @@ def by_round(run: RunFacts) -> Points:
 
 def main(runs: Positional[tuple[str, ...]], out: Path) -> None:
     """Read the runs; write points and picture."""
-    found: dict[str, list[Points]] = {}
+    known = out / "learning_curves.json"
+    found: dict[str, list[Points]] = read_json(known) if known.exists() else {}
     for entry in runs:
         name, _, paths = entry.partition("=")
         if not paths:
             raise UserError(f"expected NAME=RUN[,RUN…], found {entry}")
         found[name] = [points for path in paths.split(",") for points in curves(Path(path))]
-    write_json(out / "learning_curves.json", found)
+    write_json(known, found)
     drawing = figure(11, 4)
     labels = {"steps": "environment steps", "minutes": "minutes"}
     for axis, (x, label) in zip(drawing.subplots(1, 2), labels.items(), strict=True):

@@ -3,9 +3,9 @@ dream; a smaller `swing_up.py`.
 
 wm-jax run experiments/quickstart.py
 
-Score: 907.1 ± 7.7 over three training seeds (905.0, 915.7, 900.7; n = 100 each; random policy 42.4 ± 55.1, C of the first
-round 321.6 ± 165.8 over the seeds), the pole upright in 87 % of the steps, in 6 minutes on 2 cores of an AMD EPYC
-(results/swing_up/README.md).
+Score: 890.5 ± 16.4 over three training seeds (871.6, 899.9, 900.1; n = 100 each; random policy 42.4 ± 55.1, C of the first
+round 384.3 ± 69.9 over the seeds, of the third 795.3 ± 32.9), the pole upright in 82 to 86 % of the steps, in 11 to 14 minutes
+on one core of an AMD EPYC (results/swing_up/README.md).
 """
 
 from wm_jax.actors.mlp import MLPConfig
