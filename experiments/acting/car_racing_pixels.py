@@ -36,5 +36,5 @@ CONFIG = Experiment(
         patience=100,
         seeds=3,
     ),
-    evaluate=EvaluateConfig(episodes=34, environments=16),
+    evaluate=EvaluateConfig(episodes=34, environments=16, backend="envpool"),
 )
