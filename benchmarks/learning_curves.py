@@ -5,8 +5,8 @@
 A run that searches in the actual environment has a point for each evaluation: the steps of all episodes that it has learned
 from. One with a world model has a point for each round: the frames recorded so far. Validation episodes decide what is
 deployed in both, and are not counted. Runs of one name, or searches side by side in one run, are training seeds; the thick
-line is their mean. DIR/learning_curves.json has every point, DIR/learning_curves.png the picture; curves of other names that
-are there already stay.
+line is their mean. DIR/learning_curves.json has every point, DIR/learning_curves.png the picture; curves of other names
+that are there already stay.
 """
 
 import sys

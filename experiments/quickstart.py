@@ -4,8 +4,8 @@ dream; a smaller `swing_up.py`.
 wm-jax run experiments/quickstart.py
 
 Score: 890.5 ± 16.4 over three training seeds (871.6, 899.9, 900.1; n = 100 each; random policy 42.4 ± 55.1, C of the first
-round 384.3 ± 69.9 over the seeds, of the third 795.3 ± 32.9), the pole upright in 82 to 86 % of the steps, in 11 to 14 minutes
-on one core of an AMD EPYC (results/swing_up/README.md).
+round 384.3 ± 69.9 over the seeds, of the third 795.3 ± 32.9), the pole upright in 82 to 86 % of the steps, in 11 to 14
+minutes on one core of an AMD EPYC (results/swing_up/README.md).
 """
 
 from wm_jax.actors.mlp import MLPConfig

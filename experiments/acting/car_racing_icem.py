@@ -3,8 +3,8 @@ the shipped agent `car_racing`, as for all controllers that `results/acting/READ
 
 wm-jax run experiments/acting/car_racing_icem.py
 
-Score: 168.4 ± 108.6 (n = 100 of EnvPool's tracks, standard error 10.9; in the dream 473.0 ± 136.9, n = 4), 48 minutes on one
-core of an AMD EPYC (results/acting/README.md).
+Score: 168.4 ± 108.6 (n = 100 of EnvPool's tracks, standard error 10.9; in the dream 473.0 ± 136.9, n = 4), 48 minutes on
+one core of an AMD EPYC (results/acting/README.md).
 """
 
 from wm_jax.actors.icem import ICEMConfig
