@@ -15,6 +15,10 @@ A smaller one is gathered for each lane at no extra time, and then computes bitw
 PLANNED_IN_CALL = 2**22
 """Most steps that planners dream in one compiled call: tens of seconds on a CPU, and a call cannot be interrupted."""
 
+PLANNING = 4
+"""Lanes that plan together on a CPU: the plans of one already fill the cores, and a lane without need of a plan costs as
+much as the others."""
+
 
 def in_call(most: int, planned: float) -> int:
     """How many of `most` steps or episodes one compiled call takes; planners dream `planned` steps in each of them."""

@@ -12,10 +12,10 @@ from wm_jax.actors.cem import CEMConfig, CEMPlan, _filter, coloured
 from wm_jax.actors.icem import ICEMConfig
 from wm_jax.actors.mcts import MCTSConfig, _Tree
 from wm_jax.actors.mppi import MPPIConfig, moved
-from wm_jax.actors.planning import CPU_BLOCK
 from wm_jax.dream import Dream, DreamConfig, DreamState
 from wm_jax.dream.imagination import Imagination
 from wm_jax.errors import UserError
+from wm_jax.lanes import PLANNING
 from wm_jax.worlds import World
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -409,8 +409,8 @@ def test_lanes_that_are_not_due_dream_nothing(counted):
         left = jnp.ones(9, jnp.int32).at[jnp.array(due, int)].set(0)
         where = lanes(plans, left, jnp.linspace(0.1, 0.9, 9))
         jax.block_until_ready(act({}, World(line, {}), *where, jax.random.split(new_key(), 9)))
-        blocks = -(-len(due) // CPU_BLOCK)
-        assert counted() == CPU_BLOCK * blocks * plans.dream_steps
+        blocks = -(-len(due) // PLANNING)
+        assert counted() == PLANNING * blocks * plans.dream_steps
 
 
 # Tree search

@@ -17,13 +17,10 @@ from wm_jax.actors.protocol import ActorConfig, Policy, WithCritic
 from wm_jax.dream import Dream
 from wm_jax.dream.imagination import Imagination
 from wm_jax.errors import UserError, require_range
-from wm_jax.lanes import choose
+from wm_jax.lanes import PLANNING, choose
 from wm_jax.types import Action, Array, Key, Params, State
 from wm_jax.worlds import World
 from wm_jax.worlds.protocol import feature_sizes
-
-CPU_BLOCK = 4
-"""Lanes that plan together on a CPU, where each lane's plans fill the cores. Elsewhere all lanes do."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +190,7 @@ def _where_due(function: Callable[..., Any], due: Array, arguments: tuple[Any, .
             )
             for tree, there in ((due, batched[0]), (otherwise, batched[2]))
         )
-        block = min(size, CPU_BLOCK) if parallel.platform(None) == "cpu" else size
+        block = min(size, PLANNING) if parallel.platform(None) == "cpu" else size
         each, order = jax.vmap(function, axes, axis_size=block), jnp.argsort(~due)
 
         def plan(number: Array, found: Any) -> Any:

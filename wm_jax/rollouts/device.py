@@ -22,14 +22,14 @@ from wm_jax.envs import JaxEnvironment, Script
 from wm_jax.envs.gymnasium_face import seed_of
 from wm_jax.envs.protocol import CHANCE
 from wm_jax.errors import UserError
-from wm_jax.lanes import choose, in_call
+from wm_jax.lanes import PLANNING, choose, in_call
 from wm_jax.rollouts.limits import Limits
 from wm_jax.tasks import FRAME_SHAPE
 from wm_jax.tasks.calls import LIMIT, own
 from wm_jax.types import Action, Array, Key
 
-TOGETHER, PLANNING = 16, 4
-"""Lanes per group, and per group of a planner."""
+TOGETHER = 16
+"""Lanes per group; planners have groups of `PLANNING`."""
 STEPS = 50
 """Most steps per compiled call; after each call the host checks which lanes are over and whether to stop."""
 
