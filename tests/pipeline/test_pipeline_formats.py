@@ -311,9 +311,13 @@ def test_an_experiments_settings_are_of_their_types(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text("from wm_jax.experiment import Experiment\nCONFIG = Experiment(parts=['a.py'], held_out=0)\n")
     assert load(path) == Experiment(parts=(str(tmp_path / "a.py"),), held_out=0)
-    for value, found in (("numpy.int64(3)", "np.int64"), ("1.5", "1.5"), ("numpy.array(3)", "array")):
+    for value, problem in (
+        ("numpy.int64(3)", r"experiment .*mine\.py: seed is np\.int64\(3\): .* is not an instance of int"),
+        ("1.5", r"experiment .*mine\.py: seed is 1\.5: .* is not an instance of int"),
+        ("numpy.array(3)", r"seed must be a number, found array\(3\)"),
+    ):
         path.write_text(f"import numpy\nfrom wm_jax.experiment import Experiment\nCONFIG = Experiment(seed={value})\n")
-        with pytest.raises(UserError, match=rf"^experiment .*mine\.py: seed is {found}.*, which .*int"):
+        with pytest.raises(UserError, match=f"^{problem}"):
             load(path)
 
 
