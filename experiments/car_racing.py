@@ -1,5 +1,5 @@
-"""Car Racing as in the paper: random drives, V, M without reward, C, which reads z and h, found by CMA-ES on the
-actual track.
+"""Car Racing as in the paper: V and M learn from random drives, M without rewards. CMA-ES searches on the actual track
+for a C that reads z and h.
 
 wm-jax run experiments/car_racing.py
 

@@ -3,10 +3,10 @@ going on training V and M, and evolving again in the new dream.
 
 wm-jax run experiments/car_racing_dream_cpu.py
 
-Score: 543.9 ± 283.1 on 100 fresh tracks (standard error 28.3; random policy −31.1 ± 4.9), in 1 hour 40 minutes on 2 cores
-of an AMD EPYC that had other work too. Which of the evaluated means is deployed is decided by 8 validation drives on tracks
-of their own (748, which was luck). What limits it: C learns to drive faster than the road allows, and M, in whose dreams
-the road comes back where the car has left it, does not punish it enough. See `results/car_racing/log.md`.
+Score: 543.9 ± 283.1 on 100 fresh tracks (standard error 28.3; random policy −31.1 ± 4.9), in 1 hour 40 minutes on 2
+cores of an AMD EPYC that had other work too. Which of the evaluated means is deployed is decided by 8 validation drives
+on tracks of their own (748, which was luck). Its limit: C learns to drive faster than the road allows, and M does not
+punish that enough. In M's dreams the road comes back after the car has left it. See `results/car_racing/log.md`.
 """
 
 from wm_jax.actors.mlp import MLPConfig

@@ -6,9 +6,9 @@ wm-jax run experiments/car_racing_tuned.py --reuse runs/car_racing_dream_rounds
 
 Without --reuse the rounds are done here, too: 1 hour 35 minutes.
 
-Score: 855.6 ± 138.0 (n = 100 fresh tracks of Gymnasium, standard error 13.8). C is the mean of generation 30 of its tuning,
-chosen among five by 32 validation tracks of EnvPool (868); the controller that it began from had 649 there. Time, on one
-core of an AMD EPYC: 57 minutes of tuning; scoring 21 on one to two cores.
+Score: 855.6 ± 138.0 (n = 100 fresh tracks of Gymnasium, standard error 13.8). C is the mean of generation 30 of its
+tuning, chosen among six candidates by 32 validation tracks of EnvPool (868); one of the six is the controller that it
+began from (649). Time, on one core of an AMD EPYC: 57 minutes of tuning; scoring 21 on one to two cores.
 """
 
 from wm_jax.actors.mlp import MLPConfig

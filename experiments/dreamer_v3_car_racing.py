@@ -3,7 +3,8 @@ the shipped agent `car_racing`, and an actor-critic by REINFORCE in its dreams.
 
 wm-jax run experiments/dreamer_v3_car_racing.py
 
-Smaller than size1m: 256 deterministic numbers, and fewer and larger steps. All tracks are EnvPool's.
+The RSSM is smaller than size1m (256 deterministic numbers); its training has fewer steps and a larger learning rate.
+All tracks are EnvPool's.
 
 429.0 ± 206.4 (n = 100 of EnvPool's tracks, standard error 20.6, one training seed); 67 minutes on one core of an AMD EPYC
 beside other work: results/rssm/README.md.

@@ -4,8 +4,8 @@ and M on, search for C in the new dream.
 wm-jax run experiments/swing_up.py
 
 Score: 910.4 ± 2.7 over three training seeds (910.2, 907.8, 913.1; n = 100 each; random policy 42.4 ± 55.1; 920.1 ± 12.1
-from the physical state, `swing_up_state.py`), the pole upright in 87 % of the steps, in 14 minutes on 2 cores of an AMD
-EPYC, two runs side by side (results/swing_up/README.md).
+from the physical state, `swing_up_state.py`), the pole upright in 87 % of the steps, in 13 to 23 minutes on 2 cores of
+an AMD EPYC, beside other runs (results/swing_up/README.md).
 """
 
 from wm_jax.actors.mlp import MLPConfig

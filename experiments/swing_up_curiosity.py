@@ -1,5 +1,5 @@
-"""Curiosity on swing-up (the paper's section 5): half of each round's episodes are collected by a controller that seeks
-what M predicts badly. V stays that of `swing_up.py`, so that M's likelihood means the same in every run.
+"""Curiosity on swing-up (the paper's section 5): half of each later round's episodes are collected by a controller that
+seeks what M predicts badly. V stays that of `swing_up.py`, so that M's likelihood means the same in every run.
 
 wm-jax run experiments/swing_up_curiosity.py --seed 1
 

@@ -1,5 +1,5 @@
-"""Cart-pole swing-up from the physical state, without V and M: what can be reached at all, and the check of the
-environment. CMA-ES on 71 weights, in the simulator itself.
+"""Cart-pole swing-up from the physical state, without V and M: a reference for the searches from pixels, and a check of
+the environment. CMA-ES searches for 71 weights in the simulator itself.
 
 wm-jax run experiments/swing_up_state.py
 

@@ -11,11 +11,11 @@ Ablations take V and M over from it (`--run-dir runs/NAME --reuse runs/take_cove
     z and h, without c            --actor.features z h
     an untrained M                --world.memory.steps 0
 
-On 2 cores of an AMD EPYC, while other work took a part of them, about 4 hours: V 23 minutes (held-out reconstruction 11.2),
-M 14 (held-out NLL 0.999; recall 79 % and precision 54 % on held-out deaths), 100
-generations of the ten evolutions 40, each score 7. Deployed: 782 ± 463 (n = 1000), the blind sweep of the same
-episodes 754 ± 452. No temperature stands out by much in the game, though the coldest dream is cheated; without M's memory C
-is as good as random. All scores: `results/take_cover/log.md`. A second round goes further:
+On 2 cores of an AMD EPYC, while other work took a part of them, about 4 hours: V 23 minutes (held-out reconstruction
+11.2), M 14 (held-out NLL 0.999; recall 79 % and precision 54 % on held-out deaths), 100 generations of the ten
+evolutions 40, each score 7. Deployed: 782 ± 463 (n = 1000), the blind sweep of the same episodes 754 ± 452. No
+temperature stands out by much in the game, though the coldest dream is cheated; with z alone C is hardly better than
+random (239 and 223 tics). All scores: `results/take_cover/log.md`. A second round goes further:
 `experiments/take_cover_rounds.py`.
 """
 
