@@ -1,12 +1,12 @@
-"""What the first minutes on an accelerator should find out, the most valuable first; every row is written as it comes.
+"""Benchmarks for the first minutes on an accelerator, most valuable first. Each result is written when it is measured.
 
     python benchmarks/accelerator.py --minutes 9 --out DIR      the paper's Take Cover sizes
-    python benchmarks/accelerator.py --minutes 9 --out DIR      again: what was measured is kept, the rest comes now
+    python benchmarks/accelerator.py --minutes 9 --out DIR      again: measures only what is missing
 
-First results are compared with this machine's processor. Then the dream's rate at 1,024, 16,384 and 65,536 lanes beside
-matrix products, the compiled program's kernels and memory beside what was measured, a generation, V, M and encoding, and a
-profile of a dream. DIR/rows.json and DIR/README.md have all rows, DIR/profile what TensorBoard shows. Any size can be given
-(--help), so that the whole script can be tried on a processor:
+First, the device's results are compared with the processor's. Then it measures the dream at 1,024, 16,384 and 65,536 lanes
+(with matrix products, and the compiled program's kernels and memory), a generation, V, M and encoding, and profiles a
+dream. DIR/rows.json and DIR/README.md have all rows, DIR/profile is for TensorBoard. Every size can be set (--help), so
+that the whole script can be tried on a processor:
 
     python benchmarks/accelerator.py --out DIR --lanes 8 16 --config.population 4 --config.rollouts 2 --config.hidden-size 8
         --config.latent-size 4 --config.horizon 32 --config.frames 2 --config.sequences 2 --config.sequence-length 8
@@ -50,7 +50,7 @@ SIZES = BenchConfig()
 LATEST = 0.8
 """Share of the minutes after which no further row is begun."""
 TOLERANCE = 1e-3
-"""Of what the device computes beside the processor, both in float32: largest difference, in units of the largest value."""
+"""Largest allowed difference of the device's float32 results from the processor's, relative to the largest value."""
 STEPS_COMPARED = 16
 """Steps of a dream that are compared: later ones amplify any rounding."""
 
@@ -67,7 +67,7 @@ def run(
             screen.say(f"{name}: measured before")
             continue
         if time.monotonic() - begun > LATEST * 60 * minutes:
-            screen.warn(f"{minutes:g} minutes are nearly over at {name!r}; the same command goes on from there")
+            screen.warn(f"{minutes:g} minutes are nearly over before {name!r}; the same command continues from there")
             break
         results[name] = measure()
         table.show(screen.console, name, results[name])
@@ -99,9 +99,9 @@ def check(config: BenchConfig) -> Result:
         worst = float(np.max(np.abs(here - there)) / max(np.max(np.abs(there)), 1e-30))
         rows.append(Row(f"difference: {name}", worst, "", TOLERANCE, "at most"))
         if not worst <= TOLERANCE:
-            raise UserError(f"check: {name} differs by {worst:.3g} of its largest value from what the processor computes, "
-                            f"more than {TOLERANCE}: what is measured here would say nothing; look for the cause with "
-                            "JAX_DEFAULT_MATMUL_PRECISION=highest")  # fmt: skip
+            raise UserError(f"check: {name} differs by {worst:.3g} of its largest value from the processor's result, "
+                            f"expected at most {TOLERANCE}; matrix products are already in full precision: check the "
+                            "versions of JAX and the driver before you measure here")  # fmt: skip
     return Result("float32, the same numbers on both", tuple(rows))
 
 
@@ -115,7 +115,7 @@ def _processor() -> Any:
 
 
 def _computed(config: BenchConfig, device: Any) -> dict[str, np.ndarray]:
-    """What a device computes: a dream, what V makes of frames, and a training step of M."""
+    """A device's results: a dream, V's reconstructions, and a training step of M."""
     small = dataclasses.replace(config, population=4, rollouts=2, horizon=STEPS_COMPARED, precision="float32")
     with jax.default_device(device), jax.default_matmul_precision("highest"):
         setup = dream.set_up(small)
@@ -149,7 +149,7 @@ def _computed(config: BenchConfig, device: Any) -> dict[str, np.ndarray]:
 
 
 def dreams(config: BenchConfig, lanes: int, screen: Screen) -> Result:
-    """Steps a second of so many lanes, beside matrix products; the compiled program's kernels and memory."""
+    """Dream steps per second of this many lanes, beside matrix products; the compiled program's kernels and memory."""
     rollouts = min(config.rollouts, lanes)
     setup = dream.set_up(dataclasses.replace(config, population=lanes // rollouts, rollouts=rollouts))
     executable, seconds = compiled(

@@ -1,11 +1,11 @@
-"""Controllers and planners beside each other: finished runs of one task, whose world models are the same or none.
+"""Compares the controllers and planners of finished runs of one task, with the same world model or without one.
 
     python benchmarks/acting.py RUN... --out DIR [--mark RETURN]
 
-Of every run: what C is and what finds it, its score in the dream and on fresh episodes of the actual environment (over
-training seeds, where several searches ran side by side), dreamt steps of the search and of a decision, environment steps of
-the search, and minutes. With `--mark` also the dreamt steps after which a search's validation score first reached that
-return. DIR/acting.json has every run, DIR/acting.md the table; runs of other names that are there already stay.
+The table has for each run: C and its search; the score in the dream and on fresh episodes of the actual environment (over
+training seeds if several searches ran); dream steps of the search and of a decision; environment steps; minutes. With
+`--mark`, also the dream steps until a search's validation score first reached that return. Results go to DIR/acting.json
+and DIR/acting.md; earlier results of other runs are kept.
 """
 
 import sys
@@ -35,7 +35,7 @@ COLUMNS = (
 
 
 def about(path: Path, mark: float | None) -> dict[str, Any]:
-    """What a run comes to."""
+    """The results of a run."""
     run = read(path, path.name)
     if not run.scores:
         raise UserError(f"{path} has no score yet; finish it by the command that began it")
@@ -75,7 +75,7 @@ def environment_steps(run: RunFacts) -> int:
 
 
 def reached(path: Path, steps: int, mark: float) -> list[int | None]:
-    """Of each search, the dreamt steps after which its validation score first was at least `mark`; None: never."""
+    """For each search: dream steps until its validation score was at least `mark`; None: never."""
     evaluations = read_json(RunDir(path).stage("controller", 0).path / EVALUATIONS)
     found: dict[int, int | None] = {}
     for each in sorted(evaluations, key=lambda each: each["generation"]):

@@ -1,13 +1,13 @@
-"""What ways of collecting find, beside each other: runs of a task that share one V, each with its own M and C.
+"""Compares ways of collecting: runs of one task that share V and have their own M and C.
 
     python benchmarks/exploration.py RUN... --test RUN --out DIR
 
-Of every round of every run: the frames recorded so far; M's negative log-likelihood on one fixed set of episodes, some of
-each round of the run `--test`, encoded by the V that all runs share; and the validation score of the round's C. Of swing-up
-also the share of 20 × 20 cells of (θ, θ̇) that the frames visit, and the entropy of these visits, from the physical state,
-which follows from each record's seed and actions. At the end the score of the last C on fresh episodes. Runs that collect
-alike are one row: mean ± standard deviation over training seeds. DIR/exploration.json has every run, DIR/exploration.md the
-table.
+It reports for every round of every run: the frames recorded so far; M's negative log-likelihood on one fixed set of
+episodes, some of each round of the run `--test`, encoded by the V that all runs share; and the validation score of the
+round's C. For swing-up it also reports the share of 20 × 20 cells of (θ, θ̇) that the frames visit, and the entropy of
+these visits, from the physical state, which follows from each record's seed and actions. At the end it reports the score of
+the last C on fresh episodes. Runs that collect alike are one row: mean ± standard deviation over training seeds.
+DIR/exploration.json has every run, DIR/exploration.md the table.
 """
 
 import sys
@@ -38,11 +38,11 @@ from wm_jax.rollouts.replay import replay
 from wm_jax.run import RunDir
 
 CELLS = 20
-"""Of each of the two axes."""
+"""Number of cells along each axis."""
 SPIN = 12.0
 """rad/s: faster spins fall into the outermost cells."""
 TEST_EPISODES = 12
-"""Of each round of the run that tests."""
+"""Test episodes from each round of the run `--test`."""
 
 
 def visits(observations: list[np.ndarray]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""How fast ways of learning learn: validation scores over environment steps and over minutes.
+"""Learning curves: validation scores over environment steps and over minutes.
 
     python benchmarks/learning_curves.py NAME=RUN[,RUN…]… --out DIR
 
@@ -28,13 +28,13 @@ Points = list[dict[str, float]]
 
 
 def curves(path: Path) -> list[Points]:
-    """Of each training seed of a run."""
+    """A curve for each training seed of a run."""
     run = read(path, path.name)
     return in_actual(run) if run.place == "actual" else [by_round(run)]
 
 
 def in_actual(run: RunFacts) -> list[Points]:
-    """Of each search in the actual environment; those side by side share the minutes."""
+    """A curve for each search in the actual environment; searches side by side share the minutes."""
     lines = [line for line in run.metrics if line["stage"] == "controller/round-0"]
     count, begun = run.side_by_side, lines[0]["time"]
     steps, found = np.zeros(count), [Points() for _ in range(count)]
@@ -48,7 +48,7 @@ def in_actual(run: RunFacts) -> list[Points]:
 
 
 def by_round(run: RunFacts) -> Points:
-    """Of a run with a world model: what each round's C scores."""
+    """The scores of each round's C in a run with a world model."""
     seconds, frames, found = 0.0, 0, Points()
     for stage in run.stages:
         seconds += stage.summary.get("seconds", 0.0) if stage.stage != "evaluate" else 0.0

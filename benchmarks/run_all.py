@@ -2,7 +2,7 @@
 
     python benchmarks/run_all.py                 all of them
     python benchmarks/run_all.py dream vision    only these, again
-    python benchmarks/run_all.py --missing       only those that a run which was stopped has not come to
+    python benchmarks/run_all.py --missing       only those without a result yet
 
 Each benchmark is written as soon as it is finished: to results/DEVICE.json, the figure to results/DEVICE.png, and the
 tables of all devices in results/ to README.md.
@@ -54,12 +54,12 @@ def run_all(names: Positional[tuple[str, ...]] = (), /, missing: bool = False, m
 
 
 def _earlier(path: Path, about: dict[str, Any], screen: Screen) -> dict[str, table.Result]:
-    """What earlier runs found on this device with these versions."""
+    """Earlier results on this device with these versions; empty if there are none."""
     if not path.is_file():
         return {}
     report = read_json(path)
     if any(report.get(name) != value for name, value in about.items()):
-        screen.warn(f"{path.name} was measured with other versions or settings; what is measured now takes its place")
+        screen.warn(f"{path.name} was measured with other versions or settings; the new results replace it")
         return {}
     return table.from_json(report)
 
@@ -91,4 +91,4 @@ if __name__ == "__main__":
     except UserError as error:
         sys.exit(f"run_all: {error}")
     except KeyboardInterrupt:
-        sys.exit("run_all: stopped; what is finished is in results/, the rest comes with --missing")
+        sys.exit("run_all: stopped; finished results are in results/; run again with --missing for the others")

@@ -1,6 +1,6 @@
 """M in PyTorch: nn.LSTM and a mixture density head, the same loss and optimiser.
 
-`nn.LSTM` cannot forget its state within a sequence; whole sequences of one episode, as here, do not ask for it.
+`nn.LSTM` cannot forget its state within a sequence; here it need not, because every sequence lies within one episode.
 """
 
 import math

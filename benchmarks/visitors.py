@@ -1,8 +1,8 @@
-"""How fast the visitors of `wm-jax play` play at once, beside one alone.
+"""Speed of `wm-jax play` with several visitors at once, compared with one visitor.
 
     python benchmarks/visitors.py [BUNDLE…] [--visitors N] [--seconds S]
 
-Each asks for a step as soon as the last one has come, C at the wheel, as the page does at the task's own speed.
+C acts. Each visitor asks for the next step as soon as an answer arrives; the page asks at the task's own speed.
 """
 
 import json
@@ -25,7 +25,7 @@ BUNDLES = tuple(bundles().values())
 
 
 def rates(port: int, visitors: int, seconds: float) -> list[float]:
-    """Steps a second of each of so many visitors at once."""
+    """Steps per second of each visitor, with this many at once."""
     found, ready = [0.0] * visitors, threading.Barrier(visitors)
 
     def play(number: int) -> None:

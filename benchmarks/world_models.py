@@ -1,5 +1,5 @@
-"""World models beside each other, on the same held-out episodes: how well they foresee, how long they train, how fast they
-dream, and what C scores that was found in them.
+"""Compares world models on the same held-out episodes: forecast error, training time, dream speed, and the score of the C
+that was found in each.
 
     python benchmarks/world_models.py RUN... --out DIR [--episodes-of RUN]
 
@@ -54,7 +54,8 @@ def foreseen(model: WorldModel, params: Params, recorded: Observations, frames: 
     """Errors and correlations after each horizon; `frames` are the recorded ones [N, 64, 64, 3] uint8."""
     begins = places(np.asarray(recorded.start), np.asarray(recorded.length), max(HORIZONS), PLACES)
     if not len(begins):
-        raise UserError(f"no held-out episode has the {BURN_IN + max(HORIZONS) + 1} steps that a forecast takes")
+        raise UserError(f"a forecast needs held-out episodes of {BURN_IN + max(HORIZONS) + 1} steps, none is as long; give "
+                        "another --episodes-of")  # fmt: skip
     drawn, earned = forecasts(model, params, recorded, begins, HORIZONS, key)
     reward = np.asarray(recorded.reward)
     before = frames[begins + BURN_IN].astype(np.float32) / 255
@@ -97,7 +98,7 @@ def speed(model: WorldModel, params: Params, recorded: Observations) -> float:
 
 
 def about(path: Path, data: Context) -> dict[str, Any]:
-    """What a run's world model comes to, on the held-out episodes of `data`."""
+    """The results of a run's world model on the held-out episodes of `data`."""
     context, facts = opened(path), read(path, path.name)
     last, of_data = context.experiment.rounds.count - 1, data.experiment.rounds.count - 1
     params, store, held_out = load_world(context, last), data.store(of_data), data.held_out_episodes(of_data)

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from wm_jax import parallel
-from wm_jax.data.files import read_json, remedy, remove, sha256, told, write_json
+from wm_jax.data.files import read_json, remedy, remove, sha256, system_errors, write_json
 from wm_jax.data.weights import flatten, misfit
 from wm_jax.errors import DamagedError, UserError
 
@@ -37,7 +37,7 @@ def _orbax(deed: str, path: Path) -> Iterator[tuple[Any, str]]:
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        with told(f"{deed} the checkpoint", path), _plain(path) as plain:
+        with system_errors(f"{deed} the checkpoint", path), _plain(path) as plain:
             yield ocp, str(plain)
     except jax.errors.JaxRuntimeError:
         raise
@@ -126,7 +126,7 @@ class Checkpoints:
 
     def _make_room(self, temporary: Path) -> None:
         remove(temporary)
-        with told("write", temporary):
+        with system_errors("write", temporary):
             self.folder.mkdir(parents=True, exist_ok=True)
 
     def _complete(self, temporary: Path, step: int) -> None:
@@ -134,7 +134,7 @@ class Checkpoints:
         write_json(temporary / MANIFEST, {str(file.relative_to(temporary)): sha256(file) for file in files})
         final = self._path(step)
         remove(final)
-        with told("write", final):
+        with system_errors("write", final):
             os.replace(temporary, final)
         for old in self.steps()[:-KEPT]:
             remove(self._path(old))
@@ -144,7 +144,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, oldest first."""
-        with told("read", self.folder):
+        with system_errors("read", self.folder):
             names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
         return sorted(int(name) for name in names if name.isascii() and name.isdigit())
 
@@ -152,7 +152,7 @@ class Checkpoints:
         """A description of the first missing or altered file of a checkpoint; None if all files are intact. Raises
         `UserError` if the files cannot be read."""
         path = self._path(step)
-        with told("read", path):
+        with system_errors("read", path):
             if not (path / MANIFEST).exists():
                 return f"the checkpoint {path} is incomplete: it has no {MANIFEST}"
             try:

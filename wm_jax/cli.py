@@ -34,7 +34,7 @@ usage: wm-jax COMMAND …   (wm-jax COMMAND --help explains each)
   run EXPERIMENT.py [--section.setting value …]   run all stages: collect, train, search in the dream, score
   info EXPERIMENT.py                              print parameter counts, shapes, disk, memory and work; runs nothing
   evaluate RUN|BUNDLE                             score a finished run or a bundle in the actual environment
-  export RUN FILE.safetensors                     write V, M and C of a run as one file (a bundle), with a model card
+  export RUN FILE.safetensors                     write a run's world model and C as one file (a bundle), with a card
   export RUN|BUNDLE --web DIR                     write a page that dreams in any browser, without a server
   play RUN|BUNDLE                                 serve that page here, with the actual environment beside the dream
   report RUN … [--out DIR]                        write tables, curves and pictures: HTML and Markdown; scores: JSON
@@ -63,11 +63,13 @@ class Run:
     run_dir: Path | None = None
     """The run's folder. Default: runs/NAME."""
     redo: bool = False
-    """Run again the stages whose settings changed, or those named by --stages, and all stages after them."""
+    """Delete the results of the first stage whose settings changed or that --stages names, and of all stages after it.
+    Then run: all stages, or with --stages only the named ones."""
     reuse: Path | None = None
     """Another run's folder. Its finished stages are reused, as long as their settings are the same as here."""
+    # Parsed earlier, in wm_jax.__main__; listed here for --help.
     hosts: Annotated[parallel.Hosts, arg(name="")] = field(default_factory=parallel.Hosts)
-    """Read before everything else, in `wm_jax.__main__`; listed here for --help."""
+    """How the processes of this run find each other."""
 
 
 @dataclass
@@ -117,8 +119,8 @@ class Evaluate:
 
 @dataclass
 class Export:
-    """Write V, M and C of a finished run, with the settings, as one file of at most 32 MiB (a bundle), and its model
-    card. With --web, write a page that dreams in any browser, from a run or a bundle."""
+    """Write the world model and C of a finished run, with the settings, as one file of at most 32 MiB (a bundle), and its
+    model card. With --web, write a page that dreams in any browser, from a run or a bundle."""
 
     run: Positional[Path]
     """The run's folder. With --web, a bundle (.safetensors) also works."""
@@ -139,7 +141,7 @@ class Play:
     run: Positional[Path]
     """A run's folder or a bundle (.safetensors)."""
     host: str = "127.0.0.1"
-    """The address to listen on. Any address other than this machine's own lets other people play."""
+    """The IPv4 address to listen on. 127.0.0.1: only this machine can play; any other address lets other people play."""
     port: int = 8000
     """The port; 0 takes any free port."""
     files: Annotated[Files, arg(name="")] = field(default_factory=Files)

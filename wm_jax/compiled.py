@@ -65,7 +65,7 @@ class ProgramFacts:
     def of(cls, compiled: Compiled) -> "ProgramFacts":
         """The facts of a program that JAX has compiled."""
         told = compiled.memory_analysis()
-        assert told is not None, "all of XLA's compilers tell"
+        assert told is not None, "every XLA compiler reports its memory"
         memory = (
             told.argument_size_in_bytes + told.output_size_in_bytes - told.alias_size_in_bytes
             + told.temp_size_in_bytes + told.generated_code_size_in_bytes

@@ -34,7 +34,7 @@ class ForeignError(Exception):
 def unreadable(what: str, error: Exception) -> UserError | ForeignError:
     """The error for a user's own Python file, `what`, that cannot be run. It has a traceback, unless one line says
     all."""
-    message = f"{what} cannot be read: {type(error).__name__}: {error}"
+    message = f"{what} cannot be run: {type(error).__name__}: {error}"
     if isinstance(error, SyntaxError):
         return UserError(message)
     return ForeignError.of(message, error)

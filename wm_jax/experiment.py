@@ -62,7 +62,7 @@ class Experiment:
     seed: int = 0
     """Seed of all random numbers of the run."""
     held_out: float = 0.05
-    """Share of the recorded episodes held out from the training of V and M; reports show the losses on them."""
+    """Share of the recorded episodes held out from the world model's training; reports show the losses on them."""
     mirror: bool = False
     """Whether to add the mirror image of every recorded episode to the data of V, M and the dream's starts. It doubles
     the data, and M learns both sides equally well; otherwise C may exploit the side that M models worse."""
@@ -89,8 +89,8 @@ class Experiment:
     devices: int = 0
     """Devices to distribute the population and the batches over; 0: all. It changes only the last bits of results."""
     checkpoint_seconds: float = 60.0
-    """Seconds between two checkpoints of V, M and C; each is saved at the next logged step. A killed run loses about
-    this much work. Scores are saved in blocks of episodes. It changes no result."""
+    """Seconds between two checkpoints of a training or a search; each is saved at the next logged step. A killed run loses
+    about this much work. Scores are saved in blocks of episodes. It changes no result."""
     tensorboard: bool = False
     """Also write TensorBoard events (needs the extra `tensorboard`)."""
 

@@ -16,8 +16,8 @@ PLANNED_IN_CALL = 2**22
 """Most steps that planners dream in one compiled call: tens of seconds on a CPU, and a call cannot be interrupted."""
 
 PLANNING = 4
-"""Lanes that plan together on a CPU: the plans of one already fill the cores, and a lane without need of a plan costs as
-much as the others."""
+"""Lanes that plan together on a CPU. Few, because one lane's plans already fill the cores, and a lane that needs no plan
+costs as much as one that does."""
 
 
 def in_call(most: int, planned: float) -> int:

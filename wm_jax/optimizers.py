@@ -84,9 +84,9 @@ def _clip_arrays(share: float) -> "optax.GradientTransformation":
 
 
 @contextmanager
-def as_meant(precision: str | None = None) -> Iterator[None]:
-    """JAX's default types and broadcasting, which other libraries rely on, whatever is enabled elsewhere; `precision`:
-    that of matrix products, if given."""
+def jax_defaults(precision: str | None = None) -> Iterator[None]:
+    """Use JAX's default types and broadcasting in the block: other libraries rely on them. `precision`: the precision of
+    matrix products in the block; None: JAX's default."""
     with jax.default_matmul_precision(precision), jax.enable_x64(False), jax.numpy_rank_promotion("allow"):
         yield
 

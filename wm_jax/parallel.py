@@ -75,7 +75,9 @@ def start(hosts: Hosts) -> None:
     except (ValueError, RuntimeError) as error:
         if hosts.coordinator:
             raise UserError(
-                f"process {hosts.process_id} of {hosts.processes} cannot join {hosts.coordinator}: {_first_line(error)}"
+                f"process {hosts.process_id} of {hosts.processes} cannot join {hosts.coordinator} "
+                f"({_first_line(error)}); check that this address is that of process 0, that it can be reached, and that "
+                f"all processes start within {SECONDS_TO_MEET} s"
             ) from error
         raise UserError(
             "--distributed found no cluster that lists the processes: start the run with Slurm's srun or Open MPI, on "

@@ -100,7 +100,8 @@ def _parts(folder: Path) -> tuple[str, ...]:
 def load_parts(name: str | Path) -> ModuleType:
     """Import a Python file, or an installed module, that registers parts. The same contents are imported once.
 
-    Raises `UserError` if the file does not exist, `ForeignError` if it cannot be run.
+    Raises `UserError` if the file does not exist or has a syntax error, or if the module cannot be imported;
+    `ForeignError` if its code fails.
     """
     if not str(name).endswith(".py"):
         try:

@@ -21,7 +21,7 @@ import numpy as np
 
 from wm_jax import parallel
 from wm_jax.checkpoints import Checkpoints, require_path
-from wm_jax.data.files import read_json, real, remove, told, write_atomically, write_json
+from wm_jax.data.files import read_json, real, remove, system_errors, write_atomically, write_json
 from wm_jax.errors import DamagedError, UserError
 from wm_jax.extras import need
 from wm_jax.formats import FORMAT
@@ -101,7 +101,7 @@ class StageDir:
         begun."""
         self.clear()
         self.run.append(line for line in other.run.metrics() if line["stage"] == self.name)
-        with told("create the link", self.path):
+        with system_errors("create the link", self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.symlink_to(real(other.path), target_is_directory=True)
 
@@ -179,7 +179,7 @@ class RunDir:
             raise UserError(f"{self.path} is a file; give a folder with --run-dir")
         require_path(self.path)
         lock = self.path / LOCK
-        with told("write the run's folder", self.path):
+        with system_errors("write the run's folder", self.path):
             if self.path.exists() and any(self.path.iterdir()) and not lock.exists():
                 raise UserError(f"{self.path} holds other files and is not a run folder; give another --run-dir")
             self.figures.mkdir(parents=True, exist_ok=True)
@@ -238,7 +238,7 @@ class RunDir:
 
     def metrics_lines(self) -> list[str]:
         """The raw logged lines; empty if there is no file yet. Raises `UserError` if the file is damaged."""
-        with told("read", self.metrics_path):
+        with system_errors("read", self.metrics_path):
             data = self.metrics_path.read_bytes() if self.metrics_path.exists() else b""
         try:
             return data.decode().splitlines()
@@ -261,7 +261,7 @@ class RunDir:
 
     def append(self, lines: Iterable[dict[str, Any]]) -> None:
         """Append lines to metrics.jsonl."""
-        with told("write", self.metrics_path), self.metrics_path.open("a") as file:
+        with system_errors("write", self.metrics_path), self.metrics_path.open("a") as file:
             file.write("".join(json.dumps(line) + "\n" for line in lines))
 
     def drop_metrics(self, stage: str, after: int) -> None:

@@ -70,7 +70,8 @@ _GPUS = {
 _TPUS = {"v4": 32 * GIB, "v5e": 16 * GIB, "v5p": 95 * GIB, "v6e": 32 * GIB}
 """Bytes of a chip's memory. JAX shows a v4 chip as two devices, which share its memory."""
 FORMS = (
-    "h100, h100x8 (a GPU of a100, h100, h200; how many), v5e:2x2, v5e:16x16 (TPU chips of v4, v5e, v5p, v6e; a slice)"
+    "h100 or h100x8 (a GPU: a100, h100 or h200, and how many), or v5e:2x2 (a TPU: v4, v5e, v5p or v6e, and the shape of "
+    "its slice)"
 )
 
 

@@ -2,7 +2,8 @@
 
 Shapes use these letters: B batch, T time, P population, R rollouts for each candidate, Z latent size, H hidden size, K
 mixtures, A action size, F numbers that an actor reads, D number of a controller's weights, N recorded frames, E
-recorded episodes, S start states. `...` stands for any leading axes, including none.
+recorded episodes, S start states. `...` stands for any leading axes, including none. A docstring
+that gives a letter another meaning says so.
 """
 
 from collections.abc import Callable

@@ -66,7 +66,7 @@ def returns(judge):
     return jax.jit(judge.returns, static_argnums=4)
 
 
-def judged(judge, place, plans, key=0, value=None):
+def with_advantages(judge, place, plans, key=0, value=None):
     """What the plans bring from a place on, [N]."""
     return returns(judge)(World(judge.dream.model, {}), at(place), sequences(*plans), new_key(key), value)
 
@@ -140,7 +140,7 @@ def test_the_power_of_noise_falls_with_the_frequency_to_the_power_of_its_colour(
     np.testing.assert_allclose(power / expected, 1, atol=4 * (2 / count) ** 0.5)
 
 
-# Sequences of actions judged in a dream
+# Sequences of actions with_advantages in a dream
 
 
 def worked_out(start, actions, hold=1, discount=1.0, wall=None, noise=None, value=None):
@@ -170,7 +170,7 @@ def test_returns_are_those_worked_out_by_hand(hold, discount, wall, value):
     line = Line(spread=0.0, wall=float("inf") if wall is None else wall)
     rules = replace(REWARDED, end="threshold" if wall is None else "drawn")
     judge = Imagination(Dream(line, rules), hold, discount=discount)
-    found = judged(judge, 0.9, PLANS, value=value)
+    found = with_advantages(judge, 0.9, PLANS, value=value)
     of_place = None if value is None else lambda z: 3 - z
     expected = [worked_out(0.9, plan, hold, discount, wall, value=of_place) for plan in PLANS]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
@@ -179,24 +179,24 @@ def test_returns_are_those_worked_out_by_hand(hold, discount, wall, value):
 def test_an_end_that_is_more_probable_than_the_threshold_ends_a_sequence():
     """From 0 by 0.5 a step the point is beyond the wall after two; that step's reward still counts."""
     line = Line(spread=0.0, wall=0.9)
-    found = judged(Imagination(Dream(line, REWARDED)), 0.0, ((1.0,) * 5, (0.0,) * 5), value=value_of_line)
+    found = with_advantages(Imagination(Dream(line, REWARDED)), 0.0, ((1.0,) * 5, (0.0,) * 5), value=value_of_line)
     np.testing.assert_allclose(found, [1 + 0.5 + 0, 5 + 3], rtol=1e-6)
 
 
 def test_a_full_return_ends_no_sequence():
     dream = Dream(Line(spread=0.0), replace(REWARDED, full_return=2.0))
-    np.testing.assert_allclose(judged(Imagination(dream), 0.0, [(0.0,) * 6]), [6.0])
+    np.testing.assert_allclose(with_advantages(Imagination(dream), 0.0, [(0.0,) * 6]), [6.0])
 
 
 def test_all_sequences_meet_the_same_noise():
     judge = Imagination(Dream(Line(spread=0.3), REWARDED), particles=2)
-    same, other = (judged(judge, 0.0, [PLANS[0]] * 3, key) for key in range(2))
+    same, other = (with_advantages(judge, 0.0, [PLANS[0]] * 3, key) for key in range(2))
     assert len(np.unique(same)) == len(np.unique(other)) == 1 and not np.array_equal(same, other)
 
 
 def test_a_return_is_the_mean_over_dreams_with_noise_of_their_own():
     line, particles = Line(spread=0.3), 3
-    found = judged(Imagination(Dream(line, REWARDED), 2, particles), 0.9, PLANS)
+    found = with_advantages(Imagination(Dream(line, REWARDED), 2, particles), 0.9, PLANS)
 
     @jax.jit
     @jax.vmap
@@ -214,7 +214,7 @@ def test_a_sequence_whose_dream_breaks_is_the_worst_there_is(part):
     """Only the last one goes beyond 1; it comes back in vain."""
     plans = (*PLANS[:2], (1.0, -1.0, -1.0, 0.0))
     judge = Imagination(Dream(Breaking(spread=0.0, part=part), REWARDED), particles=2)
-    found = judged(judge, 0.9, plans, value=value_of_line)
+    found = with_advantages(judge, 0.9, plans, value=value_of_line)
     expected = [worked_out(0.9, plan, value=lambda z: 3 - z) for plan in PLANS[:2]]
     np.testing.assert_allclose(found, [*expected, -np.inf], rtol=1e-5)
 
@@ -223,7 +223,7 @@ def test_it_is_so_however_little_the_rewards_still_count_when_it_breaks():
     """0.1 to the power of 59 is 0 in float32."""
     late, never = (*[0.0] * 59, 1.0), (0.0,) * 60
     judge = Imagination(Dream(Breaking(spread=0.0), REWARDED), discount=0.1)
-    np.testing.assert_allclose(judged(judge, 0.9, (late, never)), [-np.inf, 0.1 / 0.9], rtol=1e-5)
+    np.testing.assert_allclose(with_advantages(judge, 0.9, (late, never)), [-np.inf, 0.1 / 0.9], rtol=1e-5)
 
 
 # Planners that compare sequences

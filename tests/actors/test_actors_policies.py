@@ -11,7 +11,7 @@ from wm_jax.actors.convolutional import FILTERS, UNITS, ConvolutionalConfig, Pyr
 from wm_jax.actors.distributions import NARROWEST, Beta, BoundedNormal, Categorical, SquashedNormal
 from wm_jax.actors.mlp import MLP, Layer
 from wm_jax.actors.policy import Head, PolicyConfig
-from wm_jax.actors.protocol import Trying
+from wm_jax.actors.protocol import ExploringActor
 from wm_jax.dream import Dream, DreamConfig
 from wm_jax.errors import UserError
 from wm_jax.memory import MemoryConfig
@@ -383,7 +383,7 @@ def test_what_is_tried_is_kept_for_as_many_steps_as_it_holds():
     """The place changes meanwhile, and nothing comes of that."""
     generator = np.random.default_rng(0)
     policy = PolicyConfig(features=("z",), hidden_sizes=(), distribution="beta").build(Dream(LINE, DreamConfig()))
-    trying = Trying(policy, 3)
+    trying = ExploringActor(policy, 3)
     params = {
         "policy": actors.unflat(actors.shapes(policy), np.float32(generator.normal(size=16))),
         "noise": np.float32(0),
@@ -402,7 +402,7 @@ def test_what_is_tried_is_kept_for_as_many_steps_as_it_holds():
 def test_the_noise_of_an_mlp_is_what_the_weights_say():
     generator, count = np.random.default_rng(0), 4000
     policy = MLP(("z",), (3, 2))
-    state, trying = on_the_line(generator), Trying(policy, 2)
+    state, trying = on_the_line(generator), ExploringActor(policy, 2)
     weights = actors.unflat(actors.shapes(policy), np.float32(generator.normal(size=8)))
 
     @jax.jit
@@ -429,7 +429,7 @@ def test_the_noise_of_a_policy_is_its_own():
 
 
 def test_who_begins_to_try_has_fresh_weights_and_no_noise():
-    trying = Trying(MLP(("z",), (3, 2)), 4)
+    trying = ExploringActor(MLP(("z",), (3, 2)), 4)
     params = trying.init(new_key())
     assert set(params) == {"policy", "noise"} and params["noise"] == 0
     jax.tree.map(np.testing.assert_array_equal, params["policy"], trying.policy.init(new_key()))

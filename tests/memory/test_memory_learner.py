@@ -80,8 +80,8 @@ def test_a_step_is_that_of_M_on_the_stream_of_the_training_episodes() -> None:
 
 def test_it_lasts_as_long_as_it_is_told_and_nothing_else_changes() -> None:
     assert (LEARNER.steps, LEARNER.later_steps, LEARNER.batch_size, LEARNER.units) == (9, 4, 3, 30)
-    assert LEARNER.lasting(7) == replace(LEARNER, model=replace(LEARNER.model, config=replace(CONFIG, steps=7)))
-    assert hash(LEARNER.lasting(9)) == hash(LEARNER) and LEARNER.lasting(9) == LEARNER != LEARNER.lasting(7)
+    assert LEARNER.with_steps(7) == replace(LEARNER, model=replace(LEARNER.model, config=replace(CONFIG, steps=7)))
+    assert hash(LEARNER.with_steps(9)) == hash(LEARNER) and LEARNER.with_steps(9) == LEARNER != LEARNER.with_steps(7)
     settings = flatten(Experiment())
     assert all(f"{LEARNER.settings}{name}" in settings for name in ("steps", "later_steps", "batch_size"))
 
@@ -104,8 +104,8 @@ def test_its_reports_are_of_held_out_episodes_and_of_as_many_that_it_is_trained_
 
 def test_it_reports_a_few_times_but_not_more_often_than_once_an_epoch() -> None:
     assert LEARNER.report_every(DATA) == 5
-    assert LEARNER.lasting(4).report_every(DATA) == 4
-    assert LEARNER.lasting(100).report_every(DATA) == 100 // REPORTS == 20
+    assert LEARNER.with_steps(4).report_every(DATA) == 4
+    assert LEARNER.with_steps(100).report_every(DATA) == 100 // REPORTS == 20
 
 
 def test_its_cost_grows_with_the_frames_of_a_step() -> None:

@@ -23,7 +23,7 @@ from wm_jax.dream import DreamConfig
 from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment, load
 from wm_jax.models import Models
-from wm_jax.pipeline import playing, practising, searching, side_by_side
+from wm_jax.pipeline import episode_learning, playing, searching, side_by_side
 from wm_jax.pipeline.checking import check
 from wm_jax.pipeline.info import describe
 from wm_jax.pipeline.progress import Interrupt, Stopped
@@ -82,7 +82,7 @@ def test_stopped_and_gone_on_with_a_search_in_dreams_ends_with_the_same_bits(
     experiment: Experiment, tmp_path: Path, search: SearchConfig
 ) -> None:
     whole = evolve_in_two(replace(experiment, search=search), tmp_path, 0, "step 1 of 4")
-    means, about = load_weights(whole / searching.MEANS)
+    means, about = load_weights(whole / searching.CANDIDATES)
     assert [evaluation[0]["generation"] for evaluation in about["evaluations"]] == [2, 4]
     assert all((leaf[0] != leaf[1]).any() for leaf in jax.tree.leaves(means))
 
@@ -130,11 +130,11 @@ def test_what_is_learned_from_is_what_was_done(
     agent, variants = Agent(here.models.world, here.models.actor), side_by_side.variants(actual)
     runner = playing.EpisodeRunner(here, here.stage("controller", 0), agent, load_world(here, 0))
     with ExitStack() as stack:
-        generations = practising.PracticeGenerations(
+        generations = episode_learning.LearnedGenerations(
             here, config, search, variants, jax.random.key(1), 5, runner, stack
         )
         states = parallel.replicate(here.mesh, jax.vmap(search.init)(jax.random.split(jax.random.key(2))))
-        tables = jax.vmap(search.trying, (0, None))(states, 0)
+        tables = jax.vmap(search.player_weights, (0, None))(states, 0)
         driver = AgentDriver(generations.agent, runner.params, tables)
         played = generations._play(driver, [(seed, 1) for seed in (7, 8, 9)], 0)
         weights = jax.tree.map(lambda array: array[1], tables)

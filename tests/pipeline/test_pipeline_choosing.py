@@ -34,7 +34,7 @@ def deploy(probe_experiment: Path, folder: Path, dream: Any, **settings: Any) ->
         lambda leaf: np.broadcast_to(number.reshape(slots, several, *[1] * leaf.ndim), (slots, several, *leaf.shape)),
         actors.shapes(here.models.actor),
     )
-    task = searching._Task(here, 0, evolve, side_by_side.variants(here.experiment))
+    task = searching._SearchJob(here, 0, evolve, side_by_side.variants(here.experiment))
     stage = here.stage("controller", 0)
     about = searching._deploy(task, stage, {"dream": returns, "candidates": candidates})
     path = stage.path / searching.WEIGHTS

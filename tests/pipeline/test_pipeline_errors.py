@@ -153,7 +153,7 @@ def test_a_search_that_cannot_fit_is_refused_before_anything_runs(probe_experime
 def test_a_wrong_keyword_in_an_experiment_names_the_nearest(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text("from wm_jax.vision import VisionConfig\nCONFIG = VisionConfig(latentsize=3)\n")
-    with pytest.raises(UserError, match=r"mine\.py cannot be read.*did you mean world\.vision\.latent_size"):
+    with pytest.raises(UserError, match=r"mine\.py cannot be run.*did you mean world\.vision\.latent_size"):
         load(path)
 
 

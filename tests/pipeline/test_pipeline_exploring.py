@@ -25,7 +25,7 @@ from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.plan import plan
 from wm_jax.pipeline.progress import Interrupt
 from wm_jax.pipeline.searching import EVALUATIONS, Evolve, Explore
-from wm_jax.pipeline.weights import ENCODED, load_deployed, load_means
+from wm_jax.pipeline.weights import ENCODED, load_candidates, load_deployed
 from wm_jax.rollouts import RoundsConfig
 from wm_jax.search.config import EvolveConfig
 from wm_jax.worlds import WorldConfig
@@ -84,10 +84,13 @@ def test_the_explorers_controller_collects_its_share_beside_c(experiment: Experi
     found = json.loads((here.stage("explorer", 0).path / EVALUATIONS).read_text())
     assert [evaluation["generation"] for evaluation in found] == [1, 2, 3]
     assert all(evaluation["actual"] is None and evaluation["dream"]["n"] == 4 for evaluation in found)
-    own, cs = (actors.flat(means, 1) for means in (load_means(here.exploring, 0, "explorer"), load_means(here, 0)))
+    own, cs = (
+        actors.flat(means, 1) for means in (load_candidates(here.exploring, 0, "explorer"), load_candidates(here, 0))
+    )
     assert (len(cs), len(own)) == (2, 3) and not np.array_equal(cs[0], own[0])
     assert recorded(here, 1) == [
-        *(f"mean {row} of round 0" for row in (0, 1, 0, 1)), *(f"explorer, mean {row} of round 0" for row in (0, 2))
+        *(f"candidate {row} of round 0" for row in (0, 1, 0, 1)),
+        *(f"explorer, candidate {row} of round 0" for row in (0, 2)),
     ]  # fmt: skip
     deployed = replace(experiment, rounds=replace(experiment.rounds, drivers="deployed"))
     again = Context(deployed, Models(deployed), here.run, here.screen, here.interrupt)

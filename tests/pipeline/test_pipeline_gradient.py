@@ -18,7 +18,7 @@ from wm_jax.pipeline import machine, searching, side_by_side
 from wm_jax.pipeline.info import describe
 from wm_jax.pipeline.plan import plan
 from wm_jax.pipeline.progress import Interrupt
-from wm_jax.pipeline.weights import load_means, load_world
+from wm_jax.pipeline.weights import load_candidates, load_world
 from wm_jax.search.config import EvolveConfig
 from wm_jax.search.policy_gradient import PolicyGradientConfig
 
@@ -41,10 +41,10 @@ def test_stopped_and_gone_on_with_it_ends_with_the_same_bits(experiment: Experim
     """Its noise falls, and its dreams end by chance."""
     experiment = replace(experiment, dream=replace(experiment.dream, end="drawn"))
     whole = evolve_in_two(experiment, tmp_path, 0, "step 1 of 4")
-    means = actors.flat(load_means(context(experiment, tmp_path / "whole", Interrupt()), 0), 1)
+    means = actors.flat(load_candidates(context(experiment, tmp_path / "whole", Interrupt()), 0), 1)
     assert means.shape == (2 * 2, actors.size(Models(experiment).actor))
     assert len({row.tobytes() for row in np.asarray(means)}) == 4, "seeds and generations must differ"
-    about = load_weights(whole / searching.MEANS)[1]
+    about = load_weights(whole / searching.CANDIDATES)[1]
     assert [evaluation["generation"] for evaluation in about["evaluations"][0]] == [2, 2]
 
 

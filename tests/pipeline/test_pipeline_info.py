@@ -111,7 +111,7 @@ def test_tuning_is_told_where_there_is_some() -> None:
 def test_episodes_that_a_policy_learns_from_are_counted_and_no_dreams() -> None:
     """Four grey frames at each of 125 decisions in 8 episodes, twice, beside 16 lanes of 250 frames in colour."""
     found = load(FOLDER / "acting" / "swing_up_pixels.py")
-    memory, models = describe(found)["memory"], Models(found)
+    memory, models = describe(found)["device memory"], Models(found)
     search = models.search(found.evolve.generations)
     episodes = 4 * 2 * 8 * 125 * (4 * 64 * 64 + 1) + 16 * 250 * 64 * 64 * 3
     assert memory["searches side by side"] == 3 * (search.bytes_at_rest() + episodes)
@@ -131,7 +131,7 @@ def test_the_states_that_dreams_start_in_are_counted() -> None:
     found = load(FOLDER / "take_cover_gradient.py")
     episodes, frames = recorded_episodes(found), recorded_frames(found, Models(found))
     rows = max(FIRSTS, episodes) + round(1024 * frames / episodes / SPACING)
-    assert describe(found)["memory"]["states that dreams start in"] == 4 * rows * (64 + 2 * 256 + 1)
+    assert describe(found)["device memory"]["states that dreams start in"] == 4 * rows * (64 + 2 * 256 + 1)
 
 
 def test_encoded_frames_are_counted_with_the_padded_copy_that_training_holds() -> None:
@@ -139,11 +139,11 @@ def test_encoded_frames_are_counted_with_the_padded_copy_that_training_holds() -
     found = load(FOLDER / "quickstart.py")
     frames = 2 * recorded_frames(found, Models(found))
     copied = 2 ** math.ceil(math.log2(frames))
-    told = describe(found)["memory"]["encoded frames on the device"]
+    told = describe(found)["device memory"]["encoded frames on the device"]
     assert told == (frames + copied) * (2 * 2 * 16 + 4 * 2)
     # Without learners there is no copy.
     facts = describe(load(FOLDER / "swing_up_state.py"))
-    assert facts["memory"]["encoded frames on the device"] == facts["disk"]["encoded frames"] > 0
+    assert facts["device memory"]["encoded frames on the device"] == facts["disk"]["encoded frames"] > 0
 
 
 def test_evolution_in_the_dream_is_told_with_its_validation() -> None:

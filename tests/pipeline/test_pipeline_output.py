@@ -284,7 +284,7 @@ def test_a_file_of_ones_own_that_fails_has_its_traceback(text: str, says: str, t
     for what, read in (("experiment", load), ("parts file", load_parts)):
         with pytest.raises(ForeignError) as caught:
             read(path)
-        assert str(caught.value) == f"{what} {path} cannot be read: {says}"
+        assert str(caught.value) == f"{what} {path} cannot be run: {says}"
         assert f'File "{path}", line' in caught.value.trace and says in caught.value.trace
 
 
@@ -292,7 +292,7 @@ def test_what_a_line_says_alone_has_none(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text("x = 1\nCONFIG = (")
     for read in (load, load_parts):
-        with pytest.raises(UserError, match=r"mine\.py cannot be read: SyntaxError: .* \(mine\.py, line 2\)"):
+        with pytest.raises(UserError, match=r"mine\.py cannot be run: SyntaxError: .* \(mine\.py, line 2\)"):
             read(path)
 
 

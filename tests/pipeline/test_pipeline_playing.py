@@ -205,7 +205,7 @@ def tune(
         assert told["temperature"] == about["temperature"] == 1.15 and told["dream"] is None
         evaluations = json.loads((here.controller(0).path / searching.EVALUATIONS).read_text())
         assert [each["generation"] for each in evaluations] == [0, 2, 3]
-        means = load_weights(here.controller(0).path / searching.MEANS)[0]["means"]
+        means = load_weights(here.controller(0).path / searching.CANDIDATES)[0]["means"]
         means = controller_like(folder, {"means": means}, "means", here.models.actor, (3, 1))
         means = np.asarray(actors.flat(means, 2))[:, 0]
         best = max(range(3), key=lambda slot: evaluations[slot]["actual"]["mean"])

@@ -220,7 +220,7 @@ def test_evolutions_run_side_by_side_and_all_are_scored(
     settings = ["--evolve.generations", "10", "--evolve.temperatures", "0.7", "1.0", "--evolve.seeds", "2"]
     where = ["--run-dir", str(folder), "--reuse", str(run)]
     printed = wm_jax_command(compilation_cache, "run", str(probe_experiment), *where, *settings)
-    assert "4 evolutions, 4 side by side, in about" in printed
+    assert "4 searches, 4 at a time, use about" in printed
     assert f"memory (round 0): taken over from {run}" in " ".join(printed.split())
     assert contents(run) == before
     told, source = read(folder, "side by side"), read(run, "run")

@@ -143,7 +143,7 @@ def test_evaluated_means_drive_from_the_first_to_the_last(uninterrupted: Path) -
     """Two evolutions' means of twelve evaluations share six episodes."""
     index = uninterrupted / "rollouts" / "round-1" / "episodes" / "index.jsonl"
     policies = [json.loads(line)["policy"] for line in index.read_text().splitlines()]
-    assert policies == [f"mean {row} of round 0" for row in (0, 4, 9, 13, 18, 23)]
+    assert policies == [f"candidate {row} of round 0" for row in (0, 4, 9, 13, 18, 23)]
 
 
 def test_a_deleted_file_is_made_again(uninterrupted: Path, probe_experiment: Path, environment: dict[str, str]) -> None:

@@ -82,8 +82,8 @@ def test_stages_are_taken_over_up_to_the_first_that_differs(
     before, ablation = contents(source), untrained(experiment)
     told = take_over(ablation, run, source)
     assert told == (
-        f"taken over from {source.path}: collect (round 0), vision (round 0), encode (round 0); not memory (round 0): "
-        "world.memory.steps was 600, now 0"
+        f"taken over from {source.path}: collect (round 0), vision (round 0), encode (round 0); the rest is not reused: "
+        "memory (round 0): world.memory.steps was 600, now 0"
     )
     assert own_and_taken(ablation, run) == ([], ["collect", "vision", "encode"])
     assert run.stage("vision", 0).origin == source.path.resolve() / "vision" / "round-0"
@@ -155,18 +155,18 @@ def test_nothing_is_made_again_in_the_other_run(experiment: Experiment, tmp_path
 
 def test_what_cannot_be_reused_is_named(experiment: Experiment, source: RunDir, run: RunDir, tmp_path: Path) -> None:
     other = dataclasses.replace(experiment, seed=5)
-    with pytest.raises(UserError, match=r"cannot reuse .*source: not collect \(round 0\): seed was 0, now 5"):
+    with pytest.raises(UserError, match=r"nothing of .*source can be reused: collect \(round 0\): seed was 0, now 5"):
         take_over(other, run, source)
     text = Path(experiment.task).read_text()
     (tmp_path / "probe_task.py").write_text(text.replace('name="probe"', 'name="upside_down"'))
     task = dataclasses.replace(experiment, task=str(tmp_path / "probe_task.py"))
     with pytest.raises(
-        UserError, match=r"cannot reuse .*: not collect \(round 0\): task was 'sha256:\w+', now 'sha256:"
+        UserError, match=r"nothing of .* can be reused: collect \(round 0\): task was 'sha256:\w+', now 'sha256:"
     ):
         take_over(task, run, source)
     with pytest.raises(UserError, match="is this run itself"):
         take_over(experiment, source, RunDir(tmp_path / "run" / ".." / "source"))
-    with pytest.raises(UserError, match=r"cannot reuse .* collect \(round 0\): it is not finished there"):
+    with pytest.raises(UserError, match=r"nothing of .* can be reused: collect \(round 0\): it is not finished there"):
         take_over(experiment, run, begun(tmp_path / "empty", experiment, finished=0))
     with pytest.raises(UserError, match="nowhere is not a run folder"):
         run_experiment(experiment, tmp_path / "new", (), False, tmp_path / "nowhere", Screen())

@@ -138,7 +138,7 @@ def test_it_plays_at_the_tasks_own_speed_and_keeps_the_score(page: Any) -> None:
 
 def test_a_dream_ends_and_says_so(page: Any) -> None:
     page.eval_on_selector("#single", "button => { for (let i = 0; i < 400; i++) button.click(); }")
-    assert page.inner_text("#end") in ("its time was over", "the dream ended")
+    assert page.inner_text("#end") in ("the time limit was reached", "the dream ended")
     assert "score" in page.inner_text("#status") and number(page, "#steps") <= 250
 
 

@@ -106,7 +106,7 @@ def test_a_game_is_the_agents_own_episode() -> None:
     assert not np.array_equal(pushed[0].now.frame, pushed[1].now.frame)
     for _ in range(300):
         now = game.step(None)
-    assert now.over == "its time was over" and now.steps == 250
+    assert now.over == "the time limit was reached" and now.steps == 250
     assert game.begin(SEED).steps == 0
     for each in (game, *pushed):
         each.close()

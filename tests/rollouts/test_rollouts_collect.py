@@ -274,7 +274,7 @@ def test_a_length_that_is_never_reached_is_said(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot make the folder"):
+    with pytest.raises(UserError, match="cannot create the folder"):
         collect(PROBE, CollectConfig(episodes=1), 0, tmp_path / "file" / "data")
 
 

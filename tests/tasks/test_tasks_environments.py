@@ -261,7 +261,7 @@ def test_an_error_in_a_task_file_is_named_with_its_file(tmp_path: Path, text: st
 def test_a_task_file_that_is_no_python_is_named(tmp_path: Path, text: bytes) -> None:
     path = tmp_path / "wrong.py"
     path.write_bytes(text)
-    with pytest.raises(UserError, match=r"task file .*wrong\.py cannot be read: (Syntax|Value)Error"):
+    with pytest.raises(UserError, match=r"task file .*wrong\.py cannot be run: (Syntax|Value)Error"):
         load_task(str(path))
 
 

@@ -86,8 +86,8 @@ def test_a_step_is_that_of_V_on_frames_of_the_training_episodes(data: TrainingDa
 
 def test_it_lasts_as_long_as_it_is_told_and_nothing_else_changes() -> None:
     assert (LEARNER.steps, LEARNER.later_steps, LEARNER.batch_size, LEARNER.units) == (5, 2, 3, 3)
-    assert LEARNER.lasting(7) == VisionLearner(Vision(replace(CONFIG, steps=7))) != LEARNER
-    assert hash(LEARNER.lasting(5)) == hash(LEARNER) and LEARNER.lasting(5) == LEARNER
+    assert LEARNER.with_steps(7) == VisionLearner(Vision(replace(CONFIG, steps=7))) != LEARNER
+    assert hash(LEARNER.with_steps(5)) == hash(LEARNER) and LEARNER.with_steps(5) == LEARNER
     settings = flatten(Experiment())
     assert all(f"{LEARNER.settings}{name}" in settings for name in ("steps", "later_steps", "batch_size"))
 
@@ -129,7 +129,7 @@ def test_of_many_held_out_frames_as_many_as_it_takes_are_spread_over_all(
 
 def test_it_reports_once_an_epoch_and_at_the_end(data: TrainingData) -> None:
     assert LEARNER.report_every(data) == 5, "21 frames are 7 batches of 3, more than there are steps"
-    assert LEARNER.lasting(100).report_every(data) == 7
+    assert LEARNER.with_steps(100).report_every(data) == 7
     large = replace(LEARNER, model=Vision(replace(CONFIG, batch_size=50)))
     assert large.report_every(data) == 1
 

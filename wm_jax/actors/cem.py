@@ -33,7 +33,7 @@ class CEMConfig(SequencePlannerConfig):
     iterations: int = 10
     """Iterations: how often the distribution is fitted."""
     candidates: int = 1000
-    """N: sequences drawn in the first iteration."""
+    """N: sequences drawn in the first iteration; at least twice `elites`."""
     shrink: float = 1.0
     """Factor by which the number of sequences falls per iteration; there are always at least twice as many as
     elites."""

@@ -18,8 +18,8 @@ NARROWEST = 0.01
 DEVIATIONS = 0.1, 1.0
 """Bounds of a network's standard deviation for a `BoundedNormal`."""
 LEAST_EXCESS = 1e-3
-"""Lower bound of what a network's Beta parameters exceed 1 by: float32 keeps their difference from 1, and the mode
-unique."""
+"""Smallest amount by which a network's Beta parameters exceed 1. float32 would lose a smaller one, and the mode would not
+be unique."""
 EDGE = 1e-4
 """Samples of a `Beta` keep this distance from 0 and 1, where its density may be infinite."""
 

@@ -18,7 +18,7 @@ from wm_jax.actors.protocol import ACTORS
 from wm_jax.dream import Dream, DreamState
 from wm_jax.errors import require_choice, require_range
 from wm_jax.lanes import alone
-from wm_jax.optimizers import as_meant
+from wm_jax.optimizers import jax_defaults
 from wm_jax.types import Action, Array, Key, Params, State
 from wm_jax.worlds import World
 
@@ -37,8 +37,8 @@ class MCTSConfig(PlannerConfig):
     """Steps that each action is held, in a plan and when executed."""
     discount: float = 0.99
     hidden_sizes: tuple[int, ...] = (64,)
-    """Units of the hidden layers of the prior and the value, which the search learns in dreams (`search.kind` ppo).
-    Empty: nothing is learned or searched for, the prior is uniform and the value is 0."""
+    """Units of the hidden layers of the prior and the value, which the search learns in dreams (`search.kind` ppo or
+    dreamer). Empty: nothing is learned or searched for, the prior is uniform and the value is 0."""
     simulations: int = 50
     """Nodes that a decision adds to its tree."""
     policy: Literal["gumbel", "stochastic"] = "gumbel"
@@ -110,7 +110,7 @@ class MCTS(Planner):
         # With outcomes an action takes two edges: the choice and the outcome.
         depth = config.horizon * (1 if config.policy == "gumbel" else 2)
         how = {"num_simulations": config.simulations, "max_depth": depth}
-        with as_meant():
+        with jax_defaults():
             if config.policy == "gumbel":
                 # No noise at the root: the best action is to be executed. All actions are considered, not 16 at most.
                 found = mctx.gumbel_muzero_policy(

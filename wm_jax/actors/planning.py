@@ -39,8 +39,8 @@ class PlannerConfig(ActorConfig):
     features: tuple[str, ...] = ()
     """The world model's features that the learned policy and value read; empty: all of them."""
     hidden_sizes: tuple[int, ...] = ()
-    """Units of the hidden layers of a policy and a value, which the search learns in dreams (`search.kind` ppo). The
-    value then estimates the return after the plan's last step. Empty: nothing is learned or searched for."""
+    """Units of the hidden layers of a policy and a value, which the search learns in dreams (`search.kind` ppo, dreamer or
+    backprop). The value then estimates the return after the plan's last step. Empty: nothing is learned or searched for."""
 
     def __post_init__(self) -> None:
         for name in ("horizon", "hold"):

@@ -148,8 +148,8 @@ class WithCritic(Guided):
 
 
 @struct.dataclass
-class Try:
-    """State of a `Trying` actor."""
+class ExploringState:
+    """State of a `ExploringActor` actor."""
 
     drawn: Array
     """[X]: the current sample."""
@@ -158,7 +158,7 @@ class Try:
 
 
 @dataclass(frozen=True)
-class Trying(Actor):
+class ExploringActor(Actor):
     """A policy that samples its actions and holds each for `hold` steps, to learn from the results. Its weights are
     {"policy", "noise"}, with the noise of `Policy.distribution`."""
 
@@ -169,16 +169,18 @@ class Trying(Actor):
         """Fresh weights and a noise of 0."""
         return {"policy": self.policy.init(key), "noise": jnp.float32(0)}
 
-    def begin(self) -> Try:
+    def begin(self) -> ExploringState:
         """The state before the first sample."""
-        return Try(jnp.zeros(self.policy.drawn_size, jnp.float32), jnp.int32(0))
+        return ExploringState(jnp.zeros(self.policy.drawn_size, jnp.float32), jnp.int32(0))
 
-    def act(self, params: Params, world: World, state: State, carry: Try, key: Key) -> tuple[Action, Try]:
+    def act(
+        self, params: Params, world: World, state: State, carry: ExploringState, key: Key
+    ) -> tuple[Action, ExploringState]:
         """The current action, or a new sample when its time is over."""
         distribution = self.policy.distribution(params["policy"], self.policy.inputs(world, state), params["noise"])
         due = carry.left == 0
         drawn = jnp.where(due, distribution.draw(key), carry.drawn)
-        return distribution.action(drawn), Try(drawn, jnp.where(due, self.hold, carry.left) - 1)
+        return distribution.action(drawn), ExploringState(drawn, jnp.where(due, self.hold, carry.left) - 1)
 
 
 @cache
@@ -193,7 +195,7 @@ def size(actor: Actor | Network) -> int:
 
 
 def flat(params: Params, axes: int = 0) -> Array:
-    """Weights whose arrays share `leading` leading axes, as one array [..., D]: leaf by leaf, row by row."""
+    """Weights whose arrays share their first `axes` axes, as one array [..., D]: leaf by leaf, row by row."""
     parts = [leaf.reshape(*leaf.shape[:axes], -1) for leaf in jax.tree.leaves(params)]
     return jnp.concatenate(parts, axis=-1)
 

@@ -22,8 +22,8 @@ def prepare(settings: dict, tell: Callable[[int], None] = lambda steps: None) ->
     """`settings` has task, seed and max_steps. Returns a function: episode number → tics played."""
     task = load_task(settings["task"])
     environment, policy = task.make(), task.policy(POLICY)
-    reset, step = own(task.told("reset"), environment.reset), own(task.told("step"), environment.step)
-    taken = own(task.told("environment_action"), task.environment_action)
+    reset, step = own(task.name_of("reset"), environment.reset), own(task.name_of("step"), environment.step)
+    taken = own(task.name_of("environment_action"), task.environment_action)
     nothing = np.zeros(FRAME_SHAPE, np.uint8)
 
     def play(number: int) -> int:

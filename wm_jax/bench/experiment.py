@@ -165,7 +165,7 @@ def searching(models: Models, params: Params, recorded: Observations, search: Se
 
 def training(name: str, learner: Learner, params: Params, data: TrainingData) -> Part:
     """A learner's steps, compared with its own count of operations."""
-    mesh, learner = parallel.mesh(1), learner.lasting(STEPS)
+    mesh, learner = parallel.mesh(1), learner.with_steps(STEPS)
     advance = learner.advance(data, 0, 0, KEY, mesh)
     flop = learner.flop(sum(leaf.size for leaf in jax.tree.leaves(params)))
     work = Training(lambda state: advance(state)[0], learner.start(params, mesh), learner.units)

@@ -45,7 +45,7 @@ LOOKED_AT = 4096
 
 
 @contextmanager
-def told(deed: str, path: Path) -> Iterator[None]:
+def system_errors(deed: str, path: Path) -> Iterator[None]:
     """Turn a system error (`OSError`) in the block into a `UserError`: "cannot DEED PATH: why; what to do"."""
     try:
         yield
@@ -64,7 +64,7 @@ def remedy(error: Exception) -> str:
 def reading(path: Path, absent: str = "check the path") -> Iterator[None]:
     """Turn an `OSError` of the block, which reads `path`, into a `UserError`. `absent`: what to do if the file is
     missing."""
-    with told("read", path):
+    with system_errors("read", path):
         try:
             yield
         except FileNotFoundError:
@@ -80,7 +80,7 @@ def require_readable(path: Path, absent: str = "check the path") -> None:
 def require_writable(path: Path) -> None:
     """Create the folder of `path`. Raises `UserError` unless a file can be written there: before the work, not after
     it."""
-    with told("write", path):
+    with system_errors("write", path):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ def require_own(path: Path, mark: str, what: str) -> None:
 
 def holds(path: Path, mark: str) -> bool:
     """Whether the file exists and has `mark` near its beginning."""
-    with told("read", path), suppress(FileNotFoundError), path.open("rb") as file:
+    with system_errors("read", path), suppress(FileNotFoundError), path.open("rb") as file:
         return mark.encode() in file.read(LOOKED_AT)
     return False
 
@@ -109,7 +109,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        with told("write", path):
+        with system_errors("write", path):
             yield unfinished
             _force(unfinished)
             unfinished.replace(path)
@@ -147,7 +147,7 @@ def read_json(path: Path) -> Any:
 
 def remove(path: Path) -> None:
     """Delete a file, a link or a folder with its contents, if it exists. Raises `UserError` if that fails."""
-    with told("delete", path):
+    with system_errors("delete", path):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

@@ -189,7 +189,8 @@ def _check(path: Path, arrays: dict[str, np.ndarray], encoded: dict[str, jax.Sha
     length = arrays["length"].astype(np.int64)
     tiled = np.array_equal(arrays["start"], np.cumsum(length) - length) and length.sum() == sizes["N"]
     if not tiled or not length.size or length.min() < 1:
-        found = f"lengths from {length.min(initial=0)}, {length.sum()} in all, or starts that do not follow from them"
+        found = (f"lengths of at least {length.min(initial=0)} that sum to {length.sum()}, or starts that do not match the "
+                 "lengths")  # fmt: skip
         _refuse(path, f"episodes of at least one frame that fill the {sizes['N']} frames one after the other", found)
 
 

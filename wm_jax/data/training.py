@@ -92,7 +92,7 @@ class Learner(ABC):
         """Units in one step."""
         return self.batch_size
 
-    def lasting(self, steps: int) -> Self:
+    def with_steps(self, steps: int) -> Self:
         """The same training with this many steps, over which its learning rate falls."""
         return replace(self, model=replace(self.model, config=replace(self.model.config, steps=steps)))
 

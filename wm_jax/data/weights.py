@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from wm_jax.data.files import require_readable, told, write_atomically
+from wm_jax.data.files import require_readable, system_errors, write_atomically
 from wm_jax.errors import DamagedError, UserError
 
 SEPARATOR = "/"
@@ -71,7 +71,7 @@ def load_weights(path: Path, remedy: str = REMEDY) -> tuple[dict[str, Any], dict
     # The library reports an unreadable file as a missing one.
     require_readable(path, remedy)
     try:
-        with told("read", path), safe_open(path, framework="numpy") as file:
+        with system_errors("read", path), safe_open(path, framework="numpy") as file:
             metadata, names = file.metadata() or {}, file.keys()
             arrays = {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:

@@ -16,9 +16,9 @@ from wm_jax.worlds import WorldModel
 Rule = Callable[[Outcome, WorldModel], Array]
 
 REWARDS: Registry[Rule] = Registry("dream.reward")
-"""Outcome → the step's reward []."""
+"""(Outcome, world model) → the step's reward []."""
 ENDS: Registry[Rule] = Registry("dream.end")
-"""Outcome → the probability [] that the step ends the dream."""
+"""(Outcome, world model) → the probability [] that the step ends the dream."""
 
 
 @REWARDS.register
@@ -45,7 +45,7 @@ def excess_surprise(outcome: Outcome, model: WorldModel) -> Array:
     1."""
     setting = "dream.reward is 'excess_surprise'"
     found = expected(outcome.surprise, model, "surprise", setting)
-    return found - expected(outcome.entropy, model, "surprise", setting)
+    return found - expected(outcome.entropy, model, "entropy", setting)
 
 
 @ENDS.register

@@ -37,7 +37,7 @@ class CuriosityConfig(ExplorerConfig):
 
     @property
     def goal(self) -> Goal:
-        """Surprise."""
+        """The goal of the curious controller's search."""
         return Goal(self.reward, self.generations, self.share)
 
     def build(self, action_size: int) -> Noise:

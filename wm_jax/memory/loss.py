@@ -1,4 +1,5 @@
-"""M's loss: the likelihood of the next z and, if enabled, of the reward and the episode's end.
+"""M's loss: the negative log-likelihood of the next z and, if enabled, the losses of the reward, the next action, M's
+own surprise and the episode's end.
 
 At step t of an episode of L steps M gets (z_t, action_t, restart_t = [t is 0]) and must predict z_{t+1}, reward_t and
 whether the episode terminated with the step. The last step has no next frame, so its z is masked. If an episode was

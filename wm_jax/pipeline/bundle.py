@@ -76,7 +76,7 @@ class Bundle:
 
     def save(self, path: Path, half: bool = False) -> None:
         """Write the bundle; with `half`, the world model as float16. Raises `UserError` if it would be larger than 32
-        MB, or if a weight is too large for half precision."""
+        MiB, or if a weight is too large for half precision."""
         starts = first_frames(self.recorded, seed=0)
         tree = {
             "world": halved(path, self.params) if half else self.params,
@@ -123,7 +123,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
                         f"{found!r}; make one with `wm-jax export RUN FILE.safetensors`")  # fmt: skip
     config = about.pop("config", None)
     if not isinstance(config, dict):
-        raise UserError(f"settings in {path} must be a group of settings, found {config!r}")
+        raise UserError(f"{path} is damaged: expected a group of settings, found {str(config)[:60]}; export it again")
     config = {**config, "format": int(named[1])}
     return _upgraded(path, tree) if format_of(config, path) == 1 else tree, about, config
 

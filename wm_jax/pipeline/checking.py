@@ -49,7 +49,7 @@ def check(experiment: Experiment, models: Models) -> None:
     if experiment.exploring is not None:
         if experiment.rounds.drivers == "scripted":
             raise UserError(f"rounds.drivers is 'scripted' but explorer.kind is {experiment.explorer.kind!r}, whose "
-                            "controller would collect nothing; set one of them to another kind")  # fmt: skip
+                            "controller would collect nothing; change either of them")  # fmt: skip
         exploring = Models(experiment.exploring)
         try:
             exploring.dream.check()
@@ -87,7 +87,7 @@ def check_machine(experiment: Experiment, models: Models) -> None:
         side_by_side.groups(experiment.evolve.evolutions, 0, search.bytes_at_rest(), work, machine.device_memory())
     for backend in _backends(experiment).values():
         # Fail now if a package is missing, not later.
-        own(models.task.told("close"), models.task.make(backend).close)()
+        own(models.task.name_of("close"), models.task.make(backend).close)()
 
 
 def _backends(experiment: Experiment) -> dict[str, str]:
@@ -124,8 +124,8 @@ def _check_dream(experiment: Experiment, models: Models) -> None:
         variant.temperature == experiment.dream.temperature for variant in side_by_side.variants(experiment)
     ):
         raise UserError(f"dream.temperature {experiment.dream.temperature} is not among evolve.temperatures, so no "
-                        "evolution can be compared for deployment; add it, or set evolve.select to "
-                        "'actual'")  # fmt: skip
+                        "search can be chosen for deployment; add it to evolve.temperatures, or set "
+                        "evolve.select to 'actual'")  # fmt: skip
     missing = models.world.missing
     if experiment.dream.reward == "survival" and "end" in missing:
         other = "" if "reward" in missing else ", or set dream.reward to 'predicted'"

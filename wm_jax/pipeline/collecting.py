@@ -18,7 +18,7 @@ from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.progress import Barrier, Stopped, expected_steps
 from wm_jax.pipeline.searching import Evolve, Explore
 from wm_jax.pipeline.stages import Stage
-from wm_jax.pipeline.weights import load_deployed, load_means, load_world
+from wm_jax.pipeline.weights import load_candidates, load_deployed, load_world
 from wm_jax.rollouts.acting import Count, Driver, Lanes, Tick, scripted_driver
 from wm_jax.rollouts.agent import Agent, AgentDriver
 from wm_jax.rollouts.collect import ATTEMPTS_ALLOWED, Progress, clear_leftovers, episode_seed, too_short
@@ -123,7 +123,7 @@ def _controllers(context: Context, round_number: int) -> _Recording:
 
     def found(context: Context, folder: str) -> Params:
         chosen = context.stage(folder, before)
-        return alone(load_deployed(context, chosen)[0]) if deployed else load_means(context, before, folder)
+        return alone(load_deployed(context, chosen)[0]) if deployed else load_candidates(context, before, folder)
 
     explored = round(goal.share * rounds.episodes) if goal else 0
     collectors = [("", found(context, Evolve.folder), rounds.episodes - explored)]
@@ -134,7 +134,9 @@ def _controllers(context: Context, round_number: int) -> _Recording:
         count = rows(controllers)
         chosen = (len(names) + spread(count, episodes)).tolist()
         drivers += [chosen[number % len(chosen)] for number in range(episodes)]
-        names += [f"{collector}{'controller' if deployed else f'mean {row}'} of round {before}" for row in range(count)]
+        names += [
+            f"{collector}{'controller' if deployed else f'candidate {row}'} of round {before}" for row in range(count)
+        ]
     table = jax.tree.map(lambda *parts: jnp.concatenate(parts), *(controllers for _, controllers, _ in collectors))
     driver = AgentDriver(Agent(models.world, models.actor, models.explorer), load_world(context, before), table)
     limits = Limits(patience=rounds.patience)

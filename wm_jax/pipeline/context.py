@@ -57,7 +57,7 @@ class Context:
     def learner(self, name: str, round_number: int) -> Learner:
         """A learner with the steps of a round's training, over which its learning rate falls."""
         learner = self.models.world.learners[name]
-        return learner.lasting(learner.steps_after(self.frames_in(round_number))) if round_number else learner
+        return learner.with_steps(learner.steps_after(self.frames_in(round_number))) if round_number else learner
 
     def frames_in(self, round_number: int) -> int:
         """Number of frames that a round has recorded, including mirror images."""

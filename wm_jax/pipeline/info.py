@@ -14,7 +14,7 @@ from wm_jax.data.observations import bytes_of_a_frame, padded_size
 from wm_jax.experiment import Experiment, flatten
 from wm_jax.models import Models
 from wm_jax.parallel import key_shape
-from wm_jax.pipeline import practising, side_by_side
+from wm_jax.pipeline import episode_learning, side_by_side
 from wm_jax.pipeline.checking import check
 from wm_jax.pipeline.searching import actual_search
 from wm_jax.search import EpisodeSearch, PopulationSearch, Search
@@ -23,7 +23,7 @@ from wm_jax.types import FLOAT
 
 
 def describe(experiment: Experiment) -> dict[str, Any]:
-    """{"parameters", "shapes", "disk", "memory", "work", "settings"}: bytes and floating point operations (FLOP).
+    """{"parameters", "shapes", "disk", "device memory", "work", "settings"}: bytes and floating point operations (FLOP).
 
     Episodes are assumed to have the task's typical length. A matrix product counts two FLOP for each multiplication, a
     training step three times its forward pass. "Acting" is what dreams and frames take, without the networks that a
@@ -38,7 +38,7 @@ def describe(experiment: Experiment) -> dict[str, Any]:
         "parameters": {**parameters, "controller": actors.size(models.actor)},
         "shapes": _shapes(models, search),
         "disk": _disk(experiment, models, frames, parameters),
-        "memory": _memory(experiment, models, search, frames, parameters),
+        "device memory": _memory(experiment, models, search, frames, parameters),
         "work": _work(experiment, models, search, frames, parameters),
         "settings": flatten(experiment),
     }
@@ -91,7 +91,7 @@ def _memory(
     learners = models.world.learners
     episodes = recorded_episodes(experiment)
     if experiment.evolve.fitness == "actual" and isinstance(search, EpisodeSearch):
-        starts, work = 0, practising.bytes_at_work(models, search, experiment.evolve)
+        starts, work = 0, episode_learning.bytes_at_work(models, search, experiment.evolve)
     else:
         work = side_by_side.bytes_at_work(experiment, models, search)
         starts = side_by_side.bytes_of_starts(models, search, experiment.views * episodes, frames / episodes)
@@ -174,7 +174,7 @@ def _tuning(experiment: Experiment, models: Models, whole: int, seen: int) -> di
 
 def table(facts: dict[str, Any]) -> str:
     """`describe`'s facts as readable text."""
-    units = {"parameters": ("", 1000), "disk": ("B", 1024), "memory": ("B", 1024), "work": ("FLOP", 1000)}
+    units = {"parameters": ("", 1000), "disk": ("B", 1024), "device memory": ("B", 1024), "work": ("FLOP", 1000)}
     lines = []
     for title, values in facts.items():
         lines.append(title)

@@ -1,4 +1,4 @@
-"""The resumable loop shared by V's training, M's training and C's evolution."""
+"""The resumable loop that every learner's training and every search for C use."""
 
 import time
 from collections.abc import Callable

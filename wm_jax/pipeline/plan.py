@@ -22,7 +22,8 @@ TAKEN = {"figures", "report", "tensorboard"} | {name for stage in OTHERS for nam
 
 @lru_cache(maxsize=16)
 def stages(experiment: Experiment) -> tuple[Stage, ...]:
-    """The stages of a round, in order: learners that read frames, then learners that read encoded frames."""
+    """The stages of a round, in order: collect, learners that read frames, encode, learners that read encoded frames,
+    evolve, explore and tune if they are set, evaluate."""
     learners = sorted(Models(experiment).world.learners.items(), key=lambda item: item[1].reads == "observations")
     for name, _ in learners:
         if name in TAKEN:

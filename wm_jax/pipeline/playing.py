@@ -1,4 +1,4 @@
-"""C in the actual environment during evolution: generations that play there, and validation of the CMA-ES means."""
+"""C in the actual environment during a search: generations that play there, and validation of candidates."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack

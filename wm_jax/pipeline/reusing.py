@@ -28,10 +28,12 @@ def take_over(experiment: Experiment, run: RunDir, source: RunDir) -> str:
         taken.append(str(step))
     if not taken:
         raise UserError(
-            f"cannot reuse {source.path}: not {obstacle}; give a run whose first stages have these settings, or "
+            f"nothing of {source.path} can be reused: {obstacle}; give a run whose first stages have these settings, or "
             "leave --reuse out"
         )
-    return f"taken over from {source.path}: {', '.join(taken)}" + (f"; not {obstacle}" if obstacle else "")
+    return f"taken over from {source.path}: {', '.join(taken)}" + (
+        f"; the rest is not reused: {obstacle}" if obstacle else ""
+    )
 
 
 def _obstacle(experiment: Experiment, step: Step, here: StageDir, there: StageDir) -> str:

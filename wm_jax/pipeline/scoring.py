@@ -127,8 +127,8 @@ def play(
 
 
 def score_bundle(bundle: Bundle, episodes: int, seed: int, screen: Screen) -> dict[str, Any]:
-    """Score a run's or a bundle's controller on `episodes` episodes, with seeds from `seed` on. Raises `UserError` for
-    seeds that are reserved for selecting controllers."""
+    """Score a run's or a bundle's controller on `episodes` episodes, with seeds from `seed` on. Raises `UserError`
+    for fewer than two episodes, and for seeds that are reserved for validation, evolution or collection."""
     require_range("--episodes", episodes, 2)
     require_fresh("--seed", seed, episodes)
     seeds = range(seed, seed + episodes)

@@ -17,12 +17,12 @@ from wm_jax.data.weights import save_weights
 from wm_jax.errors import UserError
 from wm_jax.lanes import many
 from wm_jax.models import Models
-from wm_jax.pipeline import playing, practising, side_by_side
+from wm_jax.pipeline import episode_learning, playing, side_by_side
 from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.loop import Work, run_loop
 from wm_jax.pipeline.progress import Bar
 from wm_jax.pipeline.stages import Stage
-from wm_jax.pipeline.weights import CONTROLLERS, MEANS, WEIGHTS, load_deployed, load_observations, load_world
+from wm_jax.pipeline.weights import CANDIDATES, CONTROLLERS, WEIGHTS, load_deployed, load_observations, load_world
 from wm_jax.rollouts.agent import Agent
 from wm_jax.rollouts.evaluate import summary
 from wm_jax.run import StageDir
@@ -33,9 +33,9 @@ from wm_jax.types import Array, Key, Params
 EVALUATIONS = "evaluations.json"
 TUNING = "tuning"
 """The purpose of a search that starts from C."""
-RESULTS = [WEIGHTS, CONTROLLERS, EVALUATIONS, MEANS]
+RESULTS = [WEIGHTS, CONTROLLERS, EVALUATIONS, CANDIDATES]
 
-Generations = side_by_side.DreamGenerations | playing.PlayedGenerations | practising.PracticeGenerations
+Generations = side_by_side.DreamGenerations | playing.PlayedGenerations | episode_learning.LearnedGenerations
 Score = tuple[int, Callable[[Params, int], Array | np.ndarray]]
 """n, and a function that plays the candidates [E, ...] of a generation and gives their returns [E, n]."""
 
@@ -63,7 +63,7 @@ class Evolve(Stage):
         begin = None
         if round_number and context.experiment.rounds.warm_start:
             begin = load_deployed(context, context.stage(self.folder, round_number - 1))[0]
-        return _run(_Task(context, round_number, context.evolve(round_number), variants, begin), stage)
+        return _run(_SearchJob(context, round_number, context.evolve(round_number), variants, begin), stage)
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Tune(Stage):
         begin, about = load_deployed(context, context.stage(Evolve.folder, round_number))
         variants = [side_by_side.Variant(about["temperature"], about["seed"])]
         config = context.experiment.tune.as_evolution
-        return _run(_Task(context, round_number, config, variants, begin, TUNING), stage)
+        return _run(_SearchJob(context, round_number, config, variants, begin, TUNING), stage)
 
 
 @dataclass(frozen=True)
@@ -117,12 +117,12 @@ class Explore(Stage):
         """Search, then choose the controller."""
         exploring = context.exploring
         variants = side_by_side.variants(exploring.experiment)
-        task = _Task(exploring, round_number, exploring.evolve(round_number), variants, purpose="exploring")
+        task = _SearchJob(exploring, round_number, exploring.evolve(round_number), variants, purpose="exploring")
         return _run(task, stage)
 
 
 @dataclass(frozen=True)
-class _Task:
+class _SearchJob:
     """One search for C, or several side by side."""
 
     context: Context
@@ -178,14 +178,15 @@ def actual_search(models: Models, config: EvolveConfig, tunes: bool) -> Populati
     if isinstance(search, EpisodeSearch):
         steps = config.max_steps or models.task.max_steps
         decisions = search.episodes * -(-steps // search.player.hold)
-        if decisions < search.batches:
-            raise UserError(f"search.dreams is {search.episodes}: that many episodes of {steps} steps have {decisions} "
-                            f"decisions, fewer than search.batches, {search.batches}; raise search.dreams or lower "
-                            "search.batches")  # fmt: skip
+        if decisions < search.least_decisions:
+            group = "tune.search" if tunes else "search"
+            raise UserError(f"{group}.dreams is {search.episodes}: that many episodes of {steps} steps have {decisions} "
+                            f"decisions, fewer than {group}.batches, {search.least_decisions}; raise {group}.dreams or "
+                            f"lower {group}.batches")  # fmt: skip
     return search
 
 
-def _run(task: _Task, stage: StageDir) -> dict[str, Any]:
+def _run(task: _SearchJob, stage: StageDir) -> dict[str, Any]:
     context, config = task.context, task.config
     params = load_world(context, task.round_number)
     runner = playing.EpisodeRunner(context, stage, Agent(context.models.world, context.models.actor), params)
@@ -202,7 +203,7 @@ def _run(task: _Task, stage: StageDir) -> dict[str, Any]:
             if isinstance(search, PopulationSearch):
                 generations = playing.PlayedGenerations(context, config, search, task.variants, *asked)
             else:
-                generations = practising.PracticeGenerations(context, config, search, task.variants, *asked)
+                generations = episode_learning.LearnedGenerations(context, config, search, task.variants, *asked)
         if config.actual_episodes:
             scores["actual"] = (config.actual_episodes, playing.Validation(context, config, runner, stack))
         advance = _Advance(task, generations, scores)
@@ -214,7 +215,7 @@ def _run(task: _Task, stage: StageDir) -> dict[str, Any]:
     return parallel.on_main(lambda: _deploy(task, stage, found))
 
 
-def _work(task: _Task, advance: "_Advance", attach: Callable[[Bar], None]) -> Work:
+def _work(task: _SearchJob, advance: "_Advance", attach: Callable[[Bar], None]) -> Work:
     config, generations = task.config, advance.generations
     dream = config.fitness == "dream"
     return Work(
@@ -230,7 +231,7 @@ def _work(task: _Task, advance: "_Advance", attach: Callable[[Bar], None]) -> Wo
 class _Advance:
     """Runs some generations; when due, also scores the candidates in the dream and the actual environment."""
 
-    def __init__(self, task: _Task, generations: Generations, scores: dict[str, Score]):
+    def __init__(self, task: _SearchJob, generations: Generations, scores: dict[str, Score]):
         self.task, self.config, self.mesh = task, task.config, task.context.mesh
         self.generations, self.scores = generations, scores
         self.search: Search = generations.search
@@ -284,7 +285,7 @@ def _numbers(values: Array) -> float | list[float]:
     return numbers[0] if len(numbers) == 1 else numbers
 
 
-def _deploy(task: _Task, stage: StageDir, state: dict[str, Any]) -> dict[str, Any]:
+def _deploy(task: _SearchJob, stage: StageDir, state: dict[str, Any]) -> dict[str, Any]:
     """Write all evaluated candidates, each search's best, and the one to deploy. Returns the facts behind that choice.
 
     A score that is not finite ranks last. Raises `UserError` if none is finite.
@@ -318,7 +319,7 @@ def _deploy(task: _Task, stage: StageDir, state: dict[str, Any]) -> dict[str, An
     controllers = jax.tree.map(lambda array: array[slots, np.arange(len(variants))], state["candidates"])
     deployed = jax.tree.map(lambda array: array[chosen], controllers)
     write_json(stage.path / EVALUATIONS, [evaluation for at_once in evaluations for evaluation in at_once])
-    save_weights(stage.path / MEANS, {"means": state["candidates"]}, {"evaluations": evaluations})
+    save_weights(stage.path / CANDIDATES, {"means": state["candidates"]}, {"evaluations": evaluations})
     save_weights(stage.path / CONTROLLERS, {"weights": controllers}, {"evolutions": ends})
     save_weights(stage.path / WEIGHTS, {"weights": deployed}, about)
     return about

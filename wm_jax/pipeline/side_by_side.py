@@ -187,8 +187,8 @@ def _groups(context: Context, search: Search, count: int, starts: int) -> list[s
     if count > 1:
         size = found[0].stop
         context.screen.say(
-            f"  {count} evolutions, {size} side by side, in about {(starts + count * rest + size * work) / 2**20:,.0f} MiB "
-            f"of a device's {memory / 2**20:,.0f}" + (f", {len(found)} such groups in turn" if len(found) > 1 else "")
+            f"  {count} searches, {size} at a time, use about {(starts + count * rest + size * work) / 2**20:,.0f} MiB "
+            f"of each device's {memory / 2**20:,.0f} MiB" + (f", in {len(found)} groups" if len(found) > 1 else "")
         )
     return found
 

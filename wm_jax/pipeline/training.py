@@ -49,7 +49,8 @@ class Train(Stage):
     """Settings that the whole world model depends on, if this stage is the first that makes a part of it."""
 
     def depends(self, later: bool) -> tuple[str, ...]:
-        """The learner's settings, and the shared ones."""
+        """First round: the learner's and the shared settings. Later rounds: its `LATER` settings and
+        `rounds.new_share`."""
         if not later:
             return *self.shared, self.settings
         return *(f"{self.settings}{name}" for name in LATER), "rounds.new_share"

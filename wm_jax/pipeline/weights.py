@@ -18,7 +18,7 @@ from wm_jax.worlds import Actor
 WEIGHTS = "weights.safetensors"
 ENCODED = "latents.safetensors"
 CONTROLLERS = "controllers.safetensors"
-MEANS = "means.safetensors"
+CANDIDATES = "means.safetensors"
 
 
 def load_learner(context: Context, name: str, round_number: int) -> Params:
@@ -65,16 +65,16 @@ def load_controllers(context: Context, round_number: int) -> tuple[Params, list[
     return controller_like(path, tree, "weights", context.models.actor, several), about["evolutions"]
 
 
-def load_means(context: Context, round_number: int, folder: str = "controller") -> Params:
+def load_candidates(context: Context, round_number: int, folder: str = "controller") -> Params:
     """All candidates [M, ...] evaluated by the searches of a round's stage, in the order of evaluation."""
-    path, config = context.stage(folder, round_number).path / MEANS, context.evolve(round_number)
+    path, config = context.stage(folder, round_number).path / CANDIDATES, context.evolve(round_number)
     several = (len(config.evaluated), config.evolutions)
     found = controller_like(path, load_weights(path)[0], "means", context.models.actor, several)
     return jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), found)
 
 
 def controller_like(path: Path, tree: dict[str, Any], name: str, actor: Actor, several: tuple[int, ...] = ()) -> Params:
-    """The entry `name` of a file's `tree` as weights of `several` actors. Raises `UserError` if they do not fit."""
+    """The entry `name` of a file's `tree` as weights with leading axes `several`. Raises `UserError` if they do not fit."""
     like = actors.shapes(actor)
     if isinstance(tree.get(name), np.ndarray) and not jax.tree_util.treedef_is_leaf(jax.tree.structure(like)):
         # Format 1 stores all weights of a controller in one array.

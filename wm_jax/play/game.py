@@ -54,7 +54,7 @@ class Game:
             self.batch.state = replace(self.batch.state, action=jnp.asarray(action)[None])
         taken = np.array(self.batch.state.action[0])
         frame, reward, terminated, truncated = self.environment.step(taken)
-        over = "it ended" if terminated else "its time was over" if truncated else ""
+        over = "it ended" if terminated else "the time limit was reached" if truncated else ""
         moment = Moment(frame, self.now.seen, self.now.earned + reward, self.now.steps + 1, over)
         self.now = moment if over else self._seen(moment)
         return self.now

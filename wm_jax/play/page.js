@@ -55,7 +55,7 @@
       const [[reward], [terminated], [truncated], [ending], [entropy] = [NaN]] = found.slice(leaves);
       this.key = key; this.carry = carry; this.state = found.slice(0, leaves);
       this.earned += reward; this.steps += 1; this.ending = ending; this.entropy = entropy;
-      this.over = terminated ? "the dream ended" : truncated ? "its time was over" : "";
+      this.over = terminated ? "the dream ended" : truncated ? "the time limit was reached" : "";
     }
 
     get frame() { return dreams.frame(...this.state)[0]; }

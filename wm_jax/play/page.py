@@ -1,8 +1,8 @@
 """`wm-jax export --web`: one self-contained HTML file in which a world model dreams.
 
 A page opened from disk cannot fetch files, so the engine, the weights and the pictures are inside it. The engine is the
-page's own (`engine.js`), not a library: JAX functions become graphs of about fifty operations, for any world model,
-which take 15 kB of JavaScript. onnxruntime-web would add 11 MB of WebAssembly, and a converter that must match the
+page's own (`engine.js`), not a library: JAX functions become graphs of about sixty operations, for any world model,
+which take 12 kB of JavaScript. onnxruntime-web would add 11 MB of WebAssembly, and a converter that must match the
 versions of both it and JAX.
 """
 

@@ -34,6 +34,7 @@ FOLDED = 1 << 14
 
 UNROLLED = 64
 """Maximum number of iterations of a loop that is unrolled."""
+ELSE = "; choose another world model or controller"
 
 Rule = Callable[[Graph, list[int], list[Type], Settings], list[int]]
 """(graph, arguments, types of the results, the primitive's settings) → the numbers of the results."""
@@ -84,7 +85,7 @@ def _equation(graph: Graph, equation: Any, arguments: list[int]) -> list[int]:
         return [graph.node(name, [_spread(graph, number, types[0].shape) for number in arguments], types[0])]
     if name not in RULES:
         raise UserError(f"a page cannot evaluate JAX's primitive `{name}`, which this world model or controller uses; it "
-                        f"can {', '.join(sorted({*RULES, *ELEMENTWISE, *SAME}))}")  # fmt: skip
+                        f"can {', '.join(sorted({*RULES, *ELEMENTWISE, *SAME}))}{ELSE}")  # fmt: skip
     return RULES[name](graph, arguments, types, settings)
 
 
@@ -201,7 +202,7 @@ def _stacked(graph: Graph, arguments: list[int], type: Type, axis: int) -> int:
 def _pad(graph: Graph, arguments: list[int], types: list[Type], settings: Settings) -> list[int]:
     config = [tuple(int(number) for number in axis) for axis in settings["padding_config"]]
     if any(low < 0 or high < 0 for low, high, _ in config):
-        raise UserError("a page cannot evaluate JAX's primitive `pad` with negative padding")
+        raise UserError("a page cannot evaluate JAX's primitive `pad` with negative padding{ELSE}")
     strides = _strides(types[0].shape)
     offset = sum(low * stride for (low, _, _), stride in zip(config, strides, strict=True))
     apart = tuple((inner + 1) * stride for (_, _, inner), stride in zip(config, strides, strict=True))
@@ -250,7 +251,9 @@ def _convolution(graph: Graph, arguments: list[int], types: list[Type], settings
     """[N, H, W, in] with [KH, KW, in, out]."""
     numbers = settings["dimension_numbers"]
     if len(types[0].shape) != 4 or settings["feature_group_count"] != 1 or settings["batch_group_count"] != 1:
-        raise UserError("a page can evaluate only 2-D convolutions over all channels (feature and batch group 1)")
+        raise UserError(
+            f"a page can evaluate only 2-D convolutions over all channels (feature and batch group 1){ELSE}"
+        )
     images, kernels, results = (
         (spec[0], *spec[2:], spec[1]) for spec in (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec)
     )
@@ -279,7 +282,9 @@ def _reduce(operation: str) -> Rule:
 def _random(operation: str) -> Rule:
     def rule(graph: Graph, arguments: list[int], types: list[Type], settings: Settings) -> list[int]:
         if graph.type(arguments[0]).shape != (2,) or settings.get("bit_width", 32) != 32:
-            raise UserError(f"a page can evaluate JAX's primitive `{operation}` only with one key and for 32 bits")
+            raise UserError(
+                f"a page can evaluate JAX's primitive `{operation}` only with one key and for 32 bits{ELSE}"
+            )
         return [graph.node(operation, arguments, types[0])]
 
     return rule
@@ -301,7 +306,9 @@ def _scan(graph: Graph, arguments: list[int], types: list[Type], settings: Setti
     """A short loop, unrolled."""
     length, body = settings["length"], settings["jaxpr"]
     if length > UNROLLED:
-        raise UserError(f"a page cannot evaluate a loop (jax.lax.scan) of {length} steps, only of {UNROLLED} at most")
+        raise UserError(
+            f"a page cannot evaluate a loop (jax.lax.scan) of {length} steps, only of {UNROLLED} at most{ELSE}"
+        )
     # Sliced inputs and stacked outputs have one axis less inside the body; versions of JAX name the counts differently.
     given = [type_of(variable.aval) for variable in body.jaxpr.invars]
     whole = sum(graph.type(number).shape == type.shape for number, type in zip(arguments, given, strict=True))

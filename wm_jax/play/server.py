@@ -101,7 +101,7 @@ class Room:
             else:
                 moment = await self._do(game.begin if order == "begin" else game.step, value)
                 begun = True
-                await _send(connection, told(moment))
+                await _send(connection, encoded(moment))
             await asyncio.sleep(due - loop.time())
 
     def _understood(self, message: str | None, begun: bool) -> tuple[str, Any]:
@@ -138,7 +138,7 @@ async def _send(connection: Any, text: str) -> None:
     await asyncio.wait_for(connection.send_text(text), IDLE)
 
 
-def told(moment: Moment) -> str:
+def encoded(moment: Moment) -> str:
     """A moment, encoded for the page."""
     pictures = {name: b64encode(getattr(moment, name).tobytes()).decode() for name in ("frame", "seen")}
     return json.dumps({**pictures, "earned": moment.earned, "steps": moment.steps, "over": moment.over})
@@ -231,4 +231,4 @@ def serve(found: socket.socket, host: str, page: bytes, room: Room, say: Callabl
     ))  # fmt: skip
     with suppress(KeyboardInterrupt):
         server.run([found])
-    say("ended")
+    say("the server has stopped")

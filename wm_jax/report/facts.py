@@ -86,9 +86,9 @@ class RunFacts:
     evolutions: tuple[dict[str, Any], ...]
     """[{"temperature", "seed", "dream", "actual"}]: the scores of each evolution, if several ran side by side."""
     reconstructions: dict[int, bytes]
-    """For each round: PNG of held-out frames above V's reconstructions, from its last report."""
+    """For each round: PNG of held-out frames above a learner's reconstructions, from its last report."""
     film_strips: dict[str, bytes]
-    """By film name: PNG of the actual environment, V's reconstruction, and the dream from the same first frame."""
+    """By film name: PNG of the actual environment, the world model's view, and the dream from the same first frame."""
 
     @property
     def finished(self) -> bool:

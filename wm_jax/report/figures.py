@@ -27,7 +27,7 @@ def can_draw() -> bool:
 
 
 def reconstructions(path: Path, frames: np.ndarray, decoded: Any) -> None:
-    """Draw frames [n, 64, 64, 3] uint8 above V's reconstructions (float, in [0, 1])."""
+    """Draw frames [n, 64, 64, 3] uint8 above their reconstructions (float, in [0, 1])."""
     pixels = np.round(np.asarray(decoded) * 255).astype(np.uint8)
     rows = [np.concatenate(list(row), axis=1) for row in (frames, pixels)]
     _enlarged(np.concatenate(rows), 3).save(path, "png")

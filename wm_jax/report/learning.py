@@ -16,8 +16,7 @@ TUNED = "Starts from the controller evolved in dreams; the world model does not 
 
 
 def controllers(run: RunFacts, name: str) -> tuple[Section, ...]:
-    """For each search for a controller: the population, the evaluated candidates, the step size. `name` prefixes
-    pictures."""
+    """For each search for a controller: the evaluated candidates, and the search's own curves. `name` prefixes pictures."""
     if not run.searched:
         return ()
     evolution, *tuning = run.searches

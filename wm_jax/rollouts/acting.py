@@ -240,21 +240,22 @@ class Lanes:
         for first in range(0, len(episodes), self.count):
             block = episodes[first : first + self.count]
 
-            def tell(heard: device.Heard, before: Count = before) -> None:
-                steps, over = heard.length, heard.over
+            def tell(results: device.PlayResults, before: Count = before) -> None:
+                steps, over = results.length, results.over
                 tick(before + Count(int(over.sum()), int(steps[over].sum()), int(steps[~over].sum())))
 
-            heard = device.play(self.environment, driver, block, longest, self.limits.patience, record, tell)
-            before += Count(len(block), int(heard.length.sum()))
-            rewards = np.concatenate(heard.rewards, axis=1)
+            results = device.play(self.environment, driver, block, longest, self.limits.patience, record, tell)
+            before += Count(len(block), int(results.length.sum()))
+            rewards = np.concatenate(results.rewards, axis=1)
             frames, actions = (
-                np.concatenate(parts, axis=1) if parts else rewards[:, :0] for parts in (heard.frames, heard.actions)
+                np.concatenate(parts, axis=1) if parts else rewards[:, :0]
+                for parts in (results.frames, results.actions)
             )
             for lane, (seed, row) in enumerate(block):
-                length = heard.length[lane]
+                length = results.length[lane]
                 seen, done = (list(part[lane, :length]) for part in (frames, actions))
-                means = {name: float(sums[lane] / length) for name, sums in heard.measures.items()}
-                earned, ended = rewards[lane, :length].tolist(), bool(heard.terminated[lane])
+                means = {name: float(sums[lane] / length) for name, sums in results.measures.items()}
+                earned, ended = rewards[lane, :length].tolist(), bool(results.terminated[lane])
                 played.append(Played(seed, row, earned, seen, done, ended, means))
         return played
 

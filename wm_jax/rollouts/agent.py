@@ -15,7 +15,7 @@ from flax import struct
 from wm_jax.errors import UserError
 from wm_jax.explore import Explorer
 from wm_jax.lanes import alone, choose, many, shares
-from wm_jax.rollouts.device import DeviceDriver, Policy
+from wm_jax.rollouts.device import CompiledPolicy, DeviceDriver
 from wm_jax.types import Action, Array, Params, State
 from wm_jax.worlds import Actor, World, WorldModel
 from wm_jax.worlds.protocol import shapes
@@ -110,7 +110,7 @@ def act(agent: Agent, params: Params, table: Params, state: AgentState, frames: 
 
 
 @dataclass(frozen=True)
-class AgentPolicy(Policy):
+class AgentPolicy(CompiledPolicy):
     """An agent in a compiled scan; its weights are (those of the world model, the table of controllers)."""
 
     agent: Agent
@@ -144,7 +144,7 @@ class AgentDriver(DeviceDriver):
         self.table = jax.tree.map(jnp.asarray, table)
         self.name = agent.name
 
-    def compiled(self) -> tuple[Policy, tuple[Params, Params]]:
+    def compiled(self) -> tuple[CompiledPolicy, tuple[Params, Params]]:
         """The agent and all weights."""
         return AgentPolicy(self.agent), (self.params, self.table)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wm_jax.data.files import system_errors
 from wm_jax.data.records import Episode, Header, episode_path, read_header, write_episode, write_index
 from wm_jax.errors import DamagedError, UserError, require_range
 from wm_jax.rollouts.lanes import TaskEnv
@@ -150,10 +151,8 @@ def record(
     task = load_task(task_name)
     _check(task, config)
     folder = Path(folder).absolute()
-    try:
+    with system_errors("create the folder", folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {folder}: {error.strerror}") from error
     headers = _recorded(folder, numbers, warn)
     missing = [number for number in numbers if number not in headers]
     settings = {"task": task_name, "config": asdict(config), "seed": seed, "folder": str(folder)}

@@ -87,7 +87,8 @@ def evolution_seeds(seed: int, evolution: int, generation: int, episodes: int) -
 
 
 def require_fresh(name: str, seed: int, episodes: int) -> None:
-    """Raise `UserError` if the seeds `seed … seed + episodes` overlap those of validation, evolution or collection."""
+    """Raise `UserError` if the seeds from `seed` to `seed + episodes - 1` overlap those of validation, evolution or
+    collection."""
     require_range(name, seed, 0, EVOLUTION_SEED - episodes)
     if seed < VALIDATION_SEED + VALIDATION_SEEDS and seed + episodes > VALIDATION_SEED:
         raise UserError(

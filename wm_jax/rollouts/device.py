@@ -34,7 +34,7 @@ STEPS = 50
 """Most steps per compiled call; after each call the host checks which lanes are over and whether to stop."""
 
 
-class Policy(ABC):
+class CompiledPolicy(ABC):
     """Acts in a compiled scan. Hashable; its weights are passed separately."""
 
     sees: bool
@@ -42,7 +42,7 @@ class Policy(ABC):
 
     @property
     def planned_steps(self) -> float:
-        """Steps that it dreams for each step of an episode."""
+        """StepResults that it dreams for each step of an episode."""
         return 0.0
 
     @abstractmethod
@@ -75,7 +75,7 @@ def _own(part: JaxEnvironment | Script, method: str) -> Callable[..., Any]:
 
 
 @dataclass(frozen=True)
-class ScriptPolicy(Policy):
+class ScriptPolicy(CompiledPolicy):
     """An environment's script as a policy."""
 
     script: Script
@@ -104,7 +104,7 @@ class DeviceDriver(ABC):
     """Name of the source of the actions, for error messages."""
 
     @abstractmethod
-    def compiled(self) -> tuple[Policy, Any]:
+    def compiled(self) -> tuple[CompiledPolicy, Any]:
         """The policy and its weights."""
 
 
@@ -116,7 +116,7 @@ class ScriptDriver(DeviceDriver):
     def __init__(self, script: Script):
         self.script = script
 
-    def compiled(self) -> tuple[Policy, Any]:
+    def compiled(self) -> tuple[CompiledPolicy, Any]:
         """The script; it has no weights."""
         return ScriptPolicy(self.script), None
 
@@ -140,7 +140,7 @@ class LaneState:
 
 
 @struct.dataclass
-class Steps:
+class StepResults:
     """Results of steps of all lanes, [G, T, B, ...]; meaningless for lanes that are over."""
 
     reward: Array
@@ -174,7 +174,7 @@ def _in_groups(function: Callable[[Any], Any], arguments: Any) -> Any:
 
 @partial(jax.jit, static_argnames=("environment", "policy"))
 def _begin(
-    environment: JaxEnvironment, policy: Policy, weights: Any, rows: Array, seeds: Array, over: Array
+    environment: JaxEnvironment, policy: CompiledPolicy, weights: Any, rows: Array, seeds: Array, over: Array
 ) -> LaneState:
     """Lanes [G, B] on the first frame of their episodes; lanes without an episode are `over`."""
 
@@ -191,16 +191,16 @@ def _begin(
 @partial(jax.jit, static_argnames=("environment", "policy", "limits", "steps", "record"), donate_argnames="state")
 def _advance(
     environment: JaxEnvironment,
-    policy: Policy,
+    policy: CompiledPolicy,
     weights: Any,
     state: LaneState,
     limits: Limits,
     steps: int,
     record: bool,
-) -> tuple[LaneState, Steps]:
+) -> tuple[LaneState, StepResults]:
     """Run `steps` steps of all lanes."""
 
-    def step(state: LaneState, _: None) -> tuple[LaneState, Steps]:
+    def step(state: LaneState, _: None) -> tuple[LaneState, StepResults]:
         frames = jax.vmap(_own(environment, "frame"))(state.environment) if record or policy.sees else None
         acting, action = policy.act(weights, state.policy, frames, state.observation)
         keys = jax.vmap(chance)(state.seed, state.step + 1)
@@ -218,18 +218,21 @@ def _advance(
         new = LaneState(following, observation, acting, state.seed, done, idle, ends)
         new = choose(state.over, state, new)
         measures = jax.vmap(_own(environment, "measures"))(following)
-        return new, Steps(reward, new.over, terminated & ~truncated, action, measures, frames if record else None)
+        return new, StepResults(reward, new.over, terminated & ~truncated, action, measures, frames if record else None)
 
     return _in_groups(lambda group: jax.lax.scan(step, group, None, steps), state)
 
 
 @dataclass
-class Heard:
+class PlayResults:
     """Results of episodes so far, by lane."""
 
     rewards: list[np.ndarray]
+    """[B, T] for each call."""
     frames: list[np.ndarray]
+    """[B, T, 64, 64, 3] uint8 for each call; empty if not recorded."""
     actions: list[np.ndarray]
+    """[B, T, A] for each call; empty if not recorded."""
     terminated: np.ndarray
     """[B]"""
     length: np.ndarray
@@ -242,8 +245,8 @@ class Heard:
 
 def play(
     environment: JaxEnvironment, driver: DeviceDriver, episodes: Sequence[tuple[int, int]], max_steps: int,
-    patience: int | None, record: bool, tick: Callable[[Heard], None],
-) -> Heard:  # fmt: skip
+    patience: int | None, record: bool, tick: Callable[[PlayResults], None],
+) -> PlayResults:  # fmt: skip
     """Play episodes (environment seed, row of the controller), all side by side, truncated after `max_steps` or by
     `Limits.patience`. `tick` is called with the results so far after every compiled call; an exception from it stops
     the play.
@@ -258,19 +261,19 @@ def play(
     rows = np.array([row for _, row in padded], np.int32)
     over = np.arange(len(padded)) >= count
     state = _begin(environment, policy, weights, *(array.reshape(shape) for array in (rows, seeds, over)))
-    heard = Heard([], [], [], np.zeros(count, bool), np.zeros(count, int), np.zeros(count, bool), {})
+    results = PlayResults([], [], [], np.zeros(count, bool), np.zeros(count, int), np.zeros(count, bool), {})
     # The last call may exceed `max_steps`: lanes that are over do not change, and no shorter call need be compiled.
     steps, limits = _steps(policy, len(padded), max_steps), Limits(max_steps, patience)
     for first in range(0, max_steps, steps):
         state, found = _advance(environment, policy, weights, state, limits, steps, record)
-        _hear(heard, jax.device_get(found), driver.name, [seed for seed, _ in episodes], first)
-        tick(heard)
-        if heard.over.all():
+        _add(results, jax.device_get(found), driver.name, [seed for seed, _ in episodes], first)
+        tick(results)
+        if results.over.all():
             break
-    return heard
+    return results
 
 
-def _hear(heard: Heard, found: Steps, name: str, seeds: Sequence[int], first: int) -> None:
+def _add(results: PlayResults, found: StepResults, name: str, seeds: Sequence[int], first: int) -> None:
     """Add the results of steps, which begin with step `first`."""
 
     def by_lane(array: np.ndarray) -> np.ndarray:
@@ -280,18 +283,18 @@ def _hear(heard: Heard, found: Steps, name: str, seeds: Sequence[int], first: in
 
     outcome = found.reward, found.over, found.terminated, found.action
     reward, over, terminated, action = (by_lane(np.asarray(array)) for array in outcome)
-    alive = np.concatenate([~heard.over[:, None], ~over[:, :-1]], axis=1)
+    alive = np.concatenate([~results.over[:, None], ~over[:, :-1]], axis=1)
     _check(name, seeds, first, alive, reward, action)
-    heard.terminated |= (terminated & alive).any(axis=1)
-    heard.length += alive.sum(axis=1)
-    heard.over = over[:, -1]
-    heard.rewards.append(reward)
+    results.terminated |= (terminated & alive).any(axis=1)
+    results.length += alive.sum(axis=1)
+    results.over = over[:, -1]
+    results.rewards.append(reward)
     for measure, array in found.measures.items():
         summed = (by_lane(np.asarray(array)) * alive).sum(axis=1)
-        heard.measures[measure] = heard.measures.get(measure, 0) + summed
+        results.measures[measure] = results.measures.get(measure, 0) + summed
     if found.frame is not None:
-        heard.frames.append(by_lane(np.asarray(found.frame)))
-        heard.actions.append(action)
+        results.frames.append(by_lane(np.asarray(found.frame)))
+        results.actions.append(action)
 
 
 def _check(
@@ -309,7 +312,12 @@ def _check(
 
 
 def trace(
-    environment: JaxEnvironment, policy: Policy, weights: Any, lanes: int, max_steps: int, lay: Callable[[Any], Any]
+    environment: JaxEnvironment,
+    policy: CompiledPolicy,
+    weights: Any,
+    lanes: int,
+    max_steps: int,
+    lay: Callable[[Any], Any],
 ) -> Traced:
     """A recording call of `play` with this many lanes, traced for `weights` of these shapes; `lay` assigns shapes to
     devices."""
@@ -320,14 +328,14 @@ def trace(
     return _advance.trace(environment, policy, *lay((weights, state)), Limits(max_steps), steps, True)
 
 
-def _shape(policy: Policy, lanes: int) -> tuple[int, int]:
+def _shape(policy: CompiledPolicy, lanes: int) -> tuple[int, int]:
     """(G, B): groups, and lanes per group, for at least this many lanes."""
     size = PLANNING if policy.planned_steps else TOGETHER
     return -(-lanes // size), size
 
 
-def _steps(policy: Policy, lanes: int, max_steps: int) -> int:
-    """Steps per compiled call."""
+def _steps(policy: CompiledPolicy, lanes: int, max_steps: int) -> int:
+    """StepResults per compiled call."""
     return in_call(min(STEPS, max_steps), lanes * policy.planned_steps)
 
 

@@ -11,8 +11,8 @@ from wm_jax import parallel
 from wm_jax.rollouts.acting import Count, Driver, Lanes, Tick
 
 BLOCK = 8
-"""Episodes per lane in a block, for environments on the host, whose lanes wait for each other at a block's end. On the
-device they always do, and a block holds one per lane. A killed run keeps its finished blocks."""
+"""Episodes per lane in a block, for environments on the host: lanes wait for each other only at a block's end. On the
+device a block has one episode per lane. A killed run keeps its finished blocks."""
 
 
 RETURN = "return"

@@ -25,18 +25,18 @@ class TaskEnv:
     def __init__(self, task: Task, environment: gymnasium.Env, limits: Limits = WHOLE):
         """`environment`: a bare environment from `task.make`."""
         self.task, self.environment, self.watch = task, environment, Watch(task, limits, 1)
-        self._reset = own(task.told("reset"), environment.reset)
-        self._step = own(task.told("step"), environment.step)
-        self._frame = own(task.told("frame"), task.frame)
-        self._taken = own(task.told("environment_action"), task.environment_action)
-        self.close = own(task.told("close"), environment.close)
+        self._reset = own(task.name_of("reset"), environment.reset)
+        self._step = own(task.name_of("step"), environment.step)
+        self._frame = own(task.name_of("frame"), task.frame)
+        self._taken = own(task.name_of("environment_action"), task.environment_action)
+        self.close = own(task.name_of("close"), environment.close)
         """Close the environment."""
 
     def reset(self, seed: int | None) -> np.ndarray:
         """Begin the episode of `seed`; returns its first frame."""
         begun = self._reset(seed=seed)
         if not isinstance(begun, tuple) or len(begun) != 2:
-            wrong(self.task.told("reset"), "(observation, info)", begun)
+            wrong(self.task.name_of("reset"), "(observation, info)", begun)
         self.watch.begin(0)
         self.frame = checked_frame(self.task, self._frame(begun[0]))
         return self.frame
@@ -46,7 +46,7 @@ class TaskEnv:
         previous one: the observation after the last action is never used."""
         outcome = self._step(self._taken(action))
         if not isinstance(outcome, tuple) or len(outcome) != 5:
-            wrong(self.task.told("step"), "(observation, reward, terminated, truncated, info)", outcome)
+            wrong(self.task.name_of("step"), "(observation, reward, terminated, truncated, info)", outcome)
         reward = checked_reward(self.task, outcome[1])
         cut_off = checked_flag(self.task, "truncated", outcome[3])
         truncated = bool(self.watch.over(0, reward)) or cut_off

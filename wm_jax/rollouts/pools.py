@@ -18,10 +18,10 @@ class PoolEnvs:
     """
 
     def __init__(self, task: Task, backend: str, count: int, limits: Limits = WHOLE):
-        self.num_envs, self.what = count, task.told(f"pools[{backend!r}]")
+        self.num_envs, self.what = count, task.name_of(f"pools[{backend!r}]")
         self.make: Callable[[Sequence[int]], Pool] = own(self.what, task.pools[backend])
-        self.task, self.frame = task, own(task.told("frame"), task.frame)
-        self.taken = own(task.told("environment_action"), task.environment_action)
+        self.task, self.frame = task, own(task.name_of("frame"), task.frame)
+        self.taken = own(task.name_of("environment_action"), task.environment_action)
         self.watch = Watch(task, limits, count)
         self.frames = np.zeros((count, *FRAME_SHAPE), np.uint8)
         self.episodes = np.zeros(count, np.int32)

@@ -322,4 +322,6 @@ def _report(death: WorkerDied, job: int, deaths: int, warn: Callable[[str], None
 def given_up(message: str, death: WorkerDied) -> UserError:
     """The error for a job that no worker survived, with the last worker's final output."""
     words = f"; its last output:\n{death.words}" if death.words else ""
-    return UserError(f"{message}; check memory and the installation of the environment's packages{words}")
+    return UserError(
+        f"{message}; check this machine's free RAM and the installation of the environment's packages{words}"
+    )

@@ -53,8 +53,8 @@ class Layers:
 
 @dataclass(frozen=True)
 class GRU:
-    """A GRU that keeps its state by default. The state [..., D] is cut into blocks; a block's gates read that block and
-    all inputs:
+    """A GRU whose update gate has an offset of -1, so that a new network mostly keeps its state. The state [..., D] is cut
+    into blocks; a block's gates read that block and all inputs, with several blocks through a hidden layer:
 
         r, c, u = split(W [x, h] + b),   c' = tanh(sigmoid(r) c),   h' = sigmoid(u - 1) c' + (1 - sigmoid(u - 1)) h
     """

@@ -26,7 +26,7 @@ LAMBDA = 0.95
 
 
 @dataclass(frozen=True)
-class ActorCriticConfig(SearchConfig):
+class ActorCriticSearchConfig(SearchConfig):
     """Base of the settings of actor-critic searches."""
 
     dreams: int = 1024
@@ -68,7 +68,7 @@ class ActorCriticConfig(SearchConfig):
 
 
 @dataclass(frozen=True)
-class LongDreamsConfig(ActorCriticConfig):
+class LongDreamsConfig(ActorCriticSearchConfig):
     """Base of the settings of searches whose dreams continue from generation to generation. Their learning rate falls
     linearly to a tenth over the search."""
 
@@ -94,12 +94,12 @@ class ActorCriticState:
 
 @dataclass(frozen=True)
 class ActorCritic(Search):
-    """A `Search` whose metric `outcome` is the mean discounted return after a decision, in the critic's units."""
+    """A `Search` whose metric `outcome` is the mean discounted return after a decision, times 1 - gamma."""
 
     watch: ClassVar[str] = "outcome"
 
     config: Any
-    """An `ActorCriticConfig`."""
+    """An `ActorCriticSearchConfig`."""
     actor: Guided
     policy: Policy
     """The policy in the actor."""
@@ -191,7 +191,7 @@ class LongDreams(ActorCritic):
         latest = min(self.config.length, self.dream.config.horizon - self.step + 1)
         return replace(dreams, steps=jax.random.randint(step_key, dreams.steps.shape, 0, latest, jnp.int32))
 
-    def left(self, over: Array, dreams: DreamState) -> Array:
+    def replaced(self, over: Array, dreams: DreamState) -> Array:
         """[L]: the dreams to replace: those that are `over` [L] and those that are long enough."""
         return over | (dreams.steps >= self.config.length) | (dreams.steps + self.step > self.dream.config.horizon)
 
@@ -213,32 +213,32 @@ def shuffled(key: Key, size: int, passes: int, batches: int) -> Array:
 
 
 def advantages(
-    reward: Array, value: Array, next_value: Array, survival: Array, left: Array, discount: Array | float
+    reward: Array, value: Array, next_value: Array, survival: Array, replaced: Array, discount: Array | float
 ) -> Array:
     """Generalised advantage estimates [T, L] (arXiv 1506.02438, equation 16) from `reward` [T, L], the critic's values
     before and after each decision, the probability that the dream continued (`survival`), and whether it was replaced
-    (`left`), because it ended or was long enough."""
+    (`replaced`), because it ended or was long enough."""
     errors = reward + discount * survival * next_value - value
 
     def back(advantage: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
-        error, left = step
-        advantage = error + jnp.where(left, 0, discount * LAMBDA * advantage)
+        error, replaced = step
+        advantage = error + jnp.where(replaced, 0, discount * LAMBDA * advantage)
         return advantage, advantage
 
-    return jax.lax.scan(back, jnp.zeros_like(value[0]), (errors, left), reverse=True)[1]
+    return jax.lax.scan(back, jnp.zeros_like(value[0]), (errors, replaced), reverse=True)[1]
 
 
-def lambda_returns(reward: Array, next_value: Array, ending: Array, left: Array, discount: Array | float) -> Array:
+def lambda_returns(reward: Array, next_value: Array, ending: Array, replaced: Array, discount: Array | float) -> Array:
     """lambda-returns V_t [T, L] (Dreamer, arXiv 1912.01603, equation 6) from `reward` [T, L], the critic's value after
-    each step, the probability that the step ended the dream, and whether the dream was replaced (`left`)."""
+    each step, the probability that the step ended the dream, and whether the dream was replaced (`replaced`)."""
     going = 1 - ending
     # Values after an end may be arbitrary.
     next_value = jnp.where(going > 0, next_value, 0)
 
     def back(later: Array, step: tuple[Array, ...]) -> tuple[Array, Array]:
-        reward, next_value, going, left = step
-        mixed = jnp.where(left, next_value, (1 - LAMBDA) * next_value + LAMBDA * later)
+        reward, next_value, going, replaced = step
+        mixed = jnp.where(replaced, next_value, (1 - LAMBDA) * next_value + LAMBDA * later)
         outcome = reward + discount * going * mixed
         return outcome, outcome
 
-    return jax.lax.scan(back, next_value[-1], (reward, next_value, going, left), reverse=True)[1]
+    return jax.lax.scan(back, next_value[-1], (reward, next_value, going, replaced), reverse=True)[1]

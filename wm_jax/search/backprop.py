@@ -1,5 +1,5 @@
 """A search for C by backpropagation through the dream: the gradient of the dreamt return passes through the world model
-to C's weights, as the article's discussion proposes. With a critic for the return after the last dreamt step it is
+to C's weights, as the paper's discussion proposes. With a critic for the return after the last dreamt step it is
 Dreamer's behaviour learning (arXiv 1912.01603, section 3).
 
 C learns from the lambda-returns (equation 6)
@@ -85,10 +85,10 @@ class BackpropConfig(LongDreamsConfig):
 
 @dataclass(frozen=True)
 class Backprop(LongDreams, Unrolled):
-    """An `ActorCritic`. Metrics of a generation: outcome, the mean lambda-return in the critic's units; gradient, the
-    norm of the gradient of C's weights before it is scaled down; ended, the expected share of steps that end a dream;
-    known, the share of the outcome's variance that the critic explains; non_finite, 1 if gradient or outcome was not
-    finite: nothing was learned then, and both are reported as 0."""
+    """An `ActorCritic`. Metrics of a generation: outcome, the mean lambda-return times 1 - gamma; gradient, the norm of
+    the gradient of C's weights before it is scaled down; ended, the expected share of steps that end a dream; known, the
+    share of the outcome's variance that the critic explains; non_finite, 1 if gradient or outcome was not finite: nothing
+    was learned then, and both are reported as 0."""
 
     curves: ClassVar[tuple[Curve, ...]] = (
         Curve(
@@ -149,14 +149,14 @@ class Backprop(LongDreams, Unrolled):
             noise = jax.vmap(self.dream.noise)(jax.random.split(dream_key, config.dreams))
             after, reward, ending = prospect(going, action, noise.world, dreams.temperature)
             said = policy.value(critic, inputs), policy.value(critic, policy.inputs(world, after.world))
-            left = self.left(noise.end < ending, after)
+            replaced = self.replaced(noise.end < ending, after)
             # A new dream begins where this one ends: no gradient passes between them.
-            following = choose(left, self.begin(dreams.starts, begin_key), after)
-            return following, (inputs, reward * (1 - config.discount), ending, left, *said)
+            following = choose(replaced, self.begin(dreams.starts, begin_key), after)
+            return following, (inputs, reward * (1 - config.discount), ending, replaced, *said)
 
         going, found = jax.lax.scan(step, going, jnp.arange(config.horizon, dtype=jnp.int32))
-        inputs, reward, ending, left, value, next_value = found
-        outcome = lambda_returns(reward, next_value, ending, left, config.discount)
+        inputs, reward, ending, replaced, value, next_value = found
+        outcome = lambda_returns(reward, next_value, ending, replaced, config.discount)
         return -outcome.mean(), jax.lax.stop_gradient((going, inputs, value, outcome, ending))
 
     def _learn(

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from wm_jax.actors import protocol as actors
 from wm_jax.dream import Dream, DreamFitness
 from wm_jax.errors import require_range
-from wm_jax.optimizers import as_meant
+from wm_jax.optimizers import jax_defaults
 from wm_jax.search.protocol import SEARCHES, PopulationSearch, SearchConfig
 from wm_jax.types import FLOAT, Array, Curve, Key, Metrics, Params, Population, Returns, State
 from wm_jax.worlds import Actor
@@ -68,7 +68,7 @@ def _strategy(population: int, size: int) -> tuple[Any, Any]:
     # Imported here: acting and dreaming need no search and start faster without it.
     from evosax.algorithms import CMA_ES
 
-    with jax.ensure_compile_time_eval(), as_meant("highest"):
+    with jax.ensure_compile_time_eval(), jax_defaults("highest"):
         strategy = CMA_ES(population, jnp.zeros(size), fitness_shaping_fn=strict_rank_weights)
         return strategy, _single(strategy.default_params)
 
@@ -128,7 +128,7 @@ class CMAES(PopulationSearch):
         identity."""
         strategy, params = _strategy(self.population, self.size)
         mean = jnp.zeros(self.size, jnp.float32) if begin is None else actors.flat(begin)
-        with as_meant("highest"):
+        with jax_defaults("highest"):
             state = _single(strategy.init(key, mean, params))
         # The tutorial's test for a stalled step size counts generations from one less than evosax, which matters in the
         # first.
@@ -156,7 +156,7 @@ class CMAES(PopulationSearch):
         """The state of the next generation, from this one's candidates [P, ...] and their returns [P]."""
         strategy, params = _strategy(self.population, self.size)
         finite = jnp.isfinite(returns)
-        with as_meant("highest"):
+        with jax_defaults("highest"):
             # evosax minimises. Its CMA-ES draws nothing in `tell`; only its other strategies use the key.
             fitness = -returns.astype(jnp.float32)
             state, _ = strategy.tell(jax.random.key(0), actors.flat(population, 1), fitness, state, params)

@@ -69,7 +69,7 @@ class EvolveConfig:
         for temperature in self.temperatures:
             require_range("evolve.temperatures", temperature, 1e-3, 100.0)
             if self.temperatures.count(temperature) > 1:
-                raise UserError(f"evolve.temperatures has {temperature} more than once; for several evolutions at one "
+                raise UserError(f"evolve.temperatures has {temperature} more than once; for several searches at one "
                                 "temperature increase evolve.seeds")  # fmt: skip
         require_range("evolve.seeds", self.seeds, 1, 2**20)
         self._check_actual()
@@ -87,7 +87,7 @@ class EvolveConfig:
                             "set evolve.select to 'actual'")  # fmt: skip
         if self.fitness == "actual" and self.temperatures:
             raise UserError(f"evolve.temperatures is {self.temperatures} but evolve.fitness is 'actual', which has no "
-                            "temperature; leave it empty, and increase evolve.seeds for several evolutions")  # fmt: skip
+                            "temperature; leave it empty, and increase evolve.seeds for several searches")  # fmt: skip
 
 
 @dataclass(frozen=True)

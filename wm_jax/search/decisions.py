@@ -28,15 +28,15 @@ class Decisions:
 
 
 @struct.dataclass
-class Came:
+class Results:
     """Results of decisions [T, L]."""
 
     earned: Array
-    """Discounted reward until the next decision, in the critic's units; not finite if the dream's numbers were not."""
+    """Discounted reward until the next decision, times 1 - gamma; not finite if the dream's numbers were not."""
     survival: Array
     """The probability that the dream continued."""
-    left: Array
-    """Whether the dream ended or was replaced after this decision."""
+    replaced: Array
+    """Whether the dream was replaced after this decision: it ended or was long enough."""
     value: Array
     """The critic's value before the decision."""
     next_value: Array
@@ -45,20 +45,20 @@ class Came:
     """As in `Decisions.counts`; None: all are 1."""
 
 
-def judged(
-    inputs: Array, drawn: Array, log_likelihood: Array, noise: Array, came: Came, discount: Array | float
+def with_advantages(
+    inputs: Array, drawn: Array, log_likelihood: Array, noise: Array, results: Results, discount: Array | float
 ) -> Decisions:
     """Decisions [T, L] with their advantages; `discount` is the one between consecutive decisions."""
     # After an end there is no value, and the critic's input may be arbitrary.
-    next_value = jnp.where(came.survival > 0, came.next_value, 0)
-    broken = ~jnp.isfinite(came.earned)
+    next_value = jnp.where(results.survival > 0, results.next_value, 0)
+    broken = ~jnp.isfinite(results.earned)
     # A decision that broke a dream earns 0, or the least that any other decision was worth if that is negative.
-    lowest = jnp.min(came.earned + discount * came.survival * next_value, where=~broken, initial=0)
-    earned = jnp.where(broken, lowest, came.earned)
-    advantage = advantages(earned, came.value, next_value, came.survival, came.left, discount)
-    counts = jnp.ones_like(advantage) if came.counts is None else came.counts
+    lowest = jnp.min(results.earned + discount * results.survival * next_value, where=~broken, initial=0)
+    earned = jnp.where(broken, lowest, results.earned)
+    advantage = advantages(earned, results.value, next_value, results.survival, results.replaced, discount)
+    counts = jnp.ones_like(advantage) if results.counts is None else results.counts
     return Decisions(
-        inputs, drawn, jnp.full_like(advantage, noise), log_likelihood, advantage, advantage + came.value, counts
+        inputs, drawn, jnp.full_like(advantage, noise), log_likelihood, advantage, advantage + results.value, counts
     )
 
 

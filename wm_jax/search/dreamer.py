@@ -24,7 +24,7 @@ from jax.sharding import Mesh
 from wm_jax.dream import Dream, DreamState
 from wm_jax.errors import UserError, require_choice, require_range
 from wm_jax.optimizers import OptimizerConfig, make
-from wm_jax.search.actor_critic import ActorCriticConfig, ActorCriticState, Unrolled, lambda_returns
+from wm_jax.search.actor_critic import ActorCriticSearchConfig, ActorCriticState, Unrolled, lambda_returns
 from wm_jax.search.protocol import SEARCHES, Dreams, lane_size
 from wm_jax.types import FLOAT, Array, Curve, Key, Metrics, Params, State
 from wm_jax.worlds import Actor, World
@@ -42,7 +42,7 @@ KEPT = 0.99
 
 @SEARCHES.register
 @dataclass(frozen=True)
-class DreamerConfig(ActorCriticConfig):
+class DreamerConfig(ActorCriticSearchConfig):
     """Dreamer's actor-critic. The defaults are DreamerV3's."""
 
     kind: Literal["dreamer"] = "dreamer"
@@ -54,7 +54,7 @@ class DreamerConfig(ActorCriticConfig):
     """eta: weight of the entropy of C's actions."""
     scale_returns: bool = True
     """Whether to divide returns by their spread, the distance between their 5th and 95th percentiles (a moving mean
-    over generations), if it is larger than a reward of 1."""
+    over generations). A spread below 1, in units of the sum of rewards, counts as 1."""
     slow_critic: Literal["regularizer", "target"] = "regularizer"
     """Use of the slow copy of the critic, its target network. regularizer: the critic gives the value after a dream and
     is regularised towards the slow copy (V3); target: the slow copy gives that value (V2; for V1, which has no slow
@@ -118,13 +118,18 @@ class _Imagined:
 
 @dataclass(frozen=True)
 class Dreamer(Unrolled):
-    """An `ActorCritic`. Metrics of a generation: outcome, the mean lambda-return in the critic's units; entropy, of C's
+    """An `ActorCritic`. Metrics of a generation: outcome, the mean lambda-return times 1 - gamma; entropy, of C's
     actions; spread, of the returns; ended, the expected share of steps that end a dream; known, the share of the
     outcome's variance that the critic explains; non_finite, 1 if a number was not finite: nothing was learned then."""
 
     curves: ClassVar[tuple[Curve, ...]] = (
         Curve("entropy", ("entropy",), "Dreamer: entropy", "The entropy of C's actions, in nats."),
-        Curve("spread", ("spread",), "Dreamer: spread of returns", "The divisor of the returns, unless it is small."),
+        Curve(
+            "spread",
+            ("spread",),
+            "Dreamer: spread of returns",
+            "Distance between the 5th and 95th percentiles of the returns, times 1 - gamma.",
+        ),
     )
 
     @property
@@ -179,8 +184,8 @@ class Dreamer(Unrolled):
         # The gradient through the dream passes through the critic's inputs, never to its weights.
         told_by = jax.lax.stop_gradient(networks["critic"]) if regularized else state.slow
         later = policy.value(told_by, imagined.inputs[1:])
-        left = jnp.zeros(imagined.ending.shape, bool)
-        outcome = lambda_returns(imagined.reward, later, imagined.ending, left, config.discount)
+        replaced = jnp.zeros(imagined.ending.shape, bool)
+        outcome = lambda_returns(imagined.reward, later, imagined.ending, replaced, config.discount)
         target = jax.lax.stop_gradient(outcome)
         going = jax.lax.stop_gradient(config.discount * (1 - imagined.ending))
         weight = jnp.concatenate([jnp.ones_like(going[:1]), jnp.cumprod(going, axis=0)[:-1]])

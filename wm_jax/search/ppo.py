@@ -19,12 +19,12 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from wm_jax.actors import protocol as actors
-from wm_jax.actors.protocol import Trying
+from wm_jax.actors.protocol import ExploringActor
 from wm_jax.dream import Dream, DreamState
 from wm_jax.errors import UserError, require_choice, require_range
 from wm_jax.lanes import choose
 from wm_jax.search.actor_critic import ActorCriticState, LongDreams, LongDreamsConfig, falling_adam, shuffled
-from wm_jax.search.decisions import Came, Decisions, judged, mean, spread
+from wm_jax.search.decisions import Decisions, Results, mean, spread, with_advantages
 from wm_jax.search.protocol import SEARCHES, Dreams, EpisodeSearch, Experience, lane_size
 from wm_jax.types import FLOAT, Array, Curve, Key, Metrics, Params
 from wm_jax.worlds import Actor, World
@@ -94,8 +94,8 @@ class PPOConfig(LongDreamsConfig):
 
 @dataclass(frozen=True)
 class PPO(LongDreams, EpisodeSearch):
-    """An `ActorCritic`. Metrics of a generation: outcome, the mean discounted return after a decision, in the critic's
-    units; ended, the expected share of steps that end a dream; known, the share of the outcome's variance that the
+    """An `ActorCritic`. Metrics of a generation: outcome, the mean discounted return after a decision, times
+    1 - gamma; ended, the expected share of steps that end a dream; known, the share of the outcome's variance that the
     critic explains; non_finite, the number of decisions whose reward was not finite."""
 
     sizes: ClassVar[tuple[str, ...]] = ("search.dreams", "search.decisions")
@@ -184,16 +184,16 @@ class PPO(LongDreams, EpisodeSearch):
             after, earned, survival, over = self._keep(dreams, going, distribution.action(drawn), dream_key)
             next_inputs = policy.inputs(world, after.world)
             values = policy.value(networks["critic"], inputs), policy.value(networks["critic"], next_inputs)
-            left = self.left(over, after)
-            following = choose(left, self.begin(dreams.starts, begin_key), after)
-            return following, (inputs, drawn, distribution.log_likelihood(drawn), earned, survival, left, *values)
+            replaced = self.replaced(over, after)
+            following = choose(replaced, self.begin(dreams.starts, begin_key), after)
+            return following, (inputs, drawn, distribution.log_likelihood(drawn), earned, survival, replaced, *values)
 
         going, played = jax.lax.scan(decide, state.dreams, jnp.arange(config.decisions, dtype=jnp.int32))
-        inputs, drawn, log_likelihood, earned, survival, left, value, next_value = played
-        came = Came(earned, survival, left, value, next_value)
+        inputs, drawn, log_likelihood, earned, survival, replaced, value, next_value = played
+        results = Results(earned, survival, replaced, value, next_value)
         return (
             going,
-            judged(inputs, drawn, log_likelihood, noise, came, self.config.discount**self.config.hold),
+            with_advantages(inputs, drawn, log_likelihood, noise, results, self.config.discount**self.config.hold),
             {
                 "ended": (1 - survival).mean() / config.hold,
                 "non_finite": (~jnp.isfinite(earned)).sum(dtype=jnp.int32),
@@ -203,9 +203,9 @@ class PPO(LongDreams, EpisodeSearch):
     def _keep(
         self, dreams: Dreams, going: DreamState, action: Array, key: Key
     ) -> tuple[DreamState, Array, Array, Array]:
-        """The dreams [L, ...] after `hold` steps of `action` [L, A], their expected reward until they end, in the
-        critic's units [L] (not finite if a dream's numbers were not), the probability that they do not end [L] (0 or 1 if
-        C learns from the ends that were drawn), and whether they ended [L]."""
+        """The dreams [L, ...] after `hold` steps of `action` [L, A], their expected reward until they end, times
+        1 - gamma [L] (not finite if a dream's numbers were not), the probability that they do not end [L] (0 or 1 if C
+        learns from the ends that were drawn), and whether they ended [L]."""
         prospect = jax.vmap(partial(self.dream.prospect, dreams.params), (0, 0, 0, None))
         discount = jnp.float32(self.config.discount)
 
@@ -230,16 +230,16 @@ class PPO(LongDreams, EpisodeSearch):
         return self.config.dreams
 
     @property
-    def batches(self) -> int:
+    def least_decisions(self) -> int:
         """The batches of a pass; each needs a decision."""
         return self.config.batches
 
     @property
-    def player(self) -> Trying:
+    def player(self) -> ExploringActor:
         """The policy, which samples its actions."""
-        return Trying(self.policy, self.config.hold)
+        return ExploringActor(self.policy, self.config.hold)
 
-    def trying(self, state: ActorCriticState, generation: Array | int) -> Params:
+    def player_weights(self, state: ActorCriticState, generation: Array | int) -> Params:
         """The policy's weights and its noise."""
         noise = self.config.noise_in(generation, self.generations)
         return {"policy": state.networks["controller"], "noise": noise}
@@ -261,9 +261,11 @@ class PPO(LongDreams, EpisodeSearch):
         next_value = jnp.where(last, value, jnp.concatenate([value[1:], value[-1:]]))
         survival = jnp.where(last & experience.terminated[None], 0.0, jnp.ones_like(value))
         counts = (number < count).astype(jnp.float32)
-        came = Came(earned, survival, number >= count - 1, value, next_value, counts)
+        results = Results(earned, survival, number >= count - 1, value, next_value, counts)
         log_likelihood = policy.distribution(networks["controller"], inputs, noise).log_likelihood(drawn)
-        decisions = judged(inputs, drawn, log_likelihood, noise, came, self.config.discount**self.config.hold)
+        decisions = with_advantages(
+            inputs, drawn, log_likelihood, noise, results, self.config.discount**self.config.hold
+        )
         networks, optimizer, about = self._learn(state, decisions, jax.random.fold_in(key, generation))
         returned = experience.reward.sum(axis=(1, 2)).mean()
         steps = experience.length.sum(dtype=jnp.int32)

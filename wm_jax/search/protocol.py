@@ -16,7 +16,7 @@ from flax import struct
 from jax.sharding import Mesh
 
 from wm_jax.actors import protocol as actors
-from wm_jax.actors.protocol import Trying
+from wm_jax.actors.protocol import ExploringActor
 from wm_jax.dream import Dream, DreamFitness
 from wm_jax.dream.rollout import STEPS_BETWEEN_LOOKS, steps_between_looks
 from wm_jax.registry import PartConfig, Registry
@@ -107,14 +107,14 @@ class Search(ABC):
 
 @struct.dataclass
 class Experience:
-    """Decisions of B episodes, D in each; each decision holds for several steps."""
+    """T decisions in each of B episodes; each decision holds for several steps."""
 
     inputs: Array
-    """[B, D, F]: the policy's inputs."""
+    """[B, T, F]: the policy's inputs."""
     drawn: Array
-    """[B, D, X]: its samples."""
+    """[B, T, X]: its samples."""
     reward: Array
-    """[B, D, steps]: of each step of a decision; 0 after the end."""
+    """[B, T, steps]: of each step of a decision; 0 after the end."""
     length: Array
     """[B] int32: steps of the episode."""
     terminated: Array
@@ -136,16 +136,16 @@ class EpisodeSearch(Search):
 
     @property
     @abstractmethod
-    def batches(self) -> int:
+    def least_decisions(self) -> int:
         """Fewest decisions that it can learn from in a generation."""
 
     @property
     @abstractmethod
-    def player(self) -> Trying:
+    def player(self) -> ExploringActor:
         """The actor that plays the episodes."""
 
     @abstractmethod
-    def trying(self, state: Any, generation: Array | int) -> Params:
+    def player_weights(self, state: Any, generation: Array | int) -> Params:
         """The player's weights in a generation []."""
 
     @abstractmethod

@@ -64,7 +64,7 @@ def described(value: Any) -> str:
 class Named(Protocol):
     """A task: names its functions for error messages."""
 
-    def told(self, function: str) -> str:
+    def name_of(self, function: str) -> str:
         """The name of one of the task's own functions in error messages."""
         ...
 
@@ -74,7 +74,7 @@ def checked_frame(task: Named, frame: Any) -> np.ndarray:
     array = frame if type(frame) is np.ndarray else np.asarray(frame)
     if array.dtype != np.uint8 or array.shape != FRAME_SHAPE:
         scale = "multiply numbers from 0 to 1 by 255, then .astype(np.uint8)" if array.dtype.kind == "f" else ""
-        wrong(task.told("frame"), f"uint8 {list(FRAME_SHAPE)}", array if array.size > 16 else frame, scale)
+        wrong(task.name_of("frame"), f"uint8 {list(FRAME_SHAPE)}", array if array.size > 16 else frame, scale)
     return array
 
 
@@ -96,7 +96,7 @@ def checked_reward(task: Named, reward: Any) -> float:
     """Check the reward returned by the task's `step`: one number, finite in float32 too."""
     number = reward if type(reward) is float else _number(reward)
     if not -LARGEST <= number <= LARGEST:
-        wrong(task.told("step"), "a finite number as its reward", reward)
+        wrong(task.name_of("step"), "a finite number as its reward", reward)
     return number
 
 
@@ -105,7 +105,7 @@ def checked_flag(task: Named, name: str, flag: Any) -> bool:
     if type(flag) is bool:
         return flag
     if _number(flag) not in (0, 1):
-        wrong(task.told("step"), f"True or False as `{name}`", flag)
+        wrong(task.name_of("step"), f"True or False as `{name}`", flag)
     return bool(flag)
 
 

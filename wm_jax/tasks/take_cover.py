@@ -26,7 +26,7 @@ VIEW_ROWS = slice(10, 110)
 STAY, RIGHT, LEFT = 0, 1, 2
 """The environment's actions."""
 STRAY_CHANCE = 0.15
-"""How often `wander` takes another action."""
+"""Probability that `wander` draws U(-1, 1) instead of taking the next side."""
 
 _WORKING_DIRECTORY = threading.Lock()
 

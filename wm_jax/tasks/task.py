@@ -155,7 +155,7 @@ class Task:
             raise UserError(f"the task {self.name} has actions of {self.action_size} numbers but its mirror has "
                             f"{len(self.mirror)}: {self.mirror}; give one factor for each")  # fmt: skip
 
-    def told(self, function: str) -> str:
+    def name_of(self, function: str) -> str:
         """The name of one of the task's own functions in error messages."""
         return f"the task {self.name}: {function}"
 
@@ -181,7 +181,7 @@ class Task:
         require_choice("backend", backend, self.backend_names)
         if backend not in self.jax_backends:
             return None
-        told = self.told(f"jax_backends[{backend!r}]")
+        told = self.name_of(f"jax_backends[{backend!r}]")
         environment = own(told, self.jax_backends[backend])()
         if environment.action_size != self.action_size:
             wrong(told, f"an environment with actions of {self.action_size} numbers", environment.action_size)
@@ -197,7 +197,7 @@ class Task:
 
             return JaxEnv(environment, self.frames_per_second, pictures=True)
         backend = backend or self.backend_names[0]
-        return own(self.told(f"backends[{backend!r}]"), self.backends[backend])()
+        return own(self.name_of(f"backends[{backend!r}]"), self.backends[backend])()
 
     @property
     def policy_names(self) -> list[str]:
@@ -209,7 +209,7 @@ class Task:
         """The policy of that name; every action is checked. Raises `UserError` if the task has no such policy."""
         require_choice(f"policy of {self.name}", name, self.policy_names)
         environment = self.environment()
-        what = self.told(f"policies[{name!r}]")
+        what = self.name_of(f"policies[{name!r}]")
         if environment is None:
             draw = own(what, self.policies[name])
         else:
@@ -253,7 +253,8 @@ def resize(image: np.ndarray) -> np.ndarray:
 def load_task(name: str) -> Task:
     """The task of that name, or the `TASK` of the Python file at that path.
 
-    Raises `ForeignError` if the file raises anything except a `UserError`.
+    Raises `UserError` if there is no such task or file, if the file has a syntax error, or if it defines no TASK;
+    `ForeignError` if its code fails.
     """
     if name.endswith(".py"):
         task = _run(Path(name)).get("TASK")
@@ -276,5 +277,5 @@ def _run(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"task file {path} cannot be read: {error.strerror}; check its permissions") from error
     except (SyntaxError, ValueError) as error:
-        raise UserError(f"task file {path} cannot be read: {type(error).__name__}: {error}") from error
+        raise UserError(f"task file {path} cannot be run: {type(error).__name__}: {error}") from error
     return own(f"task file {path}", runpy.run_path)(str(path))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wm_jax import parallel
-from wm_jax.actors.protocol import Trying
+from wm_jax.actors.protocol import ExploringActor
 from wm_jax.lanes import alone
 from wm_jax.models import Models
 from wm_jax.pipeline import side_by_side
@@ -32,7 +32,7 @@ from wm_jax.types import FLOAT, Array, Key, Params
 from wm_jax.worlds import World
 
 
-class PracticeGenerations:
+class LearnedGenerations:
     """Generations of E searches; one generation in each call. Every process of a run plays all episodes itself: all
     searches must learn from the same data, and sending it would take longer than playing."""
 
@@ -65,7 +65,7 @@ class PracticeGenerations:
         search, count = self.search, self.search.episodes
         # Every process plays and learns on its own, without waiting for the others.
         states = parallel.local(states)
-        tables = jax.vmap(search.trying, (0, None))(states, jnp.int32(first))
+        tables = jax.vmap(search.player_weights, (0, None))(states, jnp.int32(first))
         seeds = [evolution_seeds(self.seed, variant.seed, first, count) for variant in self.variants]
         wanted = [(seed, row) for row, mine in enumerate(seeds) for seed in mine]
         played = self._play(AgentDriver(self.agent, self.runner.params, tables), wanted, first)
@@ -141,7 +141,7 @@ def _retrace(agent: Agent, params: Params, table: Params, seeds: Array, frames: 
     """The features [D, B, F] that the player of an `agent` read, and the samples [D, B, X] that it drew, at every
     decision of the episodes with these seeds [B] and frames [D, hold, B, 64, 64, 3]."""
     player = agent.actor
-    assert isinstance(player, Trying)
+    assert isinstance(player, ExploringActor)
     lanes, world = len(seeds), World(agent.model, params)
     everywhere = jnp.ones(lanes, bool)
     state = begin(
