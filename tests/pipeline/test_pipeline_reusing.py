@@ -102,7 +102,7 @@ def test_an_ablation_of_an_ablation_links_to_where_the_result_is(
     take_over(untrained(experiment), run, source)
     third = RunDir(tmp_path / "third")
     with third.locked():
-        assert "not memory (round 0): it is not finished there" in take_over(experiment, third, run)
+        assert "the rest is not reused: memory (round 0): it is not finished there" in take_over(experiment, third, run)
     assert third.stage("vision", 0).origin == source.stage("vision", 0).path.resolve()
     assert len(list(third.metrics())) == 3
 
@@ -110,7 +110,7 @@ def test_an_ablation_of_an_ablation_links_to_where_the_result_is(
 def test_what_was_begun_here_stays(experiment: Experiment, source: RunDir, run: RunDir) -> None:
     step = plan(experiment)[1]
     step.folder(run).begin(step.settings(experiment), {})
-    assert "not vision (round 0): this run has already started it" in take_over(experiment, run, source)
+    assert "the rest is not reused: vision (round 0): this run has already started it" in take_over(experiment, run, source)
     assert own_and_taken(experiment, run) == ([], ["collect"])
 
 
