@@ -110,7 +110,9 @@ def test_an_ablation_of_an_ablation_links_to_where_the_result_is(
 def test_what_was_begun_here_stays(experiment: Experiment, source: RunDir, run: RunDir) -> None:
     step = plan(experiment)[1]
     step.folder(run).begin(step.settings(experiment), {})
-    assert "the rest is not reused: vision (round 0): this run has already started it" in take_over(experiment, run, source)
+    assert "the rest is not reused: vision (round 0): this run has already started it" in take_over(
+        experiment, run, source
+    )
     assert own_and_taken(experiment, run) == ([], ["collect"])
 
 
