@@ -4,8 +4,9 @@ pip install -e ".[car,envpool]"
 wm-jax run experiments/car_racing_dream.py
 
 Not yet run to its end. The paper evolves this C on the actual track (906 ± 21) and shows the dream in pictures only;
-Wellmer and Kwok (arXiv 2109.08342) report 789 ± 180 from dreams alone. Cost: `wm-jax info
-experiments/car_racing_dream.py`. Made for an accelerator and many cores for the collection.
+Wellmer and Kwok (arXiv 2109.08342) report 789 ± 180 from dreams alone. Cost
+(`wm-jax info`): 11 PFLOP, some two days of 2 cores of an AMD EPYC. Made for an accelerator and many cores for the
+collection.
 """
 
 from wm_jax.actors.mlp import MLPConfig

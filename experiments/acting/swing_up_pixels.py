@@ -1,5 +1,6 @@
 """Swing-up by PPO from pixels, without a world model: the paper's model-free opponent, with the convolutional actor and
-critic of Kuth et al. (2021). Every step that it learns from is one of the actual environment.
+critic of Kuth et al. (2021), but four frames as input instead of one. Every step that it learns from is one of the actual
+environment.
 
 wm-jax run experiments/acting/swing_up_pixels.py
 

@@ -17,7 +17,7 @@ from wm_jax.tasks import FRAME_SHAPE, load_task
 pytestmark = pytest.mark.whole
 
 ROOT = Path(__file__).parents[2]
-PAGES = "world_model", "actor", "search", "explorer", "experiment", "task"
+PAGES = "world_model", "actor", "search", "explorer", "experiment", "task", "environment"
 BLOCK = re.compile(r"<!-- (\S+\.py) -->\n```python\n(.*?)```", re.DOTALL)
 
 
@@ -73,6 +73,15 @@ def test_a_gymnasium_environment_is_a_task(folder: Path) -> None:
     frame = task.frame(observation)
     assert frame.shape == FRAME_SHAPE and frame.dtype == np.uint8 and float(reward) < 0
     assert frame.std() > 10 and (frame != first).any()
+
+
+def test_an_environment_in_jax_is_searched_in_itself(folder: Path, environment: dict[str, str]) -> None:
+    command(environment, folder, "run", "ice_state.py", "--run-dir", "ice")
+    scores = json.loads((folder / "ice" / "evaluation.json").read_text())
+    # 100 is the most there is. A puck that is left alone stays where it begins: 75 on average.
+    assert scores["controller"]["mean"] > 85 > scores["stay"]["mean"] > scores["random"]["mean"]
+    frame = load_task(str(folder / "ice.py")).make().reset(seed=0)[0]
+    assert frame.shape == FRAME_SHAPE and frame.max() > 250 and frame.min() == 0
 
 
 def test_every_command_knows_it(run: Path, folder: Path, environment: dict[str, str], tmp_path: Path) -> None:

@@ -273,7 +273,7 @@ def test_what_the_dream_made_is_tuned_in_the_actual_environment(
     assert told.chosen_by.stage == "tune" and [e["generation"] for e in told.chosen_by.evaluations[0]] == [0, 5, 10]
     assert told.series("tuned", "mean")[0] == list(range(1, 11))
     page = (folder / "report" / "report.md").read_text()
-    assert "C, evolved in the dream, tuned in the actual environment" in page
+    assert "C, found in the dream, tuned in the actual environment" in page
     pictures = {path.name for path in (folder / "report" / "report-pictures").iterdir()}
     assert {"run1-population.png", "run1-tuned-population.png", "run1-tuned-means.png"} <= pictures
     weights, _ = load_weights(folder / "tuned" / "round-0" / "weights.safetensors")

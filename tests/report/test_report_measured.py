@@ -24,7 +24,7 @@ def test_every_score_is_told_with_how_it_was_measured(tmp_path: Path) -> None:
     assert (random["seeds"], random["command"]) == ([1_000_000, 1_000_003], COMMAND)
     assert {name: random[name] for name in MADE_WITH} == MADE_WITH
     assert set(controller) == EVERY | {"temperature", "evolution_seed", "generation", "selected_by", "dream"}
-    assert controller["what"] == "mine: C, evolved in the dream"
+    assert controller["what"] == "mine: C, found in the dream"
     assert controller["sd"] == pytest.approx(np.std(CONTROLLER, ddof=1))
     assert controller["dream"] == summary(DREAMS[4])
     about = [controller[name] for name in ("temperature", "evolution_seed", "generation", "selected_by")]
@@ -43,10 +43,10 @@ def test_evolutions_are_told_one_by_one_and_an_unfinished_run_has_no_score(tmp_p
     found = measured.entries([read(many, "many"), read(half, "half")])
     assert [entry["what"] for entry in found] == [
         "many: random policy",
-        "many: C, evolved in the dream",
-        "many: C, evolved in the dream at τ 0.1, seed 0",
-        "many: C, evolved in the dream at τ 0.1, seed 1",
-        "many: C, evolved in the dream, over training seeds",
+        "many: C, found in the dream",
+        "many: C, found in the dream at τ 0.1, seed 0",
+        "many: C, found in the dream at τ 0.1, seed 1",
+        "many: C, found in the dream, over training seeds",
     ]
     last = found[-2]
     assert (last["mean"], last["seeds"], last["dream"]["mean"]) == (205.5, [7, 8], 2050.0)
@@ -56,7 +56,7 @@ def test_evolutions_are_told_one_by_one_and_an_unfinished_run_has_no_score(tmp_p
     *_, last, together = measured.entries(
         [read(make_run(tmp_path / "actual", evolutions=played, evolve=actual), "actual")]
     )
-    assert last["what"] == "actual: C, evolved in the actual environment, seed 1"
+    assert last["what"] == "actual: C, found in the actual environment, seed 1"
     assert "temperature" not in last and last["evolution_seed"] == 1
     assert (together["seeds_of_training"], together["mean"], together["n"]) == (2, 205.25, 4)
     assert together["over"] == pytest.approx(0.125**0.5) and "temperature" not in together

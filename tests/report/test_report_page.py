@@ -56,8 +56,8 @@ def page(finished: Path) -> Reader:
 
 def test_scores_stand_beside_the_dream_and_what_others_published(page: Reader) -> None:
     dream = f"{told(DREAMS[4])} (n = 3)"
-    assert page.rows("C, evolved in the dream") == [
-        ["C, evolved in the dream", told(CONTROLLER), standard_error(CONTROLLER), "4", dream, "this run, fresh seeds"]
+    assert page.rows("C, found in the dream") == [
+        ["C, found in the dream", told(CONTROLLER), standard_error(CONTROLLER), "4", dream, "this run, fresh seeds"]
     ]
     assert page.rows("random policy")[0][1:4] == [told(RANDOM), standard_error(RANDOM), "4"]
     assert page.rows("paper, τ 1.15") == [
@@ -156,7 +156,7 @@ def test_the_style_asks_for_nothing(finished: Path) -> None:
 
 def test_markdown_says_the_same_with_its_pictures_beside_it(page: Reader, finished: Path) -> None:
     text = (finished / "report" / "report.md").read_text()
-    assert f"| **C, evolved in the dream** | {told(CONTROLLER)} | {standard_error(CONTROLLER)} | 4 |" in text
+    assert f"| **C, found in the dream** | {told(CONTROLLER)} | {standard_error(CONTROLLER)} | 4 |" in text
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", text)
     assert len(pictures) == len(set(pictures)) == 9
     assert all((finished / "report" / picture).read_bytes().startswith(b"\x89PNG") for picture in pictures)
@@ -189,7 +189,7 @@ def test_an_unfinished_run_is_told_as_far_as_it_went(tmp_path: Path) -> None:
     assert "half is unfinished: it has no score yet" in page.text
     assert "stages without a result: vision (round 1), encode (round 1)" in page.text
     assert "2 damaged line(s) of metrics.jsonl were skipped" in page.text
-    assert not page.rows("C, evolved in the dream")
+    assert not page.rows("C, found in the dream")
     assert page.rows("paper, τ 1.15"), "what it will be read against"
     assert [row[2] for row in page.rows("vision")] == ["finished", "begun"]
     assert page.rows("4, deployed") == [["4, deployed", f"{told(DREAMS[4])} (n = 3)", f"{told(VALIDATION)} (n = 2)"]]
@@ -236,7 +236,7 @@ def test_temperatures_stand_beside_the_papers(tmp_path: Path) -> None:
     assert page.rows("0.10")[0][:6] == ["0.10", "1", "2,001.0 ± 1.4 (n = 2)", "–", "1.0", "2,086 ± 140"]
     assert page.rows("0.50")[0] == ["0.50", "–", "–", "–", "–", "2,060 ± 277", "–", "–", "–", "196 ± 50"]
     assert len(page.rows("1.15")) == 3, "and each evolution for itself"
-    assert "Of 4 evolutions side by side the curves show one; round 0: the deployed one (τ 1.15, seed 0)" in page.text
+    assert "Of 4 searches side by side the curves show one; round 0: the deployed one (τ 1.15, seed 0)" in page.text
     assert "the lowest temperature" in page.text
     assert [row[0] for row in page.rows("2") + page.rows("4, deployed")] == ["2", "2", "4, deployed", "4, deployed"]
     assert read(run, "many").series("controller", "mean") == ([1, 2, 3, 4, 5, 6, 7, 8], [20, 40, 60, 80] * 2)

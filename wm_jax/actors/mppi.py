@@ -1,5 +1,6 @@
 """Planning by model predictive path integral control (MPPI, arXiv 1707.02342): the plan moves to the mean of sequences
-drawn around it, weighted by the exponential of their returns."""
+drawn around it, weighted by the exponential of their returns. Unlike the paper's, a return has no cost of control, and
+sequences are clipped to [-1, 1] before they are averaged."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -170,7 +170,7 @@ def _tell_scores(context: Context) -> None:
         screen.say(f"  {f'{bound.what} (stored, n = {bound.n})':<56}{told}")
     screen.say(f"  {_chosen(context.experiment, scores['controller'])}")
     if evolutions:
-        screen.say(f"  {'evolutions side by side':<24}{'in the dream':>22}{'actual':>20}{'standard error':>20}")
+        screen.say(f"  {'searches side by side':<24}{'in the dream':>22}{'actual':>20}{'standard error':>20}")
     for each in evolutions:
         dream, actual = _spread(each["dream"]) if each["dream"] else "", _spread(each["actual"])
         what = (f"τ {each['temperature']:g}, " if each["dream"] else "") + f"seed {each['seed']}"

@@ -1,5 +1,5 @@
 """The stages that search for C, with one search or several side by side, and choose the candidate to deploy. `evolve`
-searches from scratch; `tune` continues in the actual environment from the controller evolved in dreams."""
+searches from scratch; `tune` continues in the actual environment from the controller found in dreams."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -68,7 +68,7 @@ class Evolve(Stage):
 
 @dataclass(frozen=True)
 class Tune(Stage):
-    """Continues the search in the actual environment, from the controller evolved in the last round's dreams. Writes
+    """Continues the search in the actual environment, from the controller found in the last round's dreams. Writes
     the same files as `Evolve`."""
 
     name = "tune"

@@ -49,7 +49,7 @@ def _scores(run: RunFacts, half: bool) -> Section:
         "Return of an episode of the actual environment, mean ± standard deviation over n fresh episodes; se: standard "
         f"error of the mean. Scored on {score['device']}{rounded}."
     )
-    dream = f" In the dream that it was evolved in it scores {scored(score['dream'])}." if score["dream"] else ""
+    dream = f" In the dream that it learned in it scores {scored(score['dream'])}." if score["dream"] else ""
     chosen = f"C is {which_candidate(run)}.{dream}"
     table = Table("", ("policy", "mean ± sd", "se", "n", "seeds"), tuple(rows), "lrrrr")
     return Section("Scores", (told, chosen), tuple(notes_on_selection(run)), tables=(table,))

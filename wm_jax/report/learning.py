@@ -12,7 +12,7 @@ from wm_jax.types import HELD_OUT, TRAINED, Curve
 
 ROUNDS = " Grey lines mark the end of a round."
 EXPLORED = "This controller only collects data for the next round. Its reward is the explorer's, not the task's."
-TUNED = "Starts from the controller evolved in dreams; the world model does not change."
+TUNED = "Starts from the controller found in dreams; the world model does not change."
 
 
 def controllers(run: RunFacts, name: str) -> tuple[Section, ...]:
@@ -20,7 +20,7 @@ def controllers(run: RunFacts, name: str) -> tuple[Section, ...]:
     if not run.searched:
         return ()
     evolution, *tuning = run.searches
-    found = (_controller(run, evolution, name, f"C: evolution in {PLACES[run.place]}", _which(run)),)
+    found = (_controller(run, evolution, name, f"C: search in {PLACES[run.place]}", _which(run)),)
     for search in tuning:
         found += (_controller(run, search, f"{name}-tuned", f"C: tuned in {PLACES[search.place]}", (TUNED,)),)
     if run.explorer is not None:
@@ -45,7 +45,7 @@ def _controller(run: RunFacts, search: SearchFacts, name: str, title: str, text:
 
 
 def _which(run: RunFacts) -> tuple[str, ...]:
-    """States whose curves are shown if several evolutions ran side by side."""
+    """States whose curves are shown if several searches ran side by side."""
     if run.side_by_side == 1:
         return ()
     shown = []
@@ -54,7 +54,7 @@ def _which(run: RunFacts) -> tuple[str, ...]:
         temperature = f"τ {told['temperature']:g}, " if told and run.place == "dream" else ""
         which = f"the deployed one ({temperature}seed {told['seed']})" if told else "the first one so far"
         shown.append(f"round {round_number}: {which}")
-    return (f"Of {run.side_by_side} evolutions side by side the curves show one; {'; '.join(shown)}.",)
+    return (f"Of {run.side_by_side} searches side by side the curves show one; {'; '.join(shown)}.",)
 
 
 def models(run: RunFacts, name: str) -> Section:

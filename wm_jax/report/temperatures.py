@@ -1,4 +1,4 @@
-"""The section on evolutions at several temperatures side by side: the effect of the dream's temperature, beside the
+"""The section on searches at several temperatures side by side: the effect of the dream's temperature, beside the
 paper's table."""
 
 from typing import Any
@@ -15,12 +15,12 @@ PLACES = ("dream", "actual")
 
 
 def section(run: RunFacts, name: str) -> Section:
-    """The table of temperatures, every evolution, and the chart. `name` prefixes the picture's name."""
+    """The table of temperatures, every search, and the chart. `name` prefixes the picture's name."""
     groups, paper = by_temperature(run), published.by_temperature(run.experiment.task)
     text = (
         "Mean over seeds of each controller's mean return ± the standard deviation of single episodes; over seeds: the "
         "standard deviation of these means; se: standard error of their mean, from the seeds' spread (the episodes' spread "
-        "if there is one seed). All actual scores are on fresh seeds; the paper has one evolution per temperature."
+        "if there is one seed). All actual scores are on fresh seeds; the paper has one search per temperature."
     )
     caption = "A controller that scores far more in its dream than in the actual environment cheats the dream."
     picture = draw(_chart(groups, paper, name), caption)
@@ -53,7 +53,7 @@ def _each(run: RunFacts) -> Table:
     for e in ordered:
         scores = scored(e["dream"]), scored(e["actual"]), number(e["actual"]["se"])
         rows.append(Row((f"{e['temperature']:.2f}", value(e["seed"]), *scores)))
-    return Table("Every evolution", ("τ", "seed", "dream", "actual", "se, actual"), tuple(rows), "rrrrr", folded=True)
+    return Table("Every search", ("τ", "seed", "dream", "actual", "se, actual"), tuple(rows), "rrrrr", folded=True)
 
 
 def _chart(groups: dict[Any, list[dict[str, Any]]], paper: dict[float, published.Score], name: str) -> Chart:

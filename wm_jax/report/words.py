@@ -34,7 +34,7 @@ def spread(mean: float, sd: float | None, decimals: int = 1) -> str:
 
 
 PLACES = {"dream": "the dream", "actual": "the actual environment"}
-"""Where C can be evolved."""
+"""Where C can be searched for."""
 
 
 def scored(summary: dict[str, Any] | None) -> str:
@@ -69,4 +69,4 @@ def controller(experiment: Experiment) -> str:
     if not experiment.searched:
         return f"C ({experiment.actor.kind}), which needs no search"
     tuned = f", tuned in {PLACES['actual']}" if "tune" in experiment.searches else ""
-    return f"C, evolved in {PLACES[experiment.evolve.fitness]}{tuned}"
+    return f"C, found in {PLACES[experiment.evolve.fitness]}{tuned}"

@@ -55,8 +55,9 @@ class BackpropConfig(LongDreamsConfig):
     truncation: int = 0
     """Steps after which the gradient is cut within a generation's dreams; 0: never."""
     component: Component = "implicit"
-    """Gradient for the choice of a mixture component. implicit: unbiased; straight_through: biased; expectation: exact,
-    but in a different dream without a choice; held: none (`memory.mixture.draw`). An RSSM has no mixture, and ignores
+    """Gradient for the choice of a mixture component. implicit: unbiased, except where the components lie so far
+    apart that it is cut off; straight_through: biased; expectation: exact, but in a different dream without a choice;
+    held: none (`memory.mixture.draw`). An RSSM has no mixture, and ignores
     it."""
     clip: float = 1.0
     """Largest gradient norm of C's weights, and of the critic's; larger gradients are scaled down to it."""

@@ -92,9 +92,9 @@ class EvolveConfig:
 
 @dataclass(frozen=True)
 class TuneConfig:
-    """Tuning: after the search in dreams, C is searched further in the actual environment, starting from the controller
-    found in dreams; the world model does not change. The settings have the meaning of `evolve` with `fitness`
-    actual."""
+    """Tuning: after the search in dreams, C is searched further in the actual environment, starting from the deployed
+    controller of the search in dreams; of several `evolve.seeds` only this one is tuned. The world model does not change.
+    The settings have the meaning of `evolve` with `fitness` actual."""
 
     generations: int = 0
     """Number of generations; 0: no tuning."""
