@@ -7,7 +7,7 @@ episodes, some of each round of the run `--test`, encoded by the V that all runs
 round's C. For swing-up it also reports the share of 20 × 20 cells of (θ, θ̇) that the frames visit, and the entropy of
 these visits, from the physical state, which follows from each record's seed and actions. At the end it reports the score of
 the last C on fresh episodes. Runs that collect alike are one row: mean ± standard deviation over training seeds.
-DIR/exploration.json has every run, DIR/exploration.md the table.
+DIR/exploration.json has every run, DIR/exploration.md the table, DIR/exploration.png C's validation by frames recorded.
 """
 
 import sys
@@ -20,7 +20,7 @@ import tyro
 from tyro.conf import Positional
 
 from wm_jax.data.episodes import EpisodeStore
-from wm_jax.data.files import read_json, write_json
+from wm_jax.data.files import read_json, write_atomically, write_json
 from wm_jax.data.training import spread
 from wm_jax.envs.swing_up import SwingUp
 from wm_jax.errors import UserError
@@ -34,6 +34,7 @@ from wm_jax.pipeline.searching import EVALUATIONS
 from wm_jax.pipeline.stored import of_run
 from wm_jax.pipeline.training import encode_episodes
 from wm_jax.pipeline.weights import load_learner
+from wm_jax.report.figures import figure, png
 from wm_jax.rollouts.replay import replay
 from wm_jax.run import RunDir
 
@@ -119,6 +120,21 @@ def table(found: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def picture(found: list[dict[str, Any]]) -> bytes:
+    """PNG of C's validation score by frames recorded: a thin line for each run, a thick one for the mean of an arm."""
+    drawing = figure(6, 4)
+    axis = drawing.subplots()
+    for index, (label, runs) in enumerate(_arms(found).items()):
+        lines = np.array([[(r["frames"], r["validation"]) for r in run["rounds"]] for run in runs])
+        for line in lines:
+            axis.plot(*line.T, color=f"C{index}", alpha=0.3, linewidth=1)
+        seeds = f"{len(runs)} training seed{'s' * (len(runs) > 1)}"
+        axis.plot(*lines.mean(axis=0).T, "o-", color=f"C{index}", markersize=3, label=f"{label}, {seeds}")
+    axis.set(xlabel="frames recorded", ylabel="validation score")
+    axis.legend(fontsize="small")
+    return png(drawing)
+
+
 def _spread(values: list[float], digits: int) -> str:
     """Mean ± standard deviation; a single value alone."""
     told = f"{np.mean(values):,.{digits}f}"
@@ -136,7 +152,7 @@ def _context(path: Path) -> Context:
 
 
 def main(runs: Positional[tuple[Path, ...]], test: Path, out: Path) -> None:
-    """Measure the runs, and write DIR/exploration.json and DIR/exploration.md."""
+    """Measure the runs, and write DIR/exploration.json, DIR/exploration.md and DIR/exploration.png."""
     tested = _context(test)
     store = EpisodeStore([tested.stage("rollouts", r).path / "episodes" for r in range(tested.experiment.rounds.count)])
     counts = [tested.episodes_in(r) for r in range(tested.experiment.rounds.count)]
@@ -149,6 +165,7 @@ def main(runs: Positional[tuple[Path, ...]], test: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "exploration.json", found)
     (out / "exploration.md").write_text(table(found))
+    write_atomically(out / "exploration.png", picture(found))
     print(table(found))
 
 
