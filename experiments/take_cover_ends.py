@@ -4,8 +4,8 @@ wm-jax run experiments/take_cover_ends.py
 wm-jax run experiments/take_cover_ends.py --search.learn-from ends --run-dir runs/take_cover_ends_sampled
 wm-jax run experiments/take_cover_ends.py --dream.end threshold --run-dir runs/take_cover_ends_threshold
 
-V and M are those of the shipped agent `take_cover`. Each command searches for three controllers, with the settings of
-`take_cover_gradient.py` but 400 generations. At a threshold the probability of an end is 0 or 1, so that
+V and M are those of the shipped agent `take_cover`. Each command searches for three controllers, with the search and
+the dreams of `take_cover_gradient.py`, and 400 generations. At a threshold the probability of an end is 0 or 1, so that
 `search.learn_from` has no effect.
 
 Not run to its end yet; about 40 minutes of one core for each command.
@@ -43,5 +43,5 @@ CONFIG = Experiment(
         actual_episodes=32,
         seeds=3,
     ),
-    evaluate=EvaluateConfig(episodes=100, environments=64, baselines=("sweep",)),
+    evaluate=EvaluateConfig(episodes=300, environments=64, baselines=("sweep",)),
 )

@@ -1,20 +1,24 @@
-"""Take Cover: a C with a hidden layer, found by policy gradient in the dream of an M that has met thousands of deaths.
+"""Take Cover: a C with a hidden layer, found by PPO with falling noise in the dream of an M that has met thousands of
+deaths.
 
 wm-jax run experiments/take_cover_gradient.py
 
-Score: 1292.4 ± 646.1 tics (n = 1000 fresh episodes, standard error 20.4), in its dream 1175.3 (n = 512, 29.1); a blind
-sweep on the same episodes 754.5 ± 452.5. This was not measured on one run of this file, but on one made in pieces
-(`results/take_cover/log.md`, from "Policy gradient" on), with these differences:
+Score: 1185.5 ± 647.3 tics (n = 300 fresh episodes, standard error 37.4; one training seed), in its
+dream 1171.0 (n = 256, standard error 41.0); a blind sweep on the same episodes 737.0 ± 453.1.
+The five rounds' C had 1011, 1120, 1184, 1221 and 1316 in validation (n = 64 each, standard errors 71 to 82).
 
-- 2,500 of the scripted episodes turned after 60 to 129 tics;
+The shipped agent `take_cover` (1292.4 ± 646.1, n = 1000) is another run, made in pieces (`results/take_cover/log.md`,
+from "Policy gradient" on), with these differences:
+
 - M was also trained on 1,600 older episodes;
+- rounds had 800 to 1,100 episodes, and trained M for 1,500 to 2,600 steps;
 - noise on C's actions was held for 5 or 10 tics;
+- each round's C began with fresh weights and had 400 to 700 generations;
 - in the first three rounds, dreams ended at a threshold, and C had fewer units and constant noise;
-- rounds had 800 to 1,100 episodes;
 - C is that of the fifth round's last generation.
 
-Time on 2 cores of an AMD EPYC: 6 minutes for the first episodes, 17 to encode them, 15 for M; then 10 minutes for each
-later round's episodes, 10 to 16 for its M, 8 for its C; 16 minutes of scoring.
+Time on 2 cores of an AMD EPYC: 5 minutes for the first episodes, 16 to encode them, 20 for M, 7 for C; then 13 minutes for
+each later round's episodes and their encoding, 8 for its M, 8 for its C.
 """
 
 from wm_jax.actors.mlp import MLPConfig
