@@ -75,7 +75,7 @@ def test_machines_have_names(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "h100x0", "v5e", "v5e:0x2", "v9:2x2", "x100", "h100:2x2", "cpu"])
 def test_a_machine_that_is_not_known_is_refused(name: str) -> None:
-    with pytest.raises(UserError, match=r"--target must be like h100, h100x8 .* found"):
+    with pytest.raises(UserError, match=r"--target must be like h100 or h100x8 .* found"):
         target(name)
 
 

@@ -242,7 +242,7 @@ def test_a_served_page_has_the_actual_environment_beside_the_dream(browser: Any,
     page.keyboard.up("ArrowLeft")
     told("C drives: score")
     assert picture(page, "#actual-frame") != before and picture(page, "#actual-seen") != picture(page, "#actual-frame")
-    assert "ended" in served.end()
+    assert "stopped" in served.end()
     told("the connection is closed")
     assert not problems
     context.close()

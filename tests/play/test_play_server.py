@@ -195,7 +195,7 @@ def test_ctrl_c_ends_it_and_frees_its_port(environment: dict[str, str]) -> None:
     with running.visit() as visitor:
         ask(visitor, {"begin": SEED})
         said = running.end()
-    assert running.process.returncode == 0 and said.splitlines() == ["ended"]
+    assert running.process.returncode == 0 and said.splitlines() == ["the server has stopped"]
     with socket.socket() as free:
         free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         free.bind(("127.0.0.1", running.port))
