@@ -20,16 +20,17 @@ from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment, load, with_paths_from
 from wm_jax.formats import FORMAT
 from wm_jax.models import Models
-from wm_jax.pipeline.bundle import Bundle, load_initial
+from wm_jax.pipeline.bundle import Bundle, load_initial, load_initial_actor
 from wm_jax.pipeline.bundle import load as load_bundle
 from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.plan import stages, stale
 from wm_jax.pipeline.progress import Interrupt, Screen
 from wm_jax.pipeline.running import run_experiment
 from wm_jax.pipeline.stored import Stored
-from wm_jax.pipeline.weights import ENCODED, WEIGHTS
+from wm_jax.pipeline.weights import ENCODED, WEIGHTS, controller_like
 from wm_jax.pretrained import bundles
 from wm_jax.run import RunDir
+from wm_jax.search.cma_es import CMAESConfig
 from wm_jax.types import Observations, Params
 from wm_jax.worlds.vision_memory import VisionMemoryConfig
 from wm_jax.worlds.vision_rssm import VisionRSSMConfig
@@ -308,6 +309,40 @@ def test_only_the_learners_that_are_named_begin_with_the_bundle(
         trained(without, tmp_path / "without")
     with pytest.raises(UserError, match=r"initial_learners"):
         trained(dataclasses.replace(experiment, initial_learners=("eyes",)), tmp_path / "unknown")
+
+
+def test_a_search_starts_from_the_bundles_C(
+    probe_experiment: Path, bundle: tuple[Path, Params], tmp_path: Path
+) -> None:
+    """With steps as small as these the search stays where it starts. Format 1 stores C's weights in one array."""
+    experiment = small(probe_experiment, bundle[0])
+    whole, path = load_bundle(bundle[0], Path(experiment.task)), tmp_path / "begin.safetensors"
+    weights = jax.tree.map(
+        lambda leaf: np.linspace(-1, 1, leaf.size, dtype=np.float32).reshape(leaf.shape), whole.weights
+    )
+    dataclasses.replace(whole, weights=weights).save(path)
+    experiment = dataclasses.replace(
+        experiment, initial=str(path), initial_actor=True, search=CMAESConfig(population=4, rollouts=2, sigma=1e-6),
+        evolve=dataclasses.replace(experiment.evolve, generations=1, evaluation_rollouts=2, actual_episodes=0),
+    )  # fmt: skip
+    stages = ("collect", "vision", "encode", "memory", "evolve")
+    run_experiment(experiment, tmp_path / "run", stages, False, None, Screen())
+    found = load_weights(tmp_path / "run" / "controller" / "round-0" / WEIGHTS)[0]
+    controller = controller_like(path, found, "weights", whole.models.actor)
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-4), controller, weights)
+    format_1.make_bundle(path, experiment.task)
+    jax.tree.map(np.testing.assert_array_equal, load_initial_actor(path, experiment), weights)
+
+
+def test_a_C_of_another_kind_is_refused(probe_experiment: Path, bundle: tuple[Path, Params], tmp_path: Path) -> None:
+    experiment = dataclasses.replace(small(probe_experiment, bundle[0]), initial_actor=True)
+    for wrong, message in (
+        (dataclasses.replace(experiment, initial=None), r"initial_actor is True but initial is None"),
+        (dataclasses.replace(experiment, actor=MLPConfig(features=("z",))), r"where actor\.features is .* here it is"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run_experiment(wrong, tmp_path / "run", (), False, None, Screen())
+    assert not (tmp_path / "run" / "rollouts").exists()
 
 
 def test_a_part_begins_another_kind_of_world_model(probe_experiment: Path, bundle: tuple[Path, Params]) -> None:

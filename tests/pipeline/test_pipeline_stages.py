@@ -27,7 +27,7 @@ DEPENDS = {
     "vision": ("held_out", "mirror", "initial", "initial_learners", "world.kind", "world.vision."),
     "encode": ("world.kind",),
     "memory": ("world.memory.",),
-    "evolve": FOUND,
+    "evolve": (*FOUND, "initial_actor"),
     "tune": ("tune.", "evaluate.environments"),
     "evaluate": ("evaluate.", "tune.generations"),
 }

@@ -167,17 +167,8 @@ def load_initial(path: Path, experiment: Experiment, warn: Callable[[str], None]
     """The world model's weights in the bundle at `path`, as a warm start for another `experiment`; only those of the
     learners that it names. `warn` reports a changed task. Raises `UserError` if the weights do not fit: another task,
     other sizes, a missing learner, or inputs and outputs with another meaning."""
-    if path.is_dir():
-        raise UserError(f"initial is {path}, a folder; give a bundle: `wm-jax export {path} FILE.safetensors` makes one "
-                        "of a finished run")  # fmt: skip
-    tree, about, config = _read(path)
-    require_same_task(config, path, experiment.task, "use a bundle for this task, or none")
-    if changed := redefined(config, path, experiment.task):
-        warn(changed)
-    # Of its settings only the world model's are needed: its task may be elsewhere now.
-    world = (formats.upgrade_config(config) if config["format"] == 1 else config).get("world", {})
-    theirs, ours = flatten_settings(from_dict({"world": world}, f"settings in {path}")), flatten_settings(experiment)
-    models = Models(experiment)
+    tree, about, theirs = _initial(path, experiment, "world", warn)
+    ours, models = flatten_settings(experiment), Models(experiment)
     learners = {name: models.world.learners[name].settings for name in experiment.initial_learners}
     meaning = ["world.kind", *(f"world.{name}" for name in experiment.world.meaning)]
     if learners:
@@ -196,6 +187,33 @@ def load_initial(path: Path, experiment: Experiment, warn: Callable[[str], None]
         tree = {"world": {name: weights for name, weights in tree.get("world", {}).items() if name in learners}}
         shapes = {name: shapes[name] for name in learners}
     return _world(path, tree, about.get("half", False), shapes)
+
+
+def load_initial_actor(path: Path, experiment: Experiment) -> Params:
+    """C's weights in the bundle at `path`, for another `experiment` to start its search from. Raises `UserError` if they do
+    not fit: another task, another actor, or other sizes."""
+    tree, _, theirs = _initial(path, experiment, "actor")
+    for name, value in flatten_settings(experiment).items():
+        if name.startswith("actor.") and theirs.get(name) != value:
+            raise UserError(f"initial is {path}, where {name} is {theirs.get(name)!r}, but here it is {value!r}; set it to "
+                            "that of the bundle, or initial_actor to False")  # fmt: skip
+    return controller_like(path, {"actor": tree.get("actor", {})}, "actor", Models(experiment).actor)
+
+
+def _initial(
+    path: Path, experiment: Experiment, group: str, warn: Callable[[str], None] = lambda message: None
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """The arrays of the bundle at `path`, its description, and its settings of one `group`, by their full names. The others
+    are not read, because its task may be elsewhere now. `warn` reports a changed task."""
+    if path.is_dir():
+        raise UserError(f"initial is {path}, a folder; give a bundle: `wm-jax export {path} FILE.safetensors` makes one "
+                        "of a finished run")  # fmt: skip
+    tree, about, config = _read(path)
+    require_same_task(config, path, experiment.task, "use a bundle for this task, or none")
+    if changed := redefined(config, path, experiment.task):
+        warn(changed)
+    found = (formats.upgrade_config(config) if config["format"] == 1 else config).get(group, {})
+    return tree, about, flatten_settings(from_dict({group: found}, f"settings in {path}"))
 
 
 def _as_half(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:

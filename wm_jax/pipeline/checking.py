@@ -29,6 +29,12 @@ def check(experiment: Experiment, models: Models) -> None:
     if experiment.initial_learners and experiment.initial is None:
         raise UserError(f"initial_learners names {', '.join(experiment.initial_learners)} but initial is None; give initial"
                         " the bundle that holds their initial weights")  # fmt: skip
+    if experiment.initial_actor and (experiment.initial is None or not actors.size(models.actor)):
+        found = (
+            "initial is None" if experiment.initial is None else f"actor.kind {experiment.actor.kind!r} has no weights"
+        )
+        raise UserError(f"initial_actor is True but {found}; give initial the bundle whose C the search starts from, or "
+                        "set initial_actor to False")  # fmt: skip
     for number in experiment.evaluate.rounds:
         if not 0 <= number < experiment.rounds.count - 1:
             raise UserError(f"evaluate.rounds names round {number}, but the rounds before the last are numbered from 0, "

@@ -31,6 +31,8 @@ class Context:
     initial: Params | None = None
     """The world model's weights at the start of the first round's training, by learner. Learners without an entry start
     at random."""
+    initial_actor: Params | None = None
+    """C's weights at the start of the first round's search; None: it starts from scratch."""
 
     @cached_property
     def mesh(self) -> Mesh:

@@ -15,17 +15,17 @@ from wm_jax.data.files import read_json, remove, write_json
 from wm_jax.experiment import Experiment
 from wm_jax.models import Models
 from wm_jax.pipeline import filming, machine, reporting, reusing, scoring
-from wm_jax.pipeline.bundle import load_initial
+from wm_jax.pipeline.bundle import load_initial, load_initial_actor
 from wm_jax.pipeline.checking import check, check_machine
 from wm_jax.pipeline.context import Context
 from wm_jax.pipeline.plan import choose, plan
 from wm_jax.pipeline.progress import Interrupt, Screen, Stopped
+from wm_jax.pipeline.searching import Evolve
 from wm_jax.pipeline.stages import Step
 from wm_jax.pipeline.stored import note_on, to_store
 from wm_jax.report import figures, published, seeds
 from wm_jax.report.words import controller, measured, policy
 from wm_jax.run import RunDir, StageDir
-from wm_jax.types import Params
 
 
 def run_experiment(
@@ -45,7 +45,7 @@ def run_experiment(
             context = Context(experiment, models, run, screen, interrupt)
             # Process 0 reads the folder and decides for all: other hosts may see it seconds late.
             chosen = parallel.on_main(lambda: _begin(context, stages, redo, reuse))
-            context = replace(context, initial=_initial(context, chosen))
+            context = _with_initial(context, chosen)
             for step in (step for step in plan(experiment) if [*step.key] in chosen):
                 _run(context, step)
                 if interrupt.agreed():
@@ -68,16 +68,23 @@ def _begin(context: Context, stages: tuple[str, ...], redo: bool, reuse: Path | 
     return [[*step.key] for step in chosen]
 
 
-def _initial(context: Context, chosen: list[list[Any]]) -> Params | None:
-    """The world model's weights of the initial bundle, if a learner's first training is still to run."""
-    path = context.experiment.initial
-    if path is None:
-        return None
-    learners = context.models.world.learners
-    first = [step for step in plan(context.experiment) if step.round_number == 0 and step.stage.name in learners]
-    begin = [step for step in first if [*step.key] in chosen]
-    needed = parallel.on_main(lambda: any(_missing(context, step) for step in begin))
-    return load_initial(Path(path), context.experiment, context.screen.warn) if needed else None
+def _with_initial(context: Context, chosen: list[list[Any]]) -> Context:
+    """With the initial bundle's weights of the world model and of C, each if a stage is still to run that starts from
+    them."""
+    experiment = context.experiment
+    if experiment.initial is None:
+        return context
+    path, first = Path(experiment.initial), [step for step in plan(experiment) if step.round_number == 0]
+
+    def needed(*names: str) -> bool:
+        begin = [step for step in first if step.stage.name in names and [*step.key] in chosen]
+        return parallel.on_main(lambda: any(_missing(context, step) for step in begin))
+
+    if needed(*context.models.world.learners):
+        context = replace(context, initial=load_initial(path, experiment, context.screen.warn))
+    if experiment.initial_actor and needed(Evolve.name):
+        context = replace(context, initial_actor=load_initial_actor(path, experiment))
+    return context
 
 
 def _forget_results(run: RunDir) -> None:

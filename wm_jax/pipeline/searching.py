@@ -51,7 +51,7 @@ class Evolve(Stage):
     def depends(self, later: bool) -> tuple[str, ...]:
         """All settings of a search. The number of lanes is included: it changes the last bits of C's actions."""
         found = ("dream.", "actor.", "search.", "evolve.", "evaluate.environments")
-        return (*found, "rounds.generations", "rounds.warm_start") if later else found
+        return (*found, "rounds.generations", "rounds.warm_start") if later else (*found, "initial_actor")
 
     def outputs(self, context: Context, round_number: int) -> list[str]:
         """The deployed controller, and the evaluated candidates."""
@@ -60,7 +60,7 @@ class Evolve(Stage):
     def run(self, context: Context, round_number: int, stage: StageDir) -> dict[str, Any]:
         """Search, then choose the controller to deploy."""
         variants = side_by_side.variants(context.experiment)
-        begin = None
+        begin = None if round_number else context.initial_actor
         if round_number and context.experiment.rounds.warm_start:
             begin = load_deployed(context, context.stage(self.folder, round_number - 1))[0]
         return _run(_SearchJob(context, round_number, context.evolve(round_number), variants, begin), stage)

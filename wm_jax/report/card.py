@@ -75,9 +75,9 @@ def _made(run: RunFacts, half: bool) -> Section:
     """Commands, data, sizes, device, versions, and the settings that differ from the defaults."""
     encoded = run.stage("encode", run.experiment.rounds.count - 1).summary
     versions = run.records[-1].get("versions", {})
-    initial = to_share(run.experiment).initial
+    initial, part = to_share(run.experiment).initial, "agent" if run.experiment.initial_actor else "world model"
     rows = (
-        *([("begun with", f"the world model of {initial} and, through it, its training data")] if initial else []),
+        *([("begun with", f"the {part} of {initial} and, through it, its training data")] if initial else []),
         ("trained on", f"{encoded['episodes']:,} recorded episodes, {encoded['frames']:,} frames{run.mirrored}"),
         *((f"weights of {model}", f"{count:,}") for model, count in run.parameters.items()),
         ("stored as", "world model float16, C float32" if half else "float32"),
