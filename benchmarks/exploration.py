@@ -34,7 +34,7 @@ from wm_jax.pipeline.searching import EVALUATIONS
 from wm_jax.pipeline.stored import of_run
 from wm_jax.pipeline.training import encode_episodes
 from wm_jax.pipeline.weights import load_learner
-from wm_jax.report.figures import figure, png
+from wm_jax.report.figures import figure, png, seed_curves
 from wm_jax.rollouts.replay import replay
 from wm_jax.run import RunDir
 
@@ -125,11 +125,8 @@ def picture(found: list[dict[str, Any]]) -> bytes:
     drawing = figure(6, 4)
     axis = drawing.subplots()
     for index, (label, runs) in enumerate(_arms(found).items()):
-        lines = np.array([[(r["frames"], r["validation"]) for r in run["rounds"]] for run in runs])
-        for line in lines:
-            axis.plot(*line.T, color=f"C{index}", alpha=0.3, linewidth=1)
-        seeds = f"{len(runs)} training seed{'s' * (len(runs) > 1)}"
-        axis.plot(*lines.mean(axis=0).T, "o-", color=f"C{index}", markersize=3, label=f"{label}, {seeds}")
+        curves = [np.array([(r["frames"], r["validation"]) for r in run["rounds"]]) for run in runs]
+        seed_curves(axis, label, curves, f"C{index}")
     axis.set(xlabel="frames recorded", ylabel="validation score")
     axis.legend(fontsize="small")
     return png(drawing)

@@ -11,7 +11,6 @@ that are there already stay.
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tyro
@@ -21,7 +20,7 @@ from wm_jax.data.files import read_json, write_atomically, write_json
 from wm_jax.errors import UserError
 from wm_jax.pipeline.reporting import read
 from wm_jax.report.facts import RunFacts
-from wm_jax.report.figures import figure, png
+from wm_jax.report.figures import figure, png, seed_curves
 
 Points = list[dict[str, float]]
 """[{"steps", "minutes", "score"}], in order."""
@@ -74,20 +73,10 @@ def main(runs: Positional[tuple[str, ...]], out: Path) -> None:
     labels = {"steps": "environment steps", "minutes": "minutes"}
     for axis, (x, label) in zip(drawing.subplots(1, 2), labels.items(), strict=True):
         for index, (name, seeds) in enumerate(found.items()):
-            _draw(axis, name, seeds, x, f"C{index}")
+            seed_curves(axis, name, [np.array([(p[x], p["score"]) for p in points]) for points in seeds], f"C{index}")
         axis.set(xlabel=label, ylabel="validation score", xscale="log")
         axis.legend()
     write_atomically(out / "learning_curves.png", png(drawing))
-
-
-def _draw(axis: Any, name: str, seeds: list[Points], x: str, colour: str) -> None:
-    """A line for each training seed, and their mean as far as all have come."""
-    for points in seeds:
-        axis.plot([p[x] for p in points], [p["score"] for p in points], color=colour, alpha=0.3, linewidth=1)
-    shared = min(map(len, seeds))
-    means = {of: np.mean([[p[of] for p in points[:shared]] for points in seeds], axis=0) for of in (x, "score")}
-    counted = f"{len(seeds)} training seed{'s' * (len(seeds) > 1)}"
-    axis.plot(means[x], means["score"], "o-", color=colour, label=f"{name}, {counted}", markersize=3)
 
 
 if __name__ == "__main__":

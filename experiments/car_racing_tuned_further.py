@@ -36,8 +36,8 @@ CONFIG = Experiment(
     actor=MLPConfig(features=("z", "h")),
     search=CMAESConfig(population=64, rollouts=8, sigma=0.03),
     evolve=EvolveConfig(
-        generations=20,
-        evaluate_every=5,
+        generations=12,
+        evaluate_every=4,
         select="actual",
         actual_episodes=128,
         fitness="actual",

@@ -73,6 +73,16 @@ def png(figure: "Figure") -> bytes:
     return target.getvalue()
 
 
+def seed_curves(axis: Any, name: str, curves: Sequence[np.ndarray], colour: str) -> None:
+    """Draw a curve of points [n, 2] for each training seed, and their mean over the points that all have."""
+    for points in curves:
+        axis.plot(*points.T, color=colour, alpha=0.3, linewidth=1)
+    shared = min(map(len, curves))
+    mean = np.mean([points[:shared] for points in curves], axis=0)
+    seeds = f"{len(curves)} training seed{'s' * (len(curves) > 1)}"
+    axis.plot(*mean.T, "o-", color=colour, label=f"{name}, {seeds}", markersize=3)
+
+
 def _enlarged(pixels: np.ndarray, times: int) -> "Image":
     return need("PIL.Image", EXTRA).fromarray(pixels.repeat(times, 0).repeat(times, 1))
 
