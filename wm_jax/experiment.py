@@ -143,8 +143,8 @@ def load(path: Path) -> Experiment:
     require_readable(path)
     try:
         config = runpy.run_path(str(path)).get("CONFIG")
-    except UserError:
-        raise
+    except UserError as error:
+        raise UserError(f"experiment {path}: {error}") from error
     except Exception as error:
         wrong = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         hint = _nearest(wrong[1]) if wrong else ""

@@ -314,7 +314,7 @@ def test_an_experiments_settings_are_of_their_types(tmp_path: Path) -> None:
     for value, problem in (
         ("numpy.int64(3)", r"experiment .*mine\.py: seed is np\.int64\(3\): .* is not an instance of int"),
         ("1.5", r"experiment .*mine\.py: seed is 1\.5: .* is not an instance of int"),
-        ("numpy.array(3)", r"seed must be a number, found array\(3\)"),
+        ("numpy.array(3)", r"experiment .*mine\.py: seed must be a number, found array\(3\)"),
     ):
         path.write_text(f"import numpy\nfrom wm_jax.experiment import Experiment\nCONFIG = Experiment(seed={value})\n")
         with pytest.raises(UserError, match=f"^{problem}"):
