@@ -71,7 +71,7 @@ def told(stage: str, several: bool) -> dict[str, Any]:
     return {
         "vision": {"held_out_reconstruction": HELD_OUT["held_out_reconstruction"]},
         "memory": {"held_out_nll": HELD_OUT["held_out_nll"]},
-        "encode": {"episodes": 7, "frames": 4321},
+        "collect": {"episodes": 7, "frames": 4321},
         "evolve": {"evolution": DEPLOYED if several else 0, "temperature": 1.15, "seed": 0, "generation": 4},
         "explore": {"evolution": 0, "temperature": 1.0, "seed": 0, "generation": 3},
     }.get(stage, {})

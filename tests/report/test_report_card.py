@@ -26,7 +26,7 @@ def test_a_card_says_what_the_run_measured(tmp_path: Path) -> None:
     assert "before the world model was rounded to 16 bits" in text and "world model float16, C float32" in text
     assert "a world model (vision\\_memory) sees and predicts, and a controller (mlp: z h, linear) acts" in text
     assert f"    {COMMAND}\n" in text and "    wm-jax evaluate agent.safetensors --episodes 1000\n" in text
-    assert "7 recorded episodes, 4,321 frames" in text and "3 cores of Abacus" in text and "3.0 MiB" in text
+    assert "14 episodes, 8,642 frames" in text and "3 cores of Abacus" in text and "3.0 MiB" in text
     assert "Apache-2.0" in text
 
 
@@ -59,10 +59,10 @@ def test_a_card_does_not_tell_where_files_lie(tmp_path: Path) -> None:
     assert "| task | mine.py |" in text and "| parts | mine\\_too.py |" in text
 
 
-def test_mirror_images_are_not_taken_for_recordings(tmp_path: Path) -> None:
+def test_mirror_images_are_not_counted_as_recordings(tmp_path: Path) -> None:
     run = read(make_run(tmp_path / "mine", mirror=True), "mine")
     text = card.text(run, "agent.safetensors", 1, half=False)
-    assert "7 recorded episodes, 4,321 frames, mirror images included" in text
+    assert "14 episodes, 8,642 frames, and their mirror images" in text
 
 
 def test_a_run_without_scores_says_so(tmp_path: Path) -> None:

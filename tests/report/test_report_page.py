@@ -122,7 +122,7 @@ def test_how_it_was_made(page: Reader) -> None:
     assert [row[3] for row in page.rows("vision")] == ["1 min 15 s"] * 2
     assert page.rows("jax") == [["jax", "0.10.99"]]
     assert page.rows("search.population") == [["search.population", "8"]]
-    assert page.rows("recorded") == [["recorded", "7 episodes, 4,321 frames"]]
+    assert page.rows("recorded") == [["recorded", "14 episodes, 8,642 frames"]]
     weights = {"vision": "15", "memory": "21", "controller": "11"}
     assert {name: page.rows(f"weights of {name}")[0][1] for name in weights} == weights
     assert page.rows("features of the world model") == [["features of the world model", "c 256, h 256, z 32"]]
@@ -336,7 +336,7 @@ def test_the_command_prints_where_the_page_is(
         ("vision/round-0/stage.json", "{}"),
         ("vision/round-0/stage.json", '{"settings": {}, "finished": true, "summary": {"seconds": "3"}}'),
         ("vision/round-0/stage.json", '{"settings": {}, "finished": true, "summary": {"seconds": NaN}}'),
-        ("latents/round-0/stage.json", '{"settings": {}, "finished": true, "summary": {"episodes": 3}}'),
+        ("rollouts/round-0/stage.json", '{"settings": {}, "finished": true, "summary": {"episodes": 3}}'),
         ("config.json", "{"),
     ],
 )

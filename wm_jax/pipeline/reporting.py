@@ -12,12 +12,13 @@ from wm_jax.data.files import holds, read_json, real, write_atomically, write_js
 from wm_jax.data.weights import load_weights
 from wm_jax.errors import DamagedError, UserError
 from wm_jax.experiment import Experiment
+from wm_jax.pipeline.collecting import Collect
 from wm_jax.pipeline.plan import plan, stages
 from wm_jax.pipeline.scoring import EVOLUTIONS, SCORES
 from wm_jax.pipeline.searching import EVALUATIONS, Explore
 from wm_jax.pipeline.stages import Step
 from wm_jax.pipeline.stored import Stored, of_run, require_used
-from wm_jax.pipeline.training import RECONSTRUCTIONS, Encode, Train
+from wm_jax.pipeline.training import RECONSTRUCTIONS, Train
 from wm_jax.pipeline.weights import WEIGHTS
 from wm_jax.report import contents, measured, page
 from wm_jax.report.facts import MetricsLine, RunFacts, SearchFacts, StageFacts
@@ -109,7 +110,7 @@ def _stage(step: Step, folder: StageDir) -> StageFacts:
 def _require_told(path: Path, stage: StageFacts) -> None:
     """Raise `UserError` unless a stage's summary holds numbers (apart from `selected_by` and scores), including those
     that the report computes with."""
-    counted = {"seconds"} & stage.summary.keys() | ({"episodes", "frames"} if stage.stage == Encode.name else set())
+    counted = {"seconds"} & stage.summary.keys() | ({"episodes", "frames"} if stage.stage == Collect.name else set())
     for name in sorted({*stage.summary, *counted} - {"selected_by"}):
         entry = stage.summary.get(name)
         number = isinstance(entry, int | float) and math.isfinite(entry)

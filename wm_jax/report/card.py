@@ -73,12 +73,11 @@ def _use(file: str, experiment: Experiment) -> Section:
 
 def _made(run: RunFacts, half: bool) -> Section:
     """Commands, data, sizes, device, versions, and the settings that differ from the defaults."""
-    encoded = run.stage("encode", run.experiment.rounds.count - 1).summary
     versions = run.records[-1].get("versions", {})
     initial, part = to_share(run.experiment).initial, "agent" if run.experiment.initial_actor else "world model"
     rows = (
         *([("begun with", f"the {part} of {initial} and, through it, its training data")] if initial else []),
-        ("trained on", f"{encoded['episodes']:,} recorded episodes, {encoded['frames']:,} frames{run.mirrored}"),
+        ("recorded", run.recorded),
         *((f"weights of {model}", f"{count:,}") for model, count in run.parameters.items()),
         ("stored as", "world model float16, C float32" if half else "float32"),
         ("time", duration(run.seconds)),

@@ -72,20 +72,11 @@ def _made(run: RunFacts) -> Section:
 
 def _sizes(run: RunFacts) -> Table:
     config = run.experiment
-    encoded = [run.stage("encode", number).summary for number in range(config.rounds.count)]
-    data = next(
-        (
-            f"{told['episodes']:,} episodes, {told['frames']:,} frames{run.mirrored}"
-            for told in reversed(encoded)
-            if told
-        ),
-        NOTHING,
-    )
     rows = (
         ("task", config.task),
         ("seed", str(config.seed)),
         ("rounds", str(config.rounds.count)),
-        ("recorded", data),
+        ("recorded", run.recorded or NOTHING),
         *((f"weights of {model}", f"{count:,}") for model, count in run.parameters.items()),
         ("features of the world model", ", ".join(f"{name} {size}" for name, size in run.models.feature_sizes.items())),
         ("C reads", run.models.actor.words),

@@ -135,9 +135,12 @@ class RunFacts:
         return self.searches[-1]
 
     @property
-    def mirrored(self) -> str:
-        """Words to add to a number of episodes or frames."""
-        return ", mirror images included" if self.experiment.mirror else ""
+    def recorded(self) -> str:
+        """The number of episodes and frames recorded in all rounds, in words; empty before the first round's end."""
+        found = [stage.summary for stage in self.stages if stage.stage == "collect" and stage.finished]
+        episodes, frames = (sum(summary[name] for summary in found) for name in ("episodes", "frames"))
+        mirrored = ", and their mirror images" if self.experiment.mirror else ""
+        return f"{episodes:,} episodes, {frames:,} frames{mirrored}" if found else ""
 
     @cached_property
     def models(self) -> Models:
