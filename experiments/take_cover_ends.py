@@ -4,9 +4,9 @@ wm-jax run experiments/take_cover_ends.py
 wm-jax run experiments/take_cover_ends.py --search.learn-from ends --run-dir runs/take_cover_ends_sampled
 wm-jax run experiments/take_cover_ends.py --dream.end threshold --run-dir runs/take_cover_ends_threshold
 
-V and M are those of the shipped agent `take_cover`. Each command searches for three controllers, with the search and
-the dreams of `take_cover_gradient.py`, and 400 generations. At a threshold the probability of an end is 0 or 1, so that
-`search.learn_from` has no effect.
+V and M are those of `results/take_cover/pieces.safetensors`. Each command searches for three controllers, with the
+search and the dreams of `take_cover_gradient.py`, and 400 generations. At a threshold the probability of an end is 0 or 1,
+so that `search.learn_from` has no effect.
 
 Not run to its end yet; about 40 minutes of one core for each command.
 """
@@ -25,7 +25,7 @@ CONFIG = Experiment(
     name="take_cover_ends",
     task="take_cover",
     seed=11,
-    initial="take_cover",
+    initial="../results/take_cover/pieces.safetensors",
     # Where dreams begin; V and M are not trained.
     collect=CollectConfig(episodes=200, policy="wander", max_holds=(40, 80, 120, 160), min_length=101),
     world=VisionMemoryConfig(

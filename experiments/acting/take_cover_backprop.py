@@ -1,5 +1,5 @@
 """Take Cover by the gradient of the dreamt return through the world model. V and M are those of
-the shipped agent `take_cover`, as for all controllers that `results/acting/README.md` compares.
+`results/take_cover/pieces.safetensors`, as for all controllers that `results/acting/README.md` compares.
 
 wm-jax run experiments/acting/take_cover_backprop.py
 
@@ -20,7 +20,7 @@ CONFIG = Experiment(
     name="take_cover_backprop",
     task="take_cover",
     seed=11,
-    initial="take_cover",
+    initial="../../results/take_cover/pieces.safetensors",
     collect=CollectConfig(episodes=200, policy="wander", max_holds=(40, 80, 120, 160), min_length=101),
     world=VisionMemoryConfig(
         vision=VisionConfig(latent_size=64, steps=0),

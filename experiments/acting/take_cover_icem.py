@@ -1,5 +1,5 @@
 """Take Cover by planning with iCEM, a plan every fifth step, without a trained controller. V and M are those of
-the shipped agent `take_cover`, as for all controllers that `results/acting/README.md` compares.
+`results/take_cover/pieces.safetensors`, as for all controllers that `results/acting/README.md` compares.
 
 wm-jax run experiments/acting/take_cover_icem.py
 
@@ -21,7 +21,7 @@ CONFIG = Experiment(
     name="take_cover_icem",
     task="take_cover",
     seed=11,
-    initial="take_cover",
+    initial="../../results/take_cover/pieces.safetensors",
     collect=CollectConfig(episodes=200, policy="wander", max_holds=(40, 80, 120, 160), min_length=101),
     world=VisionMemoryConfig(
         vision=VisionConfig(latent_size=64, steps=0),

@@ -13,7 +13,7 @@ from wm_jax.dream.starts import FIRSTS, SPACING
 from wm_jax.errors import UserError
 from wm_jax.experiment import Experiment, load
 from wm_jax.models import Models
-from wm_jax.pipeline.bundle import load_initial
+from wm_jax.pipeline.bundle import load_initial, load_initial_actor
 from wm_jax.pipeline.checking import check
 from wm_jax.pipeline.info import describe, recorded_episodes, recorded_frames
 from wm_jax.worlds.vision_memory import VisionMemoryConfig
@@ -69,6 +69,8 @@ def test_settings_go_together_and_the_bundle_to_begin_with_fits(path: Path) -> N
     check(found, Models(found))
     if found.initial is not None:
         load_initial(Path(found.initial), found)
+        if found.initial_actor:
+            load_initial_actor(Path(found.initial), found)
 
 
 def test_a_world_model_without_weights_is_told() -> None:
