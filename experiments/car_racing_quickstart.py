@@ -6,7 +6,8 @@ Score: 736.2 ± 74.0 on 20 fresh tracks (standard error 16.5; one training seed)
 (32.3) on the same tracks, random policy −32.1 ± 5.8. Without the second round (`--rounds.count 1`) it takes half as long.
 Three earlier trials, with a third of M's learning rate, came to 627, 681 and 540 after two rounds and to 284 to 600 in
 validation after one (results/car_racing_quickstart/README.md). They took 25 to 41 minutes on 2 cores of an AMD EPYC.
-The V of this score was trained by an earlier version; this file has not been run in one piece since.
+The V of this score was trained by an earlier version. This file has not been run in one piece since; that takes about 40
+minutes.
 """
 
 from wm_jax.actors.mlp import MLPConfig

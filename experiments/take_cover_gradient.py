@@ -18,7 +18,8 @@ n = 1000), made in pieces by scripts (`results/take_cover/log.md`, from "Policy 
 - C is that of the fifth round's last generation.
 
 Time on 2 cores of an AMD EPYC: 5 minutes for the first episodes, 16 to encode them, 20 for M, 7 for C; then 13 minutes for
-each later round's episodes and their encoding, 8 for its M, 8 for its C.
+each later round's episodes and their encoding, 8 for its M, 8 for its C, and 32 for scoring beside other work: 3 hours 17
+minutes in all.
 """
 
 from wm_jax.actors.mlp import MLPConfig

@@ -20,7 +20,7 @@ def test_a_card_says_what_the_run_measured(tmp_path: Path) -> None:
     error = np.std(CONTROLLER, ddof=1) / 2
     assert f"| **C, found in the dream** | {told(CONTROLLER)} | {error:.1f} | 4 | 1000000 to 1000003 |" in text
     assert f"| random policy | {told(RANDOM)} |" in text
-    assert "| sweep, 100 tics each (never looks) | 754.0 ± 452.0 | 14.3 | 1,000 | – |" in text
+    assert "| sweep, 100 tics each (never looks) | 754.5 ± 452.5 | 14.3 | 1,000 | – |" in text
     assert f"In the dream that it learned in it scores {told(DREAMS[4])} (n = 3)" in text
     assert "C is the candidate of generation 4" in text and "chosen by its validation score" in text
     assert "before the world model was rounded to 16 bits" in text and "world model float16, C float32" in text

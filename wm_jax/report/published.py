@@ -46,7 +46,7 @@ BLIND = {
         Score("sweep, 70 tics each", 625, 367, 150, MEASURED),
         Score("sweep, 80 tics each", 697, 431, 150, MEASURED),
         Score("sweep, 90 tics each", 719, 456, 304, MEASURED),
-        Score("sweep, 100 tics each", 754, 452, 1000, MEASURED),
+        Score("sweep, 100 tics each", 754.5, 452.5, 1000, MEASURED),
         Score("sweep, 110 tics each", 743, 492, 304, MEASURED),
         Score("sweep, 120 tics each", 704, 501, 304, MEASURED),
         Score("sweep, 150 tics each", 479, 428, 150, MEASURED),
