@@ -74,7 +74,8 @@ class Experiment:
     """The learners that start from the bundle's weights, such as vision or memory; empty: all."""
     initial_actor: bool = False
     """Whether the first round's search starts from the bundle's C, too, for example to tune it in the actual
-    environment. The `actor` settings must be those of the bundle."""
+    environment. It stays deployed if the search only makes it worse. The `actor` settings must be those of the
+    bundle."""
     collect: CollectConfig = field(default_factory=CollectConfig)
     explorer: ExplorerConfig = field(default_factory=NoiseConfig)
     """How C's actions are changed while it collects, in the rounds after the first."""

@@ -27,7 +27,7 @@ from wm_jax.pipeline.plan import stages, stale
 from wm_jax.pipeline.progress import Interrupt, Screen
 from wm_jax.pipeline.running import run_experiment
 from wm_jax.pipeline.stored import Stored
-from wm_jax.pipeline.weights import ENCODED, WEIGHTS, controller_like
+from wm_jax.pipeline.weights import ENCODED, WEIGHTS, load_candidates
 from wm_jax.pretrained import bundles
 from wm_jax.run import RunDir
 from wm_jax.search.cma_es import CMAESConfig
@@ -314,7 +314,8 @@ def test_only_the_learners_that_are_named_begin_with_the_bundle(
 def test_a_search_starts_from_the_bundles_C(
     probe_experiment: Path, bundle: tuple[Path, Params], tmp_path: Path
 ) -> None:
-    """With steps as small as these the search stays where it starts. Format 1 stores C's weights in one array."""
+    """With steps as small as these the search stays where it starts, which is generation 0. Format 1 stores C's weights in
+    one array."""
     experiment = small(probe_experiment, bundle[0])
     whole, path = load_bundle(bundle[0], Path(experiment.task)), tmp_path / "begin.safetensors"
     weights = jax.tree.map(
@@ -327,9 +328,11 @@ def test_a_search_starts_from_the_bundles_C(
     )  # fmt: skip
     stages = ("collect", "vision", "encode", "memory", "evolve")
     run_experiment(experiment, tmp_path / "run", stages, False, None, Screen())
-    found = load_weights(tmp_path / "run" / "controller" / "round-0" / WEIGHTS)[0]
-    controller = controller_like(path, found, "weights", whole.models.actor)
-    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-4), controller, weights)
+    context = Context(experiment, Models(experiment), RunDir(tmp_path / "run"), Screen(), Interrupt())
+    candidates = load_candidates(context, 0)
+    assert jax.tree.leaves(candidates)[0].shape[0] == 2
+    jax.tree.map(lambda found, begin: np.testing.assert_array_equal(found[0], begin), candidates, weights)
+    jax.tree.map(lambda found, begin: np.testing.assert_allclose(found[1], begin, atol=1e-4), candidates, weights)
     format_1.make_bundle(path, experiment.task)
     jax.tree.map(np.testing.assert_array_equal, load_initial_actor(path, experiment), weights)
 

@@ -137,7 +137,7 @@ def _work(
         generation = playing.episodes * (evolve.max_steps or whole) * seen
     # For each round: its generations, and its candidates' evaluations.
     counts = [evolve.generations, *later * [rounds.generations or evolve.generations]]
-    evaluations = sum(len(replace(evolve, generations=count).evaluated) for count in counts)
+    evaluations = sum(len(replace(evolve, generations=count).evaluated) for count in counts) + experiment.initial_actor
     return {
         "encoding a frame": image,
         "a dream step": step,

@@ -61,9 +61,10 @@ class Evolve(Stage):
         """Search, then choose the controller to deploy."""
         variants = side_by_side.variants(context.experiment)
         begin = None if round_number else context.initial_actor
+        keeps = begin is not None
         if round_number and context.experiment.rounds.warm_start:
             begin = load_deployed(context, context.stage(self.folder, round_number - 1))[0]
-        return _run(_SearchJob(context, round_number, context.evolve(round_number), variants, begin), stage)
+        return _run(_SearchJob(context, round_number, context.evolve(round_number), variants, begin, keeps), stage)
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Tune(Stage):
         begin, about = load_deployed(context, context.stage(Evolve.folder, round_number))
         variants = [side_by_side.Variant(about["temperature"], about["seed"])]
         config = context.experiment.tune.as_evolution
-        return _run(_SearchJob(context, round_number, config, variants, begin, TUNING), stage)
+        return _run(_SearchJob(context, round_number, config, variants, begin, keeps_begin=True, purpose=TUNING), stage)
 
 
 @dataclass(frozen=True)
@@ -131,13 +132,16 @@ class _SearchJob:
     variants: list[side_by_side.Variant]
     begin: Params | None = None
     """The controller that the search starts from; None: from scratch."""
+    keeps_begin: bool = False
+    """Whether that controller is evaluated, as generation 0, and stays deployed if the search only makes it worse. The C of
+    an earlier round is not: it was found in another dream."""
     purpose: str = ""
     """Purpose of an additional search; empty for the search that makes C."""
 
     @property
     def evaluated(self) -> list[int]:
-        """Generations whose candidate is evaluated. Generation 0 is the controller that tuning starts from."""
-        return [0, *self.config.evaluated] if self.tunes else self.config.evaluated
+        """Generations whose candidate is evaluated. Generation 0 is the controller that the search starts from."""
+        return [0, *self.config.evaluated] if self.keeps_begin else self.config.evaluated
 
     @property
     def tunes(self) -> bool:
@@ -258,7 +262,7 @@ class _Advance:
     def __call__(self, state: Any) -> tuple[Any, dict[str, Any]]:
         first, begin = int(state["done"]), self.task.begin
         done = first + self.generations.in_call
-        if first == 0 and begin is not None and self.task.tunes:
+        if first == 0 and begin is not None and self.task.keeps_begin:
             state = self._evaluate(state, 0, parallel.replicate(self.mesh, many(begin, len(self.task.variants))))
         searches, metrics = self.generations(state["search"], first)
         state = {**state, "search": searches, "done": state["done"] + self.generations.in_call}

@@ -67,9 +67,10 @@ def load_controllers(context: Context, round_number: int) -> tuple[Params, list[
 
 def load_candidates(context: Context, round_number: int, folder: str = "controller") -> Params:
     """All candidates [M, ...] evaluated by the searches of a round's stage, in the order of evaluation."""
-    path, config = context.stage(folder, round_number).path / CANDIDATES, context.evolve(round_number)
-    several = (len(config.evaluated), config.evolutions)
-    found = controller_like(path, load_weights(path)[0], "means", context.models.actor, several)
+    path = context.stage(folder, round_number).path / CANDIDATES
+    tree, about = load_weights(path)
+    several = (len(about["evaluations"]), len(about["evaluations"][0]))
+    found = controller_like(path, tree, "means", context.models.actor, several)
     return jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), found)
 
 
