@@ -61,10 +61,9 @@ class Evolve(Stage):
         """Search, then choose the controller to deploy."""
         variants = side_by_side.variants(context.experiment)
         begin = None if round_number else context.initial_actor
-        keeps = begin is not None
         if round_number and context.experiment.rounds.warm_start:
             begin = load_deployed(context, context.stage(self.folder, round_number - 1))[0]
-        return _run(_SearchJob(context, round_number, context.evolve(round_number), variants, begin, keeps), stage)
+        return _run(_SearchJob(context, round_number, context.evolve(round_number), variants, begin), stage)
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ class Tune(Stage):
         begin, about = load_deployed(context, context.stage(Evolve.folder, round_number))
         variants = [side_by_side.Variant(about["temperature"], about["seed"])]
         config = context.experiment.tune.as_evolution
-        return _run(_SearchJob(context, round_number, config, variants, begin, keeps_begin=True, purpose=TUNING), stage)
+        return _run(_SearchJob(context, round_number, config, variants, begin, TUNING), stage)
 
 
 @dataclass(frozen=True)
@@ -132,9 +131,6 @@ class _SearchJob:
     variants: list[side_by_side.Variant]
     begin: Params | None = None
     """The controller that the search starts from; None: from scratch."""
-    keeps_begin: bool = False
-    """Whether that controller is evaluated, as generation 0, and stays deployed if the search only makes it worse. The C of
-    an earlier round is not: it was found in another dream."""
     purpose: str = ""
     """Purpose of an additional search; empty for the search that makes C."""
 
@@ -142,6 +138,12 @@ class _SearchJob:
     def evaluated(self) -> list[int]:
         """Generations whose candidate is evaluated. Generation 0 is the controller that the search starts from."""
         return [0, *self.config.evaluated] if self.keeps_begin else self.config.evaluated
+
+    @property
+    def keeps_begin(self) -> bool:
+        """Whether the controller that it starts from is evaluated, as generation 0, and stays deployed if the search only
+        makes it worse. The C of an earlier round is not: it was found in another dream."""
+        return self.begin is not None and (self.tunes or self.round_number == 0)
 
     @property
     def tunes(self) -> bool:
